@@ -1,0 +1,30 @@
+# Needs Python 3.11 or newer; choose another with `make check PYTHON=python3.12`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: check format train clean
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# for example: make train ARGS="--epochs 3"
+train: $(INSTALLED)
+	$(BIN)/pursuitnet train $(ARGS)
+
+# runs/ and data/ stay
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	touch $@

@@ -1,0 +1,78 @@
+"""pursuitnet: every layer is a pursuit, chosen by its start, its dictionary and its number of steps.
+
+    Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )
+
+The names below are loaded on first use, so that ``pursuitnet --help`` does not wait for PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    # factor 1: where the pursuit starts
+    "Start": "starts",
+    "zero": "starts",
+    "resnet": "starts",
+    "res_csc_simplified": "starts",
+    "res_csc": "starts",
+    # factor 2: the dictionary
+    "Dictionary": "dictionaries",
+    "LinearDictionary": "dictionaries",
+    "ConvDictionary": "dictionaries",
+    "WithIdentity": "dictionaries",
+    # factor 3: how often, and with which momentum
+    "Solver": "solvers",
+    "ISTA": "solvers",
+    "FISTA": "solvers",
+    # the operator P and the step c
+    "soft_threshold": "thresholds",
+    "nonnegative_threshold": "thresholds",
+    "Threshold": "thresholds",
+    "IdentityPenalty": "thresholds",
+    "BatchNorm": "thresholds",
+    "BoundedStep": "steps",
+    "FreeStep": "steps",
+    "AbsorbedStep": "steps",
+    # the layer, the sweep over several layers, the networks
+    "PursuitLayer": "layer",
+    "MultiLayerPursuit": "multilayer",
+    "Network": "networks",
+    "create_model": "networks",
+    "list_models": "networks",
+    # the program
+    "Recipe": "recipe",
+}
+_MODULES = ("data", "train", "report")
+__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604  (names, computed once from the table above)
+
+if TYPE_CHECKING:
+    from pursuitnet import data, report, train
+    from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
+    from pursuitnet.layer import PursuitLayer
+    from pursuitnet.multilayer import MultiLayerPursuit
+    from pursuitnet.networks import Network, create_model, list_models
+    from pursuitnet.recipe import Recipe
+    from pursuitnet.solvers import FISTA, ISTA, Solver
+    from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
+    from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep
+    from pursuitnet.thresholds import (
+        BatchNorm,
+        IdentityPenalty,
+        Threshold,
+        nonnegative_threshold,
+        soft_threshold,
+    )
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"pursuitnet.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"pursuitnet has no name {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"pursuitnet.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

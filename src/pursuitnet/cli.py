@@ -1,0 +1,154 @@
+"""The program: arguments → Recipe → run folder. PyTorch is loaded only when a command needs it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from pursuitnet import __version__
+from pursuitnet.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pursuitnet.train import Record, Watcher
+
+app = App(
+    name="pursuitnet",
+    help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
+    version=__version__,
+    help_on_error=False,
+)
+
+
+@app.command
+def train(
+    recipe: Annotated[Recipe, Parameter(name="*")] = Recipe(),  # noqa: B008  (frozen)
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Train a network and leave a run folder with recipe, metrics, weights and report.html.
+
+    Args:
+        recipe: what to train.
+        out: The run folder; by default a new one below runs/.
+        resume: Continue the run in --out after its last whole epoch, with the recipe it was started with.
+    """
+    from pursuitnet import report
+    from pursuitnet import train as training
+
+    if resume:
+        if out is None:
+            raise ValueError("--resume continues a run: name its folder with --out")
+        recipe = training.read_recipe(out)
+    folder = _free_folder(recipe) if out is None else out
+    watch = _watcher(recipe)
+    began = time.perf_counter()
+    last = training.train(recipe, folder, watch, resume=resume)
+    page = report.write(folder)
+    print(f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s")
+    print(f"{page}")
+
+
+@app.command
+def evaluate(run: Path) -> None:
+    """Evaluate a trained network on the test images of its data set.
+
+    Args:
+        run: A run folder that `pursuitnet train` has left.
+    """
+    from pursuitnet import train as training
+
+    recipe, model = training.load_run(run)
+    images = training.images_of(recipe)
+    loss, accuracy, _ = training.evaluate(model, images, images.test)
+    print(f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {len(images.test[1])} test images")
+
+
+@app.command
+def models() -> None:
+    """List the networks of the paper; other depths of a family exist too."""
+    from pursuitnet.networks import list_models
+
+    print("\n".join(list_models()))
+
+
+def main() -> None:
+    """Run the program; what a user got wrong ends in one line and exit code 2."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(" ".join(str(error).split()))
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("pursuitnet: interrupted; the last whole epoch is kept, --out DIR --resume goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"pursuitnet: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _percent(record: "Record") -> str:
+    return f"{100 * record['test_accuracy']:.2f} %"
+
+
+def _free_folder(recipe: Recipe) -> Path:
+    """Return the first of runs/NAME, runs/NAME-2, runs/NAME-3, … that does not exist."""
+    name = f"{recipe.data}-{recipe.model}-seed{recipe.seed}"
+    number = 1
+    while (folder := Path("runs", name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _watcher(recipe: Recipe) -> "Watcher":
+    return Bar(recipe.epochs) if sys.stdout.isatty() else Lines(recipe.epochs)
+
+
+class Lines:
+    """A plain line an epoch, for logs and pipes."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def batch(self, epoch: int, step: int, steps: int) -> None:
+        """Say nothing: a line an epoch is enough for a log."""
+
+    def epoch(self, record: "Record") -> None:
+        """Print the epoch's numbers."""
+        print(self.line(record), flush=True)
+
+    def line(self, record: "Record") -> str:
+        """Return the epoch's numbers as a line."""
+        return (
+            f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}  train loss {record['train_loss']:.4f}  "
+            f"test loss {record['test_loss']:.4f}  test accuracy {_percent(record)}  {record['seconds']:.1f} s"
+        )
+
+
+class Bar(Lines):
+    """The same lines above a progress bar, for a terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        super().__init__(epochs)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, transient=True)
+        self.task = self.progress.add_task("", total=None)
+        self.progress.start()
+
+    def batch(self, epoch: int, step: int, steps: int) -> None:
+        """Move the bar."""
+        done = (epoch - 1) * steps + step
+        self.progress.update(self.task, description=f"epoch {epoch}", total=self.epochs * steps, completed=done)
+
+    def epoch(self, record: "Record") -> None:
+        """Print the epoch's line above the bar, and close the bar after the last one."""
+        self.progress.console.print(self.line(record), highlight=False)
+        if record["epoch"] == self.epochs:
+            self.progress.stop()

@@ -1,0 +1,108 @@
+"""The one layer: a few steps of a pursuit."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.dictionaries import Dictionary
+from pursuitnet.solvers import ISTA, Code, Solver
+from pursuitnet.starts import Start, zero
+from pursuitnet.steps import BoundedStep, Step
+from pursuitnet.thresholds import Threshold
+
+
+class PursuitLayer(nn.Module):
+    """A layer that codes its input: (B, channels, …) → (B, rows, …).
+
+    The first step begins where ``start`` says, ``unfolding`` further ones at the running code:
+
+        Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )          Eq. 1 of the paper, c = 1/L, θ = β·c
+
+    Args:
+        dictionary: D.
+        start: the first step's (anchor, probe).
+        solver: which probe each further step takes.
+        unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
+        step: c; by default learned inside (0, 1/L].
+        threshold: P; by default non-negative with a learned β ≥ 0 for every row of the code.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        start: Start = zero,
+        solver: Solver = ISTA(),  # noqa: B008  (frozen and without state)
+        unfolding: int = 0,
+        *,
+        step: Step | None = None,
+        threshold: Threshold | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(unfolding, int) or unfolding < 0:
+            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+        self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
+        self.step = BoundedStep() if step is None else step
+        self.threshold = Threshold(dictionary.rows) if threshold is None else threshold
+        if self.threshold.rows != dictionary.rows:
+            raise ValueError(f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}")
+        self.track()
+        self.register_forward_pre_hook(_track_in_training)
+
+    def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Return the code of x.
+
+        Args:
+            x: the signal (B, channels, …).
+            previous: X₋₁ in the shape of the code, for the starts that begin there.
+        """
+        return self.dictionary.join(self.pursue(x, previous))
+
+    def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
+        """Return the code of x in parts; the steps are all here."""
+        anchor, probe = (None if p is None else self.dictionary.split(p) for p in self.start(previous))
+        code = self.update(x, anchor, probe)
+        state = self.solver.init(code)
+        for step in range(1, self.unfolding + 1):
+            state = self.solver.step(partial(self.refine, x, step), state)
+        return state.code
+
+    def refine(self, x: Tensor, step: int, probe: Code) -> Code:
+        """Return the update at the running code, where anchor and probe are one."""
+        return self.update(x, probe, probe, step)
+
+    def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
+        """Return P_θ( anchor − c·Dᵀ(D·probe − x) ), the only forward rule of the package.
+
+        Dᵀ is linear, so it is applied once, to the residual, and never to x and D·probe apart.
+        """
+        s, t = self.step()
+        if probe is None:
+            residual = x if isinstance(s, float) else s * x
+        else:
+            model = self.dictionary.synthesize_parts(probe, x.shape)
+            residual = s * (x - model) if s is t else s * x - t * model
+        return self.threshold(anchor, self.dictionary.analyze_parts(residual), s, step)
+
+    def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
+        """Return DΓ, the part of the signal that the code explains."""
+        return self.dictionary.synthesize(code, signal_shape)
+
+    @torch.no_grad()
+    def track(self) -> None:
+        """Measure L of the dictionary as it stands, and hand it to a step that is bounded by it."""
+        lipschitz = self.dictionary.track()
+        if isinstance(self.step, BoundedStep):
+            self.step.track(lipschitz)
+
+    def train(self, mode: bool = True) -> "PursuitLayer":
+        """Set training or evaluation mode; on the way to evaluation L is brought up to date."""
+        if self.training and not mode:
+            self.track()
+        return super().train(mode)
+
+
+def _track_in_training(layer: PursuitLayer, inputs: object) -> None:
+    if layer.training:
+        layer.track()

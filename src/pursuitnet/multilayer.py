@@ -1,0 +1,71 @@
+"""Pursuits that sweep over several layers, ML-ISTA and ML-FISTA: the declared exception to layer by layer.
+
+After Sulam, Aberdam, Beck and Elad (2019), the paper's reference [27].
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.layer import PursuitLayer, _track_in_training
+from pursuitnet.solvers import ISTA, Code, Solver
+
+
+class MultiLayerPursuit(nn.Module):
+    """Several layers pursued together: X = D₁Γ₁, Γ₁ = D₂Γ₂, …; returns the deepest code.
+
+    The first pass is the feed-forward one. Each of ``unfolding`` further sweeps goes down from the deepest code, γ̂ᵢ₋₁ = Dᵢγ̂ᵢ, and
+    up again, γᵢ ← P( γ̂ᵢ − cᵢ·Dᵢᵀ(Dᵢγ̂ᵢ − γᵢ₋₁) ), which is each layer's own update. The solver's momentum acts on the deepest code.
+
+    Args:
+        layers: the layers, first to last; each starts at zero and takes no steps of its own.
+        solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
+        unfolding: number of sweeps after the feed-forward pass, ≥ 0.
+    """
+
+    def __init__(self, layers: Iterable[PursuitLayer], solver: Solver = ISTA(), unfolding: int = 0) -> None:  # noqa: B008
+        super().__init__()
+        if not isinstance(unfolding, int) or unfolding < 0:
+            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass")
+        self.layers = nn.ModuleList(layers)
+        self.solver, self.unfolding = solver, unfolding
+        for layer in self._each():
+            if layer.start.needs_previous or layer.unfolding:
+                raise ValueError(
+                    f"a layer has start {layer.start.name!r} and unfolding {layer.unfolding}; layers that are swept together "
+                    "start at zero and have unfolding 0"
+                )
+        self.register_forward_pre_hook(_track_all_in_training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the deepest code of x: (B, channels, …) → (B, rows of the last layer, …)."""
+        shapes, code, signal = [], (), x
+        for layer in self._each():
+            shapes.append(signal.shape)
+            code = layer.update(signal, None, None)
+            signal = layer.dictionary.join(code)
+        state = self.solver.init(code)
+        for step in range(1, self.unfolding + 1):
+            state = self.solver.step(partial(self.sweep, x, shapes, step), state)
+        return self._each()[-1].dictionary.join(state.code)
+
+    def sweep(self, x: Tensor, shapes: Sequence[torch.Size], step: int, deepest: Code) -> Code:
+        """Return the deepest code after one sweep down and up."""
+        layers, probes = self._each(), [deepest]
+        for below, layer, shape in zip(layers[-2::-1], layers[:0:-1], shapes[:0:-1], strict=True):
+            probes.append(below.dictionary.split(layer.dictionary.synthesize_parts(probes[-1], shape)))
+        signal, code = x, deepest
+        for layer, probe in zip(layers, reversed(probes), strict=True):
+            code = layer.refine(signal, step, probe)
+            signal = layer.dictionary.join(code)
+        return code
+
+    def _each(self) -> list[PursuitLayer]:
+        return [layer for layer in self.layers if isinstance(layer, PursuitLayer)]
+
+
+def _track_all_in_training(pursuit: MultiLayerPursuit, inputs: object) -> None:
+    for layer in pursuit._each():
+        _track_in_training(layer, inputs)

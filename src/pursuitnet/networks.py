@@ -1,0 +1,303 @@
+"""The rows of Tables I to III as choices of factors, widths, pooling and head."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet import starts
+from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.solvers import FISTA, ISTA, Solver
+from pursuitnet.starts import Start
+from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep, Step
+from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
+
+SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
+SWEEPS = ("layer", "multilayer")
+STEPS = ("bounded", "free")
+NORMS = (None, "batch")
+HE = BatchNorm(on="update", affine=True)
+
+
+class Network(nn.Module):
+    """Features, global average pooling, and a linear head.
+
+    Args:
+        features: (B, in_chans, H, W) → (B, num_features, h, w).
+        num_features: rows of the last code.
+        num_classes: size of the output; 0 leaves the head out.
+    """
+
+    def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 0:
+            raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
+        self.features, self.num_features, self.num_classes = features, num_features, num_classes
+        self.head = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
+        return self.features(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, num_classes), or pooled features (B, num_features) where there is no head."""
+        return self.head(self.forward_features(x).mean(dim=(2, 3)))
+
+    def pursuits(self) -> list[PursuitLayer]:
+        """Return the layers in the order in which the image meets them."""
+        return [module for module in self.modules() if isinstance(module, PursuitLayer)]
+
+
+class ResidualBlock(nn.Module):
+    """Two layers: Eq. 3, then Eq. 5 from X₋₁ = the block's input, as far as ``start`` takes it (Fig. 3).
+
+    Where the stage changes, X₋₁ is subsampled and padded with zero channels (no parameters).
+    """
+
+    def __init__(self, in_rows: int, rows: int, start: Start, c: float | None, norm: BatchNorm | None) -> None:
+        super().__init__()
+        self.stride, self.more = (1 if in_rows == rows else 2), rows - in_rows
+        self.first = _residual_layer(in_rows, rows, self.stride, norm=norm)
+        self.second = _residual_layer(rows, rows, start=start, c=c if start.probed else None, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x), previous=self._shortcut(x) if self.second.start.needs_previous else None)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if not self.more:
+            return x
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+
+
+def residual(
+    depth: int,
+    start: Start,
+    *,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    width: int = 16,
+    norm: str | None = "batch",
+    c: float = 0.0,
+) -> Network:
+    """Build the plain, ResNet, Res-CSC-Simplified or Res-CSC network of 6n+2 layers (Table II).
+
+    Args:
+        depth: 6n+2: a first layer, three stages of n blocks of two layers, the head.
+        start: where the second layer of each block starts.
+        num_classes: size of the output; 0 leaves the head out.
+        in_chans: channels of the image.
+        width: rows of the first stage; the others have twice and four times as many.
+        norm: "batch" normalises Dᵀ(x + c·D·X₋₁) before X₋₁ is added; None leaves a free bias in its place.
+        c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
+    spec = HE if _known("norm", norm, NORMS) else None
+    rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
+    blocks = [ResidualBlock(a, b, start, c, spec) for a, b in zip(rows, rows[1:], strict=False)]
+    first = _residual_layer(in_chans, width, norm=spec)
+    return Network(nn.Sequential(first, *blocks), rows[-1], num_classes)
+
+
+def _residual_layer(
+    in_rows: int,
+    rows: int,
+    stride: int = 1,
+    *,
+    start: Start = starts.zero,
+    c: float | None = None,
+    norm: BatchNorm | None = None,
+) -> PursuitLayer:
+    weight = nn.init.kaiming_normal_(torch.empty(rows, in_rows, 3, 3), mode="fan_out", nonlinearity="relu")
+    threshold = Threshold((rows,), None if norm else 0.0, free=True, norm=norm)
+    dictionary = ConvDictionary(weight, stride=stride, padding=1)
+    return PursuitLayer(dictionary, start, step=AbsorbedStep(c), threshold=threshold)
+
+
+def msd(
+    depth: int,
+    *,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    width: int = 32,
+    unfolding: int = 0,
+    solver: str = "ista",
+    sweep: str = "layer",
+    norm: str | None = "batch",
+    step: str = "bounded",
+    identity: str = "own",
+    signed_input: bool = False,
+) -> Network:
+    """Build MSDNet (unfolding 0) or MSD-CSC with dictionaries [I Fᵀ], dilations 1, 2, 3 in turn (Fig. 6B, Table III).
+
+    Args:
+        depth: a multiple of 3; max-pooling follows a third and two thirds of the layers.
+        num_classes: size of the output; 0 leaves the head out.
+        in_chans: channels of the image.
+        width: atoms that each layer adds, the paper's w.
+        unfolding: steps after the first.
+        solver: "ista" or "fista".
+        sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers between two poolings.
+        norm: "batch" normalises the new features in every step, each with its own statistics; None does not.
+        step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
+        identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
+        signed_input: for images with negative values: no threshold on the identity part of the first layer.
+    """
+    if depth < 3 or depth % 3:
+        raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
+    pursuit, sweeps = SOLVERS[_known("solver", solver, SOLVERS)], _known("sweep", sweep, SWEEPS) == "multilayer"
+    penalties = [IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))] * depth
+    if signed_input:
+        penalties[0] = IdentityPenalty.SIGNED
+    rows = [in_chans + width * i for i in range(depth + 1)]
+    layers = [
+        _dense_layer(
+            rows[i], width, i % 3 + 1, pursuit, 0 if sweeps else unfolding, unfolding + 1, norm, step, penalties[i]
+        )
+        for i in range(depth)
+    ]
+    third = depth // 3
+    stages = [layers[i : i + third] for i in range(0, depth, third)]
+    blocks = [MultiLayerPursuit(s, pursuit, unfolding) if sweeps else nn.Sequential(*s) for s in stages]
+    return Network(nn.Sequential(blocks[0], _pool(), blocks[1], _pool(), blocks[2]), rows[-1], num_classes)
+
+
+def _dense_layer(
+    channels: int,
+    width: int,
+    dilation: int,
+    solver: Solver,
+    unfolding: int,
+    steps: int,
+    norm: str | None,
+    step: str,
+    identity: IdentityPenalty,
+) -> PursuitLayer:
+    inner = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
+    _scale(inner)
+    dictionary = WithIdentity(inner)
+    spec = BatchNorm() if _known("norm", norm, NORMS) else None
+    threshold = Threshold(dictionary.rows, identity=identity, norm=spec, steps=steps)
+    return PursuitLayer(
+        dictionary, solver=solver, unfolding=unfolding, step=_step(step, dictionary), threshold=threshold
+    )
+
+
+def six_layers(
+    *,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    width: int = 32,
+    unfolding: int = 0,
+    solver: str = "ista",
+    norm: str | None = None,
+    step: str = "bounded",
+) -> Network:
+    """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers (Table III, [27]).
+
+    Args:
+        num_classes: size of the output; 0 leaves the head out.
+        in_chans: channels of the image.
+        width: atoms of the first layer; the others have 2, 4, 8, 16 and 16 times as many.
+        unfolding: sweeps after the feed-forward pass.
+        solver: "ista" for ML-ISTA, "fista" for ML-FISTA.
+        norm: "batch" normalises every layer in every step, each with its own statistics; None does not.
+        step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
+    """
+    rows = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
+    spec = BatchNorm() if _known("norm", norm, NORMS) else None
+    pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
+    swept = []
+    for a, b in zip(rows[:3], rows[1:4], strict=True):
+        dictionary = ConvDictionary(torch.randn(b, a, 4, 4), stride=2, padding=1)
+        _scale(dictionary)
+        threshold = Threshold(dictionary.rows, norm=spec, steps=unfolding + 1)
+        swept.append(PursuitLayer(dictionary, step=_step(step, dictionary), threshold=threshold))
+    plain = [_residual_layer(a, b, norm=HE if spec else None) for a, b in zip(rows[3:6], rows[4:7], strict=True)]
+    features = [MultiLayerPursuit(swept, pursuit, unfolding), plain[0], plain[1], _pool(), plain[2], _pool()]
+    return Network(nn.Sequential(*features), rows[-1], num_classes)
+
+
+def _pool() -> nn.Module:
+    return nn.MaxPool2d(2, ceil_mode=True)  # an odd row or column is kept
+
+
+@torch.no_grad()
+def _scale(dictionary: ConvDictionary) -> None:
+    """Scale random filters to λmax(DᵀD) ≤ 1, so that c starts near 1, or near 1/2 beside an identity."""
+    dictionary.weight /= dictionary.lipschitz_bound().sqrt()
+
+
+def _step(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
+    if _known("step", name, STEPS) == "bounded":
+        return BoundedStep()
+    return FreeStep(float(1 / dictionary.lipschitz_bound()))
+
+
+FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
+    "plain": (partial(residual, start=starts.zero), (20, 32, 44, 56, 110, 218)),
+    "resnet": (partial(residual, start=starts.resnet), (20, 32, 44, 56, 110, 218)),
+    "res_csc": (partial(residual, start=starts.res_csc), (20, 32, 44, 56, 110, 218)),
+    "res_csc_simplified": (partial(residual, start=starts.res_csc_simplified), (20, 32, 44, 56, 110, 218)),
+    "feed_forward": (partial(six_layers, unfolding=0), ()),
+    "ml_csc": (partial(six_layers, unfolding=1), ()),
+    "msdnet": (partial(msd, unfolding=0), (6, 9, 12)),
+    "msd_csc": (partial(msd, unfolding=1), (6, 9, 12)),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names of the paper's networks; any other depth of a family can be created too."""
+    return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
+
+
+def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices: object) -> Network:
+    """Return the network of that name, randomly initialised from torch's global generator.
+
+    Args:
+        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD networks at a
+            multiple of 3.
+        num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
+        in_chans: channels of the image.
+        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and ``six_layers``.
+
+    Raises:
+        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+    """
+    family, depth = _parse(name)
+    build = FAMILIES[family][0]
+    known = [p for p in inspect.signature(build).parameters if p not in ("depth", "start", "num_classes", "in_chans")]
+    if family in ("feed_forward", "msdnet"):
+        known = [p for p in known if p not in ("unfolding", "solver", "sweep")]  # fixed by what the name says
+    for choice in choices:
+        if choice not in known:
+            raise ValueError(f"{name} has no choice {choice!r}; its choices are {', '.join(known)}")
+    return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+
+
+def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
+    family, digits = match.groups() if match else (name, None)
+    if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):
+        near = difflib.get_close_matches(name, list_models(), 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"no model is called {name!r}; {hint}The models are {', '.join(list_models())}")
+    return family, (int(digits),) if digits else ()
+
+
+T = TypeVar("T")
+
+
+def _known(what: str, value: T, known: Collection[T]) -> T:
+    """Return the value of a choice, if it exists."""
+    if value not in known:
+        raise ValueError(f"{what} is {value!r}; expected one of {', '.join(repr(str(k)) if k else 'None' for k in known)}")
+    return value

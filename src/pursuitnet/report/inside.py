@@ -1,0 +1,151 @@
+"""What goes on inside a trained network: the signal and the code of every layer, and the way back to the image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import WithIdentity
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.networks import Network
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer did with a batch.
+
+    Attributes:
+        layer: the layer.
+        signals: its input in every step, (B, channels, H, W); in a sweep the layer before gives a new one each time.
+        codes: its code after every step, (B, rows, h, w).
+        below: index of the layer whose code is the input as it stands; None where the image or a pooling comes before.
+    """
+
+    layer: PursuitLayer
+    signals: list[Tensor]
+    codes: list[Tensor]
+    below: int | None
+
+    @property
+    def identity_rows(self) -> int:
+        """Rows of the code that come before those of the learned atoms."""
+        return self.layer.dictionary.rows[0] if isinstance(self.layer.dictionary, WithIdentity) else 0
+
+    @property
+    def atom_codes(self) -> Tensor:
+        """The last code without its identity part, (B, atoms, h, w)."""
+        return self.codes[-1][:, self.identity_rows :]
+
+    def models(self) -> list[Tensor]:
+        """Return DΓ after every step, (B, channels, H, W)."""
+        return [self.layer.reconstruct(c, s.shape) for c, s in zip(self.codes, self.signals, strict=True)]
+
+
+@torch.no_grad()
+def watch(model: Network, x: Tensor) -> list[Seen]:
+    """Return what every layer does with x (B, C, H, W), in the order in which the image meets them.
+
+    Every step ends in the layer's threshold, so hooks there see each code, also inside a sweep over several layers.
+    """
+    codes: dict[PursuitLayer, list[Tensor]] = {layer: [] for layer in model.pursuits()}
+    calls: list[tuple[list[PursuitLayer], Tensor, Tensor]] = []
+
+    def keep_code(layer: PursuitLayer, parts: tuple[Tensor, ...]) -> None:
+        codes[layer].append(layer.dictionary.join(parts))
+
+    def keep_call(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        swept = [m for m in module.modules() if isinstance(m, PursuitLayer)]
+        calls.append((swept, inputs[0], output))
+
+    handles = [
+        layer.threshold.register_forward_hook(lambda _, __, parts, layer=layer: keep_code(layer, parts)) for layer in codes
+    ]
+    pursuits = (m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit))
+    handles += [module.register_forward_hook(keep_call) for module in pursuits]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return _linked(calls, codes)
+
+
+def _linked(
+    calls: list[tuple[list[PursuitLayer], Tensor, Tensor]], codes: dict[PursuitLayer, list[Tensor]]
+) -> list[Seen]:
+    """Return the layers that the calls went through, each linked to the one whose code it was handed."""
+    seen: list[Seen] = []
+    ends: dict[int, int] = {}  # a call's result, by identity → the layer it came from
+    for layers, x, output in calls:
+        signals, below = [x] * len(codes[layers[0]]), ends.get(id(x))
+        for layer in layers:
+            seen.append(Seen(layer, signals, codes[layer], below))
+            signals, below = codes[layer], len(seen) - 1
+        ends[id(output)] = len(seen) - 1
+    return seen
+
+
+def carry(seen: list[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
+    """Return D_b … D_i Γ for a code of layer i, and b: the lowest layer reached, at the image or at a pooling."""
+    while True:
+        at = seen[index]
+        code = at.layer.reconstruct(code, (len(code), *at.signals[-1].shape[1:]))
+        if at.below is None:
+            return code, index
+        index = at.below
+
+
+def pictured(seen: list[Seen], base: int, in_chans: int) -> bool:
+    """Return whether the first channels of layer b's signal are the image's: it is the image, or [I D] handed it on."""
+    return base == 0 or all(isinstance(at.layer.dictionary, WithIdentity) for at in seen[:base])
+
+
+@torch.no_grad()
+def effective_atoms(seen: list[Seen], index: int, most: int, in_chans: int) -> Tensor | None:
+    """Return D_b … D_i e_j of the most used atoms j, cut to where they are not zero: (n, in_chans, h, w).
+
+    None where a pooling lies between the layer and the image, and no channels of its signal are the image's.
+    """
+    at = seen[index]
+    chosen = most_used(at, most)
+    code = at.codes[-1].new_zeros(len(chosen), *at.codes[-1].shape[1:])
+    centre = [n // 2 for n in code.shape[2:]]
+    code[torch.arange(len(chosen)), chosen + at.identity_rows, centre[0], centre[1]] = 1
+    atoms, base = carry(seen, index, code)
+    return _cut(atoms[:, :in_chans]) if pictured(seen, base, in_chans) else None
+
+
+def strongest_kernels(at: Seen, most: int, channels: int) -> Tensor:
+    """Return the kernels of the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
+    weight = next(at.layer.dictionary.parameters())[most_used(at, most)]
+    order = weight.flatten(2).norm(dim=2).argsort(dim=1, descending=True, stable=True)[:, :channels]
+    picked = torch.stack([kernels[o] for kernels, o in zip(weight, order, strict=True)], dim=1)
+    return picked.flatten(0, 1).unsqueeze(1).detach()
+
+
+def most_used(at: Seen, most: int) -> Tensor:
+    """Return the atoms with the largest mean |Γ|, at most so many, in their own order."""
+    use = at.atom_codes.abs().mean(dim=(0, 2, 3))
+    return use.argsort(descending=True, stable=True)[:most].sort().values
+
+
+def relative_error(signal: Tensor, model: Tensor) -> Tensor:
+    """Return ‖x − DΓ‖/‖x‖ of every example, (B,)."""
+    return (signal - model).flatten(1).norm(dim=1) / signal.flatten(1).norm(dim=1).clamp(min=1e-12)
+
+
+def best_scale(signal: Tensor, model: Tensor) -> Tensor:
+    """Return the a ≥ 0 that makes ‖x − a·DΓ‖ smallest for every example, as (B, 1, 1, 1)."""
+    x, m = signal.flatten(1), model.flatten(1)
+    a = (x * m).sum(dim=1) / m.square().sum(dim=1).clamp(min=1e-24)
+    return a.clamp(min=0).view(-1, 1, 1, 1)
+
+
+def _cut(atoms: Tensor) -> Tensor:
+    """Return the smallest window that holds every atom's non-zero pixels."""
+    used = (atoms != 0).any(dim=0).any(dim=0)
+    if not used.any():
+        return atoms
+    rows, columns = used.any(dim=1).nonzero(), used.any(dim=0).nonzero()
+    return atoms[..., int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]

@@ -1,0 +1,138 @@
+"""Numbers as pictures that can stand inside a page: PNG mosaics and an SVG of the curves."""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+"""RGBA tiles, (n, H, W, 4)."""
+
+# Stand-ins that the page's own colours replace, so that the curves follow its light and dark dress.
+INK, SOFT, WARM, COOL = "#010203", "#010204", "#010205", "#010206"
+NAMES = {INK: "var(--ink)", SOFT: "var(--line)", WARM: "var(--warm)", COOL: "var(--cool)"}
+POSITIVE, NEGATIVE, LINE = (224, 122, 31), (49, 124, 204), (128, 128, 128, 90)
+
+
+class Picture(NamedTuple):
+    """An image as the page takes it: a data URI and its size in CSS pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def images(values: Tensor) -> Pixels:
+    """Return opaque tiles of images in [0, 1], (n, 1 or 3, H, W); what lies outside is cut off."""
+    unit = values.detach().cpu().clamp(0, 1).movedim(1, -1).numpy()
+    colour = np.broadcast_to(unit, (*unit.shape[:3], 3))
+    return np.concatenate([_bytes(colour), np.full_like(_bytes(colour[..., :1]), 255)], axis=-1)
+
+
+def signed(values: Tensor) -> Pixels:
+    """Return tiles of (n, 1 or 3, H, W), each on its own symmetric scale.
+
+    One channel: positive warm, negative cool, zero see-through. Three channels: colours around a grey zero.
+    """
+    unit = values.detach().cpu() / values.detach().cpu().abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return _hued(unit[:, 0].numpy()) if unit.shape[1] == 1 else images((unit + 1) / 2)
+
+
+def maps(values: Tensor) -> Pixels:
+    """Return tiles of code maps (n, H, W), all on the scale of the largest value, zero see-through."""
+    unit = values.detach().cpu() / values.detach().cpu().abs().amax().clamp(min=1e-12)
+    return _hued(unit.numpy())
+
+
+def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
+    """Return the tiles in rows of so many, each about ``size`` CSS pixels wide, apart by a hair."""
+    count, height, width, _ = tiles.shape
+    zoom = max(1, round(2 * size / max(height, width)))  # two pixels of the file for one of the page
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    high, wide = height * zoom, width * zoom
+    canvas = np.zeros((rows * (high + 6), columns * (wide + 6), 4), np.uint8)
+    for i, tile in enumerate(tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)):
+        top, left = i // columns * (high + 6), i % columns * (wide + 6)
+        canvas[top : top + high + 2, left : left + wide + 2] = LINE
+        canvas[top + 1 : top + high + 1, left + 1 : left + wide + 1] = tile
+    return _png(canvas[:-4, :-4])
+
+
+def curves(records: Sequence[dict[str, Any]]) -> str:
+    """Return losses and test accuracy over the epochs as an SVG element."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
+        left, right = figure.subplots(1, 2)
+        _lines(left, records, {"train_loss": ("training", COOL, "-"), "test_loss": ("test", WARM, "-")})
+        _lines(right, records, {"test_accuracy": ("test", WARM, "-")})
+        _loss_axis(left, [r[key] for r in records for key in ("train_loss", "test_loss")])
+        right.set_title("test accuracy", loc="left", color=INK, fontsize=10.5)
+        right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(text.getvalue())
+
+
+def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str, str]]) -> None:
+    epochs = [record["epoch"] for record in records]
+    marker = "o" if len(records) <= 40 else ""
+    for key, (label, colour, style) in what.items():
+        values = [record[key] for record in records]
+        axes.plot(epochs, values, style, color=colour, marker=marker, markersize=3.2, linewidth=1.6, label=label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
+    axes.tick_params(colors=SOFT, labelcolor=INK, which="both")
+    axes.grid(axis="y", color=SOFT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("epoch", color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if len(what) > 1:
+        axes.legend(frameon=False, labelcolor=INK)
+
+
+def _loss_axis(axes: Axes, losses: list[float]) -> None:
+    far = min(losses) > 0 and max(losses) > 20 * min(losses)
+    axes.set_title("loss, logarithmic scale" if far else "loss", loc="left", color=INK, fontsize=10.5)
+    if far:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _inline(svg: str) -> str:
+    """Return an SVG file's element in the page's colours and letters, without its own size and metadata."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="curves">', svg)
+    svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
+    for stand_in, name in NAMES.items():
+        svg = svg.replace(stand_in, name)
+    return svg
+
+
+def _hued(unit: NDArray[np.float32]) -> Pixels:
+    """Return tiles of values in [−1, 1], (n, H, W): the sign as hue, the size as opacity."""
+    hue = np.where(unit[..., None] < 0, np.array(NEGATIVE, np.uint8), np.array(POSITIVE, np.uint8))
+    return np.concatenate([hue, _bytes(np.abs(unit))[..., None]], axis=-1)
+
+
+def _bytes(unit: NDArray[np.float32]) -> Pixels:
+    return np.rint(unit * 255).astype(np.uint8)
+
+
+def _png(canvas: Pixels) -> Picture:
+    file = io.BytesIO()
+    imsave(file, canvas, format="png", metadata={"Software": None})
+    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return Picture(uri, round(canvas.shape[1] / 2), round(canvas.shape[0] / 2))

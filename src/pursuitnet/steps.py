@@ -1,0 +1,77 @@
+"""The step c of the update: bounded by 1/L, free, or absorbed in the filters.
+
+Each is called without arguments and returns two weights (s, t): the layer descends along Dᵀ( t·D·probe − s·x ).
+Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already, so s = 1 and t = −c with the paper's c = −L.
+"""
+
+import torch
+from torch import Tensor, nn
+
+Weight = Tensor | float
+
+
+class BoundedStep(nn.Module):
+    """c = σ(ρ)/L, inside (0, 1/L] whatever ρ is learned; L bounds λmax(DᵀD) at every image size.
+
+    L is a buffer, so it is saved, loaded and moved with the weights. ``track`` measures it anew; the layer does so before every
+    training forward and on ``eval()``, so ``forward`` itself changes nothing.
+
+    Args:
+        ratio: c·L at the start, inside (0, 1).
+        learned: whether ρ is a parameter; otherwise the ratio stays as it is and may also be 1.
+    """
+
+    lipschitz: Tensor
+    ratio: Tensor
+
+    def __init__(self, ratio: float = 0.9, *, learned: bool = True) -> None:
+        super().__init__()
+        if not 0 < ratio <= 1 or (learned and ratio == 1):
+            raise ValueError(f"ratio is {ratio}; expected 0 < ratio < 1, or 1 with learned=False")
+        self.register_buffer("lipschitz", torch.ones(()))
+        if learned:
+            self.logit = nn.Parameter(torch.tensor(ratio).logit())
+        else:
+            self.register_buffer("ratio", torch.tensor(ratio))
+
+    def track(self, lipschitz: Tensor) -> None:
+        """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
+        self.lipschitz.copy_(lipschitz.clamp(min=1e-6))
+
+    def forward(self) -> tuple[Weight, Weight]:
+        ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
+        c = ratio * self.lipschitz.reciprocal()
+        return c, c
+
+
+class FreeStep(nn.Module):
+    """A learned c without any bound, as Algorithms 2 and 3 print it.
+
+    Args:
+        c: the value at the start.
+    """
+
+    def __init__(self, c: float) -> None:
+        super().__init__()
+        self.c = nn.Parameter(torch.tensor(float(c)))
+
+    def forward(self) -> tuple[Weight, Weight]:
+        return self.c, self.c
+
+
+class AbsorbedStep(nn.Module):
+    """The step of Eq. 5, held by the filters: descend along −Dᵀ( x + c·D·probe ), with the paper's c = −L.
+
+    Args:
+        c: the value at the start of a learned c; None where the probe is zero and c has no meaning.
+    """
+
+    def __init__(self, c: float | None = None) -> None:
+        super().__init__()
+        self.c = None if c is None else nn.Parameter(torch.tensor(float(c)))
+
+    def forward(self) -> tuple[Weight, Weight]:
+        return 1.0, 1.0 if self.c is None else -self.c
+
+
+Step = BoundedStep | FreeStep | AbsorbedStep

@@ -1,0 +1,161 @@
+"""The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalisation.
+
+The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in Eq. 2 and
+ReLU(z + b) in Algorithms 2 and 3.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pursuitnet.solvers import Code
+
+
+def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
+    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z."""
+    return z.sign() * F.relu(z.abs() - theta)
+
+
+def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
+    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z."""
+    return F.relu(z - theta)
+
+
+class IdentityPenalty(StrEnum):
+    """What Σβ|Γ| puts on the identity part of a code of [I D].
+
+    OWN: a β for each of its rows (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
+    (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted images.
+    """
+
+    OWN = "own"
+    SAME = "same"
+    NONE = "none"
+    SIGNED = "signed"
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation inside P, with own statistics in every step.
+
+    Attributes:
+        on: "sum" normalises anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
+        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised units.
+        whole: also normalise the identity part of a code of [I D].
+    """
+
+    on: Literal["sum", "update"] = "sum"
+    affine: bool = False
+    whole: bool = False
+
+
+class Threshold(nn.Module):
+    """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
+
+    Args:
+        rows: rows of each part of the code, ``dictionary.rows``.
+        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its shift.
+        identity: the penalty on the identity part, if the code has one.
+        nonnegative: S⁺ instead of S.
+        free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
+        norm: the batch normalisation, or None.
+        steps: number of steps that have their own statistics: unfolding + 1.
+    """
+
+    def __init__(
+        self,
+        rows: tuple[int, ...],
+        penalty: float | None = 0.01,
+        identity: IdentityPenalty = IdentityPenalty.OWN,
+        *,
+        nonnegative: bool = True,
+        free: bool = False,
+        norm: BatchNorm | None = None,
+        steps: int = 1,
+    ) -> None:
+        super().__init__()
+        if penalty is not None and penalty < 0 and not free:
+            raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
+        self.rows, self.identity, self.free, self.norm = rows, identity, free, norm
+        self.nonnegative = nonnegative
+        self.shrink = nonnegative_threshold if nonnegative else soft_threshold
+        own = len(rows) > 1 and identity is IdentityPenalty.OWN
+        shared = len(rows) > 1 and identity is IdentityPenalty.SAME
+        self.atom_weight = _filled(1 if shared else rows[-1], penalty)
+        self.identity_weight = _filled(rows[0], penalty) if own else None
+        normed = () if norm is None else rows if norm.whole else rows[-1:]
+        self.norms = nn.ModuleList(
+            nn.ModuleList(_AnyNorm(n, affine=norm.affine) for n in normed) for _ in range(steps) if norm
+        )
+
+    @property
+    def penalty(self) -> Tensor:
+        """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
+        return self._kept(self.atom_weight)
+
+    @property
+    def identity_penalty(self) -> Tensor:
+        """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
+        return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+
+    def forward(self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0) -> Code:
+        """Return P_θ(anchor + update) in parts.
+
+        Args:
+            anchor: the code that is updated, or None for zero.
+            update: −c·Dᵀ(D·probe − x), in parts.
+            c: the step that the update was scaled with.
+            step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
+        """
+        anchors = anchor or (None,) * len(update)
+        return tuple(
+            self._part(i - len(update), a, u, c, step)
+            for i, (a, u) in enumerate(zip(anchors, update, strict=True))
+        )
+
+    def _part(self, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int) -> Tensor:
+        norm = self._norm(part, step)
+        if norm is not None and self.norm is not None and self.norm.on == "update":
+            update = norm(update)
+        z = update if anchor is None else anchor + update
+        if norm is not None and self.norm is not None and self.norm.on == "sum":
+            z = norm(z)
+        if part == -2 and self.identity is IdentityPenalty.SIGNED:
+            return z
+        weight = self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
+        if weight is None:
+            return F.relu(z) if self.nonnegative else z
+        theta = self._kept(weight) * (c if norm is None else 1.0)
+        return self.shrink(z, theta.view(-1, *[1] * (z.dim() - 2)))
+
+    def _norm(self, part: int, step: int) -> nn.Module | None:
+        if not len(self.norms):
+            return None
+        norms = self.norms[min(step, len(self.norms) - 1)]
+        assert isinstance(norms, nn.ModuleList)
+        return norms[part] if -part <= len(norms) else None
+
+    def _kept(self, weight: Tensor | None) -> Tensor:
+        if weight is None:
+            return torch.zeros(1)
+        return weight if self.free else weight.abs()
+
+
+class _AnyNorm(_BatchNorm):
+    """Batch normalisation over all axes but the second, for any number of them."""
+
+    def __init__(self, rows: int, *, affine: bool) -> None:
+        super().__init__(rows, affine=affine)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, rows, …)")
+
+
+def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:
+    return None if penalty is None else nn.Parameter(torch.full((rows,), float(penalty)))

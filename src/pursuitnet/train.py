@@ -1,0 +1,294 @@
+"""From a recipe to a run folder: one loop, no global state, the last epoch reported."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet import __version__, data
+from pursuitnet.networks import Network, create_model
+from pursuitnet.recipe import Recipe
+
+Record = dict[str, Any]
+"""What one line of metrics.jsonl holds."""
+
+
+class Watcher(Protocol):
+    """Something that wants to see a run go by."""
+
+    def batch(self, epoch: int, step: int, steps: int) -> None:
+        """A step has been taken."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch has ended."""
+
+
+class Silent:
+    """A watcher that looks away."""
+
+    def batch(self, epoch: int, step: int, steps: int) -> None: ...
+
+    def epoch(self, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set on its device; ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    mean: Tensor
+    std: Tensor
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return float images (B, C, H, W) from uint8 ones."""
+        unit = data.to_unit(images).sub_(self.mean.view(-1, 1, 1)).div_(self.std.view(-1, 1, 1))
+        return unit.contiguous(memory_format=torch.channels_last)
+
+
+def images_of(recipe: Recipe) -> Images:
+    """Read the recipe's data set onto its device."""
+    device = device_of(recipe)
+    train, test = (
+        tuple(t.to(device) for t in data.load(recipe.data, recipe.data_dir, split)) for split in ("train", "test")
+    )
+    pixels, labels = train[0][: recipe.train_images], train[1][: recipe.train_images]
+    if recipe.standardised:
+        mean, std = data.channel_statistics(pixels)
+    else:
+        mean, std = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
+    return Images((pixels, labels), (test[0], test[1]), mean.to(device), std.clamp(min=1e-6).to(device))
+
+
+def model_of(recipe: Recipe) -> Network:
+    """Create the recipe's network from its seed; torch's global generator is left as it was."""
+    about = data.info(recipe.data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
+    return model.to(device_of(recipe), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """Return the device that the recipe names; "auto" takes the accelerator, if there is one."""
+    if recipe.device != "auto":
+        return torch.device(recipe.device)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False) -> Record:
+    """Run the recipe and leave a run folder; return the last epoch's record.
+
+    Args:
+        recipe: what to train.
+        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt, model.safetensors, record.json. It must not
+            exist, unless ``resume`` continues the run that it holds after its last whole epoch.
+        watch: is told of every step and epoch.
+        resume: continue.
+
+    Raises:
+        FileExistsError: if the folder exists and resume is False.
+        FileNotFoundError: if there is nothing to resume.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    watch = Silent() if watch is None else watch
+    images, model = images_of(recipe), model_of(recipe)
+    optimiser = optimiser_of(recipe, model)
+    first = _reopen(folder, recipe, model, optimiser) if resume else _open(folder, recipe)
+    record: Record = {}
+    for epoch in range(first, recipe.epochs + 1):
+        began = time.perf_counter()
+        loss = _epoch(recipe, epoch, model, optimiser, images, watch)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} in epoch {epoch}; lower --lr, or lengthen --warmup. {folder} holds the epochs before"
+            )
+        test_loss, test_accuracy, _ = evaluate(model, images, images.test)
+        record = {
+            "epoch": epoch,
+            "train_loss": loss,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "lr": optimiser.param_groups[0]["lr"],
+            "seconds": time.perf_counter() - began,
+        }
+        _keep(folder, epoch, record, model, optimiser)
+        watch.epoch(record)
+    _finish(folder, recipe, model, images)
+    return record or last_record(folder)
+
+
+def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
+    """Return SGD that decays filters and head, but no threshold, step or norm."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
+
+
+def learning_rate(recipe: Recipe, epochs: float) -> float:
+    """Return the learning rate after so many epochs, a fraction included."""
+    peak = recipe.lr * min(1.0, epochs / recipe.warmup) if recipe.warmup else recipe.lr
+    done = epochs / recipe.epochs
+    if recipe.schedule == "cosine":
+        return peak * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    return peak * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+
+
+def batches(recipe: Recipe, epoch: int, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the epoch's batches in their order, augmented; both hang on the seed and the epoch alone."""
+    pixels, labels = images.train
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    for chosen in order.split(recipe.batch_size):
+        if len(chosen) > 1:  # a single image has no batch statistics
+            batch = data.augment(pixels[chosen], generator) if recipe.augmented else pixels[chosen]
+            yield images.prepared(batch), labels[chosen]
+
+
+def evaluate(
+    model: nn.Module, images: Images, split: tuple[Tensor, Tensor], size: int = 500
+) -> tuple[float, float, Tensor]:
+    """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
+    model.eval()
+    with torch.inference_mode():
+        logits = torch.cat([model(images.prepared(part)) for part in split[0].split(size)])
+        predicted = logits.argmax(dim=1)
+        loss = float(F.cross_entropy(logits, split[1]))
+        return loss, int((predicted == split[1]).sum()) / len(predicted), predicted
+
+
+def load_run(folder: Path) -> tuple[Recipe, Network]:
+    """Return the recipe and the trained network of a run folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run.
+        ValueError: if a file in it is damaged.
+    """
+    recipe, weights = read_recipe(folder), folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights} is missing; the run has not finished: pursuitnet train --out {folder} --resume")
+    model = model_of(recipe)
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{weights} is damaged or of another network: {str(error).splitlines()[0]}") from error
+    return recipe, model.eval()
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe that a run folder was made from."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
+    try:
+        return Recipe.from_json(json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def records(folder: Path) -> list[Record]:
+    """Return every epoch's record."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_record(folder: Path) -> Record:
+    return records(folder)[-1]
+
+
+def _epoch(
+    recipe: Recipe, epoch: int, model: Network, optimiser: torch.optim.SGD, images: Images, watch: Watcher
+) -> float:
+    """Train for one epoch and return the mean training loss."""
+    model.train()
+    steps = -(-len(images.train[1]) // recipe.batch_size)
+    total, count = torch.zeros((), device=images.mean.device), 0
+    for step, (pixels, labels) in enumerate(batches(recipe, epoch, images), 1):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, epoch - 1 + step / steps)
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(pixels), labels)
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(labels)
+        count += len(labels)
+        watch.batch(epoch, step, steps)
+    return float(total) / count
+
+
+def _open(folder: Path, recipe: Recipe) -> int:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume") from None
+    (folder / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
+    return 1
+
+
+def _reopen(folder: Path, recipe: Recipe, model: Network, optimiser: torch.optim.SGD) -> int:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no checkpoint.pt to resume from; start it without --resume")
+    kept = torch.load(path, map_location=device_of(recipe), weights_only=True)
+    model.load_state_dict(kept["model"])
+    optimiser.load_state_dict(kept["optimiser"])
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    _replace(folder / "metrics.jsonl", lambda at: at.write_text("".join(lines[: kept["epoch"]])))
+    return int(kept["epoch"]) + 1
+
+
+def _keep(folder: Path, epoch: int, record: Record, model: Network, optimiser: torch.optim.SGD) -> None:
+    with (folder / "metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps(record) + "\n")
+    state = {"epoch": epoch, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    _replace(folder / "checkpoint.pt", lambda at: torch.save(state, at))
+
+
+def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> None:
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    _replace(folder / "model.safetensors", lambda at: save_file(weights, at, {"recipe": json.dumps(recipe.to_json())}))
+    about = {
+        "pursuitnet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "commit": _commit(),
+        "device": str(images.mean.device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "images": [len(images.train[1]), len(images.test[1])],
+        "seconds": sum(record["seconds"] for record in records(folder)),
+    }
+    _replace(folder / "record.json", lambda at: at.write_text(json.dumps(about, indent=2) + "\n"))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file beside its place and move it there, so that it is whole or not there at all."""
+    beside = path.with_name(path.name + ".new")
+    write(beside)
+    os.replace(beside, path)
+
+
+def _commit() -> str | None:
+    """Return the commit of the package's checkout, with "+changes" where it has some; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", "."])
+        said = [subprocess.run(c, cwd=here, capture_output=True, text=True, check=True).stdout for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[0].strip() + ("+changes" if said[1].strip() else "")

@@ -1,0 +1,364 @@
+"""One contract for every dictionary: an entry in DICTIONARIES inherits all of these tests.
+
+The route to compare with is an explicit matrix, written tap by tap, in float64.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pursuitnet as pn
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Linear:
+    weight_shape: tuple
+
+    def make(self, dtype=torch.float64):
+        return pn.LinearDictionary(normal(*self.weight_shape).to(dtype))
+
+    def matrix(self, shape):
+        return normal(*self.weight_shape).T
+
+
+@dataclass(frozen=True)
+class Conv:
+    weight_shape: tuple
+    options: dict = field(default_factory=dict)
+
+    def make(self, dtype=torch.float64):
+        return pn.ConvDictionary(normal(*self.weight_shape).to(dtype), **self.options)
+
+    def matrix(self, shape):
+        return tap_by_tap(normal(*self.weight_shape), shape[1:], **self.options)
+
+
+@dataclass(frozen=True)
+class Identity:
+    inner: Linear | Conv
+
+    def make(self, dtype=torch.float64):
+        return pn.WithIdentity(self.inner.make(dtype))
+
+    def matrix(self, shape):
+        return torch.cat([torch.eye(math.prod(shape), dtype=torch.float64), self.inner.matrix(shape)], dim=1)
+
+
+def tap_by_tap(weight, size, stride=1, padding=0, dilation=1):
+    """D of one example: at every corner of every atom, one entry for each tap that lands on the signal."""
+    atoms, channels, *kernel = weight.shape
+    stride, padding, dilation = (
+        (v,) * len(kernel) if isinstance(v, int) else v for v in (stride, padding, dilation)
+    )
+    corners = [
+        range(-p, n + p - d * (k - 1), s)
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    ]
+    D = torch.zeros(channels, *size, atoms, *map(len, corners), dtype=weight.dtype)
+    for index in itertools.product(*(range(len(c)) for c in corners)):
+        for tap in itertools.product(*map(range, kernel)):
+            at = [c[i] + d * t for c, i, d, t in zip(corners, index, dilation, tap, strict=True)]
+            if all(0 <= a < n for a, n in zip(at, size, strict=True)):
+                D[(slice(None), *at, slice(None), *index)] = weight[(..., *tap)].T
+    return D.flatten(0, len(size)).flatten(1)
+
+
+# name: (dictionary, the signal shapes to try it on; the first is tiny, the last exceeds 512 entries)
+DICTIONARIES = {
+    "tall matrix": (Linear((3, 7)), [(7,)]),
+    "wide matrix": (Linear((9, 4)), [(4,)]),
+    "long matrix": (Linear((5, 600)), [(600,)]),
+    "1-D": (Conv((4, 2, 3)), [(2, 3), (2, 8), (2, 11), (2, 280)]),
+    "1-D stride 2, even": (
+        Conv((3, 2, 4), {"stride": 2, "padding": 1}),
+        [(2, 2), (2, 8), (2, 9), (2, 281)],
+    ),
+    "1-D stride 3, dilated": (
+        Conv((2, 1, 3), {"stride": 3, "padding": 2, "dilation": 2}),
+        [(1, 5), (1, 6), (1, 7), (1, 550)],
+    ),
+    "2-D same": (Conv((5, 3, 3, 3), {"padding": 1}), [(3, 1, 2), (3, 6, 5), (3, 7, 7), (3, 14, 13)]),
+    "2-D 4x4 / 2": (
+        Conv((4, 3, 4, 4), {"stride": 2, "padding": 1}),
+        [(3, 2, 3), (3, 7, 7), (3, 8, 6), (3, 15, 14)],
+    ),
+    "2-D 2x2 / 3, with gaps": (
+        Conv((2, 1, 2, 2), {"stride": 3}),
+        [(1, 2, 2), (1, 6, 7), (1, 8, 8), (1, 24, 25)],
+    ),
+    "2-D padding beyond the filter": (
+        Conv((3, 2, 1, 2), {"padding": 3}),
+        [(2, 1, 2), (2, 4, 5), (2, 18, 17)],
+    ),
+    "2-D one size per axis": (
+        Conv((3, 2, 3, 2), {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 3)}),
+        [(2, 3, 1), (2, 6, 5), (2, 7, 4), (2, 17, 18)],
+    ),
+    "3-D": (Conv((2, 1, 3, 3, 3), {"padding": 1}), [(1, 2, 1, 2), (1, 4, 3, 5), (1, 9, 8, 9)]),
+    "3-D one size per axis": (
+        Conv((2, 2, 2, 3, 1), {"stride": (1, 2, 3), "padding": (1, 1, 0), "dilation": (2, 1, 1)}),
+        [(2, 1, 2, 1), (2, 3, 4, 5), (2, 4, 5, 3), (2, 7, 7, 8)],
+    ),
+    "[I matrix]": (Identity(Linear((6, 4))), [(4,)]),
+    "[I 1-D]": (Identity(Conv((3, 2, 3), {"padding": 1})), [(2, 2), (2, 7), (2, 270)]),
+    "[I 2-D]": (Identity(Conv((4, 2, 3, 3), {"padding": 1})), [(2, 1, 2), (2, 5, 6), (2, 17, 16)]),
+    "[I 2-D], dilated, one size per axis": (
+        Identity(Conv((3, 2, 3, 5), {"padding": (3, 4), "dilation": (3, 2)})),
+        [(2, 2, 1), (2, 6, 5), (2, 16, 17)],
+    ),
+}
+every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
+CONVOLUTIONS = [name for name, (spec, _) in DICTIONARIES.items() if spec.make().dims]
+
+
+def made(name, dtype=torch.float64):
+    spec, shapes = DICTIONARIES[name]
+    return spec, spec.make(dtype), shapes
+
+
+def draws(D, shape, batch=3):
+    """A batch of random signals and a batch of random codes for them."""
+    x = normal(batch, *shape, seed=1)
+    return x, normal(*D.analyze(x).shape, seed=2)
+
+
+def assert_adjoint(D, x, code):
+    analysed, synthesised = D.analyze(x).detach(), D.synthesize(code, x.shape).detach()
+    assert synthesised.shape == x.shape
+    error = abs(float((analysed * code).sum() - (x * synthesised).sum()))
+    assert error <= 1e-12 * max(float(analysed.norm() * code.norm()), float(x.norm() * synthesised.norm()))
+
+
+@every_dictionary
+def test_synthesize_is_the_adjoint_of_analyze(name):
+    _, D, shapes = made(name)
+    for shape in shapes:
+        assert_adjoint(D, *draws(D, shape))
+
+
+@every_dictionary
+def test_both_directions_and_matrix_are_those_of_the_explicit_matrix(name):
+    spec, D, shapes = made(name)
+    for shape in shapes[:-1] or shapes:
+        expected, (x, code) = spec.matrix(shape), draws(D, shape)
+        assert code.shape[1] == sum(D.rows)
+        torch.testing.assert_close(D.matrix(x.shape), expected, rtol=0, atol=0)
+        torch.testing.assert_close(D.analyze(x).flatten(1), x.flatten(1) @ expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            D.synthesize(code, x.shape).flatten(1), code.flatten(1) @ expected.T, rtol=1e-12, atol=1e-12
+        )
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution in 1 to 3 dimensions with a signal that is large enough for it."""
+    axis = st.tuples(
+        st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(1, 3), st.integers(0, 4)
+    )
+    axes = draw(st.lists(axis, min_size=1, max_size=3))
+    atoms, channels = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    kernel, stride, padding, dilation, extra = zip(*axes, strict=True)
+    size = [max(1, d * (k - 1) + 1 - 2 * p) + e for k, p, d, e in zip(kernel, padding, dilation, extra, strict=True)]
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    return Conv((atoms, channels, *kernel), options), (channels, *size)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(convolutions())
+def test_any_convolution_is_its_explicit_matrix_in_both_directions(drawn):
+    spec, shape = drawn
+    D = spec.make()
+    x, code = draws(D, shape, batch=2)
+    assert_adjoint(D, x, code)
+    assert code.shape[2:] == D.code_size(x.shape)
+    if code[0].numel() * x[0].numel() < 20_000:
+        expected = x.flatten(1) @ spec.matrix(shape)
+        torch.testing.assert_close(D.analyze(x).flatten(1), expected, rtol=1e-12, atol=1e-12)
+
+
+@every_dictionary
+def test_lipschitz_is_the_largest_eigenvalue_and_its_bound_is_above_it(name):
+    _, D, shapes = made(name)
+    bound = float(D.lipschitz_bound().detach())
+    for shape in shapes:
+        with torch.no_grad():
+            M = D.matrix(shape)
+        gram = M @ M.T if len(M) < len(M.T) else M.T @ M
+        expected = float(torch.linalg.eigvalsh(gram)[-1])
+        assert D.lipschitz(shape) == pytest.approx(expected, rel=1e-9)
+        assert expected <= bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_lipschitz_bound_holds_for_large_signals(name):
+    _, D, shapes = made(name)
+    size = {1: (400,), 2: (41, 43), 3: (12, 13, 11)}[D.dims]
+    smaller, larger = D.lipschitz(shapes[0]), D.lipschitz((D.channels, *size))
+    assert smaller < larger <= float(D.lipschitz_bound().detach())
+
+
+@pytest.mark.parametrize("taps", [3, 4, 5, 7])
+def test_lipschitz_bound_holds_for_a_spectrum_that_peaks_between_its_grid_points(taps):
+    degree = taps - 1
+    for peak in range(3 * degree):
+        phase = 2 * math.pi * (peak + 0.5) / (8 * degree) * torch.arange(taps, dtype=torch.float64)
+        D = pn.ConvDictionary(torch.stack([phase.cos(), phase.sin()]).unsqueeze(1))
+        assert D.lipschitz((1, 90)) <= float(D.lipschitz_bound().detach())
+
+
+@pytest.mark.parametrize("weight_shape", [(1, 1, 3, 3), (8, 3, 3, 3), (16, 16, 3, 3), (32, 3, 3, 3)])
+def test_lipschitz_bound_is_close_for_random_filters(weight_shape):
+    D = pn.ConvDictionary(normal(*weight_shape), padding=1)
+    ratio = float(D.lipschitz_bound().detach()) / D.lipschitz((weight_shape[1], 32, 32))
+    assert 1 <= ratio < 1.6
+
+
+@pytest.mark.parametrize("size", [100, 600])
+def test_lipschitz_of_a_dictionary_of_zeros_is_zero(size):
+    D = pn.ConvDictionary(torch.zeros(2, 1, 3))
+    assert D.lipschitz((1, size)) == 0 and float(D.lipschitz_bound().detach()) == 0
+
+
+@pytest.mark.parametrize(("features", "atoms"), [(3, 5), (5, 3)])
+def test_identity_beside_a_matrix_adds_one_to_its_eigenvalues_and_a_zero_for_every_atom(features, atoms):
+    """Lemma 3, with the zeros counted by the rows of A = Dᵀ."""
+    inner = Linear((atoms, features)).make()
+    D = pn.WithIdentity(inner).matrix().detach()
+    eigenvalues = torch.linalg.eigvalsh(D.T @ D)
+    gram = torch.linalg.eigvalsh(inner.matrix().detach() @ inner.matrix().detach().T)
+    expected = torch.cat([torch.zeros(atoms, dtype=torch.float64), 1 + gram])
+    torch.testing.assert_close(eigenvalues, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in DICTIONARIES if name != "long matrix"])
+def test_gradients_with_respect_to_input_and_weight(name):
+    _, D, shapes = made(name)
+    x, code = (t.requires_grad_() for t in draws(D, shapes[0], batch=2))
+    (weight,) = D.parameters()
+    assert torch.autograd.gradcheck(lambda x, weight: D.analyze(x), (x, weight))
+    assert torch.autograd.gradcheck(lambda code, weight: D.synthesize(code, x.shape), (code, weight))
+
+
+@every_dictionary
+def test_dtype_is_kept_and_lipschitz_is_exact_in_both(name):
+    _, reference, shapes = made(name)
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-12)):
+        D, shape = made(name, dtype)[1], shapes[0]
+        x, code = draws(reference, shape)
+        for got, expected in (
+            (D.analyze(x.to(dtype)), reference.analyze(x)),
+            (D.synthesize(code.to(dtype), x.shape), reference.synthesize(code, x.shape)),
+            (D.matrix(shape), reference.matrix(shape)),
+            (D.lipschitz_bound(), reference.lipschitz_bound()),
+        ):
+            assert got.dtype == dtype
+            torch.testing.assert_close(got, expected.to(dtype), rtol=tolerance, atol=tolerance)
+        singular = torch.linalg.svdvals(D.matrix(shape).double().detach())
+        assert D.lipschitz(shape) == pytest.approx(float(singular[0]) ** 2, rel=1e-9)
+        assert {p.dtype for p in D.parameters()} == {dtype}  # measuring leaves it as it was
+
+
+@every_dictionary
+def test_parts_join_to_the_code_and_are_views_of_it(name):
+    _, D, shapes = made(name)
+    x, code = draws(D, shapes[0])
+    parts = D.split(code)
+    assert tuple(p.shape[1] for p in parts) == D.rows
+    assert all(p.untyped_storage().data_ptr() == code.untyped_storage().data_ptr() for p in parts)
+    assert torch.equal(D.join(parts), code)
+    assert torch.equal(D.join(D.analyze_parts(x)), D.analyze(x))
+    assert torch.equal(D.synthesize_parts(parts, x.shape), D.synthesize(code, x.shape))
+
+
+@every_dictionary
+def test_signal_shape_is_taken_with_and_without_the_batch(name):
+    _, D, shapes = made(name)
+    shape = shapes[0]
+    forms = [shape, [*shape], (5, *shape), torch.Size((1, *shape)), *([None] if D.dims == 0 else [])]
+    for form in forms:
+        assert torch.equal(D.matrix(form), D.matrix(shape))
+        assert D.lipschitz(form) == D.lipschitz(shape)
+
+
+def conv(*shape, **options):
+    return Conv(shape, options).make()
+
+
+def linear(*shape):
+    return Linear(shape).make()
+
+
+# what is done, and what the message has to say: what came, then what was expected (or the other way round)
+BAD_INPUT = {
+    "matrix weight 1-D": (lambda: pn.LinearDictionary(normal(3)), ["(3,)", "(atoms, features)"]),
+    "conv weight 2-D": (lambda: conv(3, 2), ["(3, 2)", "1 to 3 kernel axes"]),
+    "conv weight 6-D": (lambda: conv(3, 2, 1, 1, 1, 1), ["(3, 2, 1, 1, 1, 1)", "1 to 3 kernel axes"]),
+    "conv weight empty": (lambda: conv(3, 0, 3), ["(3, 0, 3)", "expected"]),
+    "stride 0": (lambda: conv(3, 2, 3, stride=0), ["stride is 0", "≥ 1"]),
+    "stride not whole": (lambda: conv(3, 2, 3, stride=1.5), ["stride is 1.5", "integer ≥ 1"]),
+    "padding negative": (lambda: conv(3, 2, 3, padding=-1), ["padding is -1", "≥ 0"]),
+    "padding of wrong length": (
+        lambda: conv(3, 2, 3, 3, padding=(1, 1, 1)),
+        ["padding is (1, 1, 1)", "or 2 of them"],
+    ),
+    "dilation 0 on one axis": (lambda: conv(3, 2, 3, 3, dilation=(1, 0)), ["dilation is (1, 0)", "≥ 1"]),
+    "signal channels, matrix": (lambda: linear(3, 5).analyze(normal(2, 4)), ["(2, 4)", "(B, 5)"]),
+    "signal channels, conv": (
+        lambda: conv(3, 2, 3).analyze(normal(2, 3, 9)),
+        ["(2, 3, 9)", "(B, 2, and 1 sizes)"],
+    ),
+    "signal axes, matrix": (lambda: linear(3, 5).analyze(normal(5)), ["(5,)", "(B, 5)"]),
+    "signal axes, conv": (lambda: conv(3, 2, 3, 3).analyze(normal(2, 9, 9)), ["(2, 9, 9)", "and 2 sizes"]),
+    "signal too small": (
+        lambda: conv(3, 2, 3, 3, dilation=2).analyze(normal(1, 2, 9, 4)),
+        ["(9, 4)", "(5, 5)", "too small"],
+    ),
+    "code rows, matrix": (lambda: linear(3, 5).synthesize(normal(2, 4)), ["(2, 4)", "(B, 3)"]),
+    "code axes, matrix": (lambda: linear(3, 5).synthesize(normal(2, 2, 3)), ["(2, 2, 3)", "(B, 3)"]),
+    "code rows, conv": (
+        lambda: conv(3, 2, 3).synthesize(normal(1, 4, 7), (1, 2, 9)),
+        ["(1, 4, 7)", "(B, 3, 7)"],
+    ),
+    "code size, conv": (
+        lambda: conv(3, 2, 3, stride=2).synthesize(normal(1, 3, 5), (1, 2, 9)),
+        ["(1, 3, 5)", "(B, 3, 4)"],
+    ),
+    "code axes, conv": (lambda: conv(3, 2, 3).synthesize(normal(3), (1, 2, 9)), ["(3,)", "(B, 3, 7)"]),
+    "code rows, [I D]": (
+        lambda: pn.WithIdentity(conv(3, 2, 3, padding=1)).synthesize(normal(1, 3, 9), (1, 2, 9)),
+        ["(1, 3, 9)", "(B, 5, "],
+    ),
+    "signal_shape channels": (
+        lambda: conv(3, 2, 3).synthesize(normal(1, 3, 7), (1, 9, 9)),
+        ["(1, 9, 9)", "(B, 2, and 1 sizes)"],
+    ),
+    "signal_shape missing": (lambda: conv(3, 2, 3).matrix(), ["signal_shape is None", "(B, 2, and 1 sizes)"]),
+    "signal_shape without channels": (
+        lambda: conv(3, 2, 3, 3).lipschitz((9, 9)),
+        ["(9, 9)", "(B, 2, and 2 sizes)"],
+    ),
+    "[I D] strided": (lambda: pn.WithIdentity(conv(3, 2, 3, stride=2, padding=1)), ["stride (2,)", "stride 1"]),
+    "[I D] unpadded": (
+        lambda: pn.WithIdentity(conv(3, 2, 3, 3)),
+        ["padding (0, 0)", "padding (1.0, 1.0)"],
+    ),
+    "[I D] of even filters": (lambda: pn.WithIdentity(conv(3, 2, 4, padding=1)), ["padding (1,)", "(1.5,)"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused_and_the_message_says_what_came_and_what_was_expected(case):
+    action, words = BAD_INPUT[case]
+    with pytest.raises(ValueError, match=".") as caught:
+        action()
+    for word in words:
+        assert word in str(caught.value)
