@@ -1,7 +1,7 @@
 """One test for each numbered equation, algorithm, proposition and table row of the paper, in float64.
 
-The algorithms are written out here as the paper prints them, concatenations and all, with plain PyTorch convolutions; the
-library's layers must give the same values and the same gradients.
+The algorithms are written out here as the paper prints them, concatenations and all, with plain PyTorch
+convolutions; the library's layers must give the same values and the same gradients.
 """
 
 import copy
@@ -111,9 +111,7 @@ def test_eq_5_is_eq_4_with_the_step_in_the_filters_and_c_minus_L():
     L = plain.lipschitz(SHAPE)
     absorbed = pn.ConvDictionary(weight / L, padding=1)
     eq4 = pn.PursuitLayer(plain, pn.res_csc, step=pn.FreeStep(1 / L), threshold=pn.Threshold((4,), 0.5))
-    eq5 = pn.PursuitLayer(
-        absorbed, pn.res_csc, step=pn.AbsorbedStep(-L), threshold=pn.Threshold((4,), 0.5 / L)
-    )
+    eq5 = pn.PursuitLayer(absorbed, pn.res_csc, step=pn.AbsorbedStep(-L), threshold=pn.Threshold((4,), 0.5 / L))
     x, before = torch.randn(SHAPE), torch.randn(2, 4, 7, 6)
     torch.testing.assert_close(eq5(x, before), eq4(x, before))
 
@@ -204,9 +202,7 @@ def test_fista_is_ista_up_to_unfolding_1_and_differs_from_2_on():
 
 def residual_layer(start: pn.Start, c: float | None, rows=5) -> pn.PursuitLayer:
     dictionary = pn.ConvDictionary(torch.randn(rows, rows, 3, 3) / 3, padding=1)
-    threshold = pn.Threshold(
-        (rows,), None, free=True, norm=pn.BatchNorm(on="update", affine=True)
-    )
+    threshold = pn.Threshold((rows,), None, free=True, norm=pn.BatchNorm(on="update", affine=True))
     layer = pn.PursuitLayer(dictionary, start, step=pn.AbsorbedStep(c), threshold=threshold)
     for parameter in threshold.parameters():
         nn.init.uniform_(parameter, 0.5, 1.5)
@@ -473,7 +469,10 @@ def test_table_2_parameter_counts(family, depth, count, printed):
 @pytest.mark.parametrize("norm", [None, "batch"])
 @pytest.mark.parametrize(("depth", "count", "printed"), [(6, 146_080, 0.1), (9, 343_948, 0.3), (12, 625_048, 0.6)])
 def test_table_3_parameter_counts_do_not_grow_with_the_unfolding(depth, count, printed, norm):
-    for name, choices in ((f"msdnet_{depth}", {}), *((f"msd_csc_{depth}", {"unfolding": u}) for u in range(3))):
+    for name, choices in (
+        (f"msdnet_{depth}", {}),
+        *((f"msd_csc_{depth}", {"unfolding": u}) for u in range(3)),
+    ):
         model = pn.create_model(name, norm=norm, **choices)
         assert sum(p.numel() for p in model.parameters()) == count
         assert round(count / 1e6, 1) == printed
@@ -490,7 +489,16 @@ def test_table_3_parameter_count_of_the_six_layer_baseline():
 # What published code of this family gets wrong
 
 
-NETWORKS = ["plain_8", "resnet_8", "res_csc_8", "res_csc_simplified_8", "feed_forward", "ml_csc", "msdnet_3", "msd_csc_3"]
+NETWORKS = [
+    "plain_8",
+    "resnet_8",
+    "res_csc_8",
+    "res_csc_simplified_8",
+    "feed_forward",
+    "ml_csc",
+    "msdnet_3",
+    "msd_csc_3",
+]
 
 
 @pytest.fixture(params=NETWORKS)

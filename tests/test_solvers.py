@@ -1,5 +1,6 @@
 """ISTA and FISTA against literal loops, against scikit-learn, and beside a solver of one's own."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -103,7 +104,7 @@ def test_fista_equals_ista_at_unfolding_0_and_1_and_departs_at_2():
 def test_ista_never_raises_the_objective_and_fista_is_ahead_after_many_steps():
     weight, x = lasso()
     ista = [objective(weight, x, layer_of(weight, pn.ISTA(), n)(x)) for n in range(40)]
-    assert all((after <= before).all() for before, after in zip(ista, ista[1:], strict=False))
+    assert all((after <= before).all() for before, after in itertools.pairwise(ista))
     assert (objective(weight, x, layer_of(weight, pn.FISTA(), 39)(x)) < ista[-1]).all()
 
 
@@ -130,7 +131,9 @@ def test_a_solver_of_ones_own_works_in_a_layer():
 
 
 def test_solvers_are_values_without_state():
-    assert pn.ISTA() == pn.ISTA() and pn.FISTA() == pn.FISTA() and pn.ISTA() != pn.FISTA()
+    assert pn.ISTA() == pn.ISTA()
+    assert pn.FISTA() == pn.FISTA()
+    assert pn.ISTA() != pn.FISTA()
     weight, x = lasso()
     layer = layer_of(weight, pn.FISTA(), 4)
     assert torch.equal(layer(x), layer(x))

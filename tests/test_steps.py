@@ -47,11 +47,12 @@ def test_bounded_step_is_its_share_of_one_over_the_bound(ratio, learned):
     assert s is t
     expected = ratio / float(layer.dictionary.lipschitz_bound().detach())
     assert float(s.detach()) == pytest.approx(expected, rel=1e-6)  # the ratio was given in float32
-    assert len(list(step.parameters())) == learned and "lipschitz" in step.state_dict()
+    assert len(list(step.parameters())) == learned
+    assert "lipschitz" in step.state_dict()
 
 
 def test_bounded_step_may_be_exactly_one_over_the_bound_where_it_is_not_learned():
-    layer = layer_of(step=pn.BoundedStep(1, learned=False))
+    layer = layer_of(step=pn.BoundedStep(1, learned=False)).eval()
     assert step_of(layer) == 1 / float(layer.dictionary.lipschitz_bound().detach())
 
 
@@ -64,14 +65,19 @@ def test_bounded_step_refuses_a_ratio_outside(ratio, learned):
 def test_free_step_is_its_parameter_and_absorbed_step_leaves_the_signal_unscaled():
     free = pn.FreeStep(0.3)
     s, t = free()
-    assert s is t and float(s.detach()) == pytest.approx(0.3) and len(list(free.parameters())) == 1
+    assert s is t
+    assert float(s.detach()) == pytest.approx(0.3)
+    assert len(list(free.parameters())) == 1
     absorbed = pn.AbsorbedStep(-0.25)  # the paper's c = −L
     s, t = absorbed()
-    assert s == 1.0 and float(t.detach()) == 0.25 and len(list(absorbed.parameters())) == 1
-    assert pn.AbsorbedStep()() == (1.0, 1.0) and not list(pn.AbsorbedStep().parameters())
+    assert s == 1.0
+    assert float(t.detach()) == 0.25
+    assert len(list(absorbed.parameters())) == 1
+    assert pn.AbsorbedStep()() == (1.0, 1.0)
+    assert not list(pn.AbsorbedStep().parameters())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 4), (16, 16)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (11, 11)])
 def test_bounded_step_stays_inside_before_every_forward_and_after_eval(size):
     layer, seen = layer_of(), []
     with torch.no_grad():
@@ -79,12 +85,13 @@ def test_bounded_step_stays_inside_before_every_forward_and_after_eval(size):
     layer.register_forward_pre_hook(
         lambda layer, inputs: seen.append((step_of(layer), layer.dictionary.lipschitz(inputs[0].shape)))
     )
-    train(layer, steps=30, lr=5.0, size=size)
-    assert len(seen) == 30 and all(0 < c <= 1 / L for c, L in seen)
+    train(layer, steps=30, lr=25.0, size=size)
+    assert len(seen) == 30
+    assert all(0 < c <= 1 / L for c, L in seen)
     largest, smallest = max(L for _, L in seen), min(L for _, L in seen)
     assert largest > 4 * smallest  # the filters did change
     layer.eval()
-    for other in (size, (7, 9), (30, 30)):
+    for other in (size, (7, 9), (20, 20)):
         assert_inside(step_of(layer), layer, other)
 
 
@@ -92,7 +99,7 @@ def test_bounded_step_stays_inside_before_every_forward_and_after_eval(size):
 def test_bounded_step_is_within_rounding_where_the_bound_is_tight(size):
     """Filters of one tap and one channel: the bound is λmax itself, and the step may be all of 1/L."""
     dictionary = pn.WithIdentity(pn.ConvDictionary(normal(4, 1, 1, 1)))
-    layer = pn.PursuitLayer(dictionary, step=pn.BoundedStep(1, learned=False)).double()
+    layer = pn.PursuitLayer(dictionary, step=pn.BoundedStep(1, learned=False)).double().eval()
     assert step_of(layer) * dictionary.lipschitz((1, *size)) == pytest.approx(1, rel=1e-12)
 
 
@@ -137,10 +144,10 @@ def test_lipschitz_moves_with_the_layer_to_another_dtype():
 
 
 def test_compiled_layer_gives_the_same_codes_and_keeps_its_step_inside():
-    plain, compiled = layer_of(), layer_of()
+    plain, compiled = layer_of(unfolding=1), layer_of(unfolding=1)
     compiled.compile(backend="eager")
     for layer in (plain, compiled):
-        train(layer, steps=4)
+        train(layer)
     x = normal(2, 2, 6, 5)
     for _ in ("training", "evaluation"):
         torch.testing.assert_close(compiled(x), plain(x), rtol=1e-10, atol=1e-12)

@@ -80,12 +80,15 @@ def test_a_penalty_that_training_pushes_below_zero_stays_nonnegative_and_comes_b
             optimiser.zero_grad()
             (sign * sum(part.mean() for part in P(None, update))).backward()
             optimiser.step()
-            assert (P.penalty >= 0).all() and (P.identity_penalty >= 0).all()
+            assert (P.penalty >= 0).all()
+            assert (P.identity_penalty >= 0).all()
 
     push(-1, 40)  # a larger code, so smaller penalties
-    assert P.penalty.max() < 0.1 and P.identity_penalty.max() < 0.1
+    assert P.penalty.max() < 0.1
+    assert P.identity_penalty.max() < 0.1
     push(+1, 40)
-    assert P.penalty.min() > 0.2 and P.identity_penalty.min() > 0.2
+    assert P.penalty.min() > 0.2
+    assert P.identity_penalty.min() > 0.2
 
 
 def test_a_free_penalty_may_become_negative_and_then_lifts_the_code():
@@ -117,7 +120,7 @@ def test_the_penalty_on_the_identity_part(identity, parameters, nonnegative):
     torch.testing.assert_close(got_atoms, shrunk(z_atoms, c * column(P.penalty, z_atoms), nonnegative))
     expected = {
         IdentityPenalty.OWN: lambda: shrunk(z_identity, c * column(P.identity_weight.abs(), z_identity), nonnegative),
-        IdentityPenalty.SAME: lambda: shrunk(z_identity, c * float(P.atom_weight.abs()), nonnegative),
+        IdentityPenalty.SAME: lambda: shrunk(z_identity, c * P.atom_weight.abs(), nonnegative),
         IdentityPenalty.NONE: lambda: z_identity.clamp(min=0) if nonnegative else z_identity,
         IdentityPenalty.SIGNED: lambda: z_identity,
     }[identity]()
@@ -176,7 +179,8 @@ def test_every_step_has_its_own_statistics_and_the_last_serve_all_later_steps():
     P(None, (normal(8, 3, seed=1) - 2,), step=4)
     assert all(torch.equal(value, kept[name]) for name, value in first.named_buffers())
     assert first[0].running_mean.min() > 0 > second[0].running_mean.max()
-    assert int(first[0].num_batches_tracked) == 1 and int(second[0].num_batches_tracked) == 2
+    assert int(first[0].num_batches_tracked) == 1
+    assert int(second[0].num_batches_tracked) == 2
 
 
 @pytest.mark.parametrize("on", ["sum", "update"])

@@ -45,7 +45,7 @@ _HOME = {
     "Recipe": "recipe",
 }
 _MODULES = ("data", "train", "report")
-__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604  (names, computed once from the table above)
+__all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
     from pursuitnet import data, report, train

@@ -23,7 +23,7 @@ app = App(
 
 @app.command
 def train(
-    recipe: Annotated[Recipe, Parameter(name="*")] = Recipe(),  # noqa: B008  (frozen)
+    recipe: Annotated[Recipe, Parameter(name="*")] = Recipe(),
     *,
     out: Path | None = None,
     resume: bool = False,
@@ -47,7 +47,9 @@ def train(
     began = time.perf_counter()
     last = training.train(recipe, folder, watch, resume=resume)
     page = report.write(folder)
-    print(f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s")
+    print(
+        f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
+    )
     print(f"{page}")
 
 
@@ -63,7 +65,9 @@ def evaluate(run: Path) -> None:
     recipe, model = training.load_run(run)
     images = training.images_of(recipe)
     loss, accuracy, _ = training.evaluate(model, images, images.test)
-    print(f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {len(images.test[1])} test images")
+    print(
+        f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {len(images.test[1])} test images"
+    )
 
 
 @app.command
@@ -83,7 +87,10 @@ def main() -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("pursuitnet: interrupted; the last whole epoch is kept, --out DIR --resume goes on from there", file=sys.stderr)
+        print(
+            "pursuitnet: interrupted; the last whole epoch is kept, --out DIR --resume goes on from there",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

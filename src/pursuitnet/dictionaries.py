@@ -1,7 +1,7 @@
 """Factor 2, the dictionary D: a matrix, a convolution in 1 to 3 dimensions, and [I D].
 
-A dictionary is used in two directions, ``analyze`` (Dᵀx, what a network calls a convolution) and ``synthesize`` (DΓ, its
-exact adjoint). Everything else here is derived from the two.
+A dictionary is used in two directions, ``analyze`` (Dᵀx, what a network calls a convolution) and ``synthesize``
+(DΓ, its exact adjoint). Everything else here is derived from the two.
 """
 
 import copy
@@ -98,16 +98,14 @@ class Dictionary(nn.Module, ABC):
         shape = (self.channels,) if signal_shape is None and self.dims == 0 else tuple(signal_shape or ())
         shape = shape[1:] if len(shape) == self.dims + 2 else shape
         if len(shape) != self.dims + 1 or shape[0] != self.channels:
-            raise ValueError(
-                f"signal_shape is {signal_shape}; expected (B, {self.channels}, and {self.dims} sizes)"
-            )
+            raise ValueError(f"signal_shape is {signal_shape}; expected (B, {self.channels}, and {self.dims} sizes)")
         return shape
 
     def _check(self, signal: Tensor) -> None:
         if signal.dim() != self.dims + 2 or signal.shape[1] != self.channels:
             raise ValueError(
                 f"the signal has shape {tuple(signal.shape)}; this {type(self).__name__} expects "
-                f"(B, {self.channels}{', and %d sizes' % self.dims if self.dims else ''})"
+                f"(B, {self.channels}{f', and {self.dims} sizes' if self.dims else ''})"
             )
 
 
@@ -141,7 +139,8 @@ class LinearDictionary(Dictionary):
 
 
 class ConvDictionary(Dictionary):
-    """Shifted copies of small filters: Dᵀ is a zero-padded convolution layer, D its exact adjoint for every signal size.
+    """Shifted copies of small filters: Dᵀ is a zero-padded convolution layer, D its exact adjoint for every signal
+    size.
 
     Args:
         weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
@@ -208,9 +207,10 @@ class ConvDictionary(Dictionary):
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return an upper bound of λmax(DᵀD) for every signal size and padding, usually within a quarter of it.
 
-        On an infinite signal DDᵀ is, at each frequency ω, the small matrix Ĝ(ω) = F̂(ω)F̂(ω)ᴴ, and a finite zero-padded signal
-        only sees a compression of it. λmax(Ĝ) ≤ (tr Ĝ¹⁶)^(1/16) at each ω of a grid, and a trigonometric polynomial of degree m
-        exceeds its largest value on n equidistant points by at most 1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
+        On an infinite signal DDᵀ is, at each frequency ω, the small matrix Ĝ(ω) = F̂(ω)F̂(ω)ᴴ, and a finite zero-
+        padded signal only sees a compression of it. λmax(Ĝ) ≤ (tr Ĝ¹⁶)^(1/16) at each ω of a grid, and a
+        trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
+        1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
         """
         filters = self._polyphase()
         degrees = [k - 1 for k in filters.shape[2:]]
@@ -227,13 +227,12 @@ class ConvDictionary(Dictionary):
         return largest / math.prod(math.cos(math.pi * m / n) for m, n in zip(degrees, points, strict=True))
 
     def _polyphase(self) -> Tensor:
-        """Return filters (atoms, channels·∏stride, *) whose convolution with stride and dilation 1 has the same spectrum."""
+        """Return filters (atoms, channels·∏stride, *) whose convolution with stride and dilation 1 has the same
+        spectrum."""
         weight = self.weight
         if max(self.stride) == 1:
             return weight  # dilation only repeats the spectrum
-        for axis, (dilation, stride, reach) in enumerate(
-            zip(self.dilation, self.stride, self.reach, strict=True), 2
-        ):
+        for axis, (dilation, stride, reach) in enumerate(zip(self.dilation, self.stride, self.reach, strict=True), 2):
             length = -(-(reach + 1) // stride) * stride
             taps = torch.arange(weight.shape[axis], device=weight.device) * dilation
             shape = [*weight.shape[:axis], length, *weight.shape[axis + 1 :]]

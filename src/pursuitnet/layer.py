@@ -33,7 +33,7 @@ class PursuitLayer(nn.Module):
         self,
         dictionary: Dictionary,
         start: Start = zero,
-        solver: Solver = ISTA(),  # noqa: B008  (frozen and without state)
+        solver: Solver = ISTA(),
         unfolding: int = 0,
         *,
         step: Step | None = None,
@@ -46,7 +46,9 @@ class PursuitLayer(nn.Module):
         self.step = BoundedStep() if step is None else step
         self.threshold = Threshold(dictionary.rows) if threshold is None else threshold
         if self.threshold.rows != dictionary.rows:
-            raise ValueError(f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}")
+            raise ValueError(
+                f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}"
+            )
         self.track()
         self.register_forward_pre_hook(_track_in_training)
 
@@ -92,9 +94,8 @@ class PursuitLayer(nn.Module):
     @torch.no_grad()
     def track(self) -> None:
         """Measure L of the dictionary as it stands, and hand it to a step that is bounded by it."""
-        lipschitz = self.dictionary.track()
         if isinstance(self.step, BoundedStep):
-            self.step.track(lipschitz)
+            self.step.track(self.dictionary.track())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
         """Set training or evaluation mode; on the way to evaluation L is brought up to date."""

@@ -16,8 +16,9 @@ from pursuitnet.solvers import ISTA, Code, Solver
 class MultiLayerPursuit(nn.Module):
     """Several layers pursued together: X = D₁Γ₁, Γ₁ = D₂Γ₂, …; returns the deepest code.
 
-    The first pass is the feed-forward one. Each of ``unfolding`` further sweeps goes down from the deepest code, γ̂ᵢ₋₁ = Dᵢγ̂ᵢ, and
-    up again, γᵢ ← P( γ̂ᵢ − cᵢ·Dᵢᵀ(Dᵢγ̂ᵢ − γᵢ₋₁) ), which is each layer's own update. The solver's momentum acts on the deepest code.
+    The first pass is the feed-forward one. Each of ``unfolding`` further sweeps goes down from the deepest code,
+    γ̂ᵢ₋₁ = Dᵢγ̂ᵢ, and up again, γᵢ ← P( γ̂ᵢ − cᵢ·Dᵢᵀ(Dᵢγ̂ᵢ − γᵢ₋₁) ), which is each layer's own update. The
+    solver's momentum acts on the deepest code.
 
     Args:
         layers: the layers, first to last; each starts at zero and takes no steps of its own.
@@ -25,10 +26,12 @@ class MultiLayerPursuit(nn.Module):
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
     """
 
-    def __init__(self, layers: Iterable[PursuitLayer], solver: Solver = ISTA(), unfolding: int = 0) -> None:  # noqa: B008
+    def __init__(self, layers: Iterable[PursuitLayer], solver: Solver = ISTA(), unfolding: int = 0) -> None:
         super().__init__()
         if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass")
+            raise ValueError(
+                f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass"
+            )
         self.layers = nn.ModuleList(layers)
         self.solver, self.unfolding = solver, unfolding
         for layer in self._each():
@@ -41,7 +44,8 @@ class MultiLayerPursuit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deepest code of x: (B, channels, …) → (B, rows of the last layer, …)."""
-        shapes, code, signal = [], (), x
+        shapes, signal = [], x
+        code: Code = ()
         for layer in self._each():
             shapes.append(signal.shape)
             code = layer.update(signal, None, None)

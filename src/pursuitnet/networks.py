@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -102,7 +103,7 @@ def residual(
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
     spec = HE if _known("norm", norm, NORMS) else None
     rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
-    blocks = [ResidualBlock(a, b, start, c, spec) for a, b in zip(rows, rows[1:], strict=False)]
+    blocks = [ResidualBlock(a, b, start, c, spec) for a, b in pairwise(rows)]
     first = _residual_layer(in_chans, width, norm=spec)
     return Network(nn.Sequential(first, *blocks), rows[-1], num_classes)
 
@@ -145,7 +146,8 @@ def msd(
         width: atoms that each layer adds, the paper's w.
         unfolding: steps after the first.
         solver: "ista" or "fista".
-        sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers between two poolings.
+        sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
+            between two poolings.
         norm: "batch" normalises the new features in every step, each with its own statistics; None does not.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
@@ -153,14 +155,25 @@ def msd(
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
-    pursuit, sweeps = SOLVERS[_known("solver", solver, SOLVERS)], _known("sweep", sweep, SWEEPS) == "multilayer"
+    pursuit, sweeps = (
+        SOLVERS[_known("solver", solver, SOLVERS)],
+        _known("sweep", sweep, SWEEPS) == "multilayer",
+    )
     penalties = [IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))] * depth
     if signed_input:
         penalties[0] = IdentityPenalty.SIGNED
     rows = [in_chans + width * i for i in range(depth + 1)]
     layers = [
         _dense_layer(
-            rows[i], width, i % 3 + 1, pursuit, 0 if sweeps else unfolding, unfolding + 1, norm, step, penalties[i]
+            rows[i],
+            width,
+            i % 3 + 1,
+            pursuit,
+            0 if sweeps else unfolding,
+            unfolding + 1,
+            norm,
+            step,
+            penalties[i],
         )
         for i in range(depth)
     ]
@@ -201,7 +214,8 @@ def six_layers(
     norm: str | None = None,
     step: str = "bounded",
 ) -> Network:
-    """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers (Table III, [27]).
+    """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers (Table III,
+    [27]).
 
     Args:
         num_classes: size of the output; 0 leaves the head out.
@@ -216,12 +230,12 @@ def six_layers(
     spec = BatchNorm() if _known("norm", norm, NORMS) else None
     pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
     swept = []
-    for a, b in zip(rows[:3], rows[1:4], strict=True):
+    for a, b in pairwise(rows[:4]):
         dictionary = ConvDictionary(torch.randn(b, a, 4, 4), stride=2, padding=1)
         _scale(dictionary)
         threshold = Threshold(dictionary.rows, norm=spec, steps=unfolding + 1)
         swept.append(PursuitLayer(dictionary, step=_step(step, dictionary), threshold=threshold))
-    plain = [_residual_layer(a, b, norm=HE if spec else None) for a, b in zip(rows[3:6], rows[4:7], strict=True)]
+    plain = [_residual_layer(a, b, norm=HE if spec else None) for a, b in pairwise(rows[3:])]
     features = [MultiLayerPursuit(swept, pursuit, unfolding), plain[0], plain[1], _pool(), plain[2], _pool()]
     return Network(nn.Sequential(*features), rows[-1], num_classes)
 
@@ -233,7 +247,7 @@ def _pool() -> nn.Module:
 @torch.no_grad()
 def _scale(dictionary: ConvDictionary) -> None:
     """Scale random filters to λmax(DᵀD) ≤ 1, so that c starts near 1, or near 1/2 beside an identity."""
-    dictionary.weight /= dictionary.lipschitz_bound().sqrt()
+    dictionary.weight.div_(dictionary.lipschitz_bound().sqrt())
 
 
 def _step(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
@@ -263,11 +277,12 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
     """Return the network of that name, randomly initialised from torch's global generator.
 
     Args:
-        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD networks at a
-            multiple of 3.
+        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
+            networks at a multiple of 3.
         num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
         in_chans: channels of the image.
-        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and ``six_layers``.
+        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
+            ``six_layers``.
 
     Raises:
         ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
@@ -299,5 +314,7 @@ T = TypeVar("T")
 def _known(what: str, value: T, known: Collection[T]) -> T:
     """Return the value of a choice, if it exists."""
     if value not in known:
-        raise ValueError(f"{what} is {value!r}; expected one of {', '.join(repr(str(k)) if k else 'None' for k in known)}")
+        raise ValueError(
+            f"{what} is {value!r}; expected one of {', '.join(repr(str(k)) if k else 'None' for k in known)}"
+        )
     return value

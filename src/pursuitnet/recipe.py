@@ -67,7 +67,8 @@ class Recipe:
     """Random translation and flip; by default for cifar10 only."""
 
     standardise: bool | None = None
-    """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others see [0, 1]."""
+    """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
+    see [0, 1]."""
 
     train_images: int | None = None
     """Use only the first so many training images."""
@@ -79,7 +80,13 @@ class Recipe:
     """Device: auto, cpu, cuda, …"""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("unfolding", 0), ("width", 1), ("train_images", 2)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("unfolding", 0),
+            ("width", 1),
+            ("train_images", 2),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; expected at least {least}")
@@ -112,6 +119,8 @@ class Recipe:
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"the recipe has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"the recipe has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
         folder = values.get("data_dir")
         return cls(**{**values, "data_dir": None if folder is None else Path(folder)})

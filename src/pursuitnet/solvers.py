@@ -1,7 +1,7 @@
 """Factor 3, how often the update is repeated and with which momentum: ISTA and FISTA as ``init`` and ``step``.
 
-A solver never sees the dictionary. It is handed ``update``, the map probe → P_θ( probe − c·Dᵀ(D·probe − x) ) of one layer (or
-the whole sweep over several), and decides only at which probe to evaluate it next.
+A solver never sees the dictionary. It is handed ``update``, the map probe → P_θ( probe − c·Dᵀ(D·probe − x) ) of one
+layer (or the whole sweep over several), and decides only at which probe to evaluate it next.
 """
 
 import math

@@ -33,9 +33,7 @@ class Start:
     def __call__(self, previous: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return (anchor, probe), where None stands for zero: no convolution is spent on a zero."""
         if self.needs_previous and previous is None:
-            raise ValueError(
-                f"the start {self.name!r} begins at X₋₁ but previous is None; call layer(x, previous=…)"
-            )
+            raise ValueError(f"the start {self.name!r} begins at X₋₁ but previous is None; call layer(x, previous=…)")
         return (previous if self.anchored else None, previous if self.probed else None)
 
 

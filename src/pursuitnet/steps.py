@@ -13,8 +13,8 @@ Weight = Tensor | float
 class BoundedStep(nn.Module):
     """c = σ(ρ)/L, inside (0, 1/L] whatever ρ is learned; L bounds λmax(DᵀD) at every image size.
 
-    L is a buffer, so it is saved, loaded and moved with the weights. ``track`` measures it anew; the layer does so before every
-    training forward and on ``eval()``, so ``forward`` itself changes nothing.
+    L is a buffer, so it is saved, loaded and moved with the weights. ``track`` measures it anew; the layer does so
+    before every training forward and on ``eval()``, so ``forward`` itself changes nothing.
 
     Args:
         ratio: c·L at the start, inside (0, 1).

@@ -1,7 +1,7 @@
 """The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalisation.
 
-The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in Eq. 2 and
-ReLU(z + b) in Algorithms 2 and 3.
+The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in
+Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ class IdentityPenalty(StrEnum):
     """What Σβ|Γ| puts on the identity part of a code of [I D].
 
     OWN: a β for each of its rows (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
-    (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted images.
+    (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted
+    images.
     """
 
     OWN = "own"
@@ -45,7 +46,8 @@ class BatchNorm:
 
     Attributes:
         on: "sum" normalises anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
-        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised units.
+        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised
+            units.
         whole: also normalise the identity part of a code of [I D].
     """
 
@@ -59,7 +61,8 @@ class Threshold(nn.Module):
 
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
-        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its shift.
+        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
+            shift.
         identity: the penalty on the identity part, if the code has one.
         nonnegative: S⁺ instead of S.
         free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
@@ -114,8 +117,7 @@ class Threshold(nn.Module):
         """
         anchors = anchor or (None,) * len(update)
         return tuple(
-            self._part(i - len(update), a, u, c, step)
-            for i, (a, u) in enumerate(zip(anchors, update, strict=True))
+            self._part(i - len(update), a, u, c, step) for i, (a, u) in enumerate(zip(anchors, update, strict=True))
         )
 
     def _part(self, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int) -> Tensor:
@@ -136,8 +138,7 @@ class Threshold(nn.Module):
     def _norm(self, part: int, step: int) -> nn.Module | None:
         if not len(self.norms):
             return None
-        norms = self.norms[min(step, len(self.norms) - 1)]
-        assert isinstance(norms, nn.ModuleList)
+        norms = list(self.norms[min(step, len(self.norms) - 1)].children())
         return norms[part] if -part <= len(norms) else None
 
     def _kept(self, weight: Tensor | None) -> Tensor:

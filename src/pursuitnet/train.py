@@ -79,7 +79,7 @@ def model_of(recipe: Recipe) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
-    return model.to(device_of(recipe), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device_of(recipe)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -95,8 +95,8 @@ def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume:
 
     Args:
         recipe: what to train.
-        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt, model.safetensors, record.json. It must not
-            exist, unless ``resume`` continues the run that it holds after its last whole epoch.
+        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt, model.safetensors, record.json. It
+            must not exist, unless ``resume`` continues the run that it holds after its last whole epoch.
         watch: is told of every step and epoch.
         resume: continue.
 
@@ -136,7 +136,10 @@ def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
     """Return SGD that decays filters and head, but no threshold, step or norm."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
 
@@ -182,7 +185,9 @@ def load_run(folder: Path) -> tuple[Recipe, Network]:
     """
     recipe, weights = read_recipe(folder), folder / "model.safetensors"
     if not weights.is_file():
-        raise FileNotFoundError(f"{weights} is missing; the run has not finished: pursuitnet train --out {folder} --resume")
+        raise FileNotFoundError(
+            f"{weights} is missing; the run has not finished: pursuitnet train --out {folder} --resume"
+        )
     model = model_of(recipe)
     try:
         model.load_state_dict(load_file(weights))
@@ -208,6 +213,7 @@ def records(folder: Path) -> list[Record]:
 
 
 def last_record(folder: Path) -> Record:
+    """Return the last epoch's record."""
     return records(folder)[-1]
 
 
@@ -261,7 +267,10 @@ def _keep(folder: Path, epoch: int, record: Record, model: Network, optimiser: t
 
 def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> None:
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    _replace(folder / "model.safetensors", lambda at: save_file(weights, at, {"recipe": json.dumps(recipe.to_json())}))
+    _replace(
+        folder / "model.safetensors",
+        lambda at: save_file(weights, at, {"recipe": json.dumps(recipe.to_json())}),
+    )
     about = {
         "pursuitnet": __version__,
         "torch": torch.__version__,

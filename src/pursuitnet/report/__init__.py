@@ -1,4 +1,4 @@
-"""One self-contained page about a finished run: curves, confusions, and what every layer has learned and does."""
+"""One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet import data, train
-from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.dictionaries import WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
@@ -23,7 +23,9 @@ from pursuitnet.report.inside import (
     best_scale,
     carry,
     effective_atoms,
+    filters,
     pictured,
+    reach,
     relative_error,
     strongest_kernels,
     watch,
@@ -49,6 +51,7 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes by label."""
         return data.info(self.recipe.data).classes
 
     def seen(self, chosen: Tensor) -> list[Seen]:
@@ -65,7 +68,7 @@ def write(folder: Path) -> Path:
     """
     run = _read(Path(folder))
     templates = jinja2.PackageLoader("pursuitnet", "templates")
-    page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
     page.filters |= {"fraction": _fraction, "number": _number, "duration": _duration}
     path = Path(folder) / "report.html"
     path.write_text(page.get_template("report.html.j2").render(_content(run)), encoding="utf-8")
@@ -115,6 +118,7 @@ def _content(run: Run) -> dict[str, Any]:
         "measured": min(MEASURED, len(run.predicted)),
         "layers": [_row(index, at) for index, at in enumerate(seen)],
         "steps": len(seen[0].codes),
+        "layers_below_pooling": sum(at.below is None for at in seen) > 1,
         "swept": _has(run.model, MultiLayerPursuit),
         "residual": any(at.layer.start.needs_previous for at in seen),
         "normed": any(at.layer.threshold.norm for at in seen),
@@ -136,7 +140,8 @@ def in_words(model: Network) -> str:
     starts = Counter(layer.start.name for layer in layers if layer.start.needs_previous)
     begin = "".join(f" {n} of them begin at the input of their block ({name});" for name, n in starts.items())
     return (
-        f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} and hands the code on;"
+        f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} "
+        "and hands the code on;"
         f"{begin} {_pace(model)}; a linear classifier reads the average of the last code."
     )
 
@@ -177,31 +182,33 @@ def _row(index: int, at: Seen) -> dict[str, Any]:
 
 
 def _dictionary(layer: PursuitLayer) -> str:
-    inner = layer.dictionary.dictionary if isinstance(layer.dictionary, WithIdentity) else layer.dictionary
-    text = f"{'[I D]' if _identity(layer) else 'D'}, {inner.rows[0]} atoms"
-    if not isinstance(inner, ConvDictionary):
-        return text
-    text += " " + " × ".join(str(n) for n in inner.weight.shape[2:])
-    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
+    D = filters(layer)
+    size = " × ".join(str(n) for n in D.weight.shape[2:])
+    more = {"dilation": max(D.dilation), "stride": max(D.stride)}
+    text = f"{'[I D]' if _identity(layer) else 'D'}, {D.rows[0]} atoms {size}"
     return text + "".join(f", {name} {value}" for name, value in more.items() if value > 1)
 
 
 def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
-    """Return the picture of a layer's atoms and what it is: effective ones, or kernels where a pooling is between."""
+    """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
     chans, at = data.info(run.recipe.data).in_chans, seen[index]
     atoms = effective_atoms(seen, index, SHOWN_ATOMS, chans)
-    few = min(SHOWN_ATOMS, at.atom_codes.shape[1])
-    if atoms is None:
-        picture = pictures.mosaic(pictures.signed(strongest_kernels(at, 16, 4)), 16)
-        kind = "kernels"
-    else:
-        picture = pictures.mosaic(pictures.signed(atoms), 16)
-        kind = "image" if carry(seen, index, at.codes[-1][:1])[1] == 0 else "pooled"
-    return {"name": index + 1, "picture": picture, "kind": kind, "shown": few, "all": at.atom_codes.shape[1]}
+    base = carry(seen, index, at.codes[-1][:1])[1]
+    grid = seen[base].signals[-1].shape[2:]
+    drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
+    return {
+        "name": index + 1,
+        "picture": pictures.mosaic(pictures.signed(drawn), 16),
+        "kind": "kernels" if atoms is None else "pooled" if base else "image",
+        "shown": min(SHOWN_ATOMS, at.atom_codes.shape[1]),
+        "all": at.atom_codes.shape[1],
+        "grid": " × ".join(str(n) for n in grid),
+        "reach": reach(seen, index) if reach(seen, index) > min(grid) else None,
+    }
 
 
 def chosen_images(labels: Tensor, predicted: Tensor) -> list[int]:
-    """Return the first image that was recognised from each of the first few classes met, then the first ones mistaken."""
+    """Return the first image recognised from each of the first few classes met, then the first ones mistaken."""
     right: dict[int, int] = {}
     for index in (predicted == labels).nonzero().flatten().tolist():
         if len(right) < RIGHT:
@@ -226,31 +233,38 @@ def _samples(run: Run, shown: list[int]) -> Iterator[dict[str, Any]]:
 
 def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
     """Return the strongest maps of one layer's code of one image, and what they say of the image."""
-    at, chans = seen[index], data.info(run.recipe.data).in_chans
+    at = seen[index]
     code = at.atom_codes[0]
     strongest = code.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:SHOWN_MAPS]
-    down, base = carry(seen, index, at.codes[-1])
-    row: dict[str, Any] = {
+    return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
         "filled": _filled(at.atom_codes),
-        "error": float(relative_error(at.signals[-1], at.models()[-1])),
-        "down": None,
+        "down": _carried(run, seen, index),
     }
-    if pictured(seen, base, chans):
-        target, down = seen[base].signals[-1][:, :chans], down[:, :chans]
-        a = best_scale(target, down)
-        row["down"] = pictures.mosaic(pictures.images(_unprepared(run, a * down, base == 0)), 1)
-        row["target"] = pictures.mosaic(pictures.images(_unprepared(run, target, base == 0)), 1)
-        row |= {"scale": float(a), "whole": base == 0}
-        row |= {"down_error": float(relative_error(target, down)), "scaled_error": float(relative_error(target, a * down))}
-    return row
 
 
-def _unprepared(run: Run, signal: Tensor, image: bool = True) -> Tensor:
-    """Return a network's input as an image in [0, 1]; a later signal is only brought to its own range."""
-    if not image:
-        return signal / signal.abs().amax().clamp(min=1e-12)
+def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
+    """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
+    chans = data.info(run.recipe.data).in_chans
+    down, base = carry(seen, index, seen[index].codes[-1])
+    if not pictured(seen, base):
+        return None
+    target, down = seen[base].signals[-1][:, :chans], down[:, :chans]
+    a = best_scale(target, down)
+    both = torch.cat([target, a * down])
+    both = both / target.abs().amax().clamp(min=1e-12) if base else _unprepared(run, both)
+    return {
+        "pictures": pictures.mosaic(pictures.images(both), 2),
+        "pooled": base > 0,
+        "scale": float(a),
+        "error": float(relative_error(target, down)),
+        "scaled_error": float(relative_error(target, a * down)),
+    }
+
+
+def _unprepared(run: Run, signal: Tensor) -> Tensor:
+    """Return a network's input as an image in [0, 1]."""
     return signal * run.images.std.view(-1, 1, 1) + run.images.mean.view(-1, 1, 1)
 
 
@@ -278,7 +292,12 @@ def _fraction(value: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if abs(value) >= 0.001 or value == 0 else f"{value:.0e}"
+    """Return three digits, as far as they are worth reading."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    form = ".1e" if size >= 1e6 else ",.0f" if size >= 1000 else "#.3g"
+    return "0" if size < 1e-6 else format(value, form).removesuffix(".").replace("-", "−")
 
 
 def _duration(seconds: float) -> str:

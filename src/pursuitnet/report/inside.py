@@ -1,11 +1,11 @@
-"""What goes on inside a trained network: the signal and the code of every layer, and the way back to the image."""
+"""What goes on inside a trained network: signal and code of every layer, and the way back to the image."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pursuitnet.dictionaries import WithIdentity
+from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
@@ -17,9 +17,9 @@ class Seen:
 
     Attributes:
         layer: the layer.
-        signals: its input in every step, (B, channels, H, W); in a sweep the layer before gives a new one each time.
+        signals: its input in every step, (B, channels, H, W); a new one each time in a sweep over several layers.
         codes: its code after every step, (B, rows, h, w).
-        below: index of the layer whose code is the input as it stands; None where the image or a pooling comes before.
+        below: index of the layer whose code is the input as it stands; None after the image or a pooling.
     """
 
     layer: PursuitLayer
@@ -46,7 +46,7 @@ class Seen:
 def watch(model: Network, x: Tensor) -> list[Seen]:
     """Return what every layer does with x (B, C, H, W), in the order in which the image meets them.
 
-    Every step ends in the layer's threshold, so hooks there see each code, also inside a sweep over several layers.
+    Every step ends in the layer's threshold: hooks there see each code, also in a sweep over several layers.
     """
     codes: dict[PursuitLayer, list[Tensor]] = {layer: [] for layer in model.pursuits()}
     calls: list[tuple[list[PursuitLayer], Tensor, Tensor]] = []
@@ -59,7 +59,8 @@ def watch(model: Network, x: Tensor) -> list[Seen]:
         calls.append((swept, inputs[0], output))
 
     handles = [
-        layer.threshold.register_forward_hook(lambda _, __, parts, layer=layer: keep_code(layer, parts)) for layer in codes
+        layer.threshold.register_forward_hook(lambda _, __, parts, layer=layer: keep_code(layer, parts))
+        for layer in codes
     ]
     pursuits = (m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit))
     handles += [module.register_forward_hook(keep_call) for module in pursuits]
@@ -87,17 +88,24 @@ def _linked(
 
 
 def carry(seen: list[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
-    """Return D_b … D_i Γ for a code of layer i, and b: the lowest layer reached, at the image or at a pooling."""
-    while True:
-        at = seen[index]
-        code = at.layer.reconstruct(code, (len(code), *at.signals[-1].shape[1:]))
-        if at.below is None:
-            return code, index
-        index = at.below
+    """Return D_b … D_i Γ for a code of layer i, and b, the layer whose input is the image or a pooled code."""
+    path = _path(seen, index)
+    for i in path:
+        code = seen[i].layer.reconstruct(code, (len(code), *seen[i].signals[-1].shape[1:]))
+    return code, path[-1]
 
 
-def pictured(seen: list[Seen], base: int, in_chans: int) -> bool:
-    """Return whether the first channels of layer b's signal are the image's: it is the image, or [I D] handed it on."""
+def reach(seen: list[Seen], index: int) -> int:
+    """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
+    pixels = 1
+    for i in _path(seen, index):
+        d = filters(seen[i].layer)
+        pixels = max((pixels - 1) * s + r + 1 for s, r in zip(d.stride, d.reach, strict=True))
+    return pixels
+
+
+def pictured(seen: list[Seen], base: int) -> bool:
+    """Return whether layer b's signal has the image in its first channels: is it, or got it on from [I D]."""
     return base == 0 or all(isinstance(at.layer.dictionary, WithIdentity) for at in seen[:base])
 
 
@@ -105,23 +113,31 @@ def pictured(seen: list[Seen], base: int, in_chans: int) -> bool:
 def effective_atoms(seen: list[Seen], index: int, most: int, in_chans: int) -> Tensor | None:
     """Return D_b … D_i e_j of the most used atoms j, cut to where they are not zero: (n, in_chans, h, w).
 
-    None where a pooling lies between the layer and the image, and no channels of its signal are the image's.
+    On the image an atom ends at the image's borders; on a pooled signal, often smaller than the atom, it is given
+    the room it needs. None where a pooling lies before the layer and no channels of its signal are the image's.
     """
-    at = seen[index]
+    at, path = seen[index], _path(seen, index)
+    if not pictured(seen, path[-1]):
+        return None
+    size = tuple(max(n, reach(seen, index) if path[-1] else 0) for n in seen[path[-1]].signals[-1].shape[2:])
+    shapes = {}
+    for i in reversed(path):
+        shapes[i] = (seen[i].layer.dictionary.channels, *size)
+        size = filters(seen[i].layer).code_size(size)
     chosen = most_used(at, most)
-    code = at.codes[-1].new_zeros(len(chosen), *at.codes[-1].shape[1:])
-    centre = [n // 2 for n in code.shape[2:]]
-    code[torch.arange(len(chosen)), chosen + at.identity_rows, centre[0], centre[1]] = 1
-    atoms, base = carry(seen, index, code)
-    return _cut(atoms[:, :in_chans]) if pictured(seen, base, in_chans) else None
+    code = at.codes[-1].new_zeros(len(chosen), at.codes[-1].shape[1], *size)
+    code[torch.arange(len(chosen)), chosen + at.identity_rows, size[0] // 2, size[1] // 2] = 1
+    for i in path:
+        code = seen[i].layer.reconstruct(code, (len(chosen), *shapes[i]))
+    return _cut(code[:, :in_chans])
 
 
 def strongest_kernels(at: Seen, most: int, channels: int) -> Tensor:
-    """Return the kernels of the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
-    weight = next(at.layer.dictionary.parameters())[most_used(at, most)]
+    """Return the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
+    weight = filters(at.layer).weight[most_used(at, most)]
     order = weight.flatten(2).norm(dim=2).argsort(dim=1, descending=True, stable=True)[:, :channels]
-    picked = torch.stack([kernels[o] for kernels, o in zip(weight, order, strict=True)], dim=1)
-    return picked.flatten(0, 1).unsqueeze(1).detach()
+    picked = weight.detach().gather(1, order[..., None, None].expand(-1, -1, *weight.shape[2:]))
+    return picked.transpose(0, 1).flatten(0, 1).unsqueeze(1)
 
 
 def most_used(at: Seen, most: int) -> Tensor:
@@ -132,14 +148,31 @@ def most_used(at: Seen, most: int) -> Tensor:
 
 def relative_error(signal: Tensor, model: Tensor) -> Tensor:
     """Return ‖x − DΓ‖/‖x‖ of every example, (B,)."""
-    return (signal - model).flatten(1).norm(dim=1) / signal.flatten(1).norm(dim=1).clamp(min=1e-12)
+    off: Tensor = (signal - model).flatten(1).norm(dim=1)
+    return off / signal.flatten(1).norm(dim=1).clamp(min=1e-12)
 
 
 def best_scale(signal: Tensor, model: Tensor) -> Tensor:
     """Return the a ≥ 0 that makes ‖x − a·DΓ‖ smallest for every example, as (B, 1, 1, 1)."""
     x, m = signal.flatten(1), model.flatten(1)
-    a = (x * m).sum(dim=1) / m.square().sum(dim=1).clamp(min=1e-24)
+    a: Tensor = (x * m).sum(dim=1) / m.square().sum(dim=1).clamp(min=1e-24)
     return a.clamp(min=0).view(-1, 1, 1, 1)
+
+
+def filters(layer: PursuitLayer) -> ConvDictionary:
+    """Return the learned part of a layer's dictionary."""
+    d = layer.dictionary.dictionary if isinstance(layer.dictionary, WithIdentity) else layer.dictionary
+    if not isinstance(d, ConvDictionary):
+        raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
+    return d
+
+
+def _path(seen: list[Seen], index: int) -> list[int]:
+    """Return the layers from layer i down to b, the one whose input is the image or a pooled code."""
+    path = [index]
+    while (below := seen[path[-1]].below) is not None:
+        path.append(below)
+    return path
 
 
 def _cut(atoms: Tensor) -> Tensor:

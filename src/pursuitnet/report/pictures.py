@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 # Stand-ins that the page's own colours replace, so that the curves follow its light and dark dress.
 INK, SOFT, WARM, COOL = "#010203", "#010204", "#010205", "#010206"
 NAMES = {INK: "var(--ink)", SOFT: "var(--line)", WARM: "var(--warm)", COOL: "var(--cool)"}
-POSITIVE, NEGATIVE, LINE = (224, 122, 31), (49, 124, 204), (128, 128, 128, 90)
+POSITIVE, NEGATIVE, LINE = (224, 122, 31), (49, 124, 204), (128, 128, 128, 80)
 
 
 class Picture(NamedTuple):
@@ -44,28 +44,29 @@ def signed(values: Tensor) -> Pixels:
 
     One channel: positive warm, negative cool, zero see-through. Three channels: colours around a grey zero.
     """
-    unit = values.detach().cpu() / values.detach().cpu().abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    unit = values.detach().cpu()
+    unit = unit / unit.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     return _hued(unit[:, 0].numpy()) if unit.shape[1] == 1 else images((unit + 1) / 2)
 
 
 def maps(values: Tensor) -> Pixels:
     """Return tiles of code maps (n, H, W), all on the scale of the largest value, zero see-through."""
-    unit = values.detach().cpu() / values.detach().cpu().abs().amax().clamp(min=1e-12)
-    return _hued(unit.numpy())
+    unit = values.detach().cpu()
+    return _hued((unit / unit.abs().amax().clamp(min=1e-12)).numpy())
 
 
 def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
-    """Return the tiles in rows of so many, each about ``size`` CSS pixels wide, apart by a hair."""
+    """Return the tiles in rows of so many, each about ``size`` CSS pixels wide, each in a frame."""
     count, height, width, _ = tiles.shape
-    zoom = max(1, round(2 * size / max(height, width)))  # two pixels of the file for one of the page
+    zoom = 2 * max(1, round(size / max(height, width)))  # two pixels of the file for one of the page
     columns = min(columns, count)
     rows = -(-count // columns)
     high, wide = height * zoom, width * zoom
-    canvas = np.zeros((rows * (high + 6), columns * (wide + 6), 4), np.uint8)
+    canvas = np.zeros((rows * (high + 8), columns * (wide + 8), 4), np.uint8)
     for i, tile in enumerate(tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)):
-        top, left = i // columns * (high + 6), i % columns * (wide + 6)
-        canvas[top : top + high + 2, left : left + wide + 2] = LINE
-        canvas[top + 1 : top + high + 1, left + 1 : left + wide + 1] = tile
+        top, left = i // columns * (high + 8), i % columns * (wide + 8)
+        canvas[top : top + high + 4, left : left + wide + 4] = LINE
+        canvas[top + 2 : top + high + 2, left + 2 : left + wide + 2] = tile
     return _png(canvas[:-4, :-4])
 
 
@@ -75,8 +76,8 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
         figure = Figure(figsize=(9, 3), layout="constrained")
         figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
         left, right = figure.subplots(1, 2)
-        _lines(left, records, {"train_loss": ("training", COOL, "-"), "test_loss": ("test", WARM, "-")})
-        _lines(right, records, {"test_accuracy": ("test", WARM, "-")})
+        _lines(left, records, {"train_loss": ("training", COOL), "test_loss": ("test", WARM)})
+        _lines(right, records, {"test_accuracy": ("test", WARM)})
         _loss_axis(left, [r[key] for r in records for key in ("train_loss", "test_loss")])
         right.set_title("test accuracy", loc="left", color=INK, fontsize=10.5)
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -85,12 +86,11 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
     return _inline(text.getvalue())
 
 
-def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str, str]]) -> None:
+def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str]]) -> None:
     epochs = [record["epoch"] for record in records]
-    marker = "o" if len(records) <= 40 else ""
-    for key, (label, colour, style) in what.items():
-        values = [record[key] for record in records]
-        axes.plot(epochs, values, style, color=colour, marker=marker, markersize=3.2, linewidth=1.6, label=label)
+    look: dict[str, Any] = {"marker": "o" if len(records) <= 40 else "", "markersize": 3.2, "linewidth": 1.6}
+    for key, (label, colour) in what.items():
+        axes.plot(epochs, [record[key] for record in records], color=colour, label=label, **look)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)
     axes.tick_params(colors=SOFT, labelcolor=INK, which="both")
@@ -107,7 +107,7 @@ def _loss_axis(axes: Axes, losses: list[float]) -> None:
     axes.set_title("loss, logarithmic scale" if far else "loss", loc="left", color=INK, fontsize=10.5)
     if far:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -133,6 +133,6 @@ def _bytes(unit: NDArray[np.float32]) -> Pixels:
 
 def _png(canvas: Pixels) -> Picture:
     file = io.BytesIO()
-    imsave(file, canvas, format="png", metadata={"Software": None})
+    imsave(file, canvas, format="png", metadata={"Software": ""})
     uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     return Picture(uri, round(canvas.shape[1] / 2), round(canvas.shape[0] / 2))
