@@ -63,10 +63,6 @@ class Dictionary(nn.Module, ABC):
         """Return DΓ of a code in parts."""
         return self.synthesize(parts[0], signal_shape)
 
-    def track(self) -> Float[Tensor, ""]:
-        """Bring what the dictionary keeps of its spectrum up to date, and return the upper bound of λmax(DᵀD)."""
-        return self.lipschitz_bound()
-
     def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "signal_numel code_numel"]:
         """Return the explicit D of one example, rows and columns in the order of ``flatten``.
 
@@ -139,8 +135,7 @@ class LinearDictionary(Dictionary):
 
 
 class ConvDictionary(Dictionary):
-    """Shifted copies of small filters: Dᵀ is a zero-padded convolution layer, D its exact adjoint for every signal
-    size.
+    """Shifted copies of small filters: Dᵀ is a zero-padded convolution, D its exact adjoint at every signal size.
 
     Args:
         weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
@@ -227,8 +222,7 @@ class ConvDictionary(Dictionary):
         return largest / math.prod(math.cos(math.pi * m / n) for m, n in zip(degrees, points, strict=True))
 
     def _polyphase(self) -> Tensor:
-        """Return filters (atoms, channels·∏stride, *) whose convolution with stride and dilation 1 has the same
-        spectrum."""
+        """Return filters (atoms, channels·∏stride, *) that have the same spectrum at stride and dilation 1."""
         weight = self.weight
         if max(self.stride) == 1:
             return weight  # dilation only repeats the spectrum
@@ -282,59 +276,12 @@ class WithIdentity(Dictionary):
     def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
         return parts[0] + self.dictionary.synthesize(parts[1], signal_shape)
 
-    def track(self) -> Float[Tensor, ""]:
-        return 1 + self.dictionary.track()
-
     def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
         """Return 1 + λmax(DᵀD), by Lemma 3."""
         return 1 + self.dictionary.lipschitz(signal_shape)
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return 1 + self.dictionary.lipschitz_bound()
-
-
-class Normalised(Dictionary):
-    """√(ρ/λmax)·D, so that λmax of the whole stays at most ρ while the filters learn.
-
-    λmax is a buffer, measured anew by ``track``; it is not differentiated.
-
-    Args:
-        dictionary: D.
-        bound: ρ.
-    """
-
-    lipschitz_inside: Tensor
-
-    def __init__(self, dictionary: Dictionary, bound: float = 1.0) -> None:
-        super().__init__()
-        if not bound > 0:
-            raise ValueError(f"bound is {bound}; expected a number > 0")
-        self.dictionary, self.bound = dictionary, bound
-        self.channels, self.rows, self.dims = dictionary.channels, dictionary.rows, dictionary.dims
-        self.register_buffer("lipschitz_inside", torch.ones(()))
-        self.track()
-
-    @property
-    def gain(self) -> Float[Tensor, ""]:
-        """What D is multiplied with."""
-        return (self.bound / self.lipschitz_inside).sqrt()
-
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B rows *code_size"]:
-        return self.gain * self.dictionary.analyze(signal)
-
-    def synthesize(
-        self, code: Float[Tensor, "B rows *code_size"], signal_shape: Sequence[int]
-    ) -> Float[Tensor, "B channels *size"]:
-        return self.dictionary.synthesize(self.gain * code, signal_shape)
-
-    def lipschitz_bound(self) -> Float[Tensor, ""]:
-        return self.gain**2 * self.dictionary.lipschitz_bound()
-
-    def track(self) -> Float[Tensor, ""]:
-        """Measure λmax of the dictionary inside anew; from then on the bound is ρ."""
-        with torch.no_grad():
-            self.lipschitz_inside.copy_(self.dictionary.track().clamp(min=1e-6))
-        return torch.full_like(self.lipschitz_inside, self.bound)
 
 
 def _sizes(name: str, value: Sizes, dims: int, least: int) -> tuple[int, ...]:

@@ -93,9 +93,9 @@ class PursuitLayer(nn.Module):
 
     @torch.no_grad()
     def track(self) -> None:
-        """Measure L of the dictionary as it stands, and hand it to a step that is bounded by it."""
+        """Measure L of the dictionary as it stands, and hand it to the step, if that is bounded by it."""
         if isinstance(self.step, BoundedStep):
-            self.step.track(self.dictionary.track())
+            self.step.track(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
         """Set training or evaluation mode; on the way to evaluation L is brought up to date."""

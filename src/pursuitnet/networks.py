@@ -24,7 +24,7 @@ from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
 STEPS = ("bounded", "free")
-NORMS = (None, "batch")
+NORMS: dict[str | None, BatchNorm | None] = {None: None, "batch": BatchNorm(whole=True), "features": BatchNorm()}
 HE = BatchNorm(on="update", affine=True)
 
 
@@ -101,7 +101,7 @@ def residual(
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
-    spec = HE if _known("norm", norm, NORMS) else None
+    spec = HE if _known("norm", norm, (None, "batch")) else None
     rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
     blocks = [ResidualBlock(a, b, start, c, spec) for a, b in pairwise(rows)]
     first = _residual_layer(in_chans, width, norm=spec)
@@ -148,17 +148,16 @@ def msd(
         solver: "ista" or "fista".
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
-        norm: "batch" normalises the new features in every step, each with its own statistics; None does not.
+        norm: "batch" normalises the code in every step, each with its own statistics; "features" only its new
+            features and not its identity part; None nothing.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
         signed_input: for images with negative values: no threshold on the identity part of the first layer.
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
-    pursuit, sweeps = (
-        SOLVERS[_known("solver", solver, SOLVERS)],
-        _known("sweep", sweep, SWEEPS) == "multilayer",
-    )
+    pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
+    sweeps = _known("sweep", sweep, SWEEPS) == "multilayer"
     penalties = [IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))] * depth
     if signed_input:
         penalties[0] = IdentityPenalty.SIGNED
@@ -197,7 +196,7 @@ def _dense_layer(
     inner = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
     _scale(inner)
     dictionary = WithIdentity(inner)
-    spec = BatchNorm() if _known("norm", norm, NORMS) else None
+    spec = NORMS[_known("norm", norm, NORMS)]
     threshold = Threshold(dictionary.rows, identity=identity, norm=spec, steps=steps)
     return PursuitLayer(
         dictionary, solver=solver, unfolding=unfolding, step=_step(step, dictionary), threshold=threshold
@@ -214,8 +213,7 @@ def six_layers(
     norm: str | None = None,
     step: str = "bounded",
 ) -> Network:
-    """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers (Table III,
-    [27]).
+    """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers [27].
 
     Args:
         num_classes: size of the output; 0 leaves the head out.
@@ -227,7 +225,7 @@ def six_layers(
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
     """
     rows = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
-    spec = BatchNorm() if _known("norm", norm, NORMS) else None
+    spec = NORMS[_known("norm", norm, (None, "batch"))]
     pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
     swept = []
     for a, b in pairwise(rows[:4]):

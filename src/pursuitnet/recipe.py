@@ -27,8 +27,8 @@ class Recipe:
     sweep: Literal["layer", "multilayer"] | None = None
     """Unfold each layer by itself, or sweep over all layers between two poolings."""
 
-    norm: Literal["batch", "none"] | None = None
-    """Batch normalisation inside the threshold, or none."""
+    norm: Literal["batch", "features", "none"] | None = None
+    """Batch normalisation inside the threshold: of the whole code, of its new features only, or none."""
 
     step: Literal["bounded", "free"] | None = None
     """Step size kept inside (0, 1/L], or learned without bound."""

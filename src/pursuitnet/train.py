@@ -112,7 +112,7 @@ def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume:
     record: Record = {}
     for epoch in range(first, recipe.epochs + 1):
         began = time.perf_counter()
-        loss = _epoch(recipe, epoch, model, optimiser, images, watch)
+        loss = train_epoch(recipe, epoch, model, optimiser, images, watch)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss is {loss} in epoch {epoch}; lower --lr, or lengthen --warmup. {folder} holds the epochs before"
@@ -162,6 +162,31 @@ def batches(recipe: Recipe, epoch: int, images: Images) -> Iterator[tuple[Tensor
         if len(chosen) > 1:  # a single image has no batch statistics
             batch = data.augment(pixels[chosen], generator) if recipe.augmented else pixels[chosen]
             yield images.prepared(batch), labels[chosen]
+
+
+def train_epoch(
+    recipe: Recipe,
+    epoch: int,
+    model: nn.Module,
+    optimiser: torch.optim.SGD,
+    images: Images,
+    watch: Watcher,
+) -> float:
+    """Train for one epoch, counted from 1, and return the mean training loss."""
+    model.train()
+    steps = -(-len(images.train[1]) // recipe.batch_size)
+    total, count = torch.zeros((), device=images.mean.device), 0
+    for step, (pixels, labels) in enumerate(batches(recipe, epoch, images), 1):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, epoch - 1 + step / steps)
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(pixels), labels)
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(labels)
+        count += len(labels)
+        watch.batch(epoch, step, steps)
+    return float(total) / count
 
 
 def evaluate(
@@ -217,26 +242,6 @@ def last_record(folder: Path) -> Record:
     return records(folder)[-1]
 
 
-def _epoch(
-    recipe: Recipe, epoch: int, model: Network, optimiser: torch.optim.SGD, images: Images, watch: Watcher
-) -> float:
-    """Train for one epoch and return the mean training loss."""
-    model.train()
-    steps = -(-len(images.train[1]) // recipe.batch_size)
-    total, count = torch.zeros((), device=images.mean.device), 0
-    for step, (pixels, labels) in enumerate(batches(recipe, epoch, images), 1):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, epoch - 1 + step / steps)
-        optimiser.zero_grad()
-        loss = F.cross_entropy(model(pixels), labels)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(labels)
-        count += len(labels)
-        watch.batch(epoch, step, steps)
-    return float(total) / count
-
-
 def _open(folder: Path, recipe: Recipe) -> int:
     try:
         folder.mkdir(parents=True)
@@ -276,7 +281,7 @@ def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> Non
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": sys.version.split()[0],
-        "commit": _commit(),
+        "commit": commit(),
         "device": str(images.mean.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "images": [len(images.train[1]), len(images.test[1])],
@@ -292,7 +297,7 @@ def _replace(path: Path, write: Any) -> None:
     os.replace(beside, path)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the package's checkout, with "+changes" where it has some; None outside a checkout."""
     here = Path(__file__).parent
     try:

@@ -1,0 +1,105 @@
+"""Does MSD-CSC train, and does unfolding help, on a fixed small budget? Runs what is missing, then prints the table.
+
+    python experiments/trainability.py --data-dir DIR [--only TEXT]
+
+Depth 6, width 32, the first 10,000 training images of CIFAR-10, 8 epochs, batch 64, SGD with a cosine schedule, the
+last epoch on all 10,000 test images; the candidates differ in what is named and in nothing else. Each run is one file
+in experiments/results/trainability/. Several processes may work at once: a run belongs to the one that begins it.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+
+RESULTS = Path(__file__).parent / "results" / "trainability"
+BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8)
+FULL: dict[str, dict[str, Any]] = {
+    f"batch, {solver}, {unfolding}": {"norm": "batch", "solver": solver, "unfolding": unfolding}
+    for solver, unfolding in (("ista", 0), ("ista", 1), ("ista", 2), ("fista", 2))
+}
+SCREENED: dict[str, dict[str, Any]] = {
+    f"{norm}, {step}, {unfolding}": {"norm": norm, "step": step, "unfolding": unfolding}
+    for norm, step in (("batch", "bounded"), ("features", "bounded"), ("none", "bounded"), ("batch", "free"))
+    for unfolding in (0, 1)
+}
+SHORT = replace(BUDGET, train_images=3_000, epochs=4)
+
+
+def cells() -> dict[str, Recipe]:
+    """Return every run by its name: the default at the full budget on two seeds, candidates at a short one."""
+    full = {f"{name}, seed {s}": replace(BUDGET, seed=s, **kw) for s in (0, 1) for name, kw in FULL.items()}
+    return full | {f"short: {name}": replace(SHORT, **kw) for name, kw in SCREENED.items()}
+
+
+def run(name: str, recipe: Recipe, data_dir: Path) -> None:
+    """Train one cell and keep its record; do nothing if it was begun before."""
+    path = RESULTS / f"{name.replace(': ', '-').replace(', ', '-').replace(' ', '')}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    here = replace(recipe, data_dir=data_dir)
+    images, model, began = train.images_of(here), train.model_of(here), time.perf_counter()
+    optimiser = train.optimiser_of(here, model)
+    losses = [
+        train.train_epoch(here, e, model, optimiser, images, train.Silent()) for e in range(1, recipe.epochs + 1)
+    ]
+    loss, accuracy, _ = train.evaluate(model, images, images.test)
+    record = {
+        "name": name,
+        "recipe": recipe.to_json(),
+        "train_loss": losses,
+        "test_loss": loss,
+        "test_accuracy": accuracy,
+        "steps": [round(float(layer.step()[0]), 4) for layer in model.pursuits()],
+        "seconds": round(time.perf_counter() - began),
+        "torch": torch.__version__,
+        "commit": train.commit(),
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{name}: {losses[-1]:.3f} {accuracy:.4f} {record['seconds']} s", flush=True)
+
+
+def table() -> str:
+    """Return the results as Markdown, from the files alone."""
+    records = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json")) if p.stat().st_size]
+    by_cell: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_cell.setdefault(record["name"].split(", seed")[0], []).append(record)
+    lines = ["| run | n | training loss | test accuracy, last epoch |", "|---|---|---|---|"]
+    for name in dict.fromkeys(n.split(", seed")[0] for n in cells()):
+        found = by_cell.get(name, [])
+        loss, accuracy = (
+            _mean([r["train_loss"][-1] for r in found], 3),
+            _mean([100 * r["test_accuracy"] for r in found], 1),
+        )
+        lines.append(f"| {name} | {len(found)} | {loss} | {accuracy} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float], digits: int) -> str:
+    if not values:
+        return "not run"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="folder that holds cifar-10-batches-bin; without it, only the table")
+    parser.add_argument("--only", default="", help="only the runs whose name contains this text")
+    arguments = parser.parse_args()
+    for name, recipe in cells().items():
+        if arguments.data_dir and arguments.only in name:
+            run(name, recipe, arguments.data_dir)
+    print(table())
