@@ -21,7 +21,7 @@ from pursuitnet import train
 from pursuitnet.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "trainability"
-BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8)
+BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8, lr=0.1)
 FULL: dict[str, dict[str, Any]] = {
     f"batch, {solver}, {unfolding}": {"norm": "batch", "solver": solver, "unfolding": unfolding}
     for solver, unfolding in (("ista", 0), ("ista", 1), ("ista", 2), ("fista", 2))
@@ -51,9 +51,7 @@ def run(name: str, recipe: Recipe, data_dir: Path) -> None:
     here = replace(recipe, data_dir=data_dir)
     images, model, began = train.images_of(here), train.model_of(here), time.perf_counter()
     optimiser = train.optimiser_of(here, model)
-    losses = [
-        train.train_epoch(here, e, model, optimiser, images, train.Silent()) for e in range(1, recipe.epochs + 1)
-    ]
+    losses = [train.train_epoch(here, e, model, optimiser, images, train.Silent()) for e in range(1, recipe.epochs + 1)]
     loss, accuracy, _ = train.evaluate(model, images, images.test)
     record = {
         "name": name,
@@ -96,7 +94,9 @@ def _mean(values: list[float], digits: int) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="folder that holds cifar-10-batches-bin; without it, only the table")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder that holds cifar-10-batches-bin; without it, only the table"
+    )
     parser.add_argument("--only", default="", help="only the runs whose name contains this text")
     arguments = parser.parse_args()
     for name, recipe in cells().items():

@@ -211,9 +211,19 @@ def test_lipschitz_bound_holds_for_a_spectrum_that_peaks_between_its_grid_points
         assert D.lipschitz((1, 90)) <= float(D.lipschitz_bound().detach())
 
 
-@pytest.mark.parametrize("weight_shape", [(1, 1, 3, 3), (8, 3, 3, 3), (16, 16, 3, 3), (32, 3, 3, 3)])
-def test_lipschitz_bound_is_close_for_random_filters(weight_shape):
-    D = pn.ConvDictionary(normal(*weight_shape), padding=1)
+@pytest.mark.parametrize(
+    ("weight_shape", "options"),
+    [
+        ((1, 1, 3, 3), {}),
+        ((8, 3, 3, 3), {}),
+        ((16, 16, 3, 3), {"dilation": 2}),
+        ((32, 3, 3, 3), {}),
+        ((8, 3, 4, 4), {"stride": 2}),
+        ((4, 2, 3, 3), {"stride": 3}),
+    ],
+)
+def test_lipschitz_bound_is_close_for_random_filters(weight_shape, options):
+    D = Conv(weight_shape, {"padding": 1, **options}).make()
     ratio = float(D.lipschitz_bound().detach()) / D.lipschitz((weight_shape[1], 32, 32))
     assert 1 <= ratio < 1.6
 

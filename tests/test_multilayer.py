@@ -133,6 +133,12 @@ def test_gradients_reach_every_parameter(dictionaries):
         assert parameter.grad.any(), name
 
 
+def test_gradients_are_those_of_the_sweeps():
+    pursuit = pursuit_of(dense, pn.FISTA(), unfolding=2).eval()
+    x = signals(dense)[:1, :, :2, :3].contiguous().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: pursuit(x), (x, *pursuit.parameters()))
+
+
 @kinds
 def test_every_step_stays_inside_in_training_and_after_eval(dictionaries):
     pursuit, x = pursuit_of(dictionaries, unfolding=1), signals(dictionaries)

@@ -187,6 +187,8 @@ def test_a_forward_in_evaluation_changes_nothing(make):
     layer = layer_of(step=make(), threshold=threshold)
     layer(normal(3, 2, 6, 5))
     layer.eval()
+    with torch.no_grad():
+        layer.dictionary.dictionary.weight.mul_(2)
     kept = copy.deepcopy(layer.state_dict())
     for size in ((6, 5), (9, 2)):
         layer(normal(1, 2, *size))

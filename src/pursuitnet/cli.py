@@ -65,9 +65,8 @@ def evaluate(run: Path) -> None:
     recipe, model = training.load_run(run)
     images = training.images_of(recipe)
     loss, accuracy, _ = training.evaluate(model, images, images.test)
-    print(
-        f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {len(images.test[1])} test images"
-    )
+    count = len(images.test[1])
+    print(f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {count} test images")
 
 
 @app.command

@@ -63,7 +63,10 @@ class PursuitLayer(nn.Module):
 
     def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
-        anchor, probe = (None if p is None else self.dictionary.split(p) for p in self.start(previous))
+        places = self.start(previous)
+        if previous is not None and self.start.needs_previous:
+            self.dictionary.check_code(previous, x.shape, "previous")
+        anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
         code = self.update(x, anchor, probe)
         state = self.solver.init(code)
         for step in range(1, self.unfolding + 1):
@@ -81,7 +84,7 @@ class PursuitLayer(nn.Module):
         """
         s, t = self.step()
         if probe is None:
-            residual = x if isinstance(s, float) else s * x
+            residual = x if isinstance(s, float) and s == 1 else s * x
         else:
             model = self.dictionary.synthesize_parts(probe, x.shape)
             residual = s * (x - model) if s is t else s * x - t * model
@@ -98,8 +101,8 @@ class PursuitLayer(nn.Module):
             self.step.track(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
-        """Set training or evaluation mode; on the way to evaluation L is brought up to date."""
-        if self.training and not mode:
+        """Set training or evaluation mode; evaluation mode brings L up to date."""
+        if not mode:
             self.track()
         return super().train(mode)
 

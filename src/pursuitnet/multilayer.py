@@ -33,12 +33,15 @@ class MultiLayerPursuit(nn.Module):
                 f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass"
             )
         self.layers = nn.ModuleList(layers)
+        if not len(self.layers) or len(self._each()) < len(self.layers):
+            found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
+            raise ValueError(f"the layers are {found}; expected one or more, each a PursuitLayer")
         self.solver, self.unfolding = solver, unfolding
         for layer in self._each():
             if layer.start.needs_previous or layer.unfolding:
                 raise ValueError(
-                    f"a layer has start {layer.start.name!r} and unfolding {layer.unfolding}; layers that are swept together "
-                    "start at zero and have unfolding 0"
+                    f"a layer has start {layer.start.name!r} and unfolding {layer.unfolding}; layers that are swept "
+                    "together start at zero and have unfolding 0"
                 )
         self.register_forward_pre_hook(_track_all_in_training)
 

@@ -25,7 +25,7 @@ SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
 STEPS = ("bounded", "free")
 NORMS: dict[str | None, BatchNorm | None] = {None: None, "batch": BatchNorm(whole=True), "features": BatchNorm()}
-HE = BatchNorm(on="update", affine=True)
+HE = BatchNorm(on="update", affine=True, momentum=0.1)
 
 
 class Network(nn.Module):
@@ -251,7 +251,7 @@ def _scale(dictionary: ConvDictionary) -> None:
 def _step(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
     if _known("step", name, STEPS) == "bounded":
         return BoundedStep()
-    return FreeStep(float(1 / dictionary.lipschitz_bound()))
+    return FreeStep(1 / float(dictionary.lipschitz_bound().detach()))
 
 
 FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
@@ -293,6 +293,8 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
     for choice in choices:
         if choice not in known:
             raise ValueError(f"{name} has no choice {choice!r}; its choices are {', '.join(known)}")
+    if isinstance(width := choices.get("width", 1), int) and width < 1:
+        raise ValueError(f"width is {width}; expected an integer ≥ 1")
     return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
 
 

@@ -39,13 +39,13 @@ class Recipe:
     width: int | None = None
     """Atoms a layer."""
 
-    epochs: int = 24
+    epochs: int = 12
     """Passes over the training images."""
 
     batch_size: int = 64
     """Images a step."""
 
-    lr: float = 0.1
+    lr: float = 0.05
     """Largest learning rate (SGD)."""
 
     momentum: float = 0.9
@@ -117,6 +117,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
+        if not isinstance(values, dict):
+            raise ValueError(f"a recipe is an object with named fields; this one is {values!r:.40}")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(

@@ -1,7 +1,8 @@
 """The step c of the update: bounded by 1/L, free, or absorbed in the filters.
 
 Each is called without arguments and returns two weights (s, t): the layer descends along Dᵀ( t·D·probe − s·x ).
-Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already, so s = 1 and t = −c with the paper's c = −L.
+Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already, so s = 1 and t = −c with the
+paper's c = −L.
 """
 
 import torch

@@ -49,11 +49,14 @@ class BatchNorm:
         affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised
             units.
         whole: also normalise the identity part of a code of [I D].
+        momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
+            c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
     """
 
     on: Literal["sum", "update"] = "sum"
     affine: bool = False
     whole: bool = False
+    momentum: float = 0.3
 
 
 class Threshold(nn.Module):
@@ -93,7 +96,7 @@ class Threshold(nn.Module):
         self.identity_weight = _filled(rows[0], penalty) if own else None
         normed = () if norm is None else rows if norm.whole else rows[-1:]
         self.norms = nn.ModuleList(
-            nn.ModuleList(_AnyNorm(n, affine=norm.affine) for n in normed) for _ in range(steps) if norm
+            nn.ModuleList(_AnyNorm(n, affine=norm.affine, momentum=norm.momentum) for n in normed) for _ in range(steps) if norm
         )
 
     @property
@@ -144,14 +147,15 @@ class Threshold(nn.Module):
     def _kept(self, weight: Tensor | None) -> Tensor:
         if weight is None:
             return torch.zeros(1)
-        return weight if self.free else weight.abs()
+        # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
+        return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
 class _AnyNorm(_BatchNorm):
     """Batch normalisation over all axes but the second, for any number of them."""
 
-    def __init__(self, rows: int, *, affine: bool) -> None:
-        super().__init__(rows, affine=affine)
+    def __init__(self, rows: int, *, affine: bool, momentum: float) -> None:
+        super().__init__(rows, affine=affine, momentum=momentum)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

@@ -115,7 +115,8 @@ def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume:
         loss = train_epoch(recipe, epoch, model, optimiser, images, watch)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the training loss is {loss} in epoch {epoch}; lower --lr, or lengthen --warmup. {folder} holds the epochs before"
+                f"the training loss is {loss} in epoch {epoch}; lower --lr or lengthen --warmup. "
+                f"{folder} holds the epochs before"
             )
         test_loss, test_accuracy, _ = evaluate(model, images, images.test)
         record = {

@@ -168,8 +168,8 @@ def _row(index: int, at: Seen) -> dict[str, Any]:
         "start": at.layer.start.name,
         "dictionary": _dictionary(at.layer),
         "code": " × ".join(str(n) for n in code.shape[1:]),
-        "c": float(step()[1]) if not isinstance(step, AbsorbedStep) else None,
-        "absorbed": float(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
+        "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
+        "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
         "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_rows else None,
@@ -186,7 +186,7 @@ def _dictionary(layer: PursuitLayer) -> str:
     size = " × ".join(str(n) for n in D.weight.shape[2:])
     more = {"dilation": max(D.dilation), "stride": max(D.stride)}
     text = f"{'[I D]' if _identity(layer) else 'D'}, {D.rows[0]} atoms {size}"
-    return text + "".join(f", {name} {value}" for name, value in more.items() if value > 1)
+    return text + "".join(f", {name}\N{NO-BREAK SPACE}{value}" for name, value in more.items() if value > 1)
 
 
 def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
@@ -285,6 +285,10 @@ def _has(model: Network, kind: type) -> bool:
 
 def _filled(code: Tensor) -> float:
     return float((code != 0).double().mean())
+
+
+def _value(weight: Tensor | float) -> float:
+    return float(weight.detach() if isinstance(weight, Tensor) else weight)
 
 
 def _fraction(value: float) -> str:

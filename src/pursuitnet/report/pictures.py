@@ -97,7 +97,7 @@ def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[
     axes.grid(axis="y", color=SOFT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("epoch", color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if len(what) > 1:
         axes.legend(frameon=False, labelcolor=INK)
 

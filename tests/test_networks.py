@@ -1,0 +1,179 @@
+"""create_model and its networks as PyTorch modules: autocast, memory formats, compile, export, copies, errors."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import pursuitnet as pn
+
+SMALL = ["plain_8", "res_csc_8", "res_csc_simplified_8", "ml_csc", "msdnet_3", "msd_csc_3"]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def small(name, **choices):
+    return pn.create_model(name, width=4, **choices)
+
+
+def test_every_listed_model_exists_by_its_table():
+    names = pn.list_models()
+    depths = (20, 32, 44, 56, 110, 218)
+    assert {f"{f}_{d}" for f in ("plain", "resnet", "res_csc", "res_csc_simplified") for d in depths} <= set(names)
+    assert {"feed_forward", "ml_csc", *(f"{f}_{d}" for f in ("msdnet", "msd_csc") for d in (6, 9, 12))} <= set(names)
+    assert len(names) == len(set(names)) == 32
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_head_and_features(name):
+    x = torch.rand(2, 3, 16, 16)
+    model = small(name, num_classes=5).eval()
+    code = model.forward_features(x)
+    assert code.shape[:2] == (2, model.num_features)
+    assert torch.equal(model(x), model.head(code.mean(dim=(2, 3))))
+    assert model(x).shape == (2, 5)
+    assert small(name, num_classes=0)(x).shape == (2, model.num_features)
+
+
+def test_msd_stages_dilations_and_rows():
+    model = pn.create_model("msd_csc_6", unfolding=2, solver="fista")
+    layers = model.pursuits()
+    assert [layer.dictionary.dictionary.dilation for layer in layers] == [(s, s) for s in (1, 2, 3, 1, 2, 3)]
+    assert [layer.dictionary.rows for layer in layers] == [(3 + 32 * i, 32) for i in range(6)]
+    assert all(layer.unfolding == 2 and isinstance(layer.solver, pn.FISTA) for layer in layers)
+    sizes = []
+    for layer in layers:
+        layer.register_forward_hook(lambda _, inputs, code: sizes.append(code.shape[-1]))
+    model(torch.rand(2, 3, 32, 32))
+    assert sizes == [32, 32, 16, 16, 8, 8]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_channels_last_gives_the_same(name):
+    model, x = small(name).eval(), torch.rand(2, 3, 16, 16)
+    expected = model(x)
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(last(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_autocast_is_near_and_trains(name):
+    model, x = small(name), torch.rand(4, 3, 16, 16)
+    expected = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x)
+        loss = F.cross_entropy(logits, torch.arange(4))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert (logits.float() - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["res_csc_8", "msd_csc_3"])
+def test_compile_keeps_names_values_and_gradients(name):
+    model, x = small(name), torch.rand(4, 3, 8, 8)
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    for one, other in ((model(x), compiled(x)), (model.eval()(x), compiled.eval()(x))):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert list(compiled.state_dict()) == list(model.state_dict())
+    for one in (model, compiled):
+        one.train()(x).square().sum().backward()
+    for one, other in zip(model.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_export_with_a_dynamic_batch(name):
+    choices = {"unfolding": 2, "solver": "fista"} if name in ("msd_csc_3", "ml_csc") else {}
+    model = small(name, **choices).eval()
+    shapes = {"x": {0: torch.export.Dim("batch", min=1, max=64)}}
+    program = torch.export.export(model, (torch.rand(2, 3, 16, 16),), dynamic_shapes=shapes)
+    x = torch.rand(5, 3, 16, 16)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_deep_copy_is_the_same_and_apart(name):
+    model, x = small(name).eval(), torch.rand(2, 3, 16, 16)
+    other = copy.deepcopy(model)
+    assert torch.equal(model(x), other(x))
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(0.5)
+    assert not torch.equal(model(x), other(x))
+
+
+@pytest.mark.parametrize("sweep", ["layer", "multilayer"])
+@pytest.mark.parametrize("solver", ["ista", "fista"])
+@pytest.mark.parametrize("unfolding", [0, 1, 2])
+def test_msd_csc_learns_from_its_default_initialisation(unfolding, solver, sweep):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(32, 1, 8, 8, generator=generator), torch.arange(32) % 4
+    x[torch.arange(32), 0, y, y] += 1
+    model = pn.create_model(
+        "msd_csc_6", num_classes=4, in_chans=1, width=8, unfolding=unfolding, solver=solver, sweep=sweep
+    )
+    optimiser = torch.optim.SGD(model.parameters(), 0.05, 0.9)
+    losses = []
+    for _ in range(25):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("depth", [110, 218])
+def test_gradients_reach_the_first_layer_of_residual_networks_of_hundreds_of_layers_in_proportion(depth):
+    ratios = {}
+    for family in ("plain", "resnet", "res_csc"):
+        model = pn.create_model(f"{family}_{depth}", width=2)
+        F.cross_entropy(model(torch.randn(16, 3, 8, 8)), torch.arange(16) % 10).backward()
+        norms = [float(layer.dictionary.weight.grad.norm()) for layer in model.pursuits()]
+        ratios[family] = norms[1] / norms[-1]
+    assert 0.05 < ratios["resnet"] < 500
+    assert 0.05 < ratios["res_csc"] < 500
+    assert ratios["plain"] > 100 * ratios["resnet"]  # batch normalisation makes gradients explode towards the image
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "says"),
+    [
+        ("msd_csc_7", {}, "multiple of 3"),
+        ("resnet_21", {}, "6n\\+2"),
+        ("resnet", {}, "resnet_20"),
+        ("res_ccs_20", {}, "did you mean"),
+        ("alexnet", {}, "msd_csc_12"),
+        ("msd_csc_6", {"depth": 3}, "unfolding"),
+        ("msdnet_6", {"unfolding": 1}, "no choice 'unfolding'"),
+        ("msd_csc_6", {"solver": "adam"}, "'ista', 'fista'"),
+        ("msd_csc_6", {"unfolding": -1}, "integer ≥ 0"),
+        ("msd_csc_6", {"norm": "layer"}, "'batch'"),
+        ("resnet_20", {"num_classes": -1}, "0 leaves the head out"),
+        ("msd_csc_6", {"width": 0}, "width is 0"),
+    ],
+)
+def test_bad_names_and_choices_get_a_sentence_that_lists_the_known(name, choices, says):
+    with pytest.raises(ValueError, match=says):
+        pn.create_model(name, **choices)
+
+
+def test_a_wrong_number_of_channels_or_a_tiny_image_gets_a_sentence():
+    with pytest.raises(ValueError, match="expects"):
+        pn.create_model("msd_csc_3", in_chans=1)(torch.rand(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="too small"):
+        pn.create_model("ml_csc", width=4)(torch.rand(2, 3, 4, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", SMALL)
+def test_gpu_gives_what_the_cpu_gives(name):
+    model, x = small(name).double(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    other = copy.deepcopy(model).cuda()
+    torch.testing.assert_close(other(x.cuda()).cpu(), model(x))
