@@ -23,20 +23,33 @@ from pursuitnet.recipe import Recipe
 RESULTS = Path(__file__).parent / "results" / "trainability"
 BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8, lr=0.1)
 FULL: dict[str, dict[str, Any]] = {
-    f"batch, {solver}, {unfolding}": {"norm": "batch", "solver": solver, "unfolding": unfolding}
+    f"{norm}, {solver}, {unfolding}": {"norm": norm, "solver": solver, "unfolding": unfolding}
+    for norm in ("batch", "whole")
     for solver, unfolding in (("ista", 0), ("ista", 1), ("ista", 2), ("fista", 2))
 }
 SCREENED: dict[str, dict[str, Any]] = {
-    f"{norm}, {step}, {unfolding}": {"norm": norm, "step": step, "unfolding": unfolding}
-    for norm, step in (("batch", "bounded"), ("features", "bounded"), ("none", "bounded"), ("batch", "free"))
+    f"norm {norm}, step {step}, identity {identity}, unfolding {unfolding}": {
+        "norm": norm,
+        "step": step,
+        "identity": identity,
+        "unfolding": unfolding,
+    }
+    for norm, step, identity in (
+        ("none", "bounded", "own"),
+        ("features", "bounded", "own"),
+        ("batch", "bounded", "own"),
+        ("whole", "bounded", "own"),
+        ("whole", "bounded", "signed"),
+        ("batch", "free", "own"),
+    )
     for unfolding in (0, 1)
 }
 SHORT = replace(BUDGET, train_images=3_000, epochs=4)
 
 
 def cells() -> dict[str, Recipe]:
-    """Return every run by its name: the default at the full budget on two seeds, candidates at a short one."""
-    full = {f"{name}, seed {s}": replace(BUDGET, seed=s, **kw) for s in (0, 1) for name, kw in FULL.items()}
+    """Return every run by its name: two kinds of norm at the full budget on two seeds, candidates at a short one."""
+    full = {f"norm {name}, seed {s}": replace(BUDGET, seed=s, **kw) for s in (0, 1) for name, kw in FULL.items()}
     return full | {f"short: {name}": replace(SHORT, **kw) for name, kw in SCREENED.items()}
 
 
@@ -59,7 +72,7 @@ def run(name: str, recipe: Recipe, data_dir: Path) -> None:
         "train_loss": losses,
         "test_loss": loss,
         "test_accuracy": accuracy,
-        "steps": [round(float(layer.step()[0]), 4) for layer in model.pursuits()],
+        "steps": [round(float(layer.step()[0].detach()), 4) for layer in model.pursuits()],
         "seconds": round(time.perf_counter() - began),
         "torch": torch.__version__,
         "commit": train.commit(),

@@ -79,7 +79,7 @@ class Dictionary(nn.Module, ABC):
         return self.analyze(basis.view(-1, *shape)).flatten(1)
 
     def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
-        """Return λmax(DᵀD) at this signal size, computed in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
+        """Return λmax(DᵀD) at this signal size, in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
 
         Args:
             signal_shape: (B, channels, …) or (channels, …); B is of no account.

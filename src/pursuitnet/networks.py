@@ -24,7 +24,12 @@ from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
 STEPS = ("bounded", "free")
-NORMS: dict[str | None, BatchNorm | None] = {None: None, "batch": BatchNorm(whole=True), "features": BatchNorm()}
+NORMS: dict[str | None, BatchNorm | None] = {
+    None: None,
+    "batch": BatchNorm(identity="scale"),
+    "features": BatchNorm(),
+    "whole": BatchNorm(identity="batch"),
+}
 HE = BatchNorm(on="update", affine=True, momentum=0.1)
 
 
@@ -63,11 +68,13 @@ class ResidualBlock(nn.Module):
     Where the stage changes, X₋₁ is subsampled and padded with zero channels (no parameters).
     """
 
-    def __init__(self, in_rows: int, rows: int, start: Start, c: float | None, norm: BatchNorm | None) -> None:
+    def __init__(
+        self, in_rows: int, rows: int, start: Start, c: float | None, norm: BatchNorm | None, scale: float
+    ) -> None:
         super().__init__()
         self.stride, self.more = (1 if in_rows == rows else 2), rows - in_rows
         self.first = _residual_layer(in_rows, rows, self.stride, norm=norm)
-        self.second = _residual_layer(rows, rows, start=start, c=c if start.probed else None, norm=norm)
+        self.second = _residual_layer(rows, rows, start=start, c=c if start.probed else None, norm=norm, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x), previous=self._shortcut(x) if self.second.start.needs_previous else None)
@@ -103,7 +110,9 @@ def residual(
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
     spec = HE if _known("norm", norm, (None, "batch")) else None
     rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
-    blocks = [ResidualBlock(a, b, start, c, spec) for a, b in pairwise(rows)]
+    # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
+    scale = (len(rows) - 1) ** -0.5 if start.anchored else 1.0
+    blocks = [ResidualBlock(a, b, start, c, spec, scale) for a, b in pairwise(rows)]
     first = _residual_layer(in_chans, width, norm=spec)
     return Network(nn.Sequential(first, *blocks), rows[-1], num_classes)
 
@@ -116,9 +125,12 @@ def _residual_layer(
     start: Start = starts.zero,
     c: float | None = None,
     norm: BatchNorm | None = None,
+    scale: float = 1.0,
 ) -> PursuitLayer:
     weight = nn.init.kaiming_normal_(torch.empty(rows, in_rows, 3, 3), mode="fan_out", nonlinearity="relu")
     threshold = Threshold((rows,), None if norm else 0.0, free=True, norm=norm)
+    for parameter in threshold.scales():
+        nn.init.constant_(parameter, scale)
     dictionary = ConvDictionary(weight, stride=stride, padding=1)
     return PursuitLayer(dictionary, start, step=AbsorbedStep(c), threshold=threshold)
 

@@ -27,7 +27,7 @@ class Recipe:
     sweep: Literal["layer", "multilayer"] | None = None
     """Unfold each layer by itself, or sweep over all layers between two poolings."""
 
-    norm: Literal["batch", "features", "none"] | None = None
+    norm: Literal["batch", "features", "whole", "none"] | None = None
     """Batch normalisation inside the threshold: of the whole code, of its new features only, or none."""
 
     step: Literal["bounded", "free"] | None = None

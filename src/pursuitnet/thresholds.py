@@ -48,14 +48,15 @@ class BatchNorm:
         on: "sum" normalises anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
         affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised
             units.
-        whole: also normalise the identity part of a code of [I D].
+        identity: what happens to the identity part of a code of [I D]: "none", "batch", or "scale", which divides by
+            the root mean square and subtracts nothing, so that nothing is clipped.
         momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
             c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
     """
 
     on: Literal["sum", "update"] = "sum"
     affine: bool = False
-    whole: bool = False
+    identity: Literal["none", "scale", "batch"] = "none"
     momentum: float = 0.3
 
 
@@ -94,10 +95,7 @@ class Threshold(nn.Module):
         shared = len(rows) > 1 and identity is IdentityPenalty.SAME
         self.atom_weight = _filled(1 if shared else rows[-1], penalty)
         self.identity_weight = _filled(rows[0], penalty) if own else None
-        normed = () if norm is None else rows if norm.whole else rows[-1:]
-        self.norms = nn.ModuleList(
-            nn.ModuleList(_AnyNorm(n, affine=norm.affine, momentum=norm.momentum) for n in normed) for _ in range(steps) if norm
-        )
+        self.norms = nn.ModuleList(_norms(rows, norm) for _ in range(steps) if norm)
 
     @property
     def penalty(self) -> Tensor:
@@ -108,6 +106,10 @@ class Threshold(nn.Module):
     def identity_penalty(self) -> Tensor:
         """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
         return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+
+    def scales(self) -> list[nn.Parameter]:
+        """Return the learned scales of the normalisations with ``affine``."""
+        return [norm.weight for norm in self.modules() if isinstance(norm, _AnyNorm) and norm.affine]
 
     def forward(self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0) -> Code:
         """Return P_θ(anchor + update) in parts.
@@ -151,6 +153,16 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
+def _norms(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
+    """Return the normalisations of one step, of the last part of the code or of all."""
+    norms: list[nn.Module] = [_AnyNorm(rows[-1], affine=norm.affine, momentum=norm.momentum)]
+    if len(rows) > 1 and norm.identity == "batch":
+        norms.insert(0, _AnyNorm(rows[0], affine=norm.affine, momentum=norm.momentum))
+    if len(rows) > 1 and norm.identity == "scale":
+        norms.insert(0, _ScaleNorm(rows[0], momentum=norm.momentum))
+    return nn.ModuleList(norms)
+
+
 class _AnyNorm(_BatchNorm):
     """Batch normalisation over all axes but the second, for any number of them."""
 
@@ -160,6 +172,25 @@ class _AnyNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, rows, …)")
+
+
+class _ScaleNorm(nn.Module):
+    """Division by the root mean square of each row over the batch; evaluation divides by its running value."""
+
+    mean_square: Tensor
+
+    def __init__(self, rows: int, *, momentum: float, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean_square", torch.ones(rows))
+
+    def forward(self, z: Tensor) -> Tensor:
+        square = self.mean_square
+        if self.training:
+            square = z.square().mean(dim=[i for i in range(z.dim()) if i != 1])
+            with torch.no_grad():
+                self.mean_square.lerp_(square.to(self.mean_square.dtype), self.momentum)
+        return z * (square + self.eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:

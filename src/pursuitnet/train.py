@@ -85,7 +85,10 @@ def model_of(recipe: Recipe) -> Network:
 def device_of(recipe: Recipe) -> torch.device:
     """Return the device that the recipe names; "auto" takes the accelerator, if there is one."""
     if recipe.device != "auto":
-        return torch.device(recipe.device)
+        try:
+            return torch.empty(0, device=recipe.device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device is {recipe.device!r}, which is not here: {str(error).splitlines()[0]}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
 
@@ -134,13 +137,20 @@ def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume:
 
 
 def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
-    """Return SGD that decays filters and head, but no threshold, step or norm."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    """Return SGD that decays filters and head, but no threshold, step or norm.
+
+    A step c is one number for a whole layer and collects the gradients of all its pixels: it learns at a tenth of the
+    rate, without which Res-CSC of 110 layers is slower to start than ResNet.
+    """
+    filters = [p for p in model.parameters() if p.dim() > 1]
+    rows = [p for p in model.parameters() if p.dim() == 1]
+    steps = [p for p in model.parameters() if p.dim() == 0]
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": filters, "weight_decay": recipe.weight_decay, "scale": 1.0},
+        {"params": rows, "weight_decay": 0.0, "scale": 1.0},
+        {"params": steps, "weight_decay": 0.0, "scale": 0.1},
     ]
+    groups = [group for group in groups if group["params"]]
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
 
@@ -179,7 +189,7 @@ def train_epoch(
     total, count = torch.zeros((), device=images.mean.device), 0
     for step, (pixels, labels) in enumerate(batches(recipe, epoch, images), 1):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, epoch - 1 + step / steps)
+            group["lr"] = group["scale"] * learning_rate(recipe, epoch - 1 + step / steps)
         optimiser.zero_grad()
         loss = F.cross_entropy(model(pixels), labels)
         loss.backward()
