@@ -50,7 +50,7 @@ def draw(results: dict[str, dict[str, list[float]]]) -> None:
             axes[0, column].semilogy(found["gradient_norms"], color=colour, label=family, lw=1.2)
             axes[1, column].plot(found["losses"], color=colour, label=family, lw=1.5)
         axes[0, column].set(title=f"{depth} layers", xlabel="layer, from the image to the head")
-        axes[1, column].set(xlabel="training step", ylim=(0, 5))
+        axes[1, column].set(xlabel="training step", ylim=(0, 3))
         axes[1, column].axhline(2.303, color="0.6", lw=0.8, ls=":")
     axes[0, 0].set_ylabel("gradient norm before the first step")
     axes[1, 0].set_ylabel("training loss (dotted: chance)")
@@ -79,7 +79,8 @@ if __name__ == "__main__":
             found[f"{family}_{depth}"] = measure(f"{family}_{depth}")
             print(f"{family}_{depth}", found[f"{family}_{depth}"]["losses"][-1], flush=True)
     (ROOT / "experiments" / "results").mkdir(exist_ok=True)
-    about = {"torch": torch.__version__, "commit": train.commit(), "results": found}
+    finite = {n: {k: [v if v == v else None for v in vs] for k, vs in r.items()} for n, r in found.items()}
+    about = {"torch": torch.__version__, "commit": train.commit(), "results": finite}
     (ROOT / "experiments" / "results" / "depth.json").write_text(json.dumps(about) + "\n")
     (ROOT / "docs").mkdir(exist_ok=True)
     draw(found)
