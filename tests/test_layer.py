@@ -133,7 +133,7 @@ def test_parameters_are_the_same_for_every_unfolding(dictionary):
     assert shapes(0) == shapes(5)
 
 
-@pytest.mark.parametrize("norm", [None, pn.BatchNorm(affine=True, whole=True)], ids=["plain", "norm"])
+@pytest.mark.parametrize("norm", [None, pn.BatchNorm(affine=True, identity="batch")], ids=["plain", "norm"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("dictionary", DICTIONARIES)
 def test_gradients_reach_every_parameter_the_signal_and_previous(dictionary, step, norm):

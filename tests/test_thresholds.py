@@ -131,10 +131,10 @@ def test_the_penalty_on_the_identity_part(identity, parameters, nonnegative):
 
 @pytest.mark.parametrize("anchored", [True, False])
 @pytest.mark.parametrize("on", ["sum", "update"])
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("identity", ["none", "scale", "batch"])
 @pytest.mark.parametrize("affine", [True, False])
-def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(on, whole, affine, anchored):
-    P = with_penalties(pn.Threshold((2, 3), norm=BatchNorm(on, affine=affine, whole=whole)))
+def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(on, identity, affine, anchored):
+    P = with_penalties(pn.Threshold((2, 3), norm=BatchNorm(on, affine=affine, identity=identity)))
     scale, shift = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     if affine:
         scale, shift = normal(3, seed=7), normal(3, seed=8)
@@ -143,17 +143,22 @@ def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(o
     anchor = (normal(6, 2, 4, seed=2), normal(6, 3, 4, seed=3)) if anchored else None
     a_identity, a_atoms = anchor or (0.0, 0.0)
 
-    def normed(anchor, z, scale, shift):
+    def normed(anchor, z, scale, shift, normalised=normalised):
         if on == "update":
             return anchor + normalised(z) * column(scale, z) + column(shift, z)
         return normalised(anchor + z) * column(scale, z) + column(shift, z)
+
+    def rescaled(z):
+        return z / (z.square().mean(dim=(0, 2), keepdim=True) + 1e-5).sqrt()
 
     got_identity, got_atoms = P(anchor, update, 0.3)
     z = normed(a_atoms, update[1], scale, shift)
     torch.testing.assert_close(got_atoms, shrunk(z, column(P.penalty, z)))
     one, none = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    z = normed(a_identity, update[0], one, none) if whole else a_identity + update[0]
-    theta = column(P.identity_penalty, z) * (1.0 if whole else 0.3)
+    plain = a_identity + update[0]
+    kind = {"batch": normalised, "scale": rescaled}.get(identity)
+    z = plain if kind is None else normed(a_identity, update[0], one, none, kind)
+    theta = column(P.identity_penalty, z) * (0.3 if kind is None else 1.0)
     torch.testing.assert_close(got_identity, shrunk(z, theta))
 
 
@@ -183,9 +188,10 @@ def test_every_step_has_its_own_statistics_and_the_last_serve_all_later_steps():
     assert int(second[0].num_batches_tracked) == 2
 
 
+@pytest.mark.parametrize("identity", ["scale", "batch"])
 @pytest.mark.parametrize("on", ["sum", "update"])
-def test_in_evaluation_the_code_of_an_image_does_not_depend_on_its_batch_nor_change_the_statistics(on):
-    P = pn.Threshold((2, 3), norm=BatchNorm(on, whole=True), steps=2).double()
+def test_in_evaluation_the_code_of_an_image_does_not_depend_on_its_batch_nor_change_the_statistics(on, identity):
+    P = pn.Threshold((2, 3), norm=BatchNorm(on, identity=identity), steps=2).double()
     update = normal(6, 2, 4), 3 + 2 * normal(6, 3, 4, seed=1)
     for step in (0, 1):
         P(None, update, step=step)
@@ -200,7 +206,7 @@ def test_in_evaluation_the_code_of_an_image_does_not_depend_on_its_batch_nor_cha
 
 
 def test_all_norms_are_in_the_state_and_reached_by_eval():
-    P = pn.Threshold((2, 3), norm=BatchNorm(whole=True), steps=3)
+    P = pn.Threshold((2, 3), norm=BatchNorm(identity="batch"), steps=3)
     norms = [m for m in P.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 3 * 2
     means = [name for name in P.state_dict() if name.endswith("running_mean")]

@@ -39,7 +39,7 @@ class Recipe:
     width: int | None = None
     """Atoms a layer."""
 
-    epochs: int = 12
+    epochs: int = 10
     """Passes over the training images."""
 
     batch_size: int = 64
