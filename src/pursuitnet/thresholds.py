@@ -63,6 +63,8 @@ class BatchNorm:
 class Threshold(nn.Module):
     """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
 
+    Where a part is normalised first, c has cancelled and θ = β, in units of the part's own size.
+
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
         penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
@@ -126,11 +128,11 @@ class Threshold(nn.Module):
         )
 
     def _part(self, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int) -> Tensor:
-        norm = self._norm(part, step)
-        if norm is not None and self.norm is not None and self.norm.on == "update":
+        norm, place = self._norm(part, step), self.norm.on if self.norm else None
+        if norm is not None and place == "update":
             update = norm(update)
         z = update if anchor is None else anchor + update
-        if norm is not None and self.norm is not None and self.norm.on == "sum":
+        if norm is not None and place == "sum":
             z = norm(z)
         if part == -2 and self.identity is IdentityPenalty.SIGNED:
             return z

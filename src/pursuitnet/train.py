@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,6 +109,8 @@ def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume:
         FloatingPointError: if the loss is no longer finite.
     """
     watch = Silent() if watch is None else watch
+    if folder.exists() and not resume:
+        raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     images, model = images_of(recipe), model_of(recipe)
     optimiser = optimiser_of(recipe, model)
     first = _reopen(folder, recipe, model, optimiser) if resume else _open(folder, recipe)
@@ -254,10 +256,7 @@ def last_record(folder: Path) -> Record:
 
 
 def _open(folder: Path, recipe: Recipe) -> int:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume") from None
+    folder.mkdir(parents=True)
     (folder / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
     return 1
 
@@ -283,10 +282,8 @@ def _keep(folder: Path, epoch: int, record: Record, model: Network, optimiser: t
 
 def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> None:
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    _replace(
-        folder / "model.safetensors",
-        lambda at: save_file(weights, at, {"recipe": json.dumps(recipe.to_json())}),
-    )
+    content = save(weights, {"recipe": json.dumps(recipe.to_json())})
+    _replace(folder / "model.safetensors", lambda at: at.write_bytes(content))
     about = {
         "pursuitnet": __version__,
         "torch": torch.__version__,
@@ -309,11 +306,15 @@ def _replace(path: Path, write: Any) -> None:
 
 
 def commit() -> str | None:
-    """Return the commit of the package's checkout, with "+changes" where it has some; None outside a checkout."""
+    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
+    commands = (
+        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
+        ["git", "rev-parse", "HEAD"],
+        ["git", "status", "--porcelain", "--", "."],
+    )
     here = Path(__file__).parent
     try:
-        commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", "."])
         said = [subprocess.run(c, cwd=here, capture_output=True, text=True, check=True).stdout for c in commands]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said[0].strip() + ("+changes" if said[1].strip() else "")
+    return said[1].strip() + ("+changes" if said[2].strip() else "")
