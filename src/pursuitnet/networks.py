@@ -160,8 +160,9 @@ def msd(
         solver: "ista" or "fista".
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
-        norm: "batch" normalises the code in every step, each with its own statistics; "features" only its new
-            features and not its identity part; None nothing.
+        norm: batch normalisation in every step, each with its own statistics. "batch": of the new features, while the
+            identity part is divided by its root mean square; "features": of the new features only; "whole": of both
+            parts alike; None: of nothing.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
         signed_input: for images with negative values: no threshold on the identity part of the first layer.
@@ -173,46 +174,27 @@ def msd(
     penalties = [IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))] * depth
     if signed_input:
         penalties[0] = IdentityPenalty.SIGNED
-    rows = [in_chans + width * i for i in range(depth + 1)]
-    layers = [
-        _dense_layer(
-            rows[i],
-            width,
-            i % 3 + 1,
-            pursuit,
-            0 if sweeps else unfolding,
-            unfolding + 1,
-            norm,
-            step,
-            penalties[i],
+    spec = NORMS[_known("norm", norm, NORMS)]
+    layers = []
+    for i in range(depth):
+        dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % 3 + 1)
+        threshold = Threshold(dictionary.rows, identity=penalties[i], norm=spec, steps=unfolding + 1)
+        own = 0 if sweeps else unfolding
+        layers.append(
+            PursuitLayer(dictionary, starts.zero, pursuit, own, step=_step(step, dictionary), threshold=threshold)
         )
-        for i in range(depth)
-    ]
     third = depth // 3
     stages = [layers[i : i + third] for i in range(0, depth, third)]
     blocks = [MultiLayerPursuit(s, pursuit, unfolding) if sweeps else nn.Sequential(*s) for s in stages]
-    return Network(nn.Sequential(blocks[0], _pool(), blocks[1], _pool(), blocks[2]), rows[-1], num_classes)
-
-
-def _dense_layer(
-    channels: int,
-    width: int,
-    dilation: int,
-    solver: Solver,
-    unfolding: int,
-    steps: int,
-    norm: str | None,
-    step: str,
-    identity: IdentityPenalty,
-) -> PursuitLayer:
-    inner = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
-    _scale(inner)
-    dictionary = WithIdentity(inner)
-    spec = NORMS[_known("norm", norm, NORMS)]
-    threshold = Threshold(dictionary.rows, identity=identity, norm=spec, steps=steps)
-    return PursuitLayer(
-        dictionary, solver=solver, unfolding=unfolding, step=_step(step, dictionary), threshold=threshold
+    return Network(
+        nn.Sequential(blocks[0], _pool(), blocks[1], _pool(), blocks[2]), in_chans + width * depth, num_classes
     )
+
+
+def _dense_dictionary(channels: int, width: int, dilation: int) -> WithIdentity:
+    filters = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
+    _scale(filters)
+    return WithIdentity(filters)
 
 
 def six_layers(
