@@ -290,7 +290,7 @@ def test_table_1_row_3_relu_is_the_proximal_map_of_the_nonnegative_l1_norm():
 
 
 def test_table_1_row_4_feed_forward_is_one_step_from_zero():
-    network = pn.create_model("feed_forward", width=4)
+    network = pn.create_model("feed_forward", width=4, norm=None)
     x = torch.rand(2, 3, 16, 16)
     gamma = x
     for layer, stride in zip(network.pursuits(), (2, 2, 2, 1, 1, 1), strict=True):

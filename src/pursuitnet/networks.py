@@ -204,7 +204,7 @@ def six_layers(
     width: int = 32,
     unfolding: int = 0,
     solver: str = "ista",
-    norm: str | None = None,
+    norm: str | None = "batch",
     step: str = "bounded",
 ) -> Network:
     """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers [27].
@@ -215,7 +215,8 @@ def six_layers(
         width: atoms of the first layer; the others have 2, 4, 8, 16 and 16 times as many.
         unfolding: sweeps after the feed-forward pass.
         solver: "ista" for ML-ISTA, "fista" for ML-FISTA.
-        norm: "batch" normalises every layer in every step, each with its own statistics; None does not.
+        norm: "batch" normalises every layer in every step, each with its own statistics; None does not, and then
+            c ≤ 1/L makes the codes of six layers too small to learn from in reasonable time.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
     """
     rows = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
