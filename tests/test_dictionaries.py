@@ -44,8 +44,30 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class Circular:
+    weight_shape: tuple
+    dilation: int | tuple = 1
+
+    def make(self, dtype=torch.float64):
+        return pn.CircularDictionary(normal(*self.weight_shape).to(dtype), dilation=self.dilation)
+
+    def matrix(self, shape):
+        """Folds the valid positions of a signal that is continued periodically."""
+        weight = normal(*self.weight_shape)
+        kernel = weight.shape[2:]
+        dilation = (self.dilation,) * len(kernel) if isinstance(self.dilation, int) else self.dilation
+        longer = [n + d * (k - 1) for n, k, d in zip(shape[1:], kernel, dilation, strict=True)]
+        D = tap_by_tap(weight, longer, dilation=dilation).unflatten(0, (shape[0], *longer))
+        for axis, n in enumerate(shape[1:], 1):
+            wrapped = torch.arange(D.shape[axis]) % n
+            folded = torch.zeros(*D.shape[:axis], n, *D.shape[axis + 1 :], dtype=D.dtype)
+            D = folded.index_add(axis, wrapped, D)
+        return D.flatten(0, -2)
+
+
+@dataclass(frozen=True)
 class Identity:
-    inner: Linear | Conv
+    inner: Linear | Conv | Circular
 
     def make(self, dtype=torch.float64):
         return pn.WithIdentity(self.inner.make(dtype))
@@ -106,6 +128,10 @@ DICTIONARIES = {
         Conv((2, 2, 2, 3, 1), {"stride": (1, 2, 3), "padding": (1, 1, 0), "dilation": (2, 1, 1)}),
         [(2, 1, 2, 1), (2, 3, 4, 5), (2, 4, 5, 3), (2, 7, 7, 8)],
     ),
+    "1-D circular, even": (Circular((3, 2, 4)), [(2, 4), (2, 9), (2, 260)]),
+    "2-D circular, dilated": (Circular((4, 2, 3, 2), (2, 1)), [(2, 5, 2), (2, 6, 7), (2, 17, 16)]),
+    "3-D circular": (Circular((2, 1, 2, 3, 1)), [(1, 2, 3, 1), (1, 4, 3, 5), (1, 9, 8, 9)]),
+    "[I 2-D circular]": (Identity(Circular((4, 2, 2, 2))), [(2, 2, 2), (2, 5, 6), (2, 17, 16)]),
     "[I matrix]": (Identity(Linear((6, 4))), [(4,)]),
     "[I 1-D]": (Identity(Conv((3, 2, 3), {"padding": 1})), [(2, 2), (2, 7), (2, 270)]),
     "[I 2-D]": (Identity(Conv((4, 2, 3, 3), {"padding": 1})), [(2, 1, 2), (2, 5, 6), (2, 17, 16)]),
@@ -154,6 +180,20 @@ def test_both_directions_and_matrix_are_those_of_the_explicit_matrix(name):
         torch.testing.assert_close(
             D.synthesize(code, x.shape).flatten(1), code.flatten(1) @ expected.T, rtol=1e-12, atol=1e-12
         )
+
+
+@every_dictionary
+def test_columns_and_norms_are_those_of_the_explicit_matrix(name):
+    spec, D, shapes = made(name)
+    for shape in shapes[:-1] or shapes:
+        expected = spec.matrix(shape)
+        chosen = torch.randint(expected.shape[1], (7,), generator=torch.Generator().manual_seed(3))
+        places, values = D.columns(chosen, shape)
+        columns = torch.zeros(7, len(expected), dtype=torch.float64).scatter_add(1, places, values.detach())
+        torch.testing.assert_close(columns.T, expected[:, chosen], rtol=0, atol=0)
+        norms = D.norms(shape).detach()
+        assert norms.shape == D.analyze(normal(1, *shape)).shape
+        torch.testing.assert_close(norms.flatten(), expected.norm(dim=0))
 
 
 @st.composite

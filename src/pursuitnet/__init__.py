@@ -21,6 +21,7 @@ _HOME = {
     "Dictionary": "dictionaries",
     "LinearDictionary": "dictionaries",
     "ConvDictionary": "dictionaries",
+    "CircularDictionary": "dictionaries",
     "WithIdentity": "dictionaries",
     # factor 3: how often, and with which momentum
     "Solver": "solvers",
@@ -49,7 +50,7 @@ __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
     from pursuitnet import data, report, train
-    from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
+    from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pursuitnet.dictionaries import Dictionary
-from pursuitnet.solvers import ISTA, Code, Solver
+from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.solvers import ISTA, Solver
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
 from pursuitnet.thresholds import Threshold

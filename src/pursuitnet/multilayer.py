@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer, _track_in_training
-from pursuitnet.solvers import ISTA, Code, Solver
+from pursuitnet.solvers import ISTA, Solver
 
 
 class MultiLayerPursuit(nn.Module):

@@ -9,10 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
-
-Code = tuple[Tensor, ...]
-"""A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, rows, …)."""
+from pursuitnet.dictionaries import Code
 
 Update = Callable[[Code], Code]
 

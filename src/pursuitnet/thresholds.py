@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pursuitnet.solvers import Code
+from pursuitnet.dictionaries import Code
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:

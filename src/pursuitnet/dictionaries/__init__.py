@@ -1,0 +1,13 @@
+"""Factor 2, the dictionary D: a matrix, a convolution in 1 to 3 dimensions, and [I D].
+
+A dictionary is used in two directions, ``analyze`` (Dᵀx, what a network calls a convolution) and ``synthesize``
+(DΓ, its exact adjoint). Everything else here is derived from the two.
+"""
+
+from pursuitnet.dictionaries.base import Code, Dictionary
+from pursuitnet.dictionaries.circular import CircularDictionary
+from pursuitnet.dictionaries.convolution import ConvDictionary
+from pursuitnet.dictionaries.identity import WithIdentity
+from pursuitnet.dictionaries.linear import LinearDictionary
+
+__all__ = ["CircularDictionary", "Code", "ConvDictionary", "Dictionary", "LinearDictionary", "WithIdentity"]

@@ -1,0 +1,164 @@
+"""What every dictionary promises, and what follows from its two directions."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Code = tuple[Tensor, ...]
+"""A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, rows, …)."""
+
+
+class Dictionary(nn.Module, ABC):
+    """What every dictionary promises; a new one writes ``analyze``, ``synthesize`` and ``lipschitz_bound``.
+
+    Attributes:
+        channels: rows of the signal, (B, channels, …).
+        rows: rows of each part of the code; their sum is the size of the code's second axis.
+        dims: number of axes after the second: 0 for vectors, 1 to 3 for convolutions.
+    """
+
+    channels: int
+    rows: tuple[int, ...]
+    dims: int = 0
+
+    @abstractmethod
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B rows *code_size"]:
+        """Return Dᵀx, the correlation of the signal with every atom."""
+
+    @abstractmethod
+    def synthesize(
+        self, code: Float[Tensor, "B rows *code_size"], signal_shape: Sequence[int]
+    ) -> Float[Tensor, "B channels *size"]:
+        """Return DΓ, the sum of atoms weighted by the code; signal_shape is the shape of the result."""
+
+    @abstractmethod
+    def lipschitz_bound(self) -> Float[Tensor, ""]:
+        """Return an upper bound of λmax(DᵀD) that holds for every signal size."""
+
+    def code_size(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the code's size along each axis after the second for a signal of the given shape."""
+        return ()
+
+    # A code travels through the loop in its parts; these four lines are all that [I D] overrides.
+    def split(self, code: Tensor) -> Code:
+        """Return the parts of a code: views, not copies."""
+        return (code,)
+
+    def join(self, parts: Code) -> Tensor:
+        """Return the code (B, rows, …) that the parts make up."""
+        return parts[0]
+
+    def analyze_parts(self, signal: Tensor) -> Code:
+        """Return Dᵀx in parts."""
+        return (self.analyze(signal),)
+
+    def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
+        """Return DΓ of a code in parts."""
+        return self.synthesize(parts[0], signal_shape)
+
+    def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "signal_numel code_numel"]:
+        """Return the explicit D of one example, rows and columns in the order of ``flatten``.
+
+        Args:
+            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+        """
+        shape = self._example(signal_shape)
+        weight = next(self.parameters())
+        basis = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device)
+        return self.analyze(basis.view(-1, *shape)).flatten(1)
+
+    def columns(
+        self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
+    ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
+        """Return the chosen columns of ``matrix(signal_shape)`` as the rows they reach and their values there.
+
+        Args:
+            chosen: which columns, in the order of ``flatten``.
+            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+        """
+        values = self.matrix(signal_shape)[:, chosen].T
+        return torch.arange(values.shape[1], device=values.device).expand_as(values), values
+
+    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 rows *code_size"]:
+        """Return ‖dⱼ‖₂ of every column of D, in the shape of the code of one example.
+
+        Args:
+            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+        """
+        shape = self._example(signal_shape)
+        size = self.code_size((1, *shape)) if self.dims else ()
+        return self.matrix(shape).norm(dim=0).view(1, sum(self.rows), *size)
+
+    def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
+        """Return λmax(DᵀD) at this signal size, in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
+
+        Args:
+            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+        """
+        shape = (1, *self._example(signal_shape))
+        exact = copy.deepcopy(self).double()
+        device = next(exact.parameters()).device
+        with torch.no_grad():
+            if math.prod(shape) <= 512:
+                return float(torch.linalg.matrix_norm(exact.matrix(shape), 2) ** 2)
+            start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            return _lanczos(lambda x: exact.synthesize(exact.analyze(x), shape), start.to(device))
+
+    def _example(self, signal_shape: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the shape of one example, (channels, …), from a shape with or without the batch."""
+        shape = (self.channels,) if signal_shape is None and self.dims == 0 else tuple(signal_shape or ())
+        shape = shape[1:] if len(shape) == self.dims + 2 else shape
+        if len(shape) != self.dims + 1 or shape[0] != self.channels:
+            raise ValueError(f"signal_shape is {signal_shape}; expected (B, {self.channels}, and {self.dims} sizes)")
+        return shape
+
+    def check_code(self, code: Tensor, signal_shape: Sequence[int], name: str = "the code") -> None:
+        """Raise ValueError unless this is the shape of a code of such a signal, (B, channels, …)."""
+        shape = tuple(signal_shape)
+        if len(shape) != self.dims + 2 or shape[1] != self.channels:
+            sizes = f", and {self.dims} sizes" if self.dims else ""
+            raise ValueError(f"signal_shape is {shape}; expected (B, {self.channels}{sizes})")
+        expected = (shape[0], sum(self.rows), *self.code_size(shape))
+        if tuple(code.shape) != expected:
+            raise ValueError(
+                f"{name} has shape {tuple(code.shape)}; expected {expected}, for a signal of shape {shape}"
+            )
+
+    def _check(self, signal: Tensor) -> None:
+        if signal.dim() != self.dims + 2 or signal.shape[1] != self.channels:
+            raise ValueError(
+                f"the signal has shape {tuple(signal.shape)}; this {type(self).__name__} expects "
+                f"(B, {self.channels}{f', and {self.dims} sizes' if self.dims else ''})"
+            )
+
+
+def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, most: int = 1000) -> float:
+    """Return the largest eigenvalue of a positive semi-definite operator (Lanczos without storing the basis).
+
+    Lost orthogonality only repeats eigenvalues that have converged already; the largest one stays right.
+    """
+    vector, last = start / start.norm(), torch.zeros_like(start)
+    diagonal: list[float] = []
+    off: list[float] = []
+    best, due = 0.0, 10  # the tridiagonal matrix is solved ever more rarely: its cost grows with step³
+    for step in range(1, most + 1):
+        image = operator(vector) - (off[-1] if off else 0.0) * last
+        diagonal.append(float((image * vector).sum()))
+        image = image - diagonal[-1] * vector
+        off.append(float(image.norm()))
+        exhausted = off[-1] <= 1e-12 * max(diagonal)
+        if step == due or exhausted:
+            due += max(10, step // 4)
+            ritz = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+            beside = torch.diag(torch.tensor(off[:-1], dtype=torch.float64), 1)
+            value = float(torch.linalg.eigvalsh(ritz + beside + beside.T)[-1])
+            if exhausted or value - best < 1e-12 * value:
+                return value
+            best = value
+        last, vector = vector, image / off[-1]
+    return best

@@ -1,0 +1,66 @@
+"""Filters on a torus, the dictionary that the Fourier transform makes diagonal."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from pursuitnet.dictionaries.convolution import ConvDictionary, Sizes
+
+
+class CircularDictionary(ConvDictionary):
+    """Shifted copies of small filters that wrap around: every code has the size of its signal, at stride 1.
+
+    The boundary of solvers that work in the frequency domain. (DΓ)[p] = Σ_t w[t]·Γ[p − t], indices modulo the size.
+
+    Args:
+        weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
+        dilation: distance between two taps, one for all axes or one each.
+    """
+
+    def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1) -> None:
+        super().__init__(weight, dilation=dilation)
+
+    @property
+    def keeps_size(self) -> bool:
+        return True
+
+    def code_size(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        super().code_size(signal_shape)  # a filter wraps around at most once
+        return tuple(signal_shape[-self.dims :])
+
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *size"]:
+        self._check(signal)
+        self.code_size(signal.shape)
+        after = [n for reach in reversed(self.reach) for n in (0, reach)]
+        return super().analyze(F.pad(signal, after, mode="circular"))
+
+    def synthesize(
+        self, code: Float[Tensor, "B atoms *size"], signal_shape: Sequence[int]
+    ) -> Float[Tensor, "B channels *size"]:
+        self.check_code(code, signal_shape)
+        signal = self._adjoint(code, self.weight, dilation=self.dilation)
+        for axis, (size, reach) in enumerate(zip(signal_shape[-self.dims :], self.reach, strict=True), 2):
+            signal, wrapped = signal.split([size, reach], dim=axis)
+            signal = torch.cat(
+                [signal.narrow(axis, 0, reach) + wrapped, signal.narrow(axis, reach, size - reach)], dim=axis
+            )
+        return signal
+
+    def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
+        """Return λmax(DᵀD) at this signal size, exactly: DDᵀ is one small matrix at each frequency."""
+        size = self._example(signal_shape)[1:]
+        with torch.no_grad():
+            weight = self.weight.double()
+            spread = weight.new_zeros(*weight.shape[:2], *size)
+            taps = [slice(0, r + 1, d) for r, d in zip(self.reach, self.dilation, strict=True)]
+            spread[(slice(None), slice(None), *taps)] = weight
+            symbol = torch.fft.rfftn(spread, dim=tuple(range(2, 2 + self.dims))).flatten(2).permute(2, 0, 1)
+            tall = symbol.shape[1] > symbol.shape[2]
+            gram = symbol.mH @ symbol if tall else symbol @ symbol.mH
+            return float(torch.linalg.eigvalsh(gram).max())
+
+    def _place(self, axis: int, place: Tensor, size: int) -> Tensor:
+        return place % size

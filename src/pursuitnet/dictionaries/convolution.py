@@ -1,0 +1,153 @@
+"""Shifted copies of small filters, the dictionary of a convolutional layer."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet.dictionaries.base import Dictionary
+
+Sizes = int | Sequence[int]
+
+
+class ConvDictionary(Dictionary):
+    """Shifted copies of small filters: Dᵀ is a zero-padded convolution, D its exact adjoint at every signal size.
+
+    Args:
+        weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
+        stride: step between two positions of a filter, one for all axes or one each, as are padding and dilation.
+        padding: zeros added on both sides.
+        dilation: distance between two taps, the paper's s.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "atoms channels *kernel"],
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+    ) -> None:
+        super().__init__()
+        if weight.dim() not in (3, 4, 5) or 0 in weight.shape:
+            raise ValueError(
+                f"weight has shape {tuple(weight.shape)}; expected (atoms, channels, *kernel) with 1 to 3 kernel axes"
+            )
+        self.weight = nn.Parameter(weight)
+        self.rows, self.channels, self.dims = (weight.shape[0],), weight.shape[1], weight.dim() - 2
+        self.stride = _sizes("stride", stride, self.dims, least=1)
+        self.padding = _sizes("padding", padding, self.dims, least=0)
+        self.dilation = _sizes("dilation", dilation, self.dims, least=1)
+        self._conv = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
+        self._adjoint = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Distance between the first and the last tap along each axis, dilation included."""
+        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True))
+
+    def code_size(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the code's size along each axis for a signal of the given shape."""
+        axes = zip(signal_shape[-self.dims :], self.reach, self.stride, self.padding, strict=True)
+        size = tuple((n + 2 * p - r - 1) // s + 1 for n, r, s, p in axes)
+        if min(size) < 1:
+            raise ValueError(
+                f"the signal has size {tuple(signal_shape[-self.dims :])}, too small for filters that reach over "
+                f"{tuple(r + 1 for r in self.reach)} with padding {self.padding}; use larger signals or more padding"
+            )
+        return size
+
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *code_size"]:
+        self._check(signal)
+        self.code_size(signal.shape)
+        return self._conv(signal, self.weight, None, self.stride, self.padding, self.dilation)
+
+    def synthesize(
+        self, code: Float[Tensor, "B atoms *code_size"], signal_shape: Sequence[int]
+    ) -> Float[Tensor, "B channels *size"]:
+        self.check_code(code, signal_shape)
+        # What a stride leaves over at the end of the signal, 0 to stride − 1: derived, never set by hand.
+        axes = zip(signal_shape[-self.dims :], self.reach, self.stride, self.padding, strict=True)
+        rest = tuple(0 if s == 1 else (n + 2 * p - r - 1) % s for n, r, s, p in axes)
+        return self._adjoint(code, self.weight, None, self.stride, self.padding, rest, 1, self.dilation)
+
+    def lipschitz_bound(self) -> Float[Tensor, ""]:
+        """Return an upper bound of λmax(DᵀD) for every signal size and padding, usually within a quarter of it.
+
+        On an infinite signal DDᵀ is, at each frequency ω, the small matrix Ĝ(ω) = F̂(ω)F̂(ω)ᴴ, and a finite zero-
+        padded signal only sees a compression of it. λmax(Ĝ) ≤ (tr Ĝ¹⁶)^(1/16) at each ω of a grid, and a
+        trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
+        1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
+        """
+        filters = self._polyphase()
+        degrees = [k - 1 for k in filters.shape[2:]]
+        points = [max(1, 8 * m) for m in degrees]
+        with torch.autocast(filters.device.type, enabled=False):
+            symbol = torch.fft.rfftn(filters, points).flatten(2).permute(2, 0, 1)
+            tall = symbol.shape[1] > symbol.shape[2]
+            gram = symbol.mH @ symbol if tall else symbol @ symbol.mH
+            scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
+            power = gram / scale
+            for _ in range(3):
+                power = power @ power
+            largest = scale * _frobenius(power) ** (1 / 8)
+        return largest / math.prod([math.cos(math.pi * m / n) for m, n in zip(degrees, points, strict=True)])
+
+    def columns(
+        self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
+    ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
+        shape = self._example(signal_shape)
+        atom, *corner = torch.unravel_index(chosen, (len(self.weight), *self.code_size((1, *shape))))
+        channel, *taps = torch.unravel_index(
+            torch.arange(self.weight[0].numel(), device=chosen.device), self.weight.shape[1:]
+        )
+        places, values = channel.expand(len(chosen), -1), self.weight[atom].flatten(1)
+        for axis, (at, tap, n) in enumerate(zip(corner, taps, shape[1:], strict=True)):
+            place = self._place(axis, at[:, None] * self.stride[axis] + tap * self.dilation[axis], n)
+            inside = (place >= 0) & (place < n)
+            places, values = places * n + place.clamp(0, n - 1), values * inside
+        return places, values
+
+    def _place(self, axis: int, place: Tensor, size: int) -> Tensor:
+        """Return where a tap lands along an axis of the signal; outside of it, it meets padding."""
+        return place - self.padding[axis]
+
+    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms *code_size"]:
+        # ‖dⱼ‖² sums the squared taps that land on the signal: it is the analysis of ones by squared filters.
+        squared = copy.copy(self)
+        squared._parameters = {"weight": nn.Parameter(self.weight.square())}
+        ones = self.weight.new_ones(1, *self._example(signal_shape))
+        return squared.analyze(ones).clamp(min=0).sqrt()
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the code has the size of its signal, whatever that is."""
+        return max(self.stride) == 1 and all(2 * p == r for p, r in zip(self.padding, self.reach, strict=True))
+
+    def _polyphase(self) -> Tensor:
+        """Return filters (atoms, channels·∏stride, *) that have the same spectrum at stride and dilation 1."""
+        weight = self.weight
+        if max(self.stride) == 1:
+            return weight  # dilation only repeats the spectrum
+        for axis, (dilation, stride, reach) in enumerate(zip(self.dilation, self.stride, self.reach, strict=True), 2):
+            length = -(-(reach + 1) // stride) * stride
+            taps = torch.arange(weight.shape[axis], device=weight.device) * dilation
+            shape = [*weight.shape[:axis], length, *weight.shape[axis + 1 :]]
+            spread = weight.new_zeros(shape).index_copy(axis, taps, weight)
+            weight = spread.unflatten(axis, (length // stride, stride)).movedim(axis + 1, 1).flatten(1, 2)
+        return weight
+
+
+def _sizes(name: str, value: Sizes, dims: int, least: int) -> tuple[int, ...]:
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * dims
+    if len(sizes) != dims or any(not isinstance(n, int) or n < least for n in sizes):
+        raise ValueError(f"{name} is {value}; expected one integer ≥ {least}, or {dims} of them")
+    return sizes
+
+
+def _frobenius(matrices: Tensor) -> Tensor:
+    """Return the largest Frobenius norm among complex matrices (n, rows, columns)."""
+    return torch.view_as_real(matrices).square().sum(dim=(1, 2, 3)).amax().sqrt()

@@ -1,0 +1,49 @@
+"""A dictionary given by its matrix."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet.dictionaries.base import Dictionary
+
+
+class LinearDictionary(Dictionary):
+    """A dictionary given by its atoms: D = weightᵀ, signals (B, features), codes (B, atoms).
+
+    Args:
+        weight: (atoms, features), one atom a row.
+    """
+
+    def __init__(self, weight: Float[Tensor, "atoms features"]) -> None:
+        super().__init__()
+        if weight.dim() != 2:
+            raise ValueError(f"weight has shape {tuple(weight.shape)}; expected (atoms, features)")
+        self.weight = nn.Parameter(weight)
+        self.rows, self.channels = (weight.shape[0],), weight.shape[1]
+
+    def analyze(self, signal: Float[Tensor, "B features"]) -> Float[Tensor, "B atoms"]:
+        self._check(signal)
+        return F.linear(signal, self.weight)
+
+    def synthesize(
+        self, code: Float[Tensor, "B atoms"], signal_shape: Sequence[int] | None = None
+    ) -> Float[Tensor, "B features"]:
+        self.check_code(code, (len(code), self.channels) if signal_shape is None else signal_shape)
+        return F.linear(code, self.weight.mT)
+
+    def lipschitz_bound(self) -> Float[Tensor, ""]:
+        """Return λmax(DᵀD) itself: a matrix has one size."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return torch.linalg.matrix_norm(self.weight, 2) ** 2
+
+    def columns(
+        self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
+    ) -> tuple[Int[Tensor, "n features"], Float[Tensor, "n features"]]:
+        values = self.weight[chosen]
+        return torch.arange(self.channels, device=values.device).expand_as(values), values
+
+    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms"]:
+        return self.weight.norm(dim=1).unsqueeze(0)
