@@ -27,6 +27,11 @@ _HOME = {
     "Solver": "solvers",
     "ISTA": "solvers",
     "FISTA": "solvers",
+    "Reduced": "solvers",
+    "WorkingSet": "solvers",
+    "OMP": "solvers",
+    "solve": "solvers",
+    "Solution": "solvers",
     # the operator P and the step c
     "soft_threshold": "thresholds",
     "nonnegative_threshold": "thresholds",
@@ -45,17 +50,17 @@ _HOME = {
     # the program
     "Recipe": "recipe",
 }
-_MODULES = ("data", "train", "report")
+_MODULES = ("data", "train", "report", "theory")
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
-    from pursuitnet import data, report, train
+    from pursuitnet import data, report, theory, train
     from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
     from pursuitnet.recipe import Recipe
-    from pursuitnet.solvers import FISTA, ISTA, Solver
+    from pursuitnet.solvers import FISTA, ISTA, OMP, Reduced, Solution, Solver, WorkingSet, solve
     from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
     from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep
     from pursuitnet.thresholds import (

@@ -129,7 +129,8 @@ class Dictionary(nn.Module, ABC):
                 f"{name} has shape {tuple(code.shape)}; expected {expected}, for a signal of shape {shape}"
             )
 
-    def _check(self, signal: Tensor) -> None:
+    def check_signal(self, signal: Tensor) -> None:
+        """Raise ValueError unless this is a batch of signals, (B, channels, …)."""
         if signal.dim() != self.dims + 2 or signal.shape[1] != self.channels:
             raise ValueError(
                 f"the signal has shape {tuple(signal.shape)}; this {type(self).__name__} expects "

@@ -32,7 +32,7 @@ class CircularDictionary(ConvDictionary):
         return tuple(signal_shape[-self.dims :])
 
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *size"]:
-        self._check(signal)
+        self.check_signal(signal)
         self.code_size(signal.shape)
         after = [n for reach in reversed(self.reach) for n in (0, reach)]
         return super().analyze(F.pad(signal, after, mode="circular"))

@@ -61,7 +61,7 @@ class ConvDictionary(Dictionary):
         return size
 
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *code_size"]:
-        self._check(signal)
+        self.check_signal(signal)
         self.code_size(signal.shape)
         return self._conv(signal, self.weight, None, self.stride, self.padding, self.dilation)
 

@@ -25,7 +25,7 @@ class LinearDictionary(Dictionary):
         self.rows, self.channels = (weight.shape[0],), weight.shape[1]
 
     def analyze(self, signal: Float[Tensor, "B features"]) -> Float[Tensor, "B atoms"]:
-        self._check(signal)
+        self.check_signal(signal)
         return F.linear(signal, self.weight)
 
     def synthesize(

@@ -1,0 +1,189 @@
+"""The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.thresholds import nonnegative_threshold, soft_threshold
+
+
+class Certificate(NamedTuple):
+    """How far a code is from the optimum, per example.
+
+    Attributes:
+        objective: ½‖x − DΓ‖² + Σβ|Γ|, (B,), in float64.
+        gap: (objective − a lower bound of the minimum)/objective, (B,), in float64; 0 where the objective is 0.
+        correlation: Dᵀ(x − DΓ) in parts, which was needed for it.
+    """
+
+    objective: Tensor
+    gap: Tensor
+    correlation: Code
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """(P1) of the paper, min ½‖x − DΓ‖² + Σβ|Γ| over all Γ, or over Γ ≥ 0.
+
+    Calling it is one proximal gradient step, Eq. 1: probe → P_{β·c}( probe + c·Dᵀ(x − D·probe) ).
+
+    Attributes:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        beta: β ≥ 0 in parts, each broadcast against its part of the code.
+        nonnegative: whether Γ ≥ 0.
+        step: c ≤ 1/λmax(DᵀD).
+    """
+
+    signal: Tensor
+    dictionary: Dictionary
+    beta: Code
+    nonnegative: bool
+    step: Tensor
+
+    def __call__(self, probe: Code) -> Code:
+        ahead = self.dictionary.analyze_parts(self.step * self.residual(probe))
+        return tuple(self.shrink(p + a, self.step * b) for p, a, b in zip(probe, ahead, self.beta, strict=True))
+
+    def shrink(self, z: Tensor, theta: Tensor) -> Tensor:
+        """Return P_θ(z)."""
+        return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
+
+    def residual(self, code: Code) -> Tensor:
+        """Return x − DΓ."""
+        return self.signal - self.dictionary.synthesize_parts(code, self.signal.shape)
+
+    def complete(self, code: Code) -> Code:
+        """Return the code of the whole problem; a reduced one has kept a part of it back."""
+        return code
+
+    @torch.no_grad()
+    def certificate(self, code: Code) -> Certificate:
+        """Return objective and duality gap.
+
+        A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
+        ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best admissible s, which at the optimum is 1. Where β = 0, that
+        may leave s = 0 and the trivial bound 0.
+        """
+        code = self.complete(code)
+        r = self.residual(code)
+        correlation = self.dictionary.analyze_parts(r)
+        pairs = list(zip(correlation, self.beta, strict=True))
+        most = torch.stack([self._admissible(d, b).flatten(1).amin(1) for d, b in pairs]).amin(0).double()
+        x, r64 = self.signal.flatten(1).double(), r.flatten(1).double()
+        overlap, energy = (x * r64).sum(1), r64.square().sum(1)
+        best = torch.where(energy > 0, overlap / energy, 0.0)
+        s = best.clamp(min=0) if self.nonnegative else torch.maximum(best, -most)
+        s = torch.minimum(s, most).nan_to_num(posinf=0.0)
+        objective = 0.5 * energy + torch.stack([self._penalty(c, b) for c, b in zip(code, self.beta, strict=True)]).sum(
+            0
+        )
+        short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
+        return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), correlation)
+
+    def _admissible(self, correlation: Tensor, beta: Tensor) -> Tensor:
+        """Return the largest s of each atom with s·|dⱼᵀr| ≤ βⱼ."""
+        size = correlation.clamp(min=0) if self.nonnegative else correlation.abs()
+        return torch.where(size > 0, beta / size, torch.inf)
+
+    def _penalty(self, code: Tensor, beta: Tensor) -> Tensor:
+        return (beta * code.abs()).flatten(1).sum(1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class ReducedLasso(Lasso):
+    """(P1) with [I D] after the identity part has been minimised away: its code is Γ_F alone.
+
+    With e = x − DΓ_F the best identity part is Γ_I = P_{β_I}(e), and what is left is robust sparse coding,
+    min Σ Huber_{β_I}(e) + Σβ_F|Γ_F|, whose gradient −Dᵀ·clip(e, ±β_I) has a Lipschitz constant smaller by 1. For
+    Γ ≥ 0 the clip is one-sided. The optimum is the same.
+    """
+
+    full: Lasso
+
+    @staticmethod
+    def of(full: Lasso) -> "ReducedLasso":
+        """Return the reduced problem.
+
+        Raises:
+            ValueError: if the dictionary is not [I D].
+        """
+        if not isinstance(full.dictionary, WithIdentity):
+            raise ValueError(f"the dictionary is a {type(full.dictionary).__name__}; only [I D], WithIdentity, reduces")
+        inner = full.dictionary.dictionary
+        return ReducedLasso(full.signal, inner, full.beta[1:], full.nonnegative, step_of(inner), full)
+
+    def residual(self, code: Code) -> Tensor:
+        """Return the part of x − DΓ_F that the identity part leaves: clip(x − DΓ_F, ±β_I)."""
+        off, most = super().residual(code), self.full.beta[0]
+        return off.minimum(most) if self.nonnegative else off.minimum(most).maximum(-most)
+
+    def complete(self, code: Code) -> Code:
+        off = self.signal - self.dictionary.synthesize_parts(code, self.signal.shape)
+        return (self.shrink(off, self.full.beta[0]), *code)
+
+    def certificate(self, code: Code) -> Certificate:
+        found = self.full.certificate(self.complete(code))
+        return found._replace(correlation=found.correlation[1:])
+
+
+def lasso(
+    signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, beta: float | Tensor, nonnegative: bool = False
+) -> Lasso:
+    """Return the problem (P1), after a look at what came.
+
+    Args:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        beta: β ≥ 0: a number, one for each row of the code (rows,), or a tensor that broadcasts against the code.
+        nonnegative: whether Γ ≥ 0.
+
+    Raises:
+        ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
+    """
+    weight = next(dictionary.parameters(), signal)
+    dictionary.check_signal(signal)
+    if not len(signal):
+        raise ValueError("the batch is empty; expected one signal or more")
+    if signal.dtype != weight.dtype:
+        raise ValueError(
+            f"the signal is {signal.dtype}, the dictionary {weight.dtype}; convert one, as in signal.double()"
+        )
+    if not signal.isfinite().all():
+        raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")
+    if not weight.isfinite().all():
+        raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
+    return Lasso(signal, dictionary, _betas(beta, signal, dictionary), nonnegative, step_of(dictionary))
+
+
+def step_of(dictionary: Dictionary) -> Tensor:
+    """Return 1/L with a certified L ≥ λmax(DᵀD)."""
+    with torch.no_grad():
+        bound: Tensor = dictionary.lipschitz_bound()
+        return bound.clamp(min=torch.finfo(bound.dtype).tiny ** 0.5).reciprocal()
+
+
+def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code:
+    """Return β in parts, each (1 or B, 1 or rows, 1 or size, …)."""
+    value = torch.as_tensor(beta, dtype=signal.dtype, device=signal.device)
+    if not (value.isfinite() & (value >= 0)).all():
+        raise ValueError(f"beta is {_shown(beta)}; expected finite numbers ≥ 0")
+    rows, dims = sum(dictionary.rows), dictionary.dims
+    shaped = value.view(1, -1, *[1] * dims) if value.dim() < 2 else value
+    code_shape = (len(signal), rows, *(dictionary.code_size(signal.shape) if dims else ()))
+    fits = shaped.dim() == dims + 2 and all(n in (1, m) for n, m in zip(shaped.shape, code_shape, strict=True))
+    if not fits:
+        raise ValueError(
+            f"beta has shape {tuple(value.shape)}; expected a number, ({rows},), or what broadcasts to {code_shape}"
+        )
+    return dictionary.split(shaped) if shaped.shape[1] == rows else (shaped,) * len(dictionary.rows)
+
+
+def _shown(beta: float | Tensor) -> str:
+    if not isinstance(beta, Tensor) or beta.numel() == 1:
+        return str(float(beta))
+    return f"a tensor with values from {float(beta.min()):.3g} to {float(beta.max()):.3g}"
