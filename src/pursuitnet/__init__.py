@@ -41,6 +41,10 @@ _HOME = {
     "BoundedStep": "steps",
     "FreeStep": "steps",
     "AbsorbedStep": "steps",
+    # the multi-layer model, solved
+    "layered_thresholding": "layered",
+    "layered_basis_pursuit": "layered",
+    "multilayer_basis_pursuit": "layered",
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from pursuitnet import data, report, theory, train
     from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
     from pursuitnet.layer import PursuitLayer
+    from pursuitnet.layered import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
     from pursuitnet.recipe import Recipe

@@ -72,26 +72,28 @@ class Lasso:
         code = self.complete(code)
         r = self.residual(code)
         correlation = self.dictionary.analyze_parts(r)
-        pairs = list(zip(correlation, self.beta, strict=True))
-        most = torch.stack([self._admissible(d, b).flatten(1).amin(1) for d, b in pairs]).amin(0).double()
+        most = self.admissible(correlation)
         x, r64 = self.signal.flatten(1).double(), r.flatten(1).double()
         overlap, energy = (x * r64).sum(1), r64.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0)
         s = best.clamp(min=0) if self.nonnegative else torch.maximum(best, -most)
         s = torch.minimum(s, most).nan_to_num(posinf=0.0)
-        objective = 0.5 * energy + torch.stack([self._penalty(c, b) for c, b in zip(code, self.beta, strict=True)]).sum(
-            0
-        )
+        objective = 0.5 * energy + self.penalty(code)
         short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
         return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), correlation)
 
-    def _admissible(self, correlation: Tensor, beta: Tensor) -> Tensor:
-        """Return the largest s of each atom with s·|dⱼᵀr| ≤ βⱼ."""
-        size = correlation.clamp(min=0) if self.nonnegative else correlation.abs()
-        return torch.where(size > 0, beta / size, torch.inf)
+    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+        """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
+        largest = []
+        for d, beta in zip(correlation, self.beta, strict=True):
+            size = d.clamp(min=0) if self.nonnegative else d.abs()
+            largest.append(torch.where(size > 0, beta / size, torch.inf).flatten(1).amin(1))
+        return torch.stack(largest).amin(0).double()
 
-    def _penalty(self, code: Tensor, beta: Tensor) -> Tensor:
-        return (beta * code.abs()).flatten(1).sum(1, dtype=torch.float64)
+    def penalty(self, code: Code) -> Float[Tensor, " B"]:
+        """Return Σβ|Γ| of each example, in float64."""
+        parts = [(b * c.abs()).flatten(1).sum(1, dtype=torch.float64) for c, b in zip(code, self.beta, strict=True)]
+        return torch.stack(parts).sum(0)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,36 @@
 """The loop that runs a solver to a certificate."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.problems import Certificate, Lasso
+from pursuitnet.problems import Certificate
 from pursuitnet.solvers.proximal import Solver, State
 
 
-class ProblemSolver(Protocol):
+class Problem(Protocol):
+    """What can be run: an update, and a certificate of the code it has led to."""
+
+    def __call__(self, probe: Code) -> Code:
+        """Return the update at a probe."""
+
+    def certificate(self, code: Code) -> Certificate:
+        """Return how far a code is from the optimum."""
+
+
+P = TypeVar("P", bound=Problem)
+Q = TypeVar("Q", bound=Problem, contravariant=True)
+
+
+class ProblemSolver(Protocol[Q]):
     """A solver that looks at the problem itself and not only at its update."""
 
     def init(self, code: Code) -> State:
         """Begin at a code."""
 
-    def step(self, problem: Lasso, state: State) -> State:
+    def step(self, problem: Q, state: State) -> State:
         """Make one further step."""
 
 
@@ -30,8 +44,8 @@ class Run(NamedTuple):
 
 
 def iterate(
-    problem: Lasso,
-    solver: Solver | ProblemSolver,
+    problem: P,
+    solver: Solver | ProblemSolver[P],
     code: Code,
     max_steps: int,
     tol: float,

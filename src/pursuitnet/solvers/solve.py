@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.problems import Lasso, ReducedLasso, lasso
-from pursuitnet.solvers.loop import ProblemSolver, iterate
+from pursuitnet.solvers.loop import ProblemSolver, Run, iterate
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, Solver
 
@@ -30,7 +30,7 @@ class Reduced:
     solver: Solver = FISTA()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """What ``solve`` has found.
 
@@ -53,12 +53,23 @@ class Solution:
     objectives: Float[Tensor, "steps B"] | None = None
     gaps: Float[Tensor, "steps B"] | None = None
 
+    @staticmethod
+    def of(code: Tensor, run: Run, tol: float) -> "Solution":
+        """Return where a run has ended."""
+        objective, gap, _ = run.certificate
+        traces = [torch.stack(values) for values in zip(*(c[:2] for c in run.trace), strict=True)]
+        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), *traces)
+
+    def __repr__(self) -> str:
+        shown = f"code={tuple(self.code.shape)}, objective={self.objective.tolist()}, gap={self.gap.tolist()}"
+        return f"Solution({shown}, steps={self.steps}, converged={bool(self.converged)})"
+
 
 def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor = 0.0,
-    solver: Solver | ProblemSolver | Reduced | OMP = FISTA(),
+    solver: Solver | ProblemSolver[Lasso] | Reduced | OMP = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float = 1e-6,
@@ -109,12 +120,7 @@ def solve(
         code = problem.complete(run.code)
     if gradient == "implicit":
         code = attach(whole, code)
-    objective, gap, _ = run.certificate
-    found = Solution(dictionary.join(code), objective, gap, run.steps, (gap <= tol).all())
-    if not trace:
-        return found
-    objectives, gaps = (torch.stack(values) for values in zip(*(c[:2] for c in run.trace), strict=True))
-    return replace(found, objectives=objectives, gaps=gaps)
+    return Solution.of(dictionary.join(code), run, tol)
 
 
 def attach(problem: Lasso, code: Code) -> Code:
