@@ -1,0 +1,40 @@
+"""What the functions of the theory do to their input before they use it."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary, WithIdentity
+
+
+def nonnegative(name: str, value: object) -> Tensor:
+    """Return numbers in float64, or raise ValueError where one is negative, infinite or not a number."""
+    numbers = torch.as_tensor(value, dtype=torch.float64)
+    bad = numbers[~((numbers >= 0) & numbers.isfinite())]
+    if len(bad):
+        raise ValueError(f"{name} is {float(bad[0])}; expected a finite number ≥ 0, so correct it first")
+    return numbers
+
+
+def coherence(value: float) -> float:
+    """Return μ, or raise ValueError unless 0 ≤ μ ≤ 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"μ is {value}; expected a number between 0 and 1, such as mutual_coherence returns")
+    return float(value)
+
+
+def finite(name: str, values: Tensor) -> None:
+    """Raise ValueError where a value is infinite or not a number."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{name} has infinite or undefined values; expected finite ones, so correct these first")
+
+
+def in_float64(dictionary: Dictionary) -> Dictionary:
+    """Return a copy of a dictionary that computes in float64; the original stays as it is."""
+    return copy.deepcopy(dictionary).double()
+
+
+def without_identity(dictionary: Dictionary) -> Dictionary:
+    """Return D of [I D], and any other dictionary itself."""
+    return dictionary.dictionary if isinstance(dictionary, WithIdentity) else dictionary

@@ -1,0 +1,105 @@
+"""Definition 1, the unsuccessfully reconstructed dimensions, and Theorem 1, by how much [I D] does better."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.theory.inputs import finite, in_float64, nonnegative
+from pursuitnet.thresholds import soft_threshold
+
+
+class BetterCode(NamedTuple):
+    """A code of [I D] and what it gains over the code of D that it was made of.
+
+    Attributes:
+        code: η (B, channels + atoms, …).
+        drop: (B,), objective of D at Γ − objective of [I D] at η ≥ 0, in float64.
+    """
+
+    code: Tensor
+    drop: Tensor
+
+
+@torch.no_grad()
+def unsuccessful(
+    signal: Float[Tensor, "B channels *size"], reconstruction: Float[Tensor, "B channels *size"], beta: Tensor | float
+) -> Bool[Tensor, "B channels *size"]:
+    """Return where |ξ − x| > 2β, the dimensions whose reconstruction ξ = DΓ is not a success (Definition 1).
+
+    Args:
+        signal: x.
+        reconstruction: ξ.
+        beta: β ≥ 0, one number or a tensor that broadcasts to the signal.
+
+    Raises:
+        ValueError: if the shapes do not match, β is negative, or a value is not finite.
+    """
+    return _error(signal, reconstruction).abs() > 2 * _penalty(beta, signal)
+
+
+@torch.no_grad()
+def better_code(
+    signal: Float[Tensor, "B channels *size"],
+    code: Float[Tensor, "B atoms *size"],
+    dictionary: Dictionary,
+    beta: Tensor | float,
+    shrink: bool = False,
+) -> BetterCode:
+    """Return the code η of [I D] that the proof of Theorem 1 makes of a code Γ of D, and the drop of the objective.
+
+    With e = x − DΓ, η = (e on the unsuccessful dimensions, 0 elsewhere | Γ), and ½‖x − Dη‖² + β‖η‖₁ falls by
+    Σ (½e² − β|e|) over the unsuccessful dimensions, which is positive unless there are none (then η = (0 | Γ)).
+
+    The proof needs the same β on the identity rows as on the others, or at any rate this β on them; the atoms' β is of
+    no account, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
+    identity part for this Γ: that is S_β(e), which ``shrink`` takes instead; it acts on every |e| > β and gains
+    Σ ½·max(|e| − β, 0)².
+
+    Args:
+        signal: x.
+        code: Γ, any code of D.
+        dictionary: D, whose code has the size of its signal.
+        beta: β ≥ 0 of the identity rows, one number or a tensor that broadcasts to the signal.
+        shrink: take the best identity part for this Γ instead of the proof's.
+
+    Raises:
+        ValueError: if the shapes do not match, [I D] cannot be formed, β is negative, or a value is not finite.
+    """
+    finite("the code", code)
+    with_identity, beta = WithIdentity(dictionary), _penalty(beta, signal)
+    error = _error(signal, in_float64(dictionary).synthesize(code.double(), signal.shape))
+    if shrink:
+        identity, drop = soft_threshold(error, beta), (error.abs() - beta).clamp(min=0).square() / 2
+    else:
+        identity = error.where(error.abs() > 2 * beta, 0.0)
+        drop = identity.square() / 2 - beta * identity.abs()
+    return BetterCode(with_identity.join((identity.to(code.dtype), code)), drop.flatten(1).sum(dim=1))
+
+
+def _error(signal: Tensor, reconstruction: Tensor) -> Tensor:
+    """Return x − ξ in float64."""
+    if signal.shape != reconstruction.shape:
+        raise ValueError(
+            f"the reconstruction has shape {tuple(reconstruction.shape)}; expected the signal's, {tuple(signal.shape)}"
+        )
+    finite("the signal", signal)
+    finite("the reconstruction", reconstruction)
+    return signal.double() - reconstruction.double()
+
+
+def _penalty(beta: Tensor | float, signal: Tensor) -> Tensor:
+    """Return β ≥ 0 in float64."""
+    penalty = nonnegative("β", beta)
+    try:
+        fits = torch.broadcast_shapes(penalty.shape, signal.shape) == signal.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"β has shape {tuple(penalty.shape)}; expected one number, or a shape that broadcasts to the signal's, "
+            f"{tuple(signal.shape)}"
+        )
+    return penalty
