@@ -62,15 +62,19 @@ class Lasso:
         return code
 
     @torch.no_grad()
-    def certificate(self, code: Code) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
         A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
         ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best admissible s, which at the optimum is 1. Where β = 0, that
         may leave s = 0 and the trivial bound 0.
+
+        Args:
+            code: Γ in parts.
+            residual: x − DΓ, if it is at hand.
         """
         code = self.complete(code)
-        r = self.residual(code)
+        r = self.residual(code) if residual is None else residual
         correlation = self.dictionary.analyze_parts(r)
         most = self.admissible(correlation)
         x, r64 = self.signal.flatten(1).double(), r.flatten(1).double()
@@ -128,7 +132,7 @@ class ReducedLasso(Lasso):
         off = self.signal - self.dictionary.synthesize_parts(code, self.signal.shape)
         return (self.shrink(off, self.full.beta[0]), *code)
 
-    def certificate(self, code: Code) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         found = self.full.certificate(self.complete(code))
         return found._replace(correlation=found.correlation[1:])
 
@@ -173,7 +177,7 @@ def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code
     """Return β in parts, each (1 or B, 1 or rows, 1 or size, …)."""
     value = torch.as_tensor(beta, dtype=signal.dtype, device=signal.device)
     if not (value.isfinite() & (value >= 0)).all():
-        raise ValueError(f"beta is {_shown(beta)}; expected finite numbers ≥ 0")
+        raise ValueError(f"beta is {_shown(value.detach())}; expected finite numbers ≥ 0")
     rows, dims = sum(dictionary.rows), dictionary.dims
     shaped = value.view(1, -1, *[1] * dims) if value.dim() < 2 else value
     code_shape = (len(signal), rows, *(dictionary.code_size(signal.shape) if dims else ()))
@@ -185,7 +189,7 @@ def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code
     return dictionary.split(shaped) if shaped.shape[1] == rows else (shaped,) * len(dictionary.rows)
 
 
-def _shown(beta: float | Tensor) -> str:
-    if not isinstance(beta, Tensor) or beta.numel() == 1:
+def _shown(beta: Tensor) -> str:
+    if beta.numel() == 1:
         return str(float(beta))
     return f"a tensor with values from {float(beta.min()):.3g} to {float(beta.max()):.3g}"

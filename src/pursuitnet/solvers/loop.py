@@ -55,7 +55,8 @@ def iterate(
 ) -> Run:
     """Run a solver until the gap of every example is at most tol, or for max_steps.
 
-    A certificate costs about a step, so that it is made in every step at first and in every tenth later.
+    A certificate costs about a step, so that it is made in every step at first, and less and less often up to every
+    tenth.
 
     Args:
         problem: what is to be solved.
@@ -75,7 +76,7 @@ def iterate(
             certificates.append(certificate._replace(correlation=()))
             if bool((certificate.gap <= tol).all()):
                 break
-            due = step + min(10, 1 + step // 10)
+            due = step + min(10, 1 + step // 2)
         if step < max_steps:
             state = solver.step(problem, state)
             state = _restarted(state) if restart else state

@@ -14,6 +14,7 @@ from pursuitnet.problems import Lasso, ReducedLasso, lasso
 from pursuitnet.solvers.loop import ProblemSolver, Run, iterate
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, Solver
+from pursuitnet.solvers.working_set import WorkingSet
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Reduced:
     """
 
     solver: Solver = FISTA()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.solver, (OMP, WorkingSet, Reduced)):
+            raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need the update alone")
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,6 +114,8 @@ def solve(
         raise ValueError(f"tol is {tol}; expected a number ≥ 0")
     if gradient not in ("implicit", "unrolled"):
         raise ValueError(f"gradient is {gradient!r}; expected 'implicit' or 'unrolled'")
+    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet)):
+        raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
     problem = lasso(signal, dictionary, beta, nonnegative)
     if isinstance(solver, OMP):
         return _matched(problem, solver, max_steps, start)
@@ -139,12 +146,15 @@ def attach(problem: Lasso, code: Code) -> Code:
     )
     mask = D.join(tuple(support))
 
-    def gram(v: Tensor) -> Tensor:
-        return mask * D.analyze(D.synthesize(mask * v, problem.signal.shape))
+    whole = D.join(code)
+    probe = torch.zeros_like(whole, requires_grad=True)
+    image = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
+
+    def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the weights of this moment
+        return torch.autograd.grad(image, probe, v, retain_graph=True)[0]
 
     if F.requires_grad:
-        F.register_hook(lambda v: conjugate_gradients(gram, mask * v))
-    whole = D.join(code)
+        F.register_hook(lambda v: None if v is None else conjugate_gradients(gram, mask * v))
     return D.split(whole + (F - F.detach()))
 
 
@@ -173,6 +183,8 @@ def _begin(problem: Lasso, start: Tensor | None) -> Tensor:
     if start is None:
         return x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ()))
     D.check_code(start, x.shape, "start")
+    if start.dtype != x.dtype:
+        raise ValueError(f"start is {start.dtype}, the signal {x.dtype}; convert one, as in start.double()")
     if not start.isfinite().all() or (problem.nonnegative and (start < 0).any()):
         raise ValueError(f"start holds values that are not finite{' or negative' if problem.nonnegative else ''}")
     return start.detach()

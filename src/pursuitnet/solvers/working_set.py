@@ -1,5 +1,6 @@
 """A solver that steps from one small problem to the next."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
-from pursuitnet.problems import Certificate, Lasso
+from pursuitnet.problems import Lasso
 from pursuitnet.solvers.loop import iterate
 from pursuitnet.solvers.proximal import FISTA, State
 
@@ -22,12 +23,12 @@ class WorkingSet:
     Gramfort and Salmon (2018).
 
     Attributes:
-        least: columns to add at least, per example; otherwise as many as are in use.
+        least: columns to add at least, for each column that the signal has room for side by side.
         accuracy: relative gap of each small problem, as a fraction of the whole one's before it.
         max_steps: steps that a small problem may take.
     """
 
-    least: int = 100
+    least: float = 2.0
     accuracy: float = 0.1
     max_steps: int = 500
 
@@ -37,52 +38,76 @@ class WorkingSet:
     def step(self, problem: Lasso, state: State) -> State:
         """Solve over the next working set."""
         before = state.certificate or problem.certificate(state.code)
-        join, split = problem.dictionary.join, problem.dictionary.split
-        chosen = self._choose(problem, state.code, before)
-        small = _restrict(problem, state.code, chosen)
-        code = join(state.code)
+        D, code = problem.dictionary, problem.dictionary.join(state.code)
+        chosen = self._choose(problem, code, D.join(before.correlation))
+        small = _restrict(problem, code, chosen)
         tol = self.accuracy * float(before.gap.max())
-        found = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code[0]
-        full = split(torch.zeros_like(code).flatten().index_copy(0, chosen, found[0]).view_as(code))
-        return State(full, state.code, certificate=problem.certificate(full))
+        (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
+        new = D.split(torch.zeros_like(code).view(-1).index_copy(0, chosen, found[0]).view_as(code))
+        residual = small.residual((found,)).view_as(problem.signal)
+        return State(new, state.code, certificate=problem.certificate(new, residual))
 
-    def _choose(self, problem: Lasso, code: Code, certificate: Certificate) -> Int[Tensor, " n"]:
+    def _choose(self, problem: Lasso, code: Tensor, correlation: Tensor) -> Int[Tensor, " n"]:
         """Return the flat indices, batch included, of the columns in use and of those that violate optimality most."""
-        parts = zip(code, certificate.correlation, problem.beta, strict=True)
-        excess = problem.dictionary.join(
-            tuple(torch.where(c != 0, torch.inf, (d if problem.nonnegative else d.abs()) - b) for c, d, b in parts)
-        ).flatten()
-        used = int(excess.isinf().sum())
-        count = min(used + max(self.least * len(code[0]), used), int((excess > 0).sum()))
-        return excess.topk(count, sorted=False).indices
+        size = correlation if problem.nonnegative else correlation.abs()
+        excess = (size - _whole_beta(problem, code)).flatten()
+        used = code.flatten() != 0
+        wanted = ((excess > 0) & ~used).nonzero()[:, 0]
+        room = problem.signal.numel() / _taps(problem)
+        count = min(len(wanted), max(int(used.sum()), int(self.least * room), 10))
+        most = excess[wanted].topk(count, sorted=False).indices
+        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbours side by side in memory
 
 
-def _restrict(problem: Lasso, code: Code, chosen: Int[Tensor, " n"]) -> Lasso:
+def _taps(problem: Lasso) -> int:
+    """Return how many entries of the signal a column reaches."""
+    first = torch.zeros(1, dtype=torch.long, device=problem.signal.device)
+    return problem.dictionary.columns(first, problem.signal.shape)[0].shape[1]
+
+
+def _whole_beta(problem: Lasso, code: Tensor) -> Tensor:
+    """Return β in the shape of the code, without copies where it repeats."""
+    parts = zip(problem.beta, problem.dictionary.split(code), strict=True)
+    betas = [b.expand_as(c) for b, c in parts]
+    return betas[0] if len(betas) == 1 else problem.dictionary.join(tuple(betas))
+
+
+def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
     """Return (P1) over the chosen columns of all examples, which becomes one example."""
-    signal, dictionary = problem.signal, problem.dictionary
-    beta = dictionary.join(tuple(b.expand_as(c) for b, c in zip(problem.beta, code, strict=True)))
-    example, column = chosen // beta[0].numel(), chosen % beta[0].numel()
-    places, values = dictionary.columns(column, signal.shape)
-    columns = Columns(places + example[:, None] * signal[0].numel(), values.detach(), signal.numel())
-    return Lasso(signal.reshape(1, -1), columns, (beta.flatten()[None, chosen],), problem.nonnegative, problem.step)
+    signal, one = problem.signal, code[0].numel()
+    places, values = problem.dictionary.columns(chosen % one, signal.shape)
+    columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())
+    beta = _whole_beta(problem, code).take(chosen)[None]
+    return Lasso(signal.reshape(1, -1), columns, (beta,), problem.nonnegative, problem.step)
 
 
 class Columns(Dictionary):
-    """Some columns of a dictionary: where each reaches and its values there, both (n, taps)."""
+    """Some columns of a dictionary, as a sparse matrix and its transpose.
+
+    Args:
+        places: where each column reaches, (n, taps).
+        values: its values there, (n, taps).
+        numel: size of the signal.
+    """
 
     def __init__(self, places: Int[Tensor, "n taps"], values: Float[Tensor, "n taps"], numel: int) -> None:
         super().__init__()
-        self.places, self.values = places, values
         self.rows, self.channels = (len(places),), numel
+        ends = torch.arange(0, places.numel() + 1, places.shape[1], device=places.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sparse matrices in rows are called beta; two products are all we ask
+            self.analysis = torch.sparse_csr_tensor(
+                ends.int(), places.flatten().int(), values.flatten(), (len(places), numel)
+            )
+            self.synthesis = self.analysis.t().to_sparse_csr()
 
     def analyze(self, signal: Float[Tensor, "1 numel"]) -> Float[Tensor, "1 n"]:
-        return (signal[0][self.places] * self.values).sum(1)[None]
+        return (self.analysis @ signal[0])[None]
 
     def synthesize(
         self, code: Float[Tensor, "1 n"], signal_shape: Sequence[int] | None = None
     ) -> Float[Tensor, "1 numel"]:
-        weighted = (code[0][:, None] * self.values).flatten()
-        return code.new_zeros(self.channels).index_add(0, self.places.flatten(), weighted)[None]
+        return (self.synthesis @ code[0])[None]
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2
