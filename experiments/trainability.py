@@ -24,8 +24,14 @@ RESULTS = Path(__file__).parent / "results" / "trainability"
 BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8, lr=0.1)
 FULL: dict[str, dict[str, Any]] = {
     f"{norm}, {solver}, {unfolding}": {"norm": norm, "solver": solver, "unfolding": unfolding}
-    for norm in ("batch", "whole")
-    for solver, unfolding in (("ista", 0), ("ista", 1), ("ista", 2), ("fista", 2))
+    for norm, solver, unfolding in (
+        ("batch", "ista", 0),
+        ("batch", "ista", 1),
+        ("batch", "ista", 2),
+        ("batch", "fista", 2),
+        ("whole", "ista", 0),
+        ("whole", "ista", 1),
+    )
 }
 SCREENED: dict[str, dict[str, Any]] = {
     f"norm {norm}, step {step}, identity {identity}, unfolding {unfolding}": {

@@ -1,0 +1,109 @@
+"""How far is a code from the optimum after k steps: Algorithm 2, Algorithm 3, and the reduced pursuit?
+
+    python experiments/reduced_pursuit.py
+
+One step costs one convolution and one transposed convolution in all of them. Every pursuit starts at zero, on [I Fᵀ]
+with Γ ≥ 0 and one β for both parts; the dictionaries are the two first layers of MSD-CSC as they are drawn at random
+and as a short training on the digits leaves them (with atoms at length 1 and as they are), the signals what 64 test
+images send into them. Prints a table and
+writes experiments/results/reduced_pursuit.json and docs/reduced_pursuit.png.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import pursuitnet as pn
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+from pursuitnet.report.inside import watch
+
+HERE = Path(__file__).parent
+RECIPE = Recipe(epochs=5)
+STEPS = 50
+BETAS = (0.01, 0.1, 0.3)
+PURSUITS = {
+    "Algorithm 2 (ISTA)": pn.ISTA(),
+    "Algorithm 3 (FISTA)": pn.FISTA(),
+    "reduced, ISTA": pn.Reduced(pn.ISTA()),
+    "reduced, FISTA": pn.Reduced(pn.FISTA()),
+}
+
+
+def problems() -> dict[str, tuple[Tensor, pn.Dictionary]]:
+    """Return signals and dictionaries by name, in double precision."""
+    images, model = train.images_of(RECIPE), train.model_of(RECIPE)
+    some, found = images.prepared(images.test[0][:64]), {}
+    for state in ("random", "trained"):
+        if state == "trained":
+            optimiser = train.optimiser_of(RECIPE, model)
+            for epoch in range(1, RECIPE.epochs + 1):
+                train.train_epoch(RECIPE, epoch, model, optimiser, images, train.Silent())
+        for number, seen in enumerate(watch(model.eval(), some)[:2], 1):
+            dictionary = copy.deepcopy(seen.layer.dictionary).double().requires_grad_(False)
+            signal = seen.signals[0].double()
+            if state == "trained":
+                found[f"layer {number}, trained, as it is"] = (signal, dictionary)
+            found[f"layer {number}, {state}, unit atoms"] = (signal, unit(dictionary))
+    return dict(sorted(found.items()))
+
+
+def unit(dictionary: pn.WithIdentity) -> pn.WithIdentity:
+    """Return a copy whose atoms have length 1, as the columns of I have."""
+    copied = copy.deepcopy(dictionary)
+    weight = copied.dictionary.weight
+    weight.div_(weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    return copied
+
+
+def curves(x: Tensor, D: pn.Dictionary, share: float) -> dict[str, list[float]]:
+    """Return the median relative distance of the objective from the minimum after 0, 1, …, STEPS steps."""
+    used = x.flatten(1).norm(dim=1) > 0
+    x = x[used]
+    beta = share * D.analyze(x).abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+    best = pn.solve(x, D, beta, pn.Reduced(), True, max_steps=20_000, tol=1e-9)
+    assert best.converged, best.gap.max()
+    assert 0 < (best.code != 0).double().mean() < 1
+    found = {}
+    for name, solver in PURSUITS.items():
+        run = pn.solve(x, D, beta, solver, True, max_steps=STEPS, tol=0, trace=True, restart=False)
+        found[name] = (run.objectives / best.objective - 1).clamp(min=1e-10).median(1).values.tolist()
+    return found
+
+
+def picture(results: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw one panel for each dictionary and β."""
+    names = list(dict.fromkeys(key.split(", β")[0] for key in results))
+    figure = Figure(figsize=(9, 13), layout="constrained")
+    panels = figure.subplots(len(names), len(BETAS), sharex=True, sharey=True)
+    for panel, (key, found) in zip(panels.flat, results.items(), strict=True):
+        for (name, curve), style in zip(found.items(), ("C0-", "C0--", "C3-", "C3--"), strict=True):
+            panel.semilogy(curve, style, lw=1.5, label=name)
+        panel.set_title(key, fontsize=9)
+        panel.set_ylim(1e-10, None)
+    figure.supxlabel("steps, each one convolution and one transposed convolution", fontsize=9)
+    figure.supylabel("relative distance of the objective from the minimum (median of 64 images)", fontsize=9)
+    panels[0, 0].legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Run everything and leave numbers, picture and table."""
+    results = {
+        f"{name}, β = {share}·max": curves(x, D, share) for name, (x, D) in problems().items() for share in BETAS
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    rounded = {key: {n: [float(f"{v:.3e}") for v in c] for n, c in found.items()} for key, found in results.items()}
+    (HERE / "results" / "reduced_pursuit.json").write_text(json.dumps(rounded, ensure_ascii=False, indent=0) + "\n")
+    picture(results, HERE.parent / "docs" / "reduced_pursuit.png")
+    print("| after 1 / 3 / 10 / 50 steps | " + " | ".join(PURSUITS) + " |\n|" + "---|" * 5)
+    for key, found in results.items():
+        cells = [" / ".join(f"{c[k]:.0e}" for k in (1, 3, 10, 50)) for c in found.values()]
+        print(f"| {key} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
