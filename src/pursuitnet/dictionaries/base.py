@@ -1,6 +1,7 @@
 """What every dictionary promises, and what follows from its two directions."""
 
 import copy
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ class Dictionary(nn.Module, ABC):
             signal_shape: (B, channels, …) or (channels, …); B is of no account.
         """
         shape = self._example(signal_shape)
-        weight = next(self.parameters())
+        weight = self._any()
         basis = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device)
         return self.analyze(basis.view(-1, *shape)).flatten(1)
 
@@ -102,12 +103,16 @@ class Dictionary(nn.Module, ABC):
         """
         shape = (1, *self._example(signal_shape))
         exact = copy.deepcopy(self).double()
-        device = next(exact.parameters()).device
+        device = exact._any().device
         with torch.no_grad():
             if math.prod(shape) <= 512:
                 return float(torch.linalg.matrix_norm(exact.matrix(shape), 2) ** 2)
             start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
             return _lanczos(lambda x: exact.synthesize(exact.analyze(x), shape), start.to(device))
+
+    def _any(self) -> Tensor:
+        """Return a tensor of the dictionary, for its type and device."""
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0))
 
     def _example(self, signal_shape: Sequence[int] | None) -> tuple[int, ...]:
         """Return the shape of one example, (channels, …), from a shape with or without the batch."""

@@ -79,11 +79,11 @@ def iterate(
             due = step + min(10, 1 + step // 2)
         if step < max_steps:
             state = solver.step(problem, state)
-            state = _restarted(state) if restart else state
+            state = restarted(state) if restart else state
     return Run(state.code, certificate, step, certificates if trace else [])
 
 
-def _restarted(state: State) -> State:
+def restarted(state: State) -> State:
     """Set the momentum back to rest in examples where it points uphill (O'Donoghue and Candès, 2015).
 
     (probe − Γᵏ⁺¹)/c is the gradient mapping at the probe; where ⟨probe − Γᵏ⁺¹, Γᵏ⁺¹ − Γᵏ⟩ > 0 the step has gone

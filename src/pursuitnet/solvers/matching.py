@@ -27,7 +27,7 @@ class OMP:
     def __post_init__(self) -> None:
         if self.nonzeros is None and self.residual is None:
             raise ValueError("OMP has nothing to stop at; give nonzeros, residual, or both")
-        if self.nonzeros is not None and (not isinstance(self.nonzeros, int) or self.nonzeros < 1):
+        if self.nonzeros is not None and (type(self.nonzeros) is not int or self.nonzeros < 1):
             raise ValueError(f"nonzeros is {self.nonzeros}; expected an integer ≥ 1")
         if self.residual is not None and not self.residual >= 0:
             raise ValueError(f"residual is {self.residual}; expected a number ≥ 0")

@@ -88,8 +88,8 @@ def solve(
 
     Gradients flow to the signal, the weights of the dictionary and β: "implicit" differentiates the conditions of
     optimality on the support, with memory that does not grow with the steps; it is as exact as the solution, and
-    supposes that the atoms of the support are independent. "unrolled" differentiates through every step (not OMP,
-    WorkingSet).
+    supposes that the atoms of the support are independent, and it is for first derivatives only. "unrolled"
+    differentiates through every step (not OMP, WorkingSet).
 
     Args:
         signal: x, (B, channels, …), finite.
@@ -99,7 +99,8 @@ def solve(
         solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
-        tol: relative duality gap to reach in every example.
+        tol: relative duality gap to reach in every example. The gap is about quadratic in the error of the code: for n
+            digits of the code and of implicit gradients ask for 2n of the gap.
         start: a code to begin at, (B, rows, …); zero by default.
         restart: let FISTA's momentum start anew where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.

@@ -41,7 +41,7 @@ class WorkingSet:
         D, code = problem.dictionary, problem.dictionary.join(state.code)
         chosen = self._choose(problem, code, D.join(before.correlation))
         small = _restrict(problem, code, chosen)
-        tol = self.accuracy * float(before.gap.max())
+        tol = max(self.accuracy * float(before.gap.max()), 4 * torch.finfo(code.dtype).eps)
         (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
         new = D.split(torch.zeros_like(code).view(-1).index_copy(0, chosen, found[0]).view_as(code))
         residual = small.residual((found,)).view_as(problem.signal)
@@ -93,21 +93,28 @@ class Columns(Dictionary):
     def __init__(self, places: Int[Tensor, "n taps"], values: Float[Tensor, "n taps"], numel: int) -> None:
         super().__init__()
         self.rows, self.channels = (len(places),), numel
-        ends = torch.arange(0, places.numel() + 1, places.shape[1], device=places.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sparse matrices in rows are called beta; two products are all we ask
-            self.analysis = torch.sparse_csr_tensor(
-                ends.int(), places.flatten().int(), values.flatten(), (len(places), numel)
-            )
-            self.synthesis = self.analysis.t().to_sparse_csr()
+        self.places, self.values = places, values
+        # Without MKL some processors have no product of a sparse matrix and a vector.
+        self.sparse = places.is_cuda or torch.backends.mkl.is_available()
+        if self.sparse:
+            ends = torch.arange(0, places.numel() + 1, places.shape[1], device=places.device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # sparse rows are called beta; two products are all we ask of them
+                size = (len(places), numel)
+                self.analysis = torch.sparse_csr_tensor(ends.int(), places.flatten().int(), values.flatten(), size)
+                self.synthesis = self.analysis.t().to_sparse_csr()
 
     def analyze(self, signal: Float[Tensor, "1 numel"]) -> Float[Tensor, "1 n"]:
-        return (self.analysis @ signal[0])[None]
+        found = self.analysis @ signal[0] if self.sparse else (signal[0][self.places] * self.values).sum(1)
+        return found[None]
 
     def synthesize(
         self, code: Float[Tensor, "1 n"], signal_shape: Sequence[int] | None = None
     ) -> Float[Tensor, "1 numel"]:
-        return (self.synthesis @ code[0])[None]
+        if self.sparse:
+            return (self.synthesis @ code[0])[None]
+        weighted = (code[0][:, None] * self.values).flatten()
+        return code.new_zeros(self.channels).index_add(0, self.places.flatten(), weighted)[None]
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2
