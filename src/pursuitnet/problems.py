@@ -88,15 +88,22 @@ class Lasso:
 
     def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
         """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
-        largest = []
+        worst = []
         for d, beta in zip(correlation, self.beta, strict=True):
-            size = d.clamp(min=0) if self.nonnegative else d.abs()
-            largest.append(torch.where(size > 0, beta / size, torch.inf).flatten(1).amin(1))
-        return torch.stack(largest).amin(0).double()
+            one = beta.numel() == 1  # then the largest correlation is looked for first: no copy of it is made
+            least, most = (d if one else (d / beta).nan_to_num(0, torch.inf, -torch.inf)).flatten(1).aminmax(dim=1)
+            size = most.clamp(min=0) if self.nonnegative else most.maximum(-least)
+            worst.append((size / beta.flatten()).nan_to_num(0, torch.inf) if one else size)
+        return torch.stack(worst).amax(0).double().reciprocal()
 
     def penalty(self, code: Code) -> Float[Tensor, " B"]:
         """Return Σβ|Γ| of each example, in float64."""
-        parts = [(b * c.abs()).flatten(1).sum(1, dtype=torch.float64) for c, b in zip(code, self.beta, strict=True)]
+        parts = [
+            c.flatten(1).norm(1, dim=1, dtype=torch.float64) * b.flatten()
+            if b.numel() == 1
+            else (b * c.abs()).flatten(1).sum(1, dtype=torch.float64)
+            for c, b in zip(code, self.beta, strict=True)
+        ]
         return torch.stack(parts).sum(0)
 
 

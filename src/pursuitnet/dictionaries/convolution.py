@@ -100,16 +100,20 @@ class ConvDictionary(Dictionary):
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
     ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
         shape = self._example(signal_shape)
-        atom, *corner = torch.unravel_index(chosen, (len(self.weight), *self.code_size((1, *shape))))
-        channel, *taps = torch.unravel_index(
-            torch.arange(self.weight[0].numel(), device=chosen.device), self.weight.shape[1:]
-        )
-        places, values = channel.expand(len(chosen), -1), self.weight[atom].flatten(1)
-        for axis, (at, tap, n) in enumerate(zip(corner, taps, shape[1:], strict=True)):
-            place = self._place(axis, at[:, None] * self.stride[axis] + tap * self.dilation[axis], n)
-            inside = (place >= 0) & (place < n)
-            places, values = places * n + place.clamp(0, n - 1), values * inside
-        return places, values
+        corner: list[Tensor] = []
+        atom = chosen
+        for n in reversed(self.code_size((1, *shape))):
+            corner.insert(0, atom % n)
+            atom = atom // n
+        places = torch.arange(self.channels, device=chosen.device).expand(len(chosen), -1)
+        values = self.weight[atom].flatten(1)
+        inside = torch.ones_like(places, dtype=torch.bool)
+        for axis, (at, n) in enumerate(zip(corner, shape[1:], strict=True)):
+            taps = torch.arange(self.weight.shape[2 + axis], device=chosen.device)
+            place = self._place(axis, at[:, None] * self.stride[axis] + taps * self.dilation[axis], n)
+            inside = (inside[:, :, None] & ((place >= 0) & (place < n))[:, None]).flatten(1)
+            places = (places[:, :, None] * n + place.clamp(0, n - 1)[:, None]).flatten(1)
+        return places, values * inside
 
     def _place(self, axis: int, place: Tensor, size: int) -> Tensor:
         """Return where a tap lands along an axis of the signal; outside of it, it meets padding."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.problems import Lasso
@@ -28,7 +29,7 @@ class WorkingSet:
         max_steps: steps that a small problem may take.
     """
 
-    least: float = 2.0
+    least: float = 8.0
     accuracy: float = 0.1
     max_steps: int = 500
 
@@ -49,13 +50,15 @@ class WorkingSet:
 
     def _choose(self, problem: Lasso, code: Tensor, correlation: Tensor) -> Int[Tensor, " n"]:
         """Return the flat indices, batch included, of the columns in use and of those that violate optimality most."""
-        size = correlation if problem.nonnegative else correlation.abs()
-        excess = (size - _whole_beta(problem, code)).flatten()
-        used = code.flatten() != 0
-        wanted = ((excess > 0) & ~used).nonzero()[:, 0]
-        room = problem.signal.numel() / _taps(problem)
-        count = min(len(wanted), max(int(used.sum()), int(self.least * room), 10))
-        most = excess[wanted].topk(count, sorted=False).indices
+        beta, used = _whole_beta(problem, code), (code != 0).flatten()
+        wanted = (correlation > beta).flatten()
+        if not problem.nonnegative:
+            wanted |= (correlation < -beta).flatten()
+        wanted = (wanted & ~used).nonzero()[:, 0]
+        excess = correlation.flatten()[wanted].abs() - beta.take(wanted)
+        least = int(self.least * problem.signal.numel() / _taps(problem))
+        count = min(len(wanted), max(int(used.sum()), least, 10))
+        most = excess.topk(count, sorted=False).indices
         return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbours side by side in memory
 
 
@@ -97,12 +100,15 @@ class Columns(Dictionary):
         # Without MKL some processors have no product of a sparse matrix and a vector.
         self.sparse = places.is_cuda or torch.backends.mkl.is_available()
         if self.sparse:
-            ends = torch.arange(0, places.numel() + 1, places.shape[1], device=places.device)
+            flat, order = places.flatten().int(), places.flatten().argsort()
+            rows = torch.arange(0, flat.numel() + 1, places.shape[1], device=places.device)
+            reached = torch.bincount(flat, minlength=numel).cumsum(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # sparse rows are called beta; two products are all we ask of them
-                size = (len(places), numel)
-                self.analysis = torch.sparse_csr_tensor(ends.int(), places.flatten().int(), values.flatten(), size)
-                self.synthesis = self.analysis.t().to_sparse_csr()
+                self.analysis = _sparse(rows, flat, values.flatten(), numel)
+                self.synthesis = _sparse(
+                    F.pad(reached, (1, 0)), order // places.shape[1], values.flatten()[order], len(places)
+                )
 
     def analyze(self, signal: Float[Tensor, "1 numel"]) -> Float[Tensor, "1 n"]:
         found = self.analysis @ signal[0] if self.sparse else (signal[0][self.places] * self.values).sum(1)
@@ -118,3 +124,8 @@ class Columns(Dictionary):
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2
+
+
+def _sparse(ends: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
+    """Return a sparse matrix in rows, of so many columns."""
+    return torch.sparse_csr_tensor(ends.int(), columns.int(), values, (len(ends) - 1, width))
