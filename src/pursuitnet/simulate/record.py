@@ -65,8 +65,10 @@ def versions() -> dict[str, str | None]:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Write the choices under a picture."""
-    figure.supxlabel(text, fontsize=8.5, color="0.35", x=0.01, ha="left")
+    """Write the choices under a picture, and keep the space for them."""
+    share = (0.17 * (text.count("\n") + 1) + 0.12) / figure.get_size_inches()[1]
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr, call-arg]
+    figure.text(0.01, share - 0.01, text, fontsize=8.5, color="0.35", va="top")
 
 
 def bare(*axes: Axes) -> None:
