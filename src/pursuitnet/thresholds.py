@@ -6,7 +6,7 @@ Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,14 @@ class BatchNorm:
     affine: bool = False
     identity: Literal["none", "scale", "batch"] = "none"
     momentum: float = 0.3
+
+
+class Affine(NamedTuple):
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (rows,); θ is None if nothing is cut."""
+
+    scale: Tensor
+    shift: Tensor
+    theta: Tensor | None
 
 
 class Threshold(nn.Module):
@@ -127,6 +135,26 @@ class Threshold(nn.Module):
             self._part(i - len(update), a, u, c, step) for i, (a, u) in enumerate(zip(anchors, update, strict=True))
         )
 
+    @torch.no_grad()
+    def in_evaluation(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
+        """Return what P does to each part of the code in evaluation, where a norm is a fixed affine map.
+
+        Args:
+            c: the step that the update is scaled with.
+            step: which step's statistics, as in ``forward``.
+        """
+        return tuple(self._affine(part, c, step) for part in range(-len(self.rows), 0))
+
+    def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
+        norm, weight, theta = self._norm(part, step), self._weight(part), None
+        one = next((p for p in (weight, *self.parameters(), *self.buffers()) if p is not None), torch.zeros(1))
+        one = one.new_ones(self.rows[part])
+        if weight is not None or (self.nonnegative and not self._signed(part)):
+            theta = self._kept(weight).to(one) * (c if norm is None else 1.0) * one
+        if isinstance(norm, _AnyNorm | _ScaleNorm):
+            return Affine(*norm.in_evaluation(), theta)
+        return Affine(one, 0 * one, theta)
+
     def _part(self, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int) -> Tensor:
         norm, place = self._norm(part, step), self.norm.on if self.norm else None
         if norm is not None and place == "update":
@@ -134,13 +162,22 @@ class Threshold(nn.Module):
         z = update if anchor is None else anchor + update
         if norm is not None and place == "sum":
             z = norm(z)
-        if part == -2 and self.identity is IdentityPenalty.SIGNED:
+        if self._signed(part):
             return z
-        weight = self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
+        weight = self._weight(part)
         if weight is None:
             return F.relu(z) if self.nonnegative else z
         theta = self._kept(weight) * (c if norm is None else 1.0)
         return self.shrink(z, theta.view(-1, *[1] * (z.dim() - 2)))
+
+    def _signed(self, part: int) -> bool:
+        return part == -2 and self.identity is IdentityPenalty.SIGNED
+
+    def _weight(self, part: int) -> nn.Parameter | None:
+        """Return the parameter that holds β of a part; None where it has none."""
+        if self._signed(part):
+            return None
+        return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
 
     def _norm(self, part: int, step: int) -> nn.Module | None:
         if not len(self.norms):
@@ -171,6 +208,14 @@ class _AnyNorm(_BatchNorm):
     def __init__(self, rows: int, *, affine: bool, momentum: float) -> None:
         super().__init__(rows, affine=affine, momentum=momentum)
 
+    def in_evaluation(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
+        mean, variance = self.running_mean, self.running_var
+        if mean is None or variance is None:  # never with the arguments above
+            raise ValueError("the normalisation keeps no running statistics; expected one that does")
+        scale = (variance + self.eps).rsqrt() * (self.weight if self.affine else 1.0)
+        return scale, (self.bias if self.affine else 0.0) - scale * mean
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, rows, …)")
@@ -185,6 +230,10 @@ class _ScaleNorm(nn.Module):
         super().__init__()
         self.momentum, self.eps = momentum, eps
         self.register_buffer("mean_square", torch.ones(rows))
+
+    def in_evaluation(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
+        return (self.mean_square + self.eps).rsqrt(), torch.zeros_like(self.mean_square)
 
     def forward(self, z: Tensor) -> Tensor:
         square = self.mean_square

@@ -30,6 +30,7 @@ from pursuitnet.report.inside import (
     strongest_kernels,
     watch,
 )
+from pursuitnet.report.words import duration, evenly, fraction, number
 from pursuitnet.solvers import FISTA
 from pursuitnet.steps import AbsorbedStep, BoundedStep
 
@@ -69,7 +70,7 @@ def write(folder: Path) -> Path:
     run = _read(Path(folder))
     templates = jinja2.PackageLoader("pursuitnet", "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
-    page.filters |= {"fraction": _fraction, "number": _number, "duration": _duration}
+    page.filters |= {"fraction": fraction, "number": number, "duration": duration}
     path = Path(folder) / "report.html"
     path.write_text(page.get_template("report.html.j2").render(_content(run)), encoding="utf-8")
     return path
@@ -102,7 +103,7 @@ def _parsed(path: Path, wanted: set[str]) -> list[dict[str, Any]]:
 def _content(run: Run) -> dict[str, Any]:
     """Return everything that the template shows."""
     seen = run.seen(torch.arange(min(MEASURED, len(run.predicted)), device=run.predicted.device))
-    shown = _spread(len(seen), SHOWN_LAYERS)
+    shown = evenly(len(seen), SHOWN_LAYERS)
     return {
         "recipe": run.recipe,
         "set": {key: value for key, value in run.recipe.to_json().items() if value is not None},
@@ -268,13 +269,6 @@ def _unprepared(run: Run, signal: Tensor) -> Tensor:
     return signal * run.images.std.view(-1, 1, 1) + run.images.mean.view(-1, 1, 1)
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Return at most so many of 0 … count − 1, evenly apart, first and last among them."""
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
 def _identity(layer: PursuitLayer) -> bool:
     return isinstance(layer.dictionary, WithIdentity)
 
@@ -289,24 +283,3 @@ def _filled(code: Tensor) -> float:
 
 def _value(weight: Tensor | float) -> float:
     return float(weight.detach() if isinstance(weight, Tensor) else weight)
-
-
-def _fraction(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    """Return three digits, as far as they are worth reading."""
-    if value is None:
-        return "–"
-    size = abs(value)
-    form = ".1e" if size >= 1e6 else ",.0f" if size >= 1000 else "#.3g"
-    return "0" if size < 1e-6 else format(value, form).removesuffix(".").replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

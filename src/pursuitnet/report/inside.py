@@ -1,14 +1,14 @@
 """What goes on inside a trained network: signal and code of every layer, and the way back to the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
-from pursuitnet.networks import Network
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,14 @@ class Seen:
     below: int | None
 
     @property
+    def dictionary(self) -> Dictionary:
+        """D of the layer."""
+        return self.layer.dictionary
+
+    @property
     def identity_rows(self) -> int:
         """Rows of the code that come before those of the learned atoms."""
-        return self.layer.dictionary.rows[0] if isinstance(self.layer.dictionary, WithIdentity) else 0
+        return self.dictionary.rows[0] if isinstance(self.dictionary, WithIdentity) else 0
 
     @property
     def atom_codes(self) -> Tensor:
@@ -39,22 +44,27 @@ class Seen:
 
     def models(self) -> list[Tensor]:
         """Return DΓ after every step, (B, channels, H, W)."""
-        return [self.layer.reconstruct(c, s.shape) for c, s in zip(self.codes, self.signals, strict=True)]
+        return [self.reconstruct(c, s.shape) for c, s in zip(self.codes, self.signals, strict=True)]
+
+    def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
+        """Return DΓ, (B, channels, H, W)."""
+        return self.dictionary.synthesize(code, signal_shape)
 
 
 @torch.no_grad()
-def watch(model: Network, x: Tensor) -> list[Seen]:
+def watch(model: nn.Module, x: Tensor) -> list[Seen]:
     """Return what every layer does with x (B, C, H, W), in the order in which the image meets them.
 
     Every step ends in the layer's threshold: hooks there see each code, also in a sweep over several layers.
     """
-    codes: dict[PursuitLayer, list[Tensor]] = {layer: [] for layer in model.pursuits()}
+    pursuits = [m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit)]
+    codes: dict[PursuitLayer, list[Tensor]] = {layer: [] for layer in pursuits if isinstance(layer, PursuitLayer)}
     calls: list[tuple[list[PursuitLayer], Tensor, Tensor]] = []
 
     def keep_code(layer: PursuitLayer, parts: tuple[Tensor, ...]) -> None:
         codes[layer].append(layer.dictionary.join(parts))
 
-    def keep_call(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep_call(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         swept = [m for m in module.modules() if isinstance(m, PursuitLayer)]
         calls.append((swept, inputs[0], output))
 
@@ -62,7 +72,6 @@ def watch(model: Network, x: Tensor) -> list[Seen]:
         layer.threshold.register_forward_hook(lambda _, __, parts, layer=layer: keep_code(layer, parts))
         for layer in codes
     ]
-    pursuits = (m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit))
     handles += [module.register_forward_hook(keep_call) for module in pursuits]
     try:
         model(x)
@@ -87,30 +96,30 @@ def _linked(
     return seen
 
 
-def carry(seen: list[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
+def carry(seen: Sequence[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
     """Return D_b … D_i Γ for a code of layer i, and b, the layer whose input is the image or a pooled code."""
     path = _path(seen, index)
     for i in path:
-        code = seen[i].layer.reconstruct(code, (len(code), *seen[i].signals[-1].shape[1:]))
+        code = seen[i].reconstruct(code, (len(code), *seen[i].signals[-1].shape[1:]))
     return code, path[-1]
 
 
-def reach(seen: list[Seen], index: int) -> int:
+def reach(seen: Sequence[Seen], index: int) -> int:
     """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
     pixels = 1
     for i in _path(seen, index):
-        d = filters(seen[i].layer)
+        d = filters(seen[i])
         pixels = max((pixels - 1) * s + r + 1 for s, r in zip(d.stride, d.reach, strict=True))
     return pixels
 
 
-def pictured(seen: list[Seen], base: int) -> bool:
+def pictured(seen: Sequence[Seen], base: int) -> bool:
     """Return whether layer b's signal has the image in its first channels: is it, or got it on from [I D]."""
-    return base == 0 or all(isinstance(at.layer.dictionary, WithIdentity) for at in seen[:base])
+    return base == 0 or all(isinstance(at.dictionary, WithIdentity) for at in seen[:base])
 
 
 @torch.no_grad()
-def effective_atoms(seen: list[Seen], index: int, most: int, in_chans: int) -> Tensor | None:
+def effective_atoms(seen: Sequence[Seen], index: int, most: int, in_chans: int) -> Tensor | None:
     """Return D_b … D_i e_j of the most used atoms j, cut to where they are not zero: (n, in_chans, h, w).
 
     On the image an atom ends at the image's borders; on a pooled signal, often smaller than the atom, it is given
@@ -123,18 +132,18 @@ def effective_atoms(seen: list[Seen], index: int, most: int, in_chans: int) -> T
     shapes = {}
     for i in reversed(path):
         shapes[i] = (seen[i].layer.dictionary.channels, *size)
-        size = filters(seen[i].layer).code_size(size)
+        size = filters(seen[i]).code_size(size)
     chosen = most_used(at, most)
     code = at.codes[-1].new_zeros(len(chosen), at.codes[-1].shape[1], *size)
     code[torch.arange(len(chosen)), chosen + at.identity_rows, size[0] // 2, size[1] // 2] = 1
     for i in path:
-        code = seen[i].layer.reconstruct(code, (len(chosen), *shapes[i]))
+        code = seen[i].reconstruct(code, (len(chosen), *shapes[i]))
     return _cut(code[:, :in_chans])
 
 
 def strongest_kernels(at: Seen, most: int, channels: int) -> Tensor:
     """Return the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
-    weight = filters(at.layer).weight[most_used(at, most)]
+    weight = filters(at).weight[most_used(at, most)]
     order = weight.flatten(2).norm(dim=2).argsort(dim=1, descending=True, stable=True)[:, :channels]
     picked = weight.detach().gather(1, order[..., None, None].expand(-1, -1, *weight.shape[2:]))
     return picked.transpose(0, 1).flatten(0, 1).unsqueeze(1)
@@ -159,15 +168,15 @@ def best_scale(signal: Tensor, model: Tensor) -> Tensor:
     return a.clamp(min=0).view(-1, 1, 1, 1)
 
 
-def filters(layer: PursuitLayer) -> ConvDictionary:
+def filters(at: Seen | PursuitLayer) -> ConvDictionary:
     """Return the learned part of a layer's dictionary."""
-    d = layer.dictionary.dictionary if isinstance(layer.dictionary, WithIdentity) else layer.dictionary
+    d = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity) else at.dictionary
     if not isinstance(d, ConvDictionary):
         raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
     return d
 
 
-def _path(seen: list[Seen], index: int) -> list[int]:
+def _path(seen: Sequence[Seen], index: int) -> list[int]:
     """Return the layers from layer i down to b, the one whose input is the image or a pooled code."""
     path = [index]
     while (below := seen[path[-1]].below) is not None:

@@ -83,7 +83,7 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(text.getvalue())
+    return inline(text.getvalue())
 
 
 def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str]]) -> None:
@@ -111,7 +111,7 @@ def _loss_axis(axes: Axes, losses: list[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _inline(svg: str) -> str:
+def inline(svg: str) -> str:
     """Return an SVG file's element in the page's colours and letters, without its own size and metadata."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="curves">', svg)

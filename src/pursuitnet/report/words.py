@@ -1,0 +1,33 @@
+"""Numbers as a page shows them, and how many of them."""
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return at most so many of 0 … count − 1, evenly apart, first and last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def fraction(value: float | None) -> str:
+    """Return a share in per cent."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """Return three digits, as far as they are worth reading."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    form = ".1e" if size >= 1e6 else ",.0f" if size >= 1000 else "#.3g"
+    return "0" if size < 1e-6 else format(value, form).removesuffix(".").replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
