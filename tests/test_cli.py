@@ -42,6 +42,7 @@ def test_train_leaves_a_whole_run_folder(trained):
         "recipe.json",
         "metrics.jsonl",
         "checkpoint.pt",
+        "checkpoint.previous.pt",
         "model.safetensors",
         "record.json",
         "report.html",

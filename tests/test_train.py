@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pursuitnet import train
+from pursuitnet import checkpoints, train
 from pursuitnet.recipe import Recipe
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
@@ -62,10 +62,19 @@ def test_standardised_images_have_mean_0_and_deviation_1_and_reach_msd_networks_
     assert train.model_of(recipe).pursuits()[0].threshold.identity == "signed"
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "train_epoch", lambda *_: float("nan"))
-    with pytest.raises(FloatingPointError, match="epoch 1; lower --lr"):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_layer(tmp_path, monkeypatch):
+    made = train.model_of
+
+    def broken(recipe):
+        model = made(recipe)
+        with torch.no_grad():
+            model.pursuits()[1].step.logit.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(train, "model_of", broken)
+    with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1, step 1; .*features\.2\.0"):
         train.train(TINY, tmp_path / "run")
+    assert checkpoints.load(tmp_path / "run", torch.device("cpu"))[0]["epoch"] == 0
 
 
 def test_the_kept_weights_are_those_that_were_evaluated(tmp_path):

@@ -51,6 +51,9 @@ _HOME = {
     "Network": "networks",
     "create_model": "networks",
     "list_models": "networks",
+    # the white box
+    "inspect": "whitebox",
+    "Inspection": "whitebox",
     # the program
     "Recipe": "recipe",
 }
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
         nonnegative_threshold,
         soft_threshold,
     )
+    from pursuitnet.whitebox import Inspection, inspect
 
 
 def __getattr__(name: str) -> object:

@@ -2,8 +2,9 @@
 
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -11,7 +12,7 @@ from pursuitnet import __version__
 from pursuitnet.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pursuitnet.train import Record, Watcher
+    from pursuitnet.train import Record
 
 app = App(
     name="pursuitnet",
@@ -33,10 +34,11 @@ def train(
     Args:
         recipe: what to train.
         out: The run folder; by default a new one below runs/.
-        resume: Continue the run in --out after its last whole epoch, with the recipe it was started with.
+        resume: Continue the run in --out after its last checkpoint, with the recipe it was started with.
     """
     from pursuitnet import report
     from pursuitnet import train as training
+    from pursuitnet.keeper import StoppedError
 
     if resume:
         if out is None:
@@ -45,7 +47,13 @@ def train(
     folder = _free_folder(recipe) if out is None else out
     watch = _watcher(recipe)
     began = time.perf_counter()
-    last = training.train(recipe, folder, watch, resume=resume)
+    try:
+        last = training.train(recipe, folder, watch, resume=resume)
+    except StoppedError as stop:
+        print(f"pursuitnet: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    finally:
+        watch.close()
     page = report.write(folder)
     print(
         f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
@@ -70,6 +78,55 @@ def evaluate(run: Path) -> None:
 
 
 @app.command
+def simulate(
+    figure: Literal["fig1", "fig4", "ill-conditioned", "table1"],
+    *,
+    out: Path | None = None,
+    variations: bool = False,
+    seeds: int | None = None,
+    iterations: int | None = None,
+) -> None:
+    """Compute a simulation or a small example of the paper; leave its numbers (JSON) and its picture (PNG).
+
+    Args:
+        figure: fig1 (coherence of dilated convolutions), fig4 (unsuccessful dimensions in training), ill-conditioned
+            (the example of Section V-B) or table1 (CNN and CSC, row by row).
+        out: A new folder for the files; by default runs/ and the figure's name.
+        variations: fig4 only: how the curves move when what the paper leaves open is chosen otherwise.
+        seeds: fig4 only: number of seeds; by default 5, or 3 for the variations.
+        iterations: fig4 only: steps of the optimiser; by default 300.
+    """
+    from pursuitnet import simulate as simulations
+
+    folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
+    began = time.perf_counter()
+    result, paths = simulations.run(
+        figure, folder, lambda line: print(line, flush=True), seeds=seeds, iterations=iterations, variations=variations
+    )
+    print(f"\n{result.text}\n\nin {time.perf_counter() - began:.0f} s")
+    print("\n".join(map(str, paths)))
+
+
+@app.command
+def inspect(run: Path, *, images: int = 64, unfolding: int = 4, tested: int = 1000, out: Path | None = None) -> None:
+    """Read a trained network as layered sparse coding and write inspect.json and inspect.html.
+
+    Args:
+        run: A run folder that `pursuitnet train` has left.
+        images: Test images to measure every layer on.
+        unfolding: The most steps after the first to try without training anew.
+        tested: Test images to count the accuracy on, at every number of steps.
+        out: Where the two files go; by default into the run folder.
+    """
+    from pursuitnet.whitebox.run import inspect_run, summary
+
+    found = inspect_run(run, images, unfolding, tested)
+    page = found.save(run if out is None else out)
+    print("\n".join(summary(found)))
+    print(f"{page}")
+
+
+@app.command
 def models() -> None:
     """List the networks of the paper; other depths of a family exist too."""
     from pursuitnet.networks import list_models
@@ -79,6 +136,7 @@ def models() -> None:
 
 def main() -> None:
     """Run the program; what a user got wrong ends in one line and exit code 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
     try:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -87,7 +145,7 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         print(
-            "pursuitnet: interrupted; the last whole epoch is kept, --out DIR --resume goes on from there",
+            "pursuitnet: interrupted; train keeps its last checkpoint, and --out DIR --resume goes on from there",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -111,7 +169,7 @@ def _free_folder(recipe: Recipe) -> Path:
     return folder
 
 
-def _watcher(recipe: Recipe) -> "Watcher":
+def _watcher(recipe: Recipe) -> "Lines":
     return Bar(recipe.epochs) if sys.stdout.isatty() else Lines(recipe.epochs)
 
 
@@ -127,6 +185,9 @@ class Lines:
     def epoch(self, record: "Record") -> None:
         """Print the epoch's numbers."""
         print(self.line(record), flush=True)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to put back in order."""
 
     def line(self, record: "Record") -> str:
         """Return the epoch's numbers as a line."""
@@ -154,7 +215,9 @@ class Bar(Lines):
         self.progress.update(self.task, description=f"epoch {epoch}", total=self.epochs * steps, completed=done)
 
     def epoch(self, record: "Record") -> None:
-        """Print the epoch's line above the bar, and close the bar after the last one."""
+        """Print the epoch's line above the bar."""
         self.progress.console.print(self.line(record), highlight=False)
-        if record["epoch"] == self.epochs:
-            self.progress.stop()
+
+    def close(self) -> None:
+        """Take the bar away and give the cursor back."""
+        self.progress.stop()

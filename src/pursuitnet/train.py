@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pursuitnet import __version__, data
+from pursuitnet import __version__, checkpoints, data
+from pursuitnet.keeper import Begun, Keeper, stop_requests
+from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
+from pursuitnet.steps import FreeStep
 
 Record = dict[str, Any]
 """What one line of metrics.jsonl holds."""
@@ -93,47 +96,51 @@ def device_of(recipe: Recipe) -> torch.device:
     return accelerator or torch.device("cpu")
 
 
-def train(recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False) -> Record:
+def train(
+    recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False, every: float = 60.0
+) -> Record:
     """Run the recipe and leave a run folder; return the last epoch's record.
 
     Args:
         recipe: what to train.
-        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt, model.safetensors, record.json. It
-            must not exist, unless ``resume`` continues the run that it holds after its last whole epoch.
+        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
+            model.safetensors, record.json. It must not exist, unless ``resume`` continues the run that it holds.
         watch: is told of every step and epoch.
-        resume: continue.
+        resume: continue after the last checkpoint; on a CPU the end is the same to the last bit as without the break.
+        every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
 
     Raises:
         FileExistsError: if the folder exists and resume is False.
         FileNotFoundError: if there is nothing to resume.
-        FloatingPointError: if the loss is no longer finite.
+        FloatingPointError: if the loss is no longer finite; the last checkpoint is of before.
+        OSError: if the folder cannot be written to, which is tried before the first step.
+        StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
     """
     watch = Silent() if watch is None else watch
     if folder.exists() and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     images, model = images_of(recipe), model_of(recipe)
     optimiser = optimiser_of(recipe, model)
-    first = _reopen(folder, recipe, model, optimiser) if resume else _open(folder, recipe)
+    keeper = Keeper(folder, model, optimiser, every)
+    done, begun = keeper.reopen(device_of(recipe)) if resume else keeper.open(recipe)
     record: Record = {}
-    for epoch in range(first, recipe.epochs + 1):
-        began = time.perf_counter()
-        loss = train_epoch(recipe, epoch, model, optimiser, images, watch)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the training loss is {loss} in epoch {epoch}; lower --lr or lengthen --warmup. "
-                f"{folder} holds the epochs before"
-            )
-        test_loss, test_accuracy, _ = evaluate(model, images, images.test)
-        record = {
-            "epoch": epoch,
-            "train_loss": loss,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
-            "lr": optimiser.param_groups[0]["lr"],
-            "seconds": time.perf_counter() - began,
-        }
-        _keep(folder, epoch, record, model, optimiser)
-        watch.epoch(record)
+    with stop_requests() as requests:
+        for epoch in range(done + 1, recipe.epochs + 1):
+            began = time.perf_counter()
+            each = partial(keeper.between, epoch, requests)
+            loss = train_epoch(recipe, epoch, model, optimiser, images, watch, begun, each)
+            test_loss, test_accuracy, _ = evaluate(model, images, images.test)
+            record = {
+                "epoch": epoch,
+                "train_loss": loss,
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+                "lr": optimiser.param_groups[0]["lr"],
+                "seconds": time.perf_counter() - began,
+            }
+            keeper.after(epoch, record)
+            watch.epoch(record)
+            begun = None
     _finish(folder, recipe, model, images)
     return record or last_record(folder)
 
@@ -166,15 +173,25 @@ def learning_rate(recipe: Recipe, epochs: float) -> float:
     return peak * 0.1 ** ((done >= 0.5) + (done >= 0.75))
 
 
-def batches(recipe: Recipe, epoch: int, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the epoch's batches in their order, augmented; both hang on the seed and the epoch alone."""
+def batches(recipe: Recipe, epoch: int, images: Images, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the epoch's batches in their order, augmented; each hangs on the seed, the epoch and its number alone.
+
+    Args:
+        recipe: the run.
+        epoch: counted from 1.
+        images: the data set.
+        skip: batches to leave out at the start.
+    """
     pixels, labels = images.train
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    for chosen in order.split(recipe.batch_size):
-        if len(chosen) > 1:  # a single image has no batch statistics
-            batch = data.augment(pixels[chosen], generator) if recipe.augmented else pixels[chosen]
-            yield images.prepared(batch), labels[chosen]
+    seed = recipe.seed * 1_000_003 + epoch
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    for number, chosen in enumerate(order.split(recipe.batch_size)):
+        if number < skip or len(chosen) == 1:  # a single image has no batch statistics
+            continue
+        batch = pixels[chosen]
+        if recipe.augmented:
+            batch = data.augment(batch, torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63))
+        yield images.prepared(batch), labels[chosen]
 
 
 def train_epoch(
@@ -184,22 +201,57 @@ def train_epoch(
     optimiser: torch.optim.SGD,
     images: Images,
     watch: Watcher,
+    begun: Begun | None = None,
+    each: Callable[[Begun], None] | None = None,
 ) -> float:
-    """Train for one epoch, counted from 1, and return the mean training loss."""
+    """Train for one epoch, counted from 1, and return the mean training loss.
+
+    Args:
+        recipe: the run.
+        epoch: counted from 1.
+        model: the network.
+        optimiser: that of ``optimiser_of``.
+        images: the data set.
+        watch: is told of every step.
+        begun: where the epoch was broken off, if it was.
+        each: is called after every step with where the epoch stands.
+
+    Raises:
+        FloatingPointError: if the loss is no longer finite.
+    """
     model.train()
+    begun = Begun(0, torch.zeros((), device=images.mean.device), 0) if begun is None else begun
     steps = -(-len(images.train[1]) // recipe.batch_size)
-    total, count = torch.zeros((), device=images.mean.device), 0
-    for step, (pixels, labels) in enumerate(batches(recipe, epoch, images), 1):
+    for step, (pixels, labels) in enumerate(batches(recipe, epoch, images, begun.steps), begun.steps + 1):
         for group in optimiser.param_groups:
             group["lr"] = group["scale"] * learning_rate(recipe, epoch - 1 + step / steps)
         optimiser.zero_grad()
         loss = F.cross_entropy(model(pixels), labels)
         loss.backward()
+        begun = Begun(step, begun.total + loss.detach() * len(labels), begun.images + len(labels))
+        if (loss.device.type == "cpu" or step % 50 == 0 or step == steps) and not begun.total.isfinite():
+            raise FloatingPointError(
+                f"the loss is {float(loss.detach())} in epoch {epoch}, step {step}; {_blame(model)}"
+            )
         optimiser.step()
-        total += loss.detach() * len(labels)
-        count += len(labels)
         watch.batch(epoch, step, steps)
-    return float(total) / count
+        if each is not None:
+            each(begun)
+    return float(begun.total) / begun.images
+
+
+@torch.no_grad()
+def _blame(model: nn.Module) -> str:
+    """Return which layer has left its bounds, in words."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, PursuitLayer):
+            s, t = (float(w) for w in layer.step())
+            L = float(layer.dictionary.lipschitz_bound())
+            if not math.isfinite(L) or not math.isfinite(s + t):
+                return f"the first layer that is not finite is {name}: λmax at most {L:.3g}, steps {s:.3g} and {t:.3g}"
+            if isinstance(layer.step, FreeStep) and not 0 < s * L <= 1:
+                return f"{name} has left (0, 1/L]: c = {s:.3g}, c·L = {s * L:.3g}; lower --lr, or use --step bounded"
+    return "every step is within its bound and every filter finite: lower --lr or lengthen --warmup"
 
 
 def evaluate(
@@ -255,35 +307,10 @@ def last_record(folder: Path) -> Record:
     return records(folder)[-1]
 
 
-def _open(folder: Path, recipe: Recipe) -> int:
-    folder.mkdir(parents=True)
-    (folder / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
-    return 1
-
-
-def _reopen(folder: Path, recipe: Recipe, model: Network, optimiser: torch.optim.SGD) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no checkpoint.pt to resume from; start it without --resume")
-    kept = torch.load(path, map_location=device_of(recipe), weights_only=True)
-    model.load_state_dict(kept["model"])
-    optimiser.load_state_dict(kept["optimiser"])
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    _replace(folder / "metrics.jsonl", lambda at: at.write_text("".join(lines[: kept["epoch"]])))
-    return int(kept["epoch"]) + 1
-
-
-def _keep(folder: Path, epoch: int, record: Record, model: Network, optimiser: torch.optim.SGD) -> None:
-    with (folder / "metrics.jsonl").open("a") as lines:
-        lines.write(json.dumps(record) + "\n")
-    state = {"epoch": epoch, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-    _replace(folder / "checkpoint.pt", lambda at: torch.save(state, at))
-
-
 def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> None:
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     content = save(weights, {"recipe": json.dumps(recipe.to_json())})
-    _replace(folder / "model.safetensors", lambda at: at.write_bytes(content))
+    checkpoints.replace(folder / "model.safetensors", content)
     about = {
         "pursuitnet": __version__,
         "torch": torch.__version__,
@@ -295,14 +322,7 @@ def _finish(folder: Path, recipe: Recipe, model: Network, images: Images) -> Non
         "images": [len(images.train[1]), len(images.test[1])],
         "seconds": sum(record["seconds"] for record in records(folder)),
     }
-    _replace(folder / "record.json", lambda at: at.write_text(json.dumps(about, indent=2) + "\n"))
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write a file beside its place and move it there, so that it is whole or not there at all."""
-    beside = path.with_name(path.name + ".new")
-    write(beside)
-    os.replace(beside, path)
+    checkpoints.replace(folder / "record.json", (json.dumps(about, indent=2) + "\n").encode())
 
 
 def commit() -> str | None:

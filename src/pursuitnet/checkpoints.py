@@ -1,0 +1,92 @@
+"""Checkpoints that survive: written whole or not at all, checked on reading, the one before kept."""
+
+import hashlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LAST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
+_HEAD = b"pursuitnet checkpoint, sha256 "
+State = dict[str, Any]
+
+
+def save(folder: Path, state: State) -> None:
+    """Write a state, moving the last one to ``checkpoint.previous.pt``.
+
+    Killed at any instant, this leaves at least one whole checkpoint if there was one.
+
+    Raises:
+        OSError: if it cannot be written; the checkpoints before are as they were.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    last = folder / LAST
+    replace(last, _HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n" + content, before=folder / BEFORE)
+
+
+def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
+    """Return the state that went furthest, and the names of the files that are damaged.
+
+    Nothing in a file is executed. A file that a killed process has written whole but not yet moved counts too.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if none of them is whole.
+    """
+    found, damaged = [], []
+    for name in (LAST + ".new", LAST, BEFORE):
+        path = folder / name
+        if path.is_file():
+            state = _read(path, device)
+            if state is not None:
+                found.append(state)
+            elif not name.endswith(".new"):  # a half-written file is what a kill leaves, not damage
+                damaged.append(name)
+    if not found and damaged:
+        raise ValueError(f"{folder}: {' and '.join(damaged)} {'are' if len(damaged) > 1 else 'is'} damaged; start anew")
+    if not found:
+        raise FileNotFoundError(f"{folder} has no {LAST} to resume from; start it without --resume")
+    return max(found, key=lambda state: (state["epoch"], state["step"])), damaged
+
+
+def replace(path: Path, content: bytes, before: Path | None = None) -> None:
+    """Write a file beside its place and move it there, so that it is whole or not there at all.
+
+    Args:
+        path: the file.
+        content: what is to be in it.
+        before: where to move the file that was there.
+
+    Raises:
+        OSError: if that cannot be done; what was there is as it was.
+    """
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None and path.exists():
+            os.replace(path, before)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}); what the folder held is intact: make room, then --resume"
+        ) from error
+
+
+def _read(path: Path, device: torch.device) -> State | None:
+    """Return the state in a file, or None if a byte of it is not as it was written."""
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head != _HEAD + hashlib.sha256(content).hexdigest().encode():
+        return None
+    try:
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError):  # whole, but not ours
+        return None
