@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from pursuitnet import checkpoints, train
+from pursuitnet import train
 from pursuitnet.recipe import Recipe
+from pursuitnet.train import checkpoints
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
 
@@ -71,7 +72,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_layer(tmp_path, mo
             model.pursuits()[1].step.logit.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr(train, "model_of", broken)
+    monkeypatch.setattr("pursuitnet.train.loop.model_of", broken)
     with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1, step 1; .*features\.2\.0"):
         train.train(TINY, tmp_path / "run")
     assert checkpoints.load(tmp_path / "run", torch.device("cpu"))[0]["epoch"] == 0

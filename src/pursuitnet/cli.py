@@ -38,7 +38,7 @@ def train(
     """
     from pursuitnet import report
     from pursuitnet import train as training
-    from pursuitnet.keeper import StoppedError
+    from pursuitnet.train import StoppedError
 
     if resume:
         if out is None:

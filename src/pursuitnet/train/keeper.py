@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pursuitnet import checkpoints
 from pursuitnet.recipe import Recipe
+from pursuitnet.train import checkpoints
 
 
 class Begun(NamedTuple):

@@ -1,0 +1,141 @@
+"""The folder that a run leaves."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pursuitnet import __version__, data
+from pursuitnet.networks import Network, create_model
+from pursuitnet.recipe import Recipe
+from pursuitnet.train import checkpoints
+
+Record = dict[str, Any]
+"""What one line of metrics.jsonl holds."""
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """Return the device that the recipe names; "auto" takes the accelerator, if there is one."""
+    if recipe.device != "auto":
+        try:
+            return torch.empty(0, device=recipe.device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device is {recipe.device!r}, which is not here: {str(error).splitlines()[0]}") from error
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def model_of(recipe: Recipe) -> Network:
+    """Create the recipe's network from its seed; torch's global generator is left as it was."""
+    about = data.info(recipe.data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
+    return model.to(device_of(recipe)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_run(folder: Path) -> tuple[Recipe, Network]:
+    """Return the recipe and the trained network of a run folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run.
+        ValueError: if a file in it is damaged.
+    """
+    recipe, weights = read_recipe(folder), folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"{weights} is missing; the run has not finished: pursuitnet train --out {folder} --resume"
+        )
+    model = model_of(recipe)
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{weights} is damaged or of another network: {str(error).splitlines()[0]}") from error
+    return recipe, model.eval()
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe that a run folder was made from."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
+    try:
+        return Recipe.from_json(json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def records(folder: Path) -> list[Record]:
+    """Return every epoch's record."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_record(folder: Path) -> Record:
+    """Return the last epoch's record."""
+    return records(folder)[-1]
+
+
+def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tensor, count: list[int]) -> None:
+    """Leave the weights, with all that is needed to use them, and the record of the whole run.
+
+    Args:
+        folder: the run's.
+        recipe: what was trained.
+        model: the network.
+        mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
+        std: what it is then divided by, (C,).
+        count: training and test images.
+    """
+    about = {
+        "recipe": recipe.to_json(),
+        "classes": data.info(recipe.data).classes,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    content = save(weights, {name: json.dumps(value) for name, value in about.items()})
+    checkpoints.replace(folder / "model.safetensors", _in_order(content))
+    record = {
+        "pursuitnet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "commit": commit(),
+        "device": str(mean.device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "images": count,
+        "seconds": sum(record["seconds"] for record in records(folder)),
+    }
+    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, whose order is random, so that equal weights are equal files."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def commit() -> str | None:
+    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
+    commands = (
+        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
+        ["git", "rev-parse", "HEAD"],
+        ["git", "status", "--porcelain", "--", "."],
+    )
+    here = Path(__file__).parent.parent
+    try:
+        said = [subprocess.run(c, cwd=here, capture_output=True, text=True, check=True).stdout for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[1].strip() + ("+changes" if said[2].strip() else "")
