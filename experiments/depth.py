@@ -30,7 +30,7 @@ def measure(name: str) -> dict[str, list[float]]:
     norms: list[float] = []
     losses: list[float] = []
     batches = (batch for epoch in (1, 2) for batch in train.batches(recipe, epoch, images))
-    for pixels, labels in islice(batches, STEPS):
+    for pixels, labels, _ in islice(batches, STEPS):
         optimiser.zero_grad()
         loss = F.cross_entropy(model(pixels), labels)
         loss.backward()

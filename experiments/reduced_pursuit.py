@@ -35,13 +35,13 @@ PURSUITS = {
 
 def problems() -> dict[str, tuple[Tensor, pn.Dictionary]]:
     """Return signals and dictionaries by name, in double precision."""
-    images, model = train.images_of(RECIPE), train.model_of(RECIPE)
+    trainer = train.Trainer(RECIPE)
+    images, model = trainer.images, trainer.model
     some, found = images.prepared(images.test[0][:64]), {}
     for state in ("random", "trained"):
         if state == "trained":
-            optimiser = train.optimiser_of(RECIPE, model)
             for epoch in range(1, RECIPE.epochs + 1):
-                train.train_epoch(RECIPE, epoch, model, optimiser, images, train.Silent())
+                trainer.epoch(epoch)
         for number, seen in enumerate(watch(model.eval(), some)[:2], 1):
             dictionary = copy.deepcopy(seen.layer.dictionary).double().requires_grad_(False)
             signal = seen.signals[0].double()

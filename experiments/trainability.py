@@ -68,17 +68,16 @@ def run(name: str, recipe: Recipe, data_dir: Path) -> None:
     except FileExistsError:
         return
     here = replace(recipe, data_dir=data_dir)
-    images, model, began = train.images_of(here), train.model_of(here), time.perf_counter()
-    optimiser = train.optimiser_of(here, model)
-    losses = [train.train_epoch(here, e, model, optimiser, images, train.Silent()) for e in range(1, recipe.epochs + 1)]
-    loss, accuracy, _ = train.evaluate(model, images, images.test)
+    trainer, began = train.Trainer(here), time.perf_counter()
+    losses = [trainer.epoch(e)["train_loss"] for e in range(1, recipe.epochs + 1)]
+    loss, accuracy = trainer.evaluate(trainer.images.test)
     record = {
         "name": name,
         "recipe": recipe.to_json(),
         "train_loss": losses,
         "test_loss": loss,
         "test_accuracy": accuracy,
-        "steps": [round(float(layer.step()[0].detach()), 4) for layer in model.pursuits()],
+        "steps": [round(float(layer.step()[0].detach()), 4) for layer in trainer.model.pursuits()],
         "seconds": round(time.perf_counter() - began),
         "torch": torch.__version__,
         "commit": train.commit(),

@@ -29,12 +29,15 @@ def whole(tmp_path_factory):
     return folder
 
 
+TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
+
+
 def assert_same_end(folder, whole):
     one, other = (load_file(f / "model.safetensors") for f in (folder, whole))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     for mine, theirs in zip(train.records(folder), train.records(whole), strict=True):
-        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+        assert {k: v for k, v in mine.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
 
 
 class Interrupter(train.Silent):

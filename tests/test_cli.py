@@ -75,8 +75,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     probe = (  # the same run, interrupted after its second epoch
         "import torch; from pathlib import Path; from pursuitnet import train; from pursuitnet.recipe import Recipe\n"
         "r = Recipe(width=4, epochs=3, train_images=300)\n"
-        "class Stop:\n"
-        "    def batch(self, *a): ...\n"
+        "class Stop(train.Silent):\n"
         "    def epoch(self, record):\n"
         "        if record['epoch'] == 2: raise KeyboardInterrupt\n"
         "try: train.train(r, Path('cut'), Stop())\n"

@@ -37,7 +37,7 @@ def test_batches_hang_on_seed_and_epoch_alone_and_hold_every_image_once():
 
     def labels(seed, epoch):
         recipe = Recipe(train_images=64, batch_size=20, seed=seed)
-        return torch.cat([y for _, y in train.batches(recipe, epoch, images)])
+        return torch.cat([y for _, y, _ in train.batches(recipe, epoch, images)])
 
     assert torch.equal(labels(0, 1), labels(0, 1))
     assert not torch.equal(labels(0, 1), labels(0, 2))
@@ -66,13 +66,13 @@ def test_standardised_images_have_mean_0_and_deviation_1_and_reach_msd_networks_
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_layer(tmp_path, monkeypatch):
     made = train.model_of
 
-    def broken(recipe):
-        model = made(recipe)
+    def broken(*given):
+        model = made(*given)
         with torch.no_grad():
             model.pursuits()[1].step.logit.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr("pursuitnet.train.loop.model_of", broken)
+    monkeypatch.setattr("pursuitnet.train.trainer.model_of", broken)
     with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1, step 1; .*features\.2\.0"):
         train.train(TINY, tmp_path / "run")
     assert checkpoints.load(tmp_path / "run", torch.device("cpu"))[0]["epoch"] == 0

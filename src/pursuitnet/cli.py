@@ -1,5 +1,6 @@
 """The program: arguments → Recipe → run folder. PyTorch is loaded only when a command needs it."""
 
+import os
 import sys
 import time
 import warnings
@@ -7,32 +8,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
-from pursuitnet.recipe import Recipe
+from pursuitnet.recipe import Recipe, values_of
 
 if TYPE_CHECKING:
     from pursuitnet.train import Record
+
+
+def _from_recipe(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the options of `train` that are not given with those of --recipe."""
+    names = [token.value for argument in arguments if "--recipe" in argument.names for token in argument.tokens]
+    if commands == ("train",) and names:
+        values = {name: value for name, value in values_of(names[-1]).items() if value is not None}
+        update_argument_collection(values, names[-1], arguments, root_keys=(), allow_unknown=False)
+
 
 app = App(
     name="pursuitnet",
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
+    config=_from_recipe,
 )
 
 
 @app.command
 def train(
-    recipe: Annotated[Recipe, Parameter(name="*")] = Recipe(),
+    settings: Annotated[Recipe, Parameter(name="*")] = Recipe(),
     *,
+    recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
 ) -> None:
     """Train a network and leave a run folder with recipe, metrics, weights and report.html.
 
+    Under torchrun, or SLURM's srun, every process trains on its own device and takes its share of each batch.
+
     Args:
-        recipe: what to train.
+        settings: what to train.
+        recipe: Named recipe (residual, residual_deep and msd are the paper's, fast is ours) or a TOML or YAML file of
+            the options below; an option that is given wins.
         out: The run folder; by default a new one below runs/.
         resume: Continue the run in --out after its last checkpoint, with the recipe it was started with.
     """
@@ -43,17 +60,19 @@ def train(
     if resume:
         if out is None:
             raise ValueError("--resume continues a run: name its folder with --out")
-        recipe = training.read_recipe(out)
-    folder = _free_folder(recipe) if out is None else out
-    watch = _watcher(recipe)
+        settings = training.read_recipe(out).going_on(settings)
+    folder = _free_folder(settings) if out is None else out
+    watch = _watcher(settings)
     began = time.perf_counter()
     try:
-        last = training.train(recipe, folder, watch, resume=resume)
+        last = training.train(settings, folder, watch, resume=resume)
     except StoppedError as stop:
         print(f"pursuitnet: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     finally:
         watch.close()
+    if not training.group_of(os.environ).first:
+        return
     page = report.write(folder)
     print(
         f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
@@ -178,6 +197,9 @@ class Lines:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
+
+    def begin(self, about: dict[str, object]) -> None:
+        """Say nothing."""
 
     def batch(self, epoch: int, step: int, steps: int) -> None:
         """Say nothing: a line an epoch is enough for a log."""

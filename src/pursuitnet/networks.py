@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -11,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
@@ -19,7 +21,7 @@ from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.solvers import FISTA, ISTA, Solver
 from pursuitnet.starts import Start
 from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep, Step
-from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
+from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold, still
 
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
@@ -47,11 +49,21 @@ class Network(nn.Module):
         if num_classes < 0:
             raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
+        self.grad_checkpointing = False
         self.head = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
+        if self.grad_checkpointing and self.training:
+            for stage in self.features:
+                again = partial(_again, stage)
+                x = checkpoint(stage, x, use_reentrant=False, context_fn=again)
+            return x
         return self.features(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Let the backward pass compute the codes of each stage again instead of keeping them."""
+        self.grad_checkpointing = enable
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes), or pooled features (B, num_features) where there is no head."""
@@ -60,6 +72,11 @@ class Network(nn.Module):
     def pursuits(self) -> list[PursuitLayer]:
         """Return the layers in the order in which the image meets them."""
         return [module for module in self.modules() if isinstance(module, PursuitLayer)]
+
+
+def _again(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of the forward pass and of its repetition, which leaves the running statistics alone."""
+    return nullcontext(), still(stage)
 
 
 class ResidualBlock(nn.Module):

@@ -1,8 +1,58 @@
 """What a training run is, as frozen data; imports nothing heavy, so that ``--help`` is quick."""
 
-from dataclasses import asdict, dataclass, fields
+import difflib
+import tomllib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Section VI-B: SGD with Nesterov momentum, 200 epochs, 0.1 divided by 10 after 100 and 150
+    "residual": {
+        "data": "cifar10",
+        "model": "res_csc_20",
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-4,
+        "schedule": "steps",
+        "drops": (100 / 200, 150 / 200),
+        "warmup": 0.0,
+    },
+    # Section VII-B: SGD with momentum, 150 epochs, 0.05 divided by 10 after 75 and 115
+    "msd": {
+        "data": "cifar10",
+        "model": "msd_csc_6",
+        "epochs": 150,
+        "batch_size": 128,
+        "lr": 0.05,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+        "schedule": "steps",
+        "drops": (75 / 150, 115 / 150),
+        "warmup": 0.0,
+    },
+    # ours: one cycle of a larger rate, a fifth of the paper's epochs
+    "fast": {
+        "data": "cifar10",
+        "model": "res_csc_20",
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 0.2,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "schedule": "onecycle",
+        "warmup": 6.0,
+        "fill": "reflect",
+    },
+}
+# 110 layers and more: the rate rises over one epoch before it falls
+RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,10 +60,32 @@ class Recipe:
     """One training run: everything that decides its result, besides the machine."""
 
     data: str = "digits"
-    """Data set: digits (in scikit-learn) or cifar10."""
+    """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, or folder (of images, one sub-folder a class)."""
 
     data_dir: Path | None = None
     """Folder with the original files of the data set."""
+
+    image_size: int | None = None
+    """Height and width that the images of a folder are scaled and cropped to."""
+
+    valid_images: int = 0
+    """Training images held out to choose by, drawn at random by the seed; never choose by the test images."""
+
+    train_images: int | None = None
+    """Use only the first so many training images."""
+
+    shift: int | None = None
+    """Largest random translation in pixels; by default 4, and 0 for digits."""
+
+    flip: bool | None = None
+    """Random horizontal flip; by default for all but digits and svhn."""
+
+    fill: Literal["zeros", "reflect"] = "zeros"
+    """What moves in at the border of a translated image."""
+
+    standardise: bool | None = None
+    """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
+    see [0, 1]."""
 
     model: str = "msd_csc_6"
     """Network, as listed by `pursuitnet models`."""
@@ -43,7 +115,7 @@ class Recipe:
     """Passes over the training images."""
 
     batch_size: int = 64
-    """Images a step."""
+    """Images a step, over all processes together."""
 
     lr: float = 0.05
     """Largest learning rate (SGD)."""
@@ -55,29 +127,44 @@ class Recipe:
     """Nesterov's form of the momentum."""
 
     weight_decay: float = 1e-4
-    """Decay of filters and head; thresholds, steps and norms never decay."""
+    """Decay of filters and head; thresholds, steps and norms do not decay."""
 
-    schedule: Literal["cosine", "steps"] = "cosine"
-    """Cosine to zero, or divided by 10 after a half and three quarters."""
+    decay_all: bool = False
+    """Let the weight decay pull at thresholds, steps and norms too."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+
+    schedule: Literal["cosine", "steps", "onecycle", "constant"] = "cosine"
+    """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
+    epochs at most) and straight down to zero; or constant."""
+
+    drops: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the epochs after which the schedule "steps" divides the rate by 10."""
 
     warmup: float = 1.0
     """Epochs over which the learning rate rises from zero."""
 
-    augment: bool | None = None
-    """Random translation and flip; by default for cifar10 only."""
-
-    standardise: bool | None = None
-    """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
-    see [0, 1]."""
-
-    train_images: int | None = None
-    """Use only the first so many training images."""
-
     seed: int = 0
-    """Seed of initialisation, order and augmentation."""
+    """Seed of initialisation, order, augmentation and validation split."""
 
     device: str = "auto"
-    """Device: auto, cpu, cuda, …"""
+    """Device: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …"""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of convolutions: auto is bfloat16 on CUDA devices that have it, float32 elsewhere."""
+
+    compile: bool = False
+    """Compile the network with torch.compile; needs a compiler, and minutes before the first step."""
+
+    cuda_graphs: bool = False
+    """Compile, and record the kernels of a step as a CUDA graph; helps where batches are small."""
+
+    grad_checkpointing: bool = False
+    """Compute the codes again in the backward pass instead of keeping them: less memory, about a third more time."""
+
+    sync_norm: bool = False
+    """Batch statistics over all processes, so that their number does not change the result."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -86,13 +173,40 @@ class Recipe:
             ("unfolding", 0),
             ("width", 1),
             ("train_images", 2),
+            ("valid_images", 0),
+            ("shift", 0),
+            ("image_size", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; expected at least {least}")
         for name in ("lr", "momentum", "weight_decay", "warmup"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
+        if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
+            raise ValueError(f"drops are {self.drops}; expected shares of the epochs between 0 and 1, in order")
+        if self.image_size is not None and self.data != "folder":
+            raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
+
+    def going_on(self, given: "Recipe") -> "Recipe":
+        """Return this recipe for a run that goes on, on another machine perhaps.
+
+        Args:
+            given: what was asked for anew; fields at their defaults were not.
+
+        Raises:
+            ValueError: if a field that decides the result is to change.
+        """
+        plain, machine = Recipe(), ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+        asked = {name: value for name, value in vars(given).items() if value != getattr(plain, name)}
+        if changed := [name for name in asked if name not in machine and asked[name] != getattr(self, name)]:
+            raise ValueError(
+                f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
+                "or start another run"
+            )
+        return replace(self, **{name: value for name, value in asked.items() if name in machine})
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
@@ -109,20 +223,93 @@ class Recipe:
         return self.model.startswith(("plain", "res")) if self.standardise is None else self.standardise
 
     @property
-    def augmented(self) -> bool:
-        return self.data != "digits" if self.augment is None else self.augment
+    def shifted(self) -> int:
+        return (0 if self.data == "digits" else 4) if self.shift is None else self.shift
+
+    @property
+    def flipped(self) -> bool:
+        return self.data not in ("digits", "svhn") if self.flip is None else self.flip
 
     def to_json(self) -> dict[str, Any]:
+        """Return every field as JSON has it."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Recipe":
-        if not isinstance(values, dict):
-            raise ValueError(f"a recipe is an object with named fields; this one is {values!r:.40}")
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"the recipe has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-            )
-        folder = values.get("data_dir")
-        return cls(**{**values, "data_dir": None if folder is None else Path(folder)})
+    def from_json(cls, values: dict[str, Any], source: str = "the recipe") -> "Recipe":
+        """Return the recipe with these fields; those left out keep their defaults.
+
+        Raises:
+            ValueError: for a field that does not exist, with the nearest that does, and for a value of another type.
+        """
+        return cls(**_fields(values, source))
+
+    @classmethod
+    def named(cls, name: str | Path) -> "Recipe":
+        """Return a recipe by name (``RECIPES``) or from a TOML or YAML file.
+
+        Raises:
+            FileNotFoundError: if it is neither.
+            ValueError: if the file does not hold a recipe.
+        """
+        return cls(**values_of(name))
+
+
+def values_of(name: str | Path) -> dict[str, Any]:
+    """Return the fields that a named recipe or a file sets."""
+    if str(name) in RECIPES:
+        return RECIPES[str(name)]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(str(name), RECIPES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise FileNotFoundError(f"{name} is no recipe; {hint}expected {', '.join(RECIPES)}, or a file in TOML or YAML")
+    return _fields(_parsed(path), str(path))
+
+
+def _parsed(path: Path) -> Any:
+    import yaml
+
+    text = path.read_text(encoding="utf-8")
+    try:
+        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)  # JSON is YAML too
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as a recipe: {' '.join(str(error).split())}") from error
+
+
+def _fields(values: object, source: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{source} is {values!r:.40}; expected a table of fields, such as epochs = 30")
+    kinds = get_type_hints(Recipe)
+    for name in values:
+        if name not in kinds:
+            near = difflib.get_close_matches(str(name), kinds, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(kinds)}"
+            raise ValueError(f"{source} has the unknown field {name!r}; {hint}")
+    try:
+        return {name: _as(kinds[name], value, name) for name, value in values.items()}
+    except TypeError as error:
+        raise ValueError(f"{source} has {error}") from error
+
+
+def _as(kind: Any, value: Any, name: str) -> Any:
+    """Return a value of JSON, TOML or YAML as a field's type has it, or raise TypeError."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Union or origin is UnionType:
+        if value is None and NoneType in inside:
+            return None
+        return _as(inside[0], value, name)  # X | None
+    if origin is Literal and value in inside:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_as(inside[0], v, name) for v in value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")
+    raise TypeError(f"{name} = {value!r}; expected {expected}")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}

@@ -4,6 +4,8 @@ The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtra
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -205,16 +207,37 @@ def _norms(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
 class _AnyNorm(_BatchNorm):
     """Batch normalisation over all axes but the second, for any number of them."""
 
+    synchronised = False
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, rows: int, *, affine: bool, momentum: float) -> None:
         super().__init__(rows, affine=affine, momentum=momentum)
 
+    def forward(self, z: Tensor) -> Tensor:
+        if not (self.synchronised and self.training):
+            return super().forward(z)
+        axes, wide = [i for i in range(z.dim()) if i != 1], (-1, *[1] * (z.dim() - 2))
+        x = z.float()
+        count = _summed(x.new_tensor(float(x.numel() // x.shape[1])))
+        mean = _summed(x.sum(axes)) / count
+        x = x - mean.view(wide)
+        variance = _summed(x.square().sum(axes)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked += 1
+        x = x * (variance + self.eps).rsqrt().view(wide)
+        if self.affine:
+            x = x * self.weight.view(wide) + self.bias.view(wide)
+        return x.to(z.dtype)
+
     def in_evaluation(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
-        mean, variance = self.running_mean, self.running_var
-        if mean is None or variance is None:  # never with the arguments above
-            raise ValueError("the normalisation keeps no running statistics; expected one that does")
-        scale = (variance + self.eps).rsqrt() * (self.weight if self.affine else 1.0)
-        return scale, (self.bias if self.affine else 0.0) - scale * mean
+        scale = (self.running_var + self.eps).rsqrt() * (self.weight if self.affine else 1.0)
+        return scale, (self.bias if self.affine else 0.0) - scale * self.running_mean
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -224,6 +247,7 @@ class _AnyNorm(_BatchNorm):
 class _ScaleNorm(nn.Module):
     """Division by the root mean square of each row over the batch; evaluation divides by its running value."""
 
+    synchronised = False
     mean_square: Tensor
 
     def __init__(self, rows: int, *, momentum: float, eps: float = 1e-5) -> None:
@@ -239,9 +263,43 @@ class _ScaleNorm(nn.Module):
         square = self.mean_square
         if self.training:
             square = z.square().mean(dim=[i for i in range(z.dim()) if i != 1])
+            if self.synchronised:
+                share = float(len(z))
+                square = _summed(square * share) / _summed(square.new_tensor(share))
             with torch.no_grad():
                 self.mean_square.lerp_(square.to(self.mean_square.dtype), self.momentum)
         return z * (square + self.eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+
+
+def synchronise(model: nn.Module) -> None:
+    """Let the normalisations take their statistics from the batches of all processes together."""
+    for module in model.modules():
+        if isinstance(module, _AnyNorm | _ScaleNorm):
+            module.synchronised = True
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics as they are, while batches are normalised by their own."""
+    norms = [module for module in model.modules() if isinstance(module, _AnyNorm | _ScaleNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms if isinstance(norm, _AnyNorm)]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for norm, count in zip((n for n in norms if isinstance(n, _AnyNorm)), counts, strict=True):
+            norm.num_batches_tracked.copy_(count)
+
+
+def _summed(value: Tensor) -> Tensor:
+    """Return the sum over all processes; gradients flow."""
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:

@@ -1,33 +1,40 @@
 """Training: a recipe in, a run folder out.
 
-``loop`` trains, ``images`` holds the data on its device, ``optimiser`` the rule of the steps, ``keeper`` and
-``checkpoints`` what survives a kill, ``run`` the folder and what is read from it.
+``loop`` trains, ``trainer`` takes the steps, ``images`` holds the data on its device, ``optimiser`` the rule of the
+steps, ``group`` the processes that share them, ``keeper`` and ``checkpoints`` what survives a kill, ``run`` the folder
+and what is read from it.
 """
 
+from pursuitnet.train.group import Group, group_of
 from pursuitnet.train.images import Images, batches, images_of
 from pursuitnet.train.keeper import StoppedError
-from pursuitnet.train.loop import Silent, Watcher, evaluate, train, train_epoch
+from pursuitnet.train.loop import train
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
 from pursuitnet.train.run import Record, commit, device_of, last_record, load_run, model_of, read_recipe, records
+from pursuitnet.train.trainer import Trainer, evaluate, logits_of
+from pursuitnet.train.watcher import Silent, Watcher
 
 __all__ = [
+    "Group",
     "Images",
     "Record",
     "Silent",
     "StoppedError",
+    "Trainer",
     "Watcher",
     "batches",
     "commit",
     "device_of",
     "evaluate",
+    "group_of",
     "images_of",
     "last_record",
     "learning_rate",
     "load_run",
+    "logits_of",
     "model_of",
     "optimiser_of",
     "read_recipe",
     "records",
     "train",
-    "train_epoch",
 ]

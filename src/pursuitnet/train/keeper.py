@@ -5,24 +5,15 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from pursuitnet.recipe import Recipe
 from pursuitnet.train import checkpoints
-
-
-class Begun(NamedTuple):
-    """An epoch that has begun: the steps it has taken, and the sum of the losses and the number of their images."""
-
-    steps: int
-    total: Tensor
-    images: int
+from pursuitnet.train.trainer import Begun, Trainer
 
 
 class StoppedError(Exception):
@@ -38,65 +29,83 @@ class StoppedError(Exception):
 
 
 class Keeper:
-    """What a run leaves in its folder while it goes on."""
+    """What a run leaves in its folder while it goes on; only the first process of a group writes.
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.SGD, every: float) -> None:
-        self.folder, self.model, self.optimiser, self.every = folder, model, optimiser, every
-        self.kept = time.monotonic()
+    Args:
+        folder: the run's.
+        trainer: whose state is kept.
+        every: seconds between two checkpoints within an epoch.
+    """
 
-    def open(self, recipe: Recipe) -> tuple[int, None]:
+    def __init__(self, folder: Path, trainer: Trainer, every: float) -> None:
+        self.folder, self.trainer, self.every = folder, trainer, every
+        self.writes, self.kept, self.at = trainer.group.first, time.monotonic(), (0, 0)
+
+    def open(self) -> tuple[int, None]:
         """Begin a run; a folder that cannot hold it is found out before the first step."""
-        self.folder.mkdir(parents=True)
-        checkpoints.replace(self.folder / "recipe.json", (json.dumps(recipe.to_json(), indent=2) + "\n").encode())
+        if self.writes:
+            self.folder.mkdir(parents=True)
+            content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
+            checkpoints.replace(self.folder / "recipe.json", content.encode())
         self.save(0, None)
         return 0, None
 
-    def reopen(self, device: torch.device) -> tuple[int, Begun | None]:
+    def reopen(self) -> tuple[int, Begun | None]:
         """Go back to the last checkpoint; return the epochs that are done and where the next one stands."""
-        state, damaged = checkpoints.load(self.folder, device)
+        state, damaged = checkpoints.load(self.folder, self.trainer.device)
         for name in damaged:
             warnings.warn(f"{self.folder / name} is damaged; going on from the other one", stacklevel=3)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.trainer.restore(state)
         lines = self._metrics().splitlines(keepends=True)[: state["epoch"]]
         if len(lines) < state["epoch"] or not all(line.endswith("\n") for line in lines):
             raise ValueError(f"{self.folder / 'metrics.jsonl'} is damaged: it lacks epochs that are done; start anew")
-        checkpoints.replace(self.folder / "metrics.jsonl", "".join(lines).encode())
+        if self.writes:
+            checkpoints.replace(self.folder / "metrics.jsonl", "".join(lines).encode())
+        self.at = state["epoch"], state["step"]
         begun = Begun(state["step"], state["total"], state["count"]) if state["step"] else None
         return state["epoch"], begun
 
-    def between(self, epoch: int, requests: list[int], begun: Begun) -> None:
-        """After a step: keep it if it is time, stop if a signal has asked for it."""
-        if requests or time.monotonic() - self.kept > self.every:
+    def between(self, epoch: int, requests: list[int], begun: Begun, check: Callable[[], None]) -> None:
+        """After a step: keep it if it is time, stop if a signal has asked for it; a bad loss is not kept."""
+        stop = self._agreed(bool(requests), begun.steps)
+        if stop or time.monotonic() - self.kept > self.every:
+            check()
             self.save(epoch - 1, begun)
-        if requests:
-            raise StoppedError(
-                f"stopped after epoch {epoch}, step {begun.steps}; go on with: "
-                f"pursuitnet train --out {self.folder} --resume",
-                requests[0],
-            )
+        if stop:
+            self._stop(f"epoch {epoch}, step {begun.steps}", requests)
 
-    def after(self, epoch: int, record: dict[str, Any]) -> None:
+    def _agreed(self, stop: bool, step: int) -> bool:
+        """Return whether to stop now; several processes ask each other at every tenth step, so that all stop at one."""
+        group = self.trainer.group
+        return group.any(stop, self.trainer.device) if group.size == 1 or step % 10 == 0 else False
+
+    def _stop(self, where: str, requests: list[int]) -> None:
+        raise StoppedError(
+            f"stopped after {where}; go on with: pursuitnet train --out {self.folder} --resume",
+            requests[0] if requests else signal.SIGTERM,
+        )
+
+    def after(self, epoch: int, record: dict[str, Any], requests: list[int]) -> None:
         """After an epoch: its line, then its checkpoint, so that no checkpoint is ahead of its metrics."""
-        content = self._metrics() + json.dumps(record) + "\n"
-        checkpoints.replace(self.folder / "metrics.jsonl", content.encode())
+        if self.writes:
+            content = self._metrics() + json.dumps(record) + "\n"
+            checkpoints.replace(self.folder / "metrics.jsonl", content.encode())
         self.save(epoch, None)
+        if self._agreed(bool(requests), 0):
+            self._stop(f"epoch {epoch}", requests)
 
     def save(self, epochs: int, begun: Begun | None) -> None:
         """Write a checkpoint: epochs that are done, and where the next one stands."""
         steps, total, count = begun or (0, torch.zeros(()), 0)
-        checkpoints.save(
-            self.folder,
-            {
-                "epoch": epochs,
-                "step": steps,
-                "total": total,
-                "count": count,
-                "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-            },
-        )
-        self.kept = time.monotonic()
+        if self.writes:
+            place = {"epoch": epochs, "step": steps, "total": total, "count": count}
+            checkpoints.save(self.folder, {**place, **self.trainer.state()})
+        self.kept, self.at = time.monotonic(), (epochs, steps)
+
+    def standing(self) -> str:
+        """Return which checkpoint is the last, in words."""
+        epochs, steps = self.at
+        return f"{self.folder / checkpoints.LAST}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
 
     def _metrics(self) -> str:
         path = self.folder / "metrics.jsonl"

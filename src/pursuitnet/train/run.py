@@ -21,24 +21,33 @@ Record = dict[str, Any]
 """What one line of metrics.jsonl holds."""
 
 
-def device_of(recipe: Recipe) -> torch.device:
-    """Return the device that the recipe names; "auto" takes the accelerator, if there is one."""
+def device_of(recipe: Recipe, local: int = 0) -> torch.device:
+    """Return the device that the recipe names; "auto" takes the accelerator, if there is one.
+
+    Args:
+        recipe: the run.
+        local: number of the process on its machine, which takes the device of that number unless one is named.
+    """
     if recipe.device != "auto":
         try:
-            return torch.empty(0, device=recipe.device).device
+            device = torch.device(recipe.device)
+            if device.type != "cpu" and device.index is None:
+                device = torch.device(device.type, local)
+            return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device is {recipe.device!r}, which is not here: {str(error).splitlines()[0]}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, local)
 
 
-def model_of(recipe: Recipe) -> Network:
+def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
     """Create the recipe's network from its seed; torch's global generator is left as it was."""
     about = data.info(recipe.data)
+    device = device_of(recipe) if device is None else device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
-    return model.to(device_of(recipe)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def load_run(folder: Path) -> tuple[Recipe, Network]:
@@ -82,7 +91,7 @@ def last_record(folder: Path) -> Record:
     return records(folder)[-1]
 
 
-def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tensor, count: list[int]) -> None:
+def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tensor, about: Record) -> None:
     """Leave the weights, with all that is needed to use them, and the record of the whole run.
 
     Args:
@@ -91,29 +100,38 @@ def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tens
         model: the network.
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
-        count: training and test images.
+        about: what else is known of the run.
     """
-    about = {
+    needed = {
         "recipe": recipe.to_json(),
         "classes": data.info(recipe.data).classes,
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    content = save(weights, {name: json.dumps(value) for name, value in about.items()})
+    content = save(weights, {name: json.dumps(value) for name, value in needed.items()})
     checkpoints.replace(folder / "model.safetensors", _in_order(content))
-    record = {
+    versions = {
         "pursuitnet": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": sys.version.split()[0],
         "commit": commit(),
-        "device": str(mean.device),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "images": count,
-        "seconds": sum(record["seconds"] for record in records(folder)),
     }
+    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
+    seconds = sum(record["seconds"] for record in records(folder))
+    record = {**versions, **{name: about[name] for name in kept}, "seconds": seconds}
     checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+@torch.no_grad()
+def flops_per_image(model: Network, images: Tensor) -> int:
+    """Return the floating-point operations of a forward pass, a multiplication and an addition counted as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(images)
+    return counter.get_total_flops() // len(images)
 
 
 def _in_order(content: bytes) -> bytes:

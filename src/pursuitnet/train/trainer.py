@@ -1,0 +1,202 @@
+"""A network, its data and its optimiser, and what an epoch does to them."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.networks import Network
+from pursuitnet.recipe import Recipe
+from pursuitnet.steps import FreeStep
+from pursuitnet.thresholds import synchronise
+from pursuitnet.train.group import ALONE, Group
+from pursuitnet.train.images import Images, Split, batches, images_of
+from pursuitnet.train.optimiser import learning_rate, optimiser_of
+from pursuitnet.train.run import device_of, model_of
+from pursuitnet.train.stopwatch import Stopwatch
+from pursuitnet.train.watcher import Silent, Watcher
+
+EXPLODED = 100.0
+"""A loss of so many times that of guessing stops the run."""
+
+
+class Begun(NamedTuple):
+    """An epoch that has begun: the steps it has taken, the sum of the losses and the number of their images."""
+
+    steps: int
+    total: Tensor
+    images: int
+
+
+class Trainer:
+    """A network, its data and its optimiser on one device, as one of a group of processes.
+
+    Args:
+        recipe: what to train.
+        group: the processes that share each batch; the network and the data are in all of them.
+    """
+
+    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
+        if recipe.batch_size < 2 * group.size:
+            raise ValueError(
+                f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
+            )
+        self.images: Images = images_of(recipe, self.device)
+        self.model: Network = model_of(recipe, self.device)
+        self.model.set_grad_checkpointing(recipe.grad_checkpointing)
+        if recipe.sync_norm and group.size > 1:
+            synchronise(self.model)
+        if recipe.compile or recipe.cuda_graphs:
+            self.model.compile(mode="reduce-overhead" if recipe.cuda_graphs else "default")
+        self.optimiser = optimiser_of(recipe, self.model)
+        self.precision = precision_of(recipe, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that changes in training, for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the network computes."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+
+    def epoch(
+        self,
+        number: int,
+        watch: Watcher | None = None,
+        begun: Begun | None = None,
+        each: Callable[[Begun, Callable[[], None]], None] | None = None,
+    ) -> dict[str, float]:
+        """Train for one epoch; return its training loss, its rate and where the time went.
+
+        Args:
+            number: of the epoch, counted from 1.
+            watch: is told of every step.
+            begun: where the epoch was broken off, if it was.
+            each: is called after every step with where the epoch stands, and with a check that raises as this does.
+
+        Raises:
+            FloatingPointError: if the loss is no number, or a hundred times that of guessing.
+        """
+        watch, network = Silent() if watch is None else watch, _parallel(self.model, self.group).train()
+        begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
+        clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
+        steps = -(-len(self.images.train[1]) // self.recipe.batch_size)
+        parts = batches(self.recipe, number, self.images, begun.steps, self.group)
+        for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
+            self._set_rate(number - 1 + step / steps)
+            loss = self._gradients(network, images, labels, count, clock)
+            worst = torch.maximum(worst, loss)
+            check = partial(self.check, worst, number, step)
+            if self.device.type == "cpu" or step % 50 == 0 or step == steps:  # elsewhere it would wait for the device
+                check()
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            clock.lap("optimiser", count)
+            begun = Begun(step, begun.total + loss * count, begun.images + count)
+            watch.batch(number, step, steps)
+            if each is not None:
+                each(begun, check)
+        return {
+            "train_loss": float(begun.total) / begun.images,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            **clock.report(),
+        }
+
+    def _set_rate(self, epochs: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["scale"] * learning_rate(self.recipe, epochs)
+
+    def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
+        """Compute the gradients of the mean loss over the whole batch, and return that loss."""
+        self.optimiser.zero_grad()
+        if self.recipe.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        with self.autocast():
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        clock.lap("forward")
+        share = len(labels) * self.group.size / count  # the gradients are averaged over processes of unequal shares
+        self.scaler.scale(loss * share).backward()
+        clock.lap("backward")
+        return self.group.sum(loss.detach() * share) / self.group.size
+
+    def check(self, worst: Tensor, epoch: int, step: int) -> None:
+        """Raise FloatingPointError if the loss is no number, or far above that of guessing."""
+        limit = EXPLODED * math.log(max(2, self.model.num_classes))
+        if not float(worst) < limit:  # NaN is not
+            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.0f}" if worst > limit else "")
+            raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
+        share = slice(self.group.rank, None, self.group.size)
+        pixels, labels = split[0][share], split[1][share]
+        logits = logits_of(self.model, self.images, pixels)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        right = (logits.argmax(dim=1) == labels).sum()
+        loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
+        return float(loss) / len(split[1]), int(right) / len(split[1])
+
+
+def logits_of(model: nn.Module, images: Images, pixels: Tensor, size: int = 500) -> Tensor:
+    """Return the logits (N, classes) of uint8 images, in evaluation mode and full precision."""
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(images.prepared(part)) for part in pixels.split(size)])
+
+
+def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
+    """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
+    logits = logits_of(model, images, split[0], size)
+    predicted = logits.argmax(dim=1)
+    right = int((predicted == split[1]).sum())
+    return float(F.cross_entropy(logits, split[1], reduction="sum")) / len(predicted), right / len(predicted), predicted
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """Return the number format of convolutions on a device."""
+    if recipe.precision != "auto":
+        return getattr(torch, recipe.precision)
+    good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if good else torch.float32
+
+
+@torch.no_grad()
+def blame(model: nn.Module) -> str:
+    """Return which layer has left its bounds, in words."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, PursuitLayer):
+            s, t = (float(w) for w in layer.step())
+            L = float(layer.dictionary.lipschitz_bound())
+            if not math.isfinite(L) or not math.isfinite(s + t):
+                return f"the first layer that is not finite is {name}: λmax at most {L:.3g}, steps {s:.3g} and {t:.3g}"
+            if isinstance(layer.step, FreeStep) and not 0 < s * L <= 1:
+                return f"{name} has left (0, 1/L]: c = {s:.3g}, c·L = {s * L:.3g}; lower --lr, or use --step bounded"
+    return "every step is within its bound and every filter finite: lower --lr or lengthen --warmup"
+
+
+def _parallel(model: nn.Module, group: Group) -> nn.Module:
+    """Return the network with its gradients averaged over the processes.
+
+    Made anew in every epoch, so that none is left when the processes part.
+    """
+    return model if group.size == 1 else DistributedDataParallel(model)

@@ -1,0 +1,126 @@
+"""Several processes that train one network: the same as one process, to rounding, and what happens when one goes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+from pursuitnet.train.group import ALONE, Group, first_host, group_of
+
+TINY = [
+    *("--model", "msd_csc_3", "--width", "4", "--epochs", "2", "--train-images", "230", "--batch-size", "32"),
+    *("--device", "cpu"),
+]
+
+
+def launch(folder, *arguments, script=("-m", "pursuitnet", "train"), code=0):
+    """Run two processes under torchrun and return what they said."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = subprocess.run(
+        [*torchrun, *script, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert (found.returncode == 0) == (code == 0), found.stdout + found.stderr
+    return found.stdout + found.stderr
+
+
+def assert_close(one, other):
+    mine, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=2e-3, atol=2e-4)
+    for a, b in zip(train.records(one), train.records(other), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process, for each norm."""
+    folder, found = tmp_path_factory.mktemp("alone"), {}
+    for norm in ("none", "batch"):
+        recipe = Recipe(model="msd_csc_3", width=4, epochs=2, train_images=230, batch_size=32, device="cpu", norm=norm)
+        train.train(recipe, folder / norm)
+        found[norm] = folder / norm
+    return found
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_two_processes_are_one_to_rounding_and_the_first_alone_writes_and_speaks(tmp_path, alone, norm):
+    said = launch(tmp_path, *TINY, "--norm", norm, "--sync-norm", "--out", "two")
+    assert_close(tmp_path / "two", alone[norm])
+    assert said.count("epoch 1/2") == 1 and said.count("report.html") == 1
+    assert json.loads((tmp_path / "two" / "record.json").read_text())["processes"] == 2
+    assert os.listdir(tmp_path) == ["two"]
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+
+inner = train.Trainer.check
+def check(self, worst, epoch, step):
+    inner(self, worst, epoch, step)
+    if (self.group.rank, epoch, step) == (1, 2, 3):
+        {what}
+train.Trainer.check = check
+from pursuitnet.cli import main
+sys.argv[1:1] = ["train"]
+main()
+"""
+
+
+def test_a_process_that_dies_takes_the_job_down_and_another_number_goes_on(tmp_path, alone):
+    script = tmp_path / "hurt.py"
+    script.write_text(SCRIPT.format(what="os._exit(7)"))
+    said = launch(tmp_path, *TINY, "--norm", "none", "--out", "run", script=[str(script)], code=1)
+    assert said.count("has lost another one") == 1 and "--resume" in said
+    assert len(train.records(tmp_path / "run")) == 1
+    train.train(train.read_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
+    assert_close(tmp_path / "run", alone["none"])
+
+
+def test_one_process_told_to_stop_stops_all_at_the_same_step_and_they_go_on(tmp_path, alone):
+    script = tmp_path / "hurt.py"
+    script.write_text(SCRIPT.format(what="os.kill(os.getpid(), signal.SIGTERM)"))
+    said = launch(tmp_path, *TINY, "--norm", "none", "--out", "run", script=[str(script)], code=1)
+    assert "stopped after epoch" in said and "--resume" in said
+    launch(tmp_path, "--out", "run", "--resume")
+    assert_close(tmp_path / "run", alone["none"])
+
+
+def test_the_place_that_a_launcher_gives():
+    assert group_of({}) == ALONE
+    assert group_of({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Group(3, 8, 1)
+    step = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
+    assert group_of(step) == Group(1, 2, 0)
+    assert group_of({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == ALONE  # a batch script that srun has not started
+    for wrong in ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"WORLD_SIZE": "2"}):
+        with pytest.raises(ValueError, match="expected a place among a number"):
+            group_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu7", "gpu7"),
+        ("gpu[03-05,9],login1", "gpu03"),
+        ("a1,a2", "a1"),
+        ("rack[2,4]-ib", "rack2-ib"),
+        ("n[12]", "n12"),
+    ],
+)
+def test_the_first_machine_of_a_list(nodes, first):
+    assert first_host(nodes) == first
