@@ -177,3 +177,35 @@ def test_gpu_gives_what_the_cpu_gives(name):
     model, x = small(name).double(), torch.rand(4, 3, 16, 16, dtype=torch.float64)
     other = copy.deepcopy(model).cuda()
     torch.testing.assert_close(other(x.cuda()).cpu(), model(x))
+
+
+@pytest.mark.parametrize("name", ["res_csc_8", "msd_csc_3", "ml_csc"])
+def test_checkpointed_gradients_and_statistics_are_the_same(name):
+    images = torch.rand(4, 3, 16, 16)
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = pn.create_model(name, width=4).train()
+        model.set_grad_checkpointing(again)
+        model(images).square().sum().backward()
+        found.append(({n: p.grad for n, p in model.named_parameters()}, dict(model.named_buffers())))
+    for mine, other in zip(*found, strict=True):
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[n], other[n]) for n in mine if mine[n] is not None)
+
+
+def test_checkpointing_keeps_fewer_numbers_for_the_backward_pass():
+    kept = []
+    for again in (False, True):
+        model = pn.create_model("res_csc_20", width=4).train()
+        model.set_grad_checkpointing(again)
+        count = [0]
+
+        def pack(saved, count=count):
+            count[0] += saved.numel()
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            model(torch.rand(2, 3, 16, 16))
+        kept.append(count[0])
+    assert kept[1] < kept[0] / 4

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ import torch
 from pursuitnet import train
 from pursuitnet.recipe import Recipe
 from pursuitnet.train import checkpoints
+from pursuitnet.train.run import flops_per_image
+from pursuitnet.train.stopwatch import Stopwatch
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
 
@@ -98,3 +101,73 @@ def test_recipes_survive_json():
     again = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
     assert again.choices() == recipe.choices() == {"unfolding": 2, "norm": None}
     assert str(again.data_dir) == "data"
+
+
+def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
+    whole = train.images_of(TINY)
+    recipe = replace(TINY, valid_images=20)
+    images, again, other = (train.images_of(r) for r in (recipe, recipe, replace(recipe, seed=1)))
+    assert torch.equal(images.valid[0], again.valid[0])
+    assert not torch.equal(images.valid[0], other.valid[0])
+    assert [len(part[1]) for part in (images.train, images.valid, images.test)] == [44, 20, 360]
+    together = torch.cat([images.train[0], images.valid[0]]).flatten(1).tolist()
+    assert sorted(together) == sorted(whole.train[0].flatten(1).tolist())
+    assert not {tuple(i) for i in images.train[0].flatten(1).tolist()} & {
+        tuple(i) for i in images.valid[0].flatten(1).tolist()
+    }
+    with pytest.raises(ValueError, match="valid_images is 63; expected at most 62"):
+        train.images_of(replace(TINY, valid_images=63))
+
+
+def test_a_record_tells_the_validation_accuracy_and_where_the_time_went(tmp_path):
+    record = train.train(replace(TINY, valid_images=20), tmp_path / "run")
+    assert 0 <= record["valid_accuracy"] <= 1 and record["valid_loss"] > 0
+    assert sum(record[name] for name in ("data", "forward", "backward", "optimiser")) == pytest.approx(1, abs=1e-3)
+    assert record["images_per_second"] > 0 and record["peak_memory_mb"] > 50
+    about = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert about["images"] == [44, 360] and about["precision"] == "float32" and about["processes"] == 1
+
+
+def test_flops_are_those_of_the_convolutions_counted_by_hand():
+    """MSDNet of three layers on 8 × 8: pooling in between leaves 8, 4 and 2; two operations a product."""
+    recipe = replace(TINY, model="msdnet_3", width=2)
+    images, model = train.images_of(recipe), train.model_of(recipe)
+    channels, sizes = (1, 3, 5), (8, 4, 2)
+    by_hand = sum(2 * 9 * c * 2 * size**2 for c, size in zip(channels, sizes, strict=True)) + 2 * 7 * 10
+    assert flops_per_image(model, images.prepared(images.test[0][:2])) == by_hand
+
+
+def test_what_explodes_is_stopped_before_it_is_kept(tmp_path):
+    recipe = replace(TINY, model="msdnet_3", norm="none", step="free", lr=1e4, epochs=3, batch_size=8)
+    with pytest.raises(FloatingPointError, match=r"the loss is .* in epoch 1, step \d+; .*The last good checkpoint is"):
+        train.train(recipe, tmp_path / "run", every=0)
+    state, damaged = checkpoints.load(tmp_path / "run", torch.device("cpu"))
+    assert not damaged and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_label_smoothing_and_decay_of_all_are_the_recipes():
+    trainer = train.Trainer(replace(TINY, label_smoothing=0.2, decay_all=True, weight_decay=0.3))
+    assert {group["weight_decay"] for group in trainer.optimiser.param_groups} == {0.3}
+    pixels, labels, count = next(iter(train.batches(trainer.recipe, 1, trainer.images)))
+    loss = trainer._gradients(trainer.model.train(), pixels, labels, count, Stopwatch(trainer.device))
+    logits = trainer.model(pixels).log_softmax(1)
+    target = torch.full_like(logits, 0.02).scatter_(1, labels[:, None], 0.82)
+    assert loss.item() == pytest.approx(-(target * logits).sum(1).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_near_full_precision(tmp_path, precision):
+    recipe = Recipe(model="msd_csc_3", width=4, epochs=2, train_images=300, device="cpu")
+    full = train.train(recipe, tmp_path / "full")
+    half = train.train(replace(recipe, precision=precision), tmp_path / "half")
+    assert half["train_loss"] == pytest.approx(full["train_loss"], rel=0.1)
+    assert half["train_loss"] != full["train_loss"]
+    _, model = train.load_run(tmp_path / "half")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_svhn_is_shifted_but_not_mirrored_and_digits_are_neither():
+    assert (Recipe().shifted, Recipe().flipped) == (0, False)
+    assert (Recipe(data="svhn").shifted, Recipe(data="svhn").flipped) == (4, False)
+    assert (Recipe(data="cifar10").shifted, Recipe(data="cifar10").flipped) == (4, True)
+    assert (Recipe(shift=1, flip=True).shifted, Recipe(shift=1, flip=True).flipped) == (1, True)

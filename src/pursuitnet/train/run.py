@@ -129,8 +129,9 @@ def flops_per_image(model: Network, images: Tensor) -> int:
     """Return the floating-point operations of a forward pass, a multiplication and an addition counted as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    model.eval()
     with FlopCounterMode(display=False) as counter:
-        model.eval()(images)
+        model(images)
     return counter.get_total_flops() // len(images)
 
 

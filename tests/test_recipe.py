@@ -1,0 +1,130 @@
+"""Recipes: by name, from files, on the command line, and what is refused."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from pursuitnet import cli, train
+from pursuitnet.recipe import RECIPES, Recipe
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the program is asked to train, without training it."""
+    monkeypatch.setattr("pursuitnet.report.write", lambda folder: folder)
+
+    def ask(*arguments):
+        got = []
+
+        def take(recipe, *given, **options):
+            got.append(recipe)
+            return {"test_accuracy": 0.0, "epoch": 1}
+
+        monkeypatch.setattr("pursuitnet.train.train", take)
+        cli.app(
+            ["train", *arguments, "--out", "nowhere"],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        return got[0]
+
+    return ask
+
+
+def test_the_papers_recipes_have_its_numbers():
+    residual, msd = Recipe.named("residual"), Recipe.named("msd")
+    assert (residual.epochs, residual.batch_size, residual.momentum, residual.nesterov) == (200, 128, 0.9, True)
+    assert (msd.epochs, msd.momentum, msd.nesterov) == (150, 0.9, False)
+    ends = [(e, train.learning_rate(residual, e)) for e in (0.01, 100, 100.01, 150, 150.01, 200)]
+    assert [rate for _, rate in ends] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    rates = [train.learning_rate(msd, e) for e in (0.01, 75, 75.01, 115, 115.01, 150)]
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+def test_the_deep_recipe_warms_up_and_is_otherwise_the_papers():
+    deep, residual = Recipe.named("residual_deep"), Recipe.named("residual")
+    assert train.learning_rate(deep, 0.25) == pytest.approx(0.025)
+    assert {f.name for f in fields(Recipe) if getattr(deep, f.name) != getattr(residual, f.name)} == {"model", "warmup"}
+
+
+def test_one_cycle_rises_over_the_warmup_and_falls_to_zero():
+    recipe = Recipe(schedule="onecycle", epochs=30, warmup=6, lr=0.4)
+    assert [train.learning_rate(recipe, e) for e in (3, 6, 18, 30)] == pytest.approx([0.2, 0.4, 0.2, 0.0])
+    short = Recipe(schedule="onecycle", epochs=5, warmup=6, lr=0.4)  # a fifth of the epochs at most
+    assert [train.learning_rate(short, e) for e in (0.5, 1, 3, 5)] == pytest.approx([0.2, 0.4, 0.2, 0.0])
+    assert train.learning_rate(Recipe(schedule="constant", warmup=0, lr=0.4), 9.9) == 0.4
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".yaml", ".yml", ".json"])
+def test_a_file_is_a_recipe_and_what_is_given_beside_it_wins(tmp_path, asked, suffix):
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".toml":
+        path.write_text('model = "msd_csc_9"\nlr = 1\ndrops = [0.25, 0.5]\nschedule = "steps"\nnesterov = false\n')
+    elif suffix == ".json":
+        path.write_text(
+            json.dumps({"model": "msd_csc_9", "lr": 1, "drops": [0.25, 0.5], "schedule": "steps", "nesterov": False})
+        )
+    else:
+        path.write_text("model: msd_csc_9\nlr: 1\ndrops: [0.25, 0.5]\nschedule: steps\nnesterov: no\n")
+    expected = Recipe(model="msd_csc_9", lr=1.0, drops=(0.25, 0.5), schedule="steps", nesterov=False)
+    assert Recipe.named(path) == expected == asked("--recipe", str(path))
+    given = asked("--lr", "0.5", "--recipe", str(path), "--nesterov", "--drops", "0.1")
+    assert given == Recipe(model="msd_csc_9", lr=0.5, drops=(0.1,), schedule="steps", nesterov=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_on_the_command_line_is_that_of_the_library(asked, name):
+    assert asked("--recipe", name) == Recipe.named(name)
+    assert asked("--recipe", name, "--data", "digits", "--epochs", "3").epochs == 3
+
+
+def test_the_recipe_of_a_run_is_a_recipe_again(tmp_path, asked):
+    recipe = Recipe(data_dir=Path("here"), unfolding=2, drops=(0.3,), label_smoothing=0.1, valid_images=7)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
+    assert Recipe.named(tmp_path / "recipe.json") == recipe == asked("--recipe", str(tmp_path / "recipe.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown field 'epoch'; did you mean epochs?"),
+        ("xyz = 3", "unknown field 'xyz'; the fields are data, "),
+        ('epochs = "three"', "epochs = 'three'; expected a whole number"),
+        ("epochs = 3.5", "epochs = 3.5; expected a whole number"),
+        ("lr = true", "lr = True; expected a number"),
+        ('solver = "lars"', "solver = 'lars'; expected ista or fista"),
+        ("drops = 0.5", "drops = 0.5; expected a list of numbers"),
+        ("drops = [0.5, 0.25]", "drops are (0.5, 0.25); expected shares"),
+        ("label_smoothing = 1.0", "label_smoothing is 1.0; expected"),
+        ("lr = nan", "lr is nan; expected a number"),
+        ("image_size = 32", "image_size is for a folder of images"),
+        ("epochs = ", "cannot be read as a recipe"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_reason(tmp_path, text, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Recipe.named(path)
+
+
+def test_a_list_and_broken_yaml_are_no_recipes(tmp_path):
+    for text, message in (("- 1", "expected a table of fields"), ("a: [1", "cannot be read as a recipe")):
+        (tmp_path / "wrong.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Recipe.named(tmp_path / "wrong.yaml")
+    with pytest.raises(FileNotFoundError, match=r"fsat is no recipe; did you mean fast\?"):
+        Recipe.named("fsat")
+
+
+def test_a_run_goes_on_with_its_own_recipe_on_another_machine():
+    recipe = Recipe(epochs=30, data_dir=Path("there"))
+    moved = recipe.going_on(Recipe(device="cpu", data_dir=Path("here")))
+    assert moved == Recipe(epochs=30, data_dir=Path("here"), device="cpu")
+    assert recipe.going_on(Recipe()) == recipe == recipe.going_on(Recipe(epochs=30))
+    with pytest.raises(ValueError, match="leave out epochs, lr"):
+        recipe.going_on(Recipe(epochs=31, lr=1.0))
