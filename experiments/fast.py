@@ -1,0 +1,86 @@
+"""The recipe "fast" on the whole of CIFAR-10: accuracy of the last epoch, and how fast.
+
+    python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--table]
+
+Every network is one cell of the ledger in experiments/results/fast/; only what is missing is run, and a run that was
+broken off goes on. With --table the ledger is printed, whatever machine each cell was run on.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+
+RESULTS = Path(__file__).parent / "results" / "fast"
+CELLS = {
+    "resnet_20": Recipe.named("fast"),
+    "res_csc_20": Recipe.named("fast"),
+    "msd_csc_6, unfolding 0": replace(Recipe.named("fast"), model="msd_csc_6", unfolding=0),
+    "msd_csc_6, unfolding 1": replace(Recipe.named("fast"), model="msd_csc_6", unfolding=1),
+    "msd_csc_6, unfolding 2": replace(Recipe.named("fast"), model="msd_csc_6", unfolding=2),
+}
+CELLS["resnet_20"] = replace(CELLS["resnet_20"], model="resnet_20")
+
+
+class Said(train.Silent):
+    """Prints an epoch as it ends."""
+
+    def epoch(self, record: train.Record) -> None:
+        print(json.dumps(record), flush=True)
+
+
+def run(name: str, recipe: Recipe, runs: Path) -> None:
+    """Train one cell, unless the ledger has it."""
+    cell = f"{name.replace(', ', '-').replace(' ', '')}-epochs{recipe.epochs}-seed{recipe.seed}"
+    path, folder = RESULTS / f"{cell}.json", runs / cell
+    if path.exists():
+        return
+    train.train(recipe, folder, Said(), resume=folder.exists())
+    about = json.loads((folder / "record.json").read_text())
+    here = (
+        torch.cuda.get_device_name() if about["device"].startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+    )
+    content = {
+        "name": name,
+        "machine": here,
+        **about,
+        "recipe": {**recipe.to_json(), "data_dir": None},
+        "epochs": train.records(folder),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def table() -> str:
+    """Return the ledger as a table, the last epoch of every cell."""
+    lines = [
+        "| network | epochs | seed | test accuracy | training loss | images per second | wall time | on |",
+        "|---" * 8 + "|",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        cell = json.loads(path.read_text())
+        last, recipe = cell["epochs"][-1], cell["recipe"]
+        numbers = f"{100 * last['test_accuracy']:.2f} % | {last['train_loss']:.3f} | {last['images_per_second']:.0f}"
+        where = f"{cell['seconds'] / 60:.0f} min | {cell['machine']}"
+        lines.append(f"| {cell['name']} | {recipe['epochs']} | {recipe['seed']} | {numbers} | {where} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs", "fast"))
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        for name, recipe in CELLS.items():
+            own = replace(recipe, data_dir=arguments.data_dir, epochs=arguments.epochs, seed=arguments.seed)
+            run(name, own, arguments.runs)
+    print(table())
