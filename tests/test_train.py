@@ -171,3 +171,54 @@ def test_svhn_is_shifted_but_not_mirrored_and_digits_are_neither():
     assert (Recipe(data="svhn").shifted, Recipe(data="svhn").flipped) == (4, False)
     assert (Recipe(data="cifar10").shifted, Recipe(data="cifar10").flipped) == (4, True)
     assert (Recipe(shift=1, flip=True).shifted, Recipe(shift=1, flip=True).flipped) == (1, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "float32"},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"grad_checkpointing": True},
+        {"compile": True},
+        {"cuda_graphs": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("model", ["res_csc_8", "msd_csc_3"])
+def test_a_cuda_device_trains_as_the_cpu_does(tmp_path, model, options):
+    recipe = Recipe(model=model, width=8, epochs=3, train_images=640, device="cpu")
+    here = train.train(recipe, tmp_path / "cpu")
+    there = train.train(replace(recipe, device="cuda", **options), tmp_path / "cuda")
+    assert there["train_loss"] == pytest.approx(here["train_loss"], rel=0.15)
+    assert json.loads((tmp_path / "cuda" / "record.json").read_text())["device"] == "cuda:0"
+    _, network = train.load_run(tmp_path / "cuda")
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
+    recipe = replace(TINY, epochs=4, device="cuda", train_images=640)
+    whole = train.train(recipe, tmp_path / "whole")
+
+    class Stop(train.Silent):
+        def epoch(self, record):
+            if record["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, tmp_path / "cut", Stop(), every=0)
+    cut = train.train(recipe, tmp_path / "cut", resume=True)
+    assert cut["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-2)
+
+
+def test_a_compiled_network_trains_as_a_plain_one(monkeypatch):
+    whole = torch.nn.Module.compile  # with a backend that does not wait for a C++ compiler
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: whole(self, backend="aot_eager"))
+    plain, compiled = (train.Trainer(replace(TINY, compile=compile)) for compile in (False, True))
+    assert compiled.epoch(1)["train_loss"] == pytest.approx(plain.epoch(1)["train_loss"], rel=1e-5)
+    assert compiled.evaluate(compiled.images.test) == pytest.approx(plain.evaluate(plain.images.test), rel=1e-4)
+    assert compiled.state()["model"].keys() == plain.state()["model"].keys()
