@@ -1,6 +1,6 @@
 """The recipe "fast" on the whole of CIFAR-10: accuracy of the last epoch, and how fast.
 
-    python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--table]
+    python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--only TEXT] [--table]
 
 Every network is one cell of the ledger in experiments/results/fast/; only what is missing is run, and a run that was
 broken off goes on. With --table the ledger is printed, whatever machine each cell was run on.
@@ -77,10 +77,13 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs", "fast"))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
         for name, recipe in CELLS.items():
+            if arguments.only not in name:
+                continue
             own = replace(recipe, data_dir=arguments.data_dir, epochs=arguments.epochs, seed=arguments.seed)
             run(name, own, arguments.runs)
     print(table())
