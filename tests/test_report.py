@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from pursuitnet import data, report
+from pursuitnet import runs as listing
 from pursuitnet.recipe import Recipe
 from pursuitnet.report import inside
+from pursuitnet.report import page as finished
 from pursuitnet.train import images_of, last_record, load_run, train
+from pursuitnet.whitebox.run import inspect_run
 
 SECTIONS = ("learning", "confusions", "atoms", "layers", "images")
 FAMILIES = {
@@ -190,8 +194,8 @@ def test_the_best_scale_is_best():
 def test_the_images_are_the_first_recognised_of_three_classes_and_the_first_two_mistaken():
     labels = torch.tensor([3, 3, 1, 1, 0, 2, 2, 5])
     predicted = torch.tensor([3, 3, 0, 1, 9, 2, 2, 0])
-    assert report.chosen_images(labels, predicted) == [0, 3, 5, 2, 4]
-    assert report.confusion(labels, predicted, 10)[3, 3] == 2
+    assert finished.chosen_images(labels, predicted) == [0, 3, 5, 2, 4]
+    assert finished.confusion(labels, predicted, 10)[3, 3] == 2
 
 
 def test_a_page_is_the_same_when_it_is_written_again(runs):
@@ -243,3 +247,137 @@ def test_damaged_weights_and_recipes_are_named(copy):
 def test_a_folder_that_is_not_there_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         report.write(tmp_path / "nowhere")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is on PATH")
+
+
+def in_browser(path, folder):
+    """Open a page in a browser without a window; return the document as it then is, and what its console says."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={folder}", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "</html>" in done.stdout, done.stderr
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@in_a_browser
+def test_the_console_of_a_browser_is_heard(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><html><body><script>throw new Error('gone wrong')</script></body></html>")
+    console = in_browser(page, tmp_path / "profile")[1]
+    assert len(console) == 1
+    assert "gone wrong" in console[0]
+
+
+@in_a_browser
+@pytest.mark.parametrize("kind", ["finished", "training", "inspected", "several"])
+def test_a_browser_shows_the_page_without_an_error(runs, tmp_path, kind):
+    makers = {
+        "finished": lambda: runs("msd_csc") / "report.html",
+        "training": lambda: report.write_progress(tmp_path, about(), RECORDS),
+        "inspected": lambda: inspect_run(runs("msd_csc"), 4, 1, 20).save(tmp_path),
+        "several": lambda: report.write_comparison(tmp_path / "runs.html", [listing.read(runs("msd_csc"))]),
+    }
+    document, console = in_browser(makers[kind](), tmp_path / "profile")
+    assert console == []
+    assert "<svg" in document
+    assert "accuracy" in document
+
+
+RECORDS = [
+    {"epoch": e, "train_loss": 2 / e, "test_loss": 2.1 / e, "test_accuracy": 0.1 * e, "seconds": 90.0} for e in (1, 2)
+]
+
+
+def about(**more):
+    recipe = {"model": "msd_csc_6", "data": "digits", "epochs": 5, "lr": 0.05, "width": None}
+    return {"recipe": recipe, "folder": "runs/a b", "parameters": 4321, "device": "cpu", "images": [1437, 360], **more}
+
+
+def progress(folder, records, **more):
+    return report.write_progress(folder, about(), records, **more).read_text(encoding="utf-8")
+
+
+def test_a_run_that_goes_on_says_how_far_it_has_come_and_its_page_reloads_itself(tmp_path):
+    text = progress(tmp_path, RECORDS)
+    page = page_of(tmp_path)
+    assert "Still training, epoch 2 of 5" in text
+    assert re.search(r'<meta http-equiv="refresh" content="\d+">', text)
+    assert page.values == ["0.2"]
+    assert "4 min 30 s" in page.words  # 3 epochs at 90 s each
+    assert page.tables["epochs"] == [
+        "2",
+        "1.0000",
+        "1.0500",
+        "20.00 %",
+        "90.0",
+        "1",
+        "2.0000",
+        "2.1000",
+        "10.00 %",
+        "90.0",
+    ]
+    assert page.ids == ["learning", "epochs"]
+    assert not page.tags & {"script", "link", "iframe", "object"}
+
+
+def test_before_the_first_epoch_there_is_a_page_and_no_number(tmp_path):
+    text = progress(tmp_path, [])
+    assert "Still training, epoch 0 of 5" in text
+    assert "4,321" in text
+    assert page_of(tmp_path).values == page_of(tmp_path).ids == []
+
+
+@pytest.mark.parametrize(("done", "says"), [(2, "Stopped after epoch 2 of 5."), (5, "Trained, epoch 5 of 5.")])
+def test_a_run_that_has_ended_does_not_reload_its_page(tmp_path, done, says):
+    text = progress(tmp_path, [{**RECORDS[0], "epoch": e} for e in range(1, done + 1)], training=False)
+    assert says in text
+    assert "refresh" not in text
+    assert ("--resume" in text) == (done < 5)
+
+
+def test_what_the_epochs_hold_is_shown_and_what_they_lack_is_not(tmp_path):
+    bare = progress(tmp_path, RECORDS)
+    assert not any(
+        word in bare for word in ("validation", "images a second", "memory", "time of a step", "learning rate")
+    )
+    more = {"valid_loss": 2.0, "valid_accuracy": 0.5, "images_per_second": 1234.5, "peak_memory_mb": 2345.6, "lr": 0.1}
+    full = progress(tmp_path, [RECORDS[0], {**RECORDS[1], **more, "data": 0.25, "forward": 0.5}])
+    assert "validation" in full
+    assert "2,346 MB" in full
+    assert "data 25 %, forward 50 %" in full
+    cells = page_of(tmp_path).tables["epochs"]
+    assert cells[:8] == ["2", "1.0000", "1.0500", "50.00 %", "20.00 %", "0.1", "1,234", "90.0"]
+    assert cells[11:15] == ["", "10.00 %", "", ""]  # epoch 1 has none
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_does_not_stop_the_page(tmp_path, loss):
+    text = progress(tmp_path, [RECORDS[0], {**RECORDS[1], "test_loss": loss}])
+    assert "<svg" in text
+    assert "logarithmic" not in text
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    before = progress(tmp_path, RECORDS[:1])
+    write_bytes = Path.write_bytes
+
+    def full(path, content):
+        write_bytes(path, content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        progress(tmp_path, RECORDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_the_page_of_a_run_with_validation_has_its_curves(tmp_path):
+    folder = tmp_path / "run"
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, valid_images=50, device="cpu"), folder)
+    words = page_of(report.write(folder).parent).words
+    assert "validation" in words
+    assert "images a second" in words

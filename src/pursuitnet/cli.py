@@ -4,6 +4,8 @@ import os
 import sys
 import time
 import warnings
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +43,8 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    download: bool = False,
+    tensorboard: bool = False,
 ) -> None:
     """Train a network and leave a run folder with recipe, metrics, weights and report.html.
 
@@ -52,25 +56,29 @@ def train(
             the options below; an option that is given wins.
         out: The run folder; by default a new one below runs/.
         resume: Continue the run in --out after its last checkpoint, with the recipe it was started with.
+        download: Fetch what is missing of the data set from its official place, into --data-dir or the user's cache.
+        tensorboard: Write every epoch's numbers for TensorBoard too, into the run folder's tensorboard/.
     """
     from pursuitnet import report
     from pursuitnet import train as training
+    from pursuitnet import watch as watching
     from pursuitnet.train import StoppedError
 
     if resume:
         if out is None:
             raise ValueError("--resume continues a run: name its folder with --out")
         settings = training.read_recipe(out).going_on(settings)
+    if download:
+        _fetch(settings)
     folder = _free_folder(settings) if out is None else out
-    watch = _watcher(settings)
+    watch = watching.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
     began = time.perf_counter()
     try:
-        last = training.train(settings, folder, watch, resume=resume)
+        with closing(watch):
+            last = training.train(settings, folder, watch, resume=resume)
     except StoppedError as stop:
         print(f"pursuitnet: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
-    finally:
-        watch.close()
     if not training.group_of(os.environ).first:
         return
     page = report.write(folder)
@@ -81,19 +89,39 @@ def train(
 
 
 @app.command
-def evaluate(run: Path) -> None:
-    """Evaluate a trained network on the test images of its data set.
+def evaluate(
+    run: Path,
+    *,
+    unfolding: int | None = None,
+    threshold: float | None = None,
+    corruptions: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    adapt: Annotated[bool, Parameter(negative="")] = False,
+    tested: int | None = None,
+    pictures: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+) -> None:
+    """Evaluate a trained network on the test images of its data set and write evaluation.json.
 
     Args:
         run: A run folder that `pursuitnet train` has left.
+        unfolding: Steps after the first, instead of those it was trained with.
+        threshold: Number that all thresholds are multiplied by.
+        corruptions: Also test on corrupted images, at five strengths: of all kinds, or of those named after it
+            (gaussian_noise, shot_noise, impulse_noise, gaussian_blur, defocus_blur, contrast, jpeg).
+        adapt: With --corruptions, also multiply the thresholds by what has the last layer use its atoms as often as on
+            clean training images; no label is used.
+        tested: Test only the first so many images.
+        pictures: Also write evaluation.png.
+        out: Where the files go; by default into the run folder.
     """
-    from pursuitnet import train as training
+    from pursuitnet.evaluation.run import Settings, evaluate_run
 
-    recipe, model = training.load_run(run)
-    images = training.images_of(recipe)
-    loss, accuracy, _ = training.evaluate(model, images, images.test)
-    count = len(images.test[1])
-    print(f"accuracy {_percent({'test_accuracy': accuracy})} ({accuracy!r}), loss {loss:.4f}, {count} test images")
+    chosen = None if corruptions is None else tuple(corruptions)
+    settings = Settings(unfolding, threshold, chosen, adapt, tested)
+    tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
+    found = evaluate_run(run, settings, tell)
+    paths = found.save(run if out is None else out, pictures)
+    print("\n".join([*found.lines(), *map(str, paths)]))
 
 
 @app.command
@@ -146,6 +174,87 @@ def inspect(run: Path, *, images: int = 64, unfolding: int = 4, tested: int = 10
 
 
 @app.command
+def reproduce(
+    table: Literal["table2", "table3", "fig7", "fig8", "fig1", "fig4"],
+    *,
+    only: tuple[str, ...] = (),
+    seeds: int = 1,
+    scale: Literal["full", "small"] = "full",
+    budget: str | None = None,
+    dry_run: bool = False,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    jobs: int = 1,
+    dask: str | None = None,
+    cluster: Path | None = None,
+    ledger: Path = Path("experiments", "results", "ledger"),
+    runs: Path = Path("runs", "reproduce"),
+    out: Path | None = None,
+) -> None:
+    """Make a table or figure of the paper: run what the ledger lacks of it, and draw it from the ledger.
+
+    Args:
+        table: table2 and fig7 (residual networks), table3 and fig8 (ML-CSC and MSD-CSC), or a simulation.
+        only: Part of it, such as 'msd_csc_12, cifar10, unfolding=2'; given several times, each adds its part.
+        seeds: Runs of every cell.
+        scale: As the paper trains, or small: a fixed part of CIFAR-10 and few epochs, in a table of its own.
+        budget: Time after which to stop, such as 25min; what is cut off goes on the next time.
+        dry_run: Only say what is missing and how long it will take.
+        data_dir: Folder that holds the data sets.
+        device: Device of each run.
+        jobs: Runs at once on this machine.
+        dask: Address of a Dask scheduler whose workers share this folder.
+        cluster: YAML file that describes workers to ask a batch system for.
+        ledger: Folder of the records.
+        runs: Folder of the run folders.
+        out: Where the table goes; by default runs/ and its name.
+    """
+    if table == "fig1" or table == "fig4":
+        simulate(table, out=out)
+        return
+    from pursuitnet.reproduce import Options
+    from pursuitnet.reproduce.cluster import cluster_of
+    from pursuitnet.reproduce.program import program
+
+    options = Options(table, only, seeds, scale, data_dir, device, ledger, runs)
+    where = cluster_of(dask, cluster, device)
+    folder = Path("runs", table) if out is None else out
+    say = partial(print, flush=True)
+    if program(options, folder, say, budget=budget, dry_run=dry_run, at_once=jobs, cluster=where):
+        sys.exit(1)
+
+
+@app.command
+def runs(
+    folder: Path = Path("runs"),
+    /,
+    *,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """List the runs below a folder: how far each has come, whether it goes on, and its last epoch's test accuracy.
+
+    Args:
+        folder: where to look.
+        out: Draw the runs' curves beside each other into this file, PNG or HTML.
+        json: Print one JSON list for machines instead.
+    """
+    from pursuitnet import runs as listing
+
+    found = listing.below(folder)
+    if json:
+        print(listing.to_json(found))
+    else:
+        print("\n".join(listing.table(found)) if found else f"no runs below {folder}")
+    if out is not None:
+        from pursuitnet import report
+
+        print(report.write_comparison(out, found), file=sys.stderr if json else sys.stdout)
+    elif found and not json:
+        print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
+
+
+@app.command
 def models() -> None:
     """List the networks of the paper; other depths of a family exist too."""
     from pursuitnet.networks import list_models
@@ -175,6 +284,18 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
+def _fetch(recipe: Recipe) -> None:
+    """Fetch what is missing of a recipe's data set."""
+    from pursuitnet import data
+
+    for split in data.SPLITS:
+        data.load(recipe.data, recipe.data_dir, split, download=True, image_size=recipe.image_size)
+
+
+def _nothing(line: str) -> None:
+    """Say nothing."""
+
+
 def _percent(record: "Record") -> str:
     return f"{100 * record['test_accuracy']:.2f} %"
 
@@ -186,60 +307,3 @@ def _free_folder(recipe: Recipe) -> Path:
     while (folder := Path("runs", name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
-
-
-def _watcher(recipe: Recipe) -> "Lines":
-    return Bar(recipe.epochs) if sys.stdout.isatty() else Lines(recipe.epochs)
-
-
-class Lines:
-    """A plain line an epoch, for logs and pipes."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def begin(self, about: dict[str, object]) -> None:
-        """Say nothing."""
-
-    def batch(self, epoch: int, step: int, steps: int) -> None:
-        """Say nothing: a line an epoch is enough for a log."""
-
-    def epoch(self, record: "Record") -> None:
-        """Print the epoch's numbers."""
-        print(self.line(record), flush=True)
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to put back in order."""
-
-    def line(self, record: "Record") -> str:
-        """Return the epoch's numbers as a line."""
-        return (
-            f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}  train loss {record['train_loss']:.4f}  "
-            f"test loss {record['test_loss']:.4f}  test accuracy {_percent(record)}  {record['seconds']:.1f} s"
-        )
-
-
-class Bar(Lines):
-    """The same lines above a progress bar, for a terminal."""
-
-    def __init__(self, epochs: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        super().__init__(epochs)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, transient=True)
-        self.task = self.progress.add_task("", total=None)
-        self.progress.start()
-
-    def batch(self, epoch: int, step: int, steps: int) -> None:
-        """Move the bar."""
-        done = (epoch - 1) * steps + step
-        self.progress.update(self.task, description=f"epoch {epoch}", total=self.epochs * steps, completed=done)
-
-    def epoch(self, record: "Record") -> None:
-        """Print the epoch's line above the bar."""
-        self.progress.console.print(self.line(record), highlight=False)
-
-    def close(self) -> None:
-        """Take the bar away and give the cursor back."""
-        self.progress.stop()

@@ -3,7 +3,8 @@
 After Sulam, Aberdam, Beck and Elad (2019), the paper's reference [27].
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -77,3 +78,35 @@ class MultiLayerPursuit(nn.Module):
 def _track_all_in_training(pursuit: MultiLayerPursuit, inputs: object) -> None:
     for layer in pursuit._each():
         _track_in_training(layer, inputs)
+
+
+def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:
+    """Return whose number of steps is changed: sweeps and layers that take further steps, or else all layers."""
+    pursuits = [m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit)]
+    swept = {id(layer) for pursuit in pursuits if isinstance(pursuit, MultiLayerPursuit) for layer in pursuit.layers}
+    own = [pursuit for pursuit in pursuits if id(pursuit) not in swept]
+    return [pursuit for pursuit in own if isinstance(pursuit, MultiLayerPursuit) or pursuit.unfolding] or own
+
+
+@contextmanager
+def with_unfolding(model: nn.Module, unfolding: int) -> Iterator[None]:
+    """Let the pursuits that ``unfolded`` names take another number of steps after the first, and then their own again.
+
+    The statistics of batch normalisation beyond the trained steps are those of the last one (see ``Threshold``).
+
+    Raises:
+        ValueError: for a negative number, and for a model without pursuits.
+    """
+    if unfolding < 0:
+        raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+    pursuits = unfolded(model)
+    if not pursuits:
+        raise ValueError("the network has no pursuits to unfold; expected PursuitLayers, as create_model makes them")
+    trained = [pursuit.unfolding for pursuit in pursuits]
+    try:
+        for pursuit in pursuits:
+            pursuit.unfolding = unfolding
+        yield
+    finally:
+        for pursuit, number in zip(pursuits, trained, strict=True):
+            pursuit.unfolding = number

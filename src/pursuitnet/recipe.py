@@ -74,6 +74,9 @@ class Recipe:
     train_images: int | None = None
     """Use only the first so many training images."""
 
+    test_images: int | None = None
+    """Use only the first so many test images."""
+
     shift: int | None = None
     """Largest random translation in pixels; by default 4, and 0 for digits."""
 
@@ -173,6 +176,7 @@ class Recipe:
             ("unfolding", 0),
             ("width", 1),
             ("train_images", 2),
+            ("test_images", 1),
             ("valid_images", 0),
             ("shift", 0),
             ("image_size", 1),

@@ -2,9 +2,10 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the curves of a page do without PyTorch
 
 Pixels = NDArray[np.uint8]
 """RGBA tiles, (n, H, W, 4)."""
@@ -32,14 +35,14 @@ class Picture(NamedTuple):
     height: int
 
 
-def images(values: Tensor) -> Pixels:
+def images(values: "Tensor") -> Pixels:
     """Return opaque tiles of images in [0, 1], (n, 1 or 3, H, W); what lies outside is cut off."""
     unit = values.detach().cpu().clamp(0, 1).movedim(1, -1).numpy()
     colour = np.broadcast_to(unit, (*unit.shape[:3], 3))
     return np.concatenate([_bytes(colour), np.full_like(_bytes(colour[..., :1]), 255)], axis=-1)
 
 
-def signed(values: Tensor) -> Pixels:
+def signed(values: "Tensor") -> Pixels:
     """Return tiles of (n, 1 or 3, H, W), each on its own symmetric scale.
 
     One channel: positive warm, negative cool, zero see-through. Three channels: colours around a grey zero.
@@ -49,7 +52,7 @@ def signed(values: Tensor) -> Pixels:
     return _hued(unit[:, 0].numpy()) if unit.shape[1] == 1 else images((unit + 1) / 2)
 
 
-def maps(values: Tensor) -> Pixels:
+def maps(values: "Tensor") -> Pixels:
     """Return tiles of code maps (n, H, W), all on the scale of the largest value, zero see-through."""
     unit = values.detach().cpu()
     return _hued((unit / unit.abs().amax().clamp(min=1e-12)).numpy())
@@ -71,15 +74,17 @@ def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
 
 
 def curves(records: Sequence[dict[str, Any]]) -> str:
-    """Return losses and test accuracy over the epochs as an SVG element."""
+    """Return losses and accuracies over the epochs as an SVG element; validation where any epoch has it."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
         figure = Figure(figsize=(9, 3), layout="constrained")
         figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
         left, right = figure.subplots(1, 2)
-        _lines(left, records, {"train_loss": ("training", COOL), "test_loss": ("test", WARM)})
-        _lines(right, records, {"test_accuracy": ("test", WARM)})
-        _loss_axis(left, [r[key] for r in records for key in ("train_loss", "test_loss")])
-        right.set_title("test accuracy", loc="left", color=INK, fontsize=10.5)
+        losses = {"train_loss": ("training", COOL), "valid_loss": ("validation", INK), "test_loss": ("test", WARM)}
+        _lines(left, records, losses)
+        _lines(right, records, {"valid_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)})
+        loss_axis(left, [r[key] for r in records for key in losses if key in r], "loss", INK)
+        validated = any("valid_accuracy" in record for record in records)
+        right.set_title("accuracy" if validated else "test accuracy", loc="left", color=INK, fontsize=10.5)
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -89,22 +94,30 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
 def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str]]) -> None:
     epochs = [record["epoch"] for record in records]
     look: dict[str, Any] = {"marker": "o" if len(records) <= 40 else "", "markersize": 3.2, "linewidth": 1.6}
+    what = {key: value for key, value in what.items() if any(key in record for record in records)}
     for key, (label, colour) in what.items():
-        axes.plot(epochs, [record[key] for record in records], color=colour, label=label, **look)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(SOFT)
-    axes.tick_params(colors=SOFT, labelcolor=INK, which="both")
-    axes.grid(axis="y", color=SOFT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("epoch", color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.plot(epochs, [record.get(key, math.nan) for record in records], color=colour, label=label, **look)
+    plain(axes, INK, SOFT)
     if len(what) > 1:
         axes.legend(frameon=False, labelcolor=INK)
 
 
-def _loss_axis(axes: Axes, losses: list[float]) -> None:
-    far = min(losses) > 0 and max(losses) > 20 * min(losses)
-    axes.set_title("loss, logarithmic scale" if far else "loss", loc="left", color=INK, fontsize=10.5)
+def plain(axes: Axes, ink: str, soft: str) -> None:
+    """Leave of the axes what a curve over the epochs needs."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(soft)
+    axes.tick_params(colors=soft, labelcolor=ink, which="both")
+    axes.grid(axis="y", color=soft, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("epoch", color=ink)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+
+
+def loss_axis(axes: Axes, losses: list[float], title: str, ink: str) -> None:
+    """Give a loss its title, and a logarithmic scale if it falls far."""
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    far = bool(losses) and min(losses) > 0 and max(losses) > 20 * min(losses)
+    axes.set_title(f"{title}, logarithmic scale" if far else title, loc="left", color=ink, fontsize=10.5)
     if far:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

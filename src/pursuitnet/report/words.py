@@ -1,4 +1,7 @@
-"""Numbers as a page shows them, and how many of them."""
+"""Numbers as pages and terminals show them, and how many of them."""
+
+SHARES = ("data", "forward", "backward", "optimiser")
+"""What metrics.jsonl divides the time of the steps into."""
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -31,3 +34,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def written(form: str, value: float) -> str:
+    """Return a number in a format, with a space before the sign of per cent."""
+    return form.format(value).replace("%", " %")

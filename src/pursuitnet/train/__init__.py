@@ -10,9 +10,19 @@ from pursuitnet.train.images import Images, batches, images_of
 from pursuitnet.train.keeper import StoppedError
 from pursuitnet.train.loop import train
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
-from pursuitnet.train.run import Record, commit, device_of, last_record, load_run, model_of, read_recipe, records
+from pursuitnet.train.run import (
+    Record,
+    commit,
+    dataset_of,
+    device_of,
+    last_record,
+    load_run,
+    model_of,
+    read_recipe,
+    records,
+)
 from pursuitnet.train.trainer import Trainer, evaluate, logits_of
-from pursuitnet.train.watcher import Silent, Watcher
+from pursuitnet.watch import Silent, Watcher
 
 __all__ = [
     "Group",
@@ -24,6 +34,7 @@ __all__ = [
     "Watcher",
     "batches",
     "commit",
+    "dataset_of",
     "device_of",
     "evaluate",
     "group_of",

@@ -1,7 +1,9 @@
 """Several processes that train one network, each on its own device: under torchrun, or SLURM's srun."""
 
+import gc
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,8 +92,10 @@ def joined(device: torch.device) -> Iterator[Group]:
     dist.init_process_group(backend, rank=group.rank, world_size=group.size)
     try:
         yield group
-    except RuntimeError as error:  # what gloo and NCCL raise when the other side has gone
-        if not re.search("gloo|nccl|peer|connection", str(error), re.IGNORECASE):
+        dist.barrier()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold what must be gone before the group is
+        if not (isinstance(error, RuntimeError) and re.search("gloo|nccl|peer|connection", str(error), re.IGNORECASE)):
             raise
         what = re.sub(r"\[\S*/\S*\]\s*", "", str(error).splitlines()[0])[:100]  # without paths of C++ sources
         raise ConnectionError(
@@ -99,4 +103,5 @@ def joined(device: torch.device) -> Iterator[Group]:
             "the same command with --resume, with any number of processes"
         ) from error
     finally:
+        gc.collect()
         dist.destroy_process_group()

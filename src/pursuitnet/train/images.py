@@ -30,8 +30,7 @@ class Images:
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return float images (B, C, H, W) from uint8 ones."""
-        unit = data.to_unit(images).sub_(self.mean.view(-1, 1, 1)).div_(self.std.view(-1, 1, 1))
-        return unit.contiguous(memory_format=torch.channels_last)
+        return data.standardise(images, self.mean, self.std)
 
 
 def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
@@ -41,8 +40,11 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
         ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
     """
     device = device_of(recipe) if device is None else device
-    train, test = (data.load(recipe.data, recipe.data_dir, split) for split in ("train", "test"))
+    train, test = (
+        data.load(recipe.data, recipe.data_dir, split, image_size=recipe.image_size) for split in ("train", "test")
+    )
     pixels, labels = (part[: recipe.train_images] for part in train)
+    tested = (test[0][: recipe.test_images], test[1][: recipe.test_images])
     if recipe.valid_images > len(labels) - 2:
         raise ValueError(
             f"valid_images is {recipe.valid_images}; expected at most {len(labels) - 2}, to leave some to train on"
@@ -53,8 +55,10 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
         mean, std = data.channel_statistics(pixels[kept])
     else:
         mean, std = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
-    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
-    training, valid, testing = ((images.to(device), classes.to(device)) for images, classes in splits)
+    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), tested)
+    training, valid, testing = (
+        (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
+    )
     return Images(training, valid, testing, mean.to(device), std.clamp(min=1e-6).to(device))
 
 

@@ -114,7 +114,10 @@ class Keeper:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one kills as ever."""
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one kills as ever.
+
+    After a ConnectionError, SIGTERM stays ignored: the process has nothing left to do but to say what happened.
+    """
     requests: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield requests
@@ -129,6 +132,9 @@ def stop_requests() -> Iterator[list[int]]:
         signal.signal(number, ask)
     try:
         yield requests
+    except ConnectionError:
+        before[signal.SIGTERM] = signal.SIG_IGN  # the launcher ends a process that has lost another; it says why first
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,15 +1,17 @@
 """From a recipe to a run folder: one loop, no global state, the last epoch reported."""
 
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from pursuitnet.recipe import Recipe
-from pursuitnet.train.group import Group, joined
-from pursuitnet.train.keeper import Keeper, stop_requests
-from pursuitnet.train.run import Record, device_of, finish, flops_per_image, last_record
-from pursuitnet.train.trainer import Trainer
-from pursuitnet.train.watcher import Silent, Watcher
+from pursuitnet.runs import running
+from pursuitnet.train.group import joined
+from pursuitnet.train.keeper import Keeper, StoppedError, stop_requests
+from pursuitnet.train.run import Record, commit, device_of, finish, flops_per_image, last_record
+from pursuitnet.train.trainer import Begun, Trainer
+from pursuitnet.watch import Silent, Watcher
 
 
 def train(
@@ -37,31 +39,38 @@ def train(
     """
     if folder.exists() and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
-    with joined(device_of(recipe)) as group:
-        return _run(recipe, folder, Silent() if watch is None or not group.first else watch, resume, every, group)
+    with stop_requests() as requests, joined(device_of(recipe)) as group:
+        told = Silent() if watch is None or not group.first else watch
+        return _run(Keeper(folder, Trainer(recipe, group), every), told, resume, requests)
 
 
-def _run(recipe: Recipe, folder: Path, watch: Watcher, resume: bool, every: float, group: Group) -> Record:
-    trainer = Trainer(recipe, group)
-    keeper = Keeper(folder, trainer, every)
+def _run(keeper: Keeper, watch: Watcher, resume: bool, requests: list[int]) -> Record:
+    trainer, folder = keeper.trainer, keeper.folder
+    recipe, group = trainer.recipe, trainer.group
     done, begun = keeper.reopen() if resume else keeper.open()
-    about = _about(trainer, folder)
-    watch.begin(about)
-    record: Record = {}
-    with stop_requests() as requests:
+    about, record = _about(trainer, folder), Record()
+    said = {"device": about["device"], "commit": commit() or ""}
+    with running(folder, StoppedError, **said) if group.first else nullcontext():
+        watch.begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
-            began = time.perf_counter()
-            try:
-                trained = trainer.epoch(epoch, watch, begun, partial(keeper.between, epoch, requests))
-            except FloatingPointError as error:
-                raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
-            record = {"epoch": epoch, **trained, **_tested(trainer), "seconds": time.perf_counter() - began}
+            record = _epoch(trainer, keeper, epoch, watch, begun, requests)
             watch.epoch(record)
             keeper.after(epoch, record, requests)
             begun = None
-    if group.first:
-        finish(folder, recipe, trainer.model, trainer.images.mean, trainer.images.std, about)
+        if group.first:
+            finish(folder, recipe, trainer.model, trainer.images.mean, trainer.images.std, about)
     return record or last_record(folder)
+
+
+def _epoch(
+    trainer: Trainer, keeper: Keeper, epoch: int, watch: Watcher, begun: Begun | None, requests: list[int]
+) -> Record:
+    began = time.perf_counter()
+    try:
+        trained = trainer.epoch(epoch, watch, begun, partial(keeper.between, epoch, requests))
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
+    return {"epoch": epoch, **trained, **_tested(trainer), "seconds": time.perf_counter() - began}
 
 
 def _tested(trainer: Trainer) -> Record:

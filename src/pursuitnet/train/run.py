@@ -40,10 +40,14 @@ def device_of(recipe: Recipe, local: int = 0) -> torch.device:
     return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, local)
 
 
+def dataset_of(recipe: Recipe) -> data.Dataset:
+    """Return what the recipe's data set holds."""
+    return data.info(recipe.data, recipe.data_dir, recipe.image_size)
+
+
 def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
     """Create the recipe's network from its seed; torch's global generator is left as it was."""
-    about = data.info(recipe.data)
-    device = device_of(recipe) if device is None else device
+    about, device = dataset_of(recipe), device_of(recipe) if device is None else device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
@@ -104,7 +108,7 @@ def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tens
     """
     needed = {
         "recipe": recipe.to_json(),
-        "classes": data.info(recipe.data).classes,
+        "classes": dataset_of(recipe).classes,
         "mean": mean.tolist(),
         "std": std.tolist(),
     }

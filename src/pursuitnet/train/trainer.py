@@ -21,7 +21,7 @@ from pursuitnet.train.images import Images, Split, batches, images_of
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
 from pursuitnet.train.run import device_of, model_of
 from pursuitnet.train.stopwatch import Stopwatch
-from pursuitnet.train.watcher import Silent, Watcher
+from pursuitnet.watch import Silent, Watcher
 
 EXPLODED = 100.0
 """A loss of so many times that of guessing stops the run."""

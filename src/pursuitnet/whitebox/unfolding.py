@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.multilayer import unfolded, with_unfolding
 from pursuitnet.report.inside import Seen, watch
 from pursuitnet.whitebox.layers import Effort, Spread
 from pursuitnet.whitebox.problem import relative, solved
@@ -60,27 +60,14 @@ def at_steps(
     The statistics of batch normalisation beyond the trained steps are those of the last one (see ``Threshold``).
     With its own number the gaps are those that are known; the other Lassos are solved from the known solutions.
     """
-    pursuits = unfolded(model)
-    trained = [pursuit.unfolding for pursuit in pursuits]
-    try:
-        for k in range(most + 1):
-            for pursuit in pursuits:
-                pursuit.unfolding = k
-            seen, own = watch(model, images[: effort.images]), {k} == set(trained)
+    trained = {pursuit.unfolding for pursuit in unfolded(model)}
+    for k in range(most + 1):
+        with with_unfolding(model, k):
+            seen, own = watch(model, images[: effort.images]), {k} == trained
             gaps = tuple(_gap(at, effort, known.get(at.layer), own) for at in seen)
-            there = torch.tensor([gap for gap in gaps if gap is not None])
-            yield AtSteps(k, own, _accuracy(model, labelled), Spread.of(there).median, gaps)
-    finally:
-        for pursuit, number in zip(pursuits, trained, strict=True):
-            pursuit.unfolding = number
-
-
-def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:
-    """Return whose number of steps is changed: sweeps and layers that take further steps, or else all layers."""
-    pursuits = [m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit)]
-    swept = {id(layer) for pursuit in pursuits if isinstance(pursuit, MultiLayerPursuit) for layer in pursuit.layers}
-    own = [pursuit for pursuit in pursuits if id(pursuit) not in swept]
-    return [pursuit for pursuit in own if isinstance(pursuit, MultiLayerPursuit) or pursuit.unfolding] or own
+            accuracy = _accuracy(model, labelled)
+        there = torch.tensor([gap for gap in gaps if gap is not None])
+        yield AtSteps(k, own, accuracy, Spread.of(there).median, gaps)
 
 
 def _gap(at: Seen, effort: Effort, known: Known | None, own: bool) -> float | None:

@@ -1,0 +1,105 @@
+"""Labelled images as tensors, read from the original files and checked, and their augmentation in batches.
+
+Images are uint8 (N, C, H, W), labels int64 (N,). A data set is one entry of `DATASETS`: what it holds and how
+it is read; "folder" is any folder of images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pursuitnet.data import cifar, digits, folder, svhn
+from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, standardise, to_unit
+from pursuitnet.data.files import Split
+from pursuitnet.data.words import require_known
+
+__all__ = [
+    "DATASETS",
+    "FILLINGS",
+    "NAMES",
+    "SPLITS",
+    "Dataset",
+    "augment",
+    "channel_statistics",
+    "info",
+    "load",
+    "standardise",
+    "to_unit",
+]
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data set holds (class names by label, channels, height and width) and how it is read."""
+
+    classes: tuple[str, ...]
+    in_chans: int
+    image_size: tuple[int, int]
+    read: Callable[[Path | None, str, bool], Split] = field(repr=False)
+    """(root, split, download) -> images, labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are: 0..num_classes - 1."""
+        return len(self.classes)
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    split: str = "train",
+    *,
+    download: bool = False,
+    image_size: int | Sequence[int] | None = None,
+) -> Split:
+    """Read one split of a data set: images uint8 (N, C, H, W), values 0..255, and labels int64 (N,).
+
+    `root` holds the original files, packed as they were downloaded or unpacked: "cifar10" takes the folder that holds
+    `cifar-10-batches-bin`, `cifar-10-batches-py`, or an archive of one, or any of these itself; "cifar100" likewise;
+    "svhn" the folder of `train_32x32.mat` and `test_32x32.mat`; "folder" the images, one sub-folder a class; "digits"
+    needs none. Without a root, the user's cache is looked into. `download` fetches what is not there. `image_size`, one
+    number or (H, W), scales and crops the images of a "folder".
+
+    Raises ValueError for an unknown name or split, a data set that is nowhere and a file that is not the original,
+    FileNotFoundError for a file that is not there, ConnectionError for one that cannot be downloaded, ImportError for
+    "digits" without scikit-learn.
+    """
+    require_known("data set", name, NAMES)
+    require_known("split", split, SPLITS)
+    place = None if root is None else Path(root).expanduser()
+    read = info(name, root, image_size).read if name in DATASETS else _folder(root, image_size)
+    return read(place, split, download)
+
+
+def info(name: str, root: str | Path | None = None, image_size: int | Sequence[int] | None = None) -> Dataset:
+    """The description of a data set, without reading it: classes, num_classes, in_chans, image_size (H, W).
+
+    Only "folder" needs `root`, from which its classes come, and takes an `image_size`.
+
+    Raises ValueError for an unknown name.
+    """
+    require_known("data set", name, NAMES)
+    if name in DATASETS and image_size is not None:
+        height, width = DATASETS[name].image_size
+        raise ValueError(f"image_size is for a folder of images; those of {name} are {height}x{width}: leave it out")
+    if name in DATASETS:
+        return DATASETS[name]
+    reader = _folder(root, image_size)
+    return Dataset(*reader.about(), reader)
+
+
+def _folder(root: str | Path | None, image_size: int | Sequence[int] | None) -> folder.Folder:
+    if root is None:
+        raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images a class")
+    return folder.Folder(Path(root).expanduser(), folder.size_of(image_size))
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(digits.CLASSES, 1, (8, 8), digits.read),
+    "cifar10": Dataset(cifar.CIFAR10_CLASSES, 3, (32, 32), cifar.CIFAR10),
+    "cifar100": Dataset(cifar.CIFAR100_CLASSES, 3, (32, 32), cifar.CIFAR100),
+    "svhn": Dataset(svhn.CLASSES, 3, (32, 32), svhn.SVHN),
+}
+NAMES = (*DATASETS, "folder")

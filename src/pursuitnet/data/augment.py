@@ -1,0 +1,170 @@
+"""Images in batches: random shifts and flips, and the scales on which networks expect them."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pursuitnet.data.words import require_known
+
+FILLINGS = ("zeros", "reflect")
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # pixels of any type are moved as these
+
+
+def augment(
+    images: Tensor, generator: torch.Generator, shift: int = 4, flip: bool = True, mode: str = "zeros"
+) -> Tensor:
+    """Move each image by its own -shift..shift pixels along H and W, and mirror it with probability 1/2.
+
+    (B, C, H, W) -> (B, C, H, W), same dtype, device and memory format. What moves in is 0 (mode "zeros": black before
+    normalisation, the mean after it) or the image mirrored at its edge pixel (mode "reflect"). The draws are
+    uniform, come from `generator` alone, on its own device, and are the same with and without `flip`.
+
+    Raises ValueError for another number of dimensions, an unknown mode, a negative shift, and "reflect" with
+    a shift not below H and W. Source: He et al., Deep residual learning for image recognition (2016), 4.2.
+    """
+    _require_batch(images)
+    _require_shift(images, shift, mode)
+
+    def draw(low: int, high: int) -> Tensor:
+        drawn = torch.randint(low, high + 1, (len(images), 1), generator=generator, device=generator.device)
+        return drawn.to(images.device)
+
+    down, right, mirrored = draw(-shift, shift), draw(-shift, shift), draw(0, 1) == 1
+    mirrored &= flip
+    if images.device.type == "cpu" and not images.requires_grad and images.element_size() in _BITS:
+        return _windowed(images, shift - down, shift - right, mirrored, shift, mode)
+    return _gathered(images, down, right, mirrored, mode)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images 0..255, any shape, as float32 in [0, 1]; raises TypeError for another dtype."""
+    _require_uint8(images)
+    return images.to(torch.float32).div_(255)
+
+
+def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(images/255 − mean) / std, channel by channel, in the memory format channels_last.
+
+    uint8 (B, C, H, W), mean (C,), std (C,) -> float32 (B, C, H, W); quicker if the images are channels_last already.
+
+    Raises TypeError for another dtype, ValueError for another number of dimensions.
+    """
+    _require_batch(images)
+    unit = to_unit(images)
+    if not _channels_last(images):
+        unit.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+        return unit.contiguous(memory_format=torch.channels_last)
+    rows = unit.permute(0, 2, 3, 1).flatten(2)  # a view with long rows: broadcasting over 3 channels is slow
+    rows.sub_(mean.repeat(images.shape[3])).div_(std.repeat(images.shape[3]))
+    return unit
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (dividing by the count) of each channel on the [0, 1] scale.
+
+    uint8 (N, C, H, W) -> float32 (C,), float32 (C,). The sums are exact integers over a histogram: no float
+    copy of the images is made and no rounding builds up. The deviation of a constant channel is 0.
+
+    Raises TypeError for another dtype, ValueError for another number of dimensions and for no pixels.
+    """
+    _require_uint8(images)
+    _require_batch(images)
+    if images.numel() == 0:
+        raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels: pass at least one image")
+    mean, std = zip(*(_moments(channel) for channel in images.unbind(1)), strict=True)
+    return images.new_tensor(mean, dtype=torch.float32), images.new_tensor(std, dtype=torch.float32)
+
+
+def _moments(pixels: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of uint8 pixels on the [0, 1] scale, from integer sums."""
+    counts, values = torch.bincount(pixels.flatten(), minlength=256), torch.arange(256, device=pixels.device)
+    n, total, squares = pixels.numel(), int((counts * values).sum()), int((counts * values**2).sum())
+    return total / (255 * n), math.sqrt(n * squares - total**2) / (255 * n)
+
+
+def _windowed(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, shift: int, mode: str) -> Tensor:
+    """Windows of the padded images, each at its own (top, left), all cut in one step.
+
+    NumPy does this, as it copies windows row by row; the channels may come last, as long rows are quickest.
+    """
+    last = _channels_last(images)
+    order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if last else ((0, 1, 2, 3), (0, 1, 2, 3))
+    bits = images.detach().permute(order).view(_BITS[images.element_size()])
+    source, chosen = np.array(bits.numpy(), order="C"), mirrored[:, 0].numpy()
+    source[chosen] = torch.from_numpy(source[chosen]).permute(back).flip(3).permute(order).numpy()
+    rows, columns = (1, 2) if last else (2, 3)
+    padded = _padded(source, rows, columns, shift, mode)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(images.shape[2:]), axis=(rows, columns))
+    at, y, x = np.arange(len(source)), top[:, 0].numpy(), left[:, 0].numpy()
+    cut = np.moveaxis(windows, 3, 5)[at, y, x] if last else windows[at, :, y, x]
+    return torch.from_numpy(cut).view(images.dtype).permute(back)
+
+
+def _padded(pixels: NDArray[Any], rows: int, columns: int, shift: int, mode: str) -> NDArray[Any]:
+    """The images with `shift` pixels around them."""
+    around = [(shift if axis in (rows, columns) else 0) for axis in range(4)]
+    padded = np.zeros([n + 2 * k for n, k in zip(pixels.shape, around, strict=True)], pixels.dtype)
+    padded[tuple(slice(k, k + n) for n, k in zip(pixels.shape, around, strict=True))] = pixels
+    if mode == "reflect":
+        last = columns == 2
+        for part in np.moveaxis(padded, -1, 0) if last else (padded,):
+            _mirror_ends(part, columns, shift)
+        _mirror_ends(padded, rows, shift)
+    return padded
+
+
+def _mirror_ends(padded: NDArray[Any], axis: int, shift: int) -> None:
+    """Fill the first and the last `shift` places of an axis from those inside, one at a time: NumPy's inner loop then
+    runs along the other axes, which are longer.
+    """
+    line = np.moveaxis(padded, axis, 0)
+    for k in range(shift):
+        line[k], line[-1 - k] = line[2 * shift - k], line[k - 1 - 2 * shift]
+
+
+def _gathered(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor, mode: str) -> Tensor:
+    """The same pixel by pixel, for any device and for gradients."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) - down
+    columns = torch.arange(width, device=images.device) - right
+    columns = torch.where(mirrored, width - 1 - columns, columns)
+    if mode == "reflect":
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    inside_rows, inside_columns = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    outside = ~(inside_rows[:, None, :, None] & inside_columns[:, None, None, :])
+    pixel = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    pixels = pixel.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    moved = images.flatten(2).gather(2, pixels).view(images.shape).masked_fill(outside, 0)
+    return moved.contiguous(memory_format=torch.channels_last) if _channels_last(images) else moved
+
+
+def _channels_last(images: Tensor) -> bool:
+    """Whether the channels lie together in memory, and no other order would say the same."""
+    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Indices in -(size-1)..2(size-1) folded back into 0..size-1, the edge pixel not repeated."""
+    return size - 1 - (size - 1 - index.abs()).abs()
+
+
+def _require_shift(images: Tensor, shift: int, mode: str) -> None:
+    require_known("mode", mode, FILLINGS)
+    height, width = images.shape[-2:]
+    if shift < 0 or (mode == "reflect" and shift >= min(height, width)):
+        limit = f"0..{min(height, width) - 1}" if mode == "reflect" else "0 or more"
+        raise ValueError(f"shift is {shift}: pass {limit} pixels for {height}x{width} images, mode {mode!r}")
+
+
+def _require_batch(images: Tensor) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}: pass a batch (B, C, H, W)")
+
+
+def _require_uint8(images: Tensor) -> None:
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images are {images.dtype}: pass uint8, 0..255, as load returns them")

@@ -1,0 +1,25 @@
+"""The handwritten digits that come with scikit-learn."""
+
+from pathlib import Path
+
+import torch
+
+from pursuitnet.data.files import Split
+
+CLASSES = tuple("0123456789")
+
+
+def read(root: Path | None, split: str, fetch: bool = False) -> Split:
+    """The 1,797 handwritten digits in scikit-learn, 8x8, 0..16 scaled to 0..255; every fifth is for testing.
+
+    Source: Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI repository (1998).
+    """
+    try:
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise ImportError("digits are read from scikit-learn, not found: pip install scikit-learn") from error
+    digits = load_digits()
+    images = torch.as_tensor(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.as_tensor(digits.target).to(torch.int64)
+    chosen = (torch.arange(len(labels)) % 5 == 0) == (split == "test")
+    return images[chosen], labels[chosen]

@@ -1,0 +1,202 @@
+"""The original files of a data set: what each must hold, in which forms they are handed out, where they are found."""
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from pursuitnet.data import cache, download
+
+Split = tuple[Tensor, Tensor]
+"""Images uint8 (N, C, H, W) and labels int64 (N,)."""
+
+
+@dataclass(frozen=True)
+class File:
+    """An original file: its checksum ("md5:…" or "sha256:…"), size in bytes and address, None where unknown."""
+
+    name: str
+    checksum: str | None = None
+    size: int | None = None
+    url: str | None = None
+
+    def check(self, content: bytearray, path: Path) -> None:
+        """Raise ValueError, which names `path`, unless the content has this size and this checksum."""
+        self._check_size(len(content), path)
+        if self.checksum is None:
+            return
+        kind, expected = self.checksum.split(":")
+        digest = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+        if digest != expected:
+            raise ValueError(
+                f"{path} is altered or damaged; replace it by the original ({kind} {digest}, expected {expected})"
+            )
+
+    def _check_size(self, size: int, path: Path) -> None:
+        if self.size is not None and size != self.size:
+            raise ValueError(f"{path} has {size} bytes, expected {self.size}; replace it by the original")
+
+    def content(self, path: Path) -> bytearray:
+        """Return the checked content of the file at `path`; raises ValueError as `check` does."""
+        size = path.stat().st_size
+        self._check_size(size, path)  # before anything huge is read
+        content = bytearray(size)
+        with path.open("rb") as file:
+            del content[file.readinto(content) :]
+        self.check(content, path)
+        return content
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One form in which a data set is handed out: files by split, in a folder or in an archive of that folder.
+
+    `decode` turns the content of one file into images and labels. `cached` says that this is slow. `balanced` data
+    sets hold every class equally often, which is checked where no checksum is known.
+    """
+
+    files: Mapping[str, tuple[File, ...]]
+    decode: Callable[[bytearray], Split]
+    folder: str = ""
+    archive: File | None = None
+    cached: bool = True
+    balanced: bool = False
+
+    def folder_in(self, root: Path) -> Path:
+        """The folder of the files: inside `root`, or `root` itself by its name or by what it holds."""
+        inner = root / self.folder
+        if inner.is_dir():
+            return inner
+        named = root.name == self.folder
+        filled = any((root / file.name).is_file() for files in self.files.values() for file in files)
+        return root if named or filled else inner
+
+    def archive_in(self, root: Path) -> Path | None:
+        """Where the archive would be: inside `root`, or `root` itself by its name."""
+        if self.archive is None:
+            return None
+        return root if root.name == self.archive.name else root / self.archive.name
+
+    def unpacked(self, folder: Path, split: str) -> Iterator[tuple[Path, bytearray]]:
+        """Yield path and checked content of the files of a split."""
+        for file in self.files[split]:
+            yield folder / file.name, file.content(folder / file.name)
+
+    def packed(self, path: Path, split: str) -> Iterator[tuple[Path, bytearray]]:
+        """Yield path and checked content of the files of a split, from the archive, without writing any of them."""
+        content = self.archive.content(path) if self.archive else bytearray()
+        inside = _members(content, path, {file.name for file in self.files[split]})
+        for file in self.files[split]:
+            if file.name not in inside:
+                raise ValueError(f"{path} holds no {file.name}; replace it by the original")
+            file.check(inside[file.name], path / self.folder / file.name)
+            yield path / self.folder / file.name, inside[file.name]
+
+    def downloads(self, split: str) -> tuple[File, ...]:
+        """The files to fetch for a split."""
+        return self.files[split] if self.archive is None else (self.archive,)
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Reads a data set in whichever of its layouts is there; the first is the one that is downloaded."""
+
+    name: str
+    num_classes: int
+    layouts: tuple[Layout, ...]
+    page: str
+
+    def __call__(self, root: Path | None, split: str, fetch: bool = False) -> Split:
+        """Return one split from `root`, or from the user's cache if it is None; `fetch` downloads what is not there."""
+        place = cache.folder() / self.name if root is None else root
+        source = self._found(place, split)
+        if source is None and fetch:
+            for file in self.layouts[0].downloads(split):
+                download.fetch(file, place)
+            source = self._found(place, split)
+        if source is None:
+            raise self._missing(root, split)
+        layout, path = source
+        if not layout.cached and path.is_dir():
+            return self._read(layout, path, split)
+        sources = [path / file.name for file in layout.files[split]] if path.is_dir() else [path]
+        return cache.through(f"{self.name}-{split}", sources, lambda: self._read(layout, path, split))
+
+    def _found(self, root: Path, split: str) -> tuple[Layout, Path] | None:
+        """The first layout of which all files of the split are there, unpacked before packed."""
+        for layout in self.layouts:
+            folder = layout.folder_in(root)
+            if all((folder / file.name).is_file() for file in layout.files[split]):
+                return layout, folder
+        for layout in self.layouts:
+            path = layout.archive_in(root)
+            if path is not None and path.is_file():
+                return layout, path
+        return None
+
+    def _missing(self, root: Path | None, split: str) -> Exception:
+        """What to say of a split that is nowhere: the first file expected, and how to get it there."""
+        main = self.layouts[0]
+        holds = main.folder or " and ".join(file.name for files in main.files.values() for file in files)
+        if root is None:
+            return ValueError(
+                f"{self.name} is not in {cache.folder() / self.name}: pass root (--data-dir), "
+                f"the folder that holds {holds}, or download=True (--download)"
+            )
+        begun = (layout for layout in self.layouts if layout.folder_in(root).is_dir())
+        layout = next(begun, main)
+        names = [layout.folder_in(root) / file.name for file in layout.files[split]]
+        path = next(path for path in names if not path.is_file())
+        how = "put it there" if layout.archive is None else f"unpack {layout.archive.name}"
+        return FileNotFoundError(
+            f"{path} is missing: {how} (from {self.page}) so that this file is there, or pass download=True "
+            f"(--download); root (--data-dir) is the folder that holds {holds}"
+        )
+
+    def _read(self, layout: Layout, path: Path, split: str) -> Split:
+        """Decode one split and check its labels."""
+        contents = layout.unpacked(path, split) if path.is_dir() else layout.packed(path, split)
+        images, labels = zip(*(self._decoded(layout, *file) for file in contents), strict=True)
+        together = torch.cat(labels)
+        counts = together.bincount(minlength=self.num_classes)
+        if layout.balanced and counts.min() != counts.max():
+            raise ValueError(
+                f"{path} has from {int(counts.min())} to {int(counts.max())} images of a class in the {split} files, "
+                "expected equally many of each; replace them by the originals"
+            )
+        return torch.cat(images), together
+
+    def _decoded(self, layout: Layout, path: Path, content: bytearray) -> Split:
+        """Images and labels of one file; whatever is wrong with it, its path is named."""
+        try:
+            images, labels = layout.decode(content)
+        except Exception as error:  # the content comes from outside: anything may go wrong
+            raise ValueError(f"{path} cannot be read ({error}); replace it by the original") from error
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(wrong):
+            expected = f"0..{self.num_classes - 1}"
+            raise ValueError(f"{path} has label {int(wrong[0])}, expected {expected}; replace it by the original")
+        return images, labels
+
+
+def _members(content: bytearray, path: Path, names: set[str]) -> dict[str, bytearray]:
+    """The named files in a tar.gz, wherever in it they are."""
+    found: dict[str, bytearray] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name).name
+                opened = archive.extractfile(member) if name in names else None
+                if opened is not None:
+                    found[name] = bytearray(opened.read())
+                if len(found) == len(names):
+                    break
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}); replace it by the original") from error
+    return found

@@ -1,0 +1,37 @@
+"""Street View House Numbers, cropped: 73,257 images to train on, 26,032 to test on.
+
+Source: Netzer et al., Reading digits in natural images with unsupervised feature learning (2011).
+"""
+
+import io
+
+import torch
+
+from pursuitnet.data.files import File, Layout, Originals, Split
+
+CLASSES = tuple("0123456789")
+PAGE = "http://ufldl.stanford.edu/housenumbers/"
+
+
+def decode(content: bytearray) -> Split:
+    """A MATLAB file: X (32, 32, 3, N), y (N, 1), where 10 stands for the digit 0."""
+    from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
+
+    arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+    images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).flatten().to(torch.int64)
+    if images.dtype != torch.uint8 or images.shape != (32, 32, 3, len(labels)):
+        raise ValueError(f"X is {images.dtype} {tuple(images.shape)}, expected uint8 (32, 32, 3, {len(labels)})")
+    if (labels == 0).any():
+        raise ValueError("it has label 0, expected 1..10")
+    return images.permute(3, 2, 0, 1).contiguous(), torch.where(labels == 10, 0, labels)
+
+
+def _file(name: str, md5: str) -> tuple[File, ...]:
+    return (File(name, f"md5:{md5}", url=PAGE + name),)
+
+
+FILES = {
+    "train": _file("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+    "test": _file("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+}
+SVHN = Originals("svhn", 10, (Layout(FILES, decode),), PAGE)

@@ -1,0 +1,92 @@
+"""Thresholds chosen for images as they come, without labels: noise wants them higher, blur lower.
+
+The classifier reads the last code, and was trained on one whose atoms are used so and so often. So the factor S of all
+thresholds is chosen that brings this back to what it is on clean training images:
+
+    S = argmin ‖u(S) − u_clean‖²/‖u_clean‖²,    u = how often each atom of the last layer is used, (atoms,)
+
+Only images enter; labels are not at hand here. Of what was tried beside it (the reconstruction error against that on
+clean images, pixels predicted from their neighbours' code, a white residual, the sparsity of the layers together)
+nothing did as well on all networks.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.evaluation.settings import with_thresholds
+from pursuitnet.thresholds import Threshold
+
+FACTORS = tuple(2 ** (k / 2) for k in range(-4, 5))
+"""1/4 to 4 in steps of √2; 1 is among them exactly."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The choice of S for a network.
+
+    Attributes:
+        model: the network.
+        prepare: brings a batch of images to what the network expects.
+        clean: how often each atom of the last layer is used on clean images, as ``usage`` returns it.
+        factors: the S to choose from.
+    """
+
+    model: nn.Module = field(repr=False)
+    prepare: Callable[[Tensor], Tensor] = field(repr=False)
+    clean: Tensor
+    factors: Sequence[float] = FACTORS
+
+    @classmethod
+    def to(cls, clean: Tensor, model: nn.Module, prepare: Callable[[Tensor], Tensor]) -> "Adaptation":
+        """Return the choice that brings codes back to what they are on clean training images."""
+        return cls(model, prepare, usage(model, clean, prepare))
+
+    def factor(self, images: Tensor) -> float:
+        """Return S for images without labels; of several that are equally good the one nearest to 1."""
+        return min(sorted(self.factors, key=_from_one), key=lambda S: self.distance(images, S))
+
+    def distance(self, images: Tensor, factor: float) -> float:
+        """Return ‖u(S) − u_clean‖²/‖u_clean‖²; infinite where a code overflows."""
+        with with_thresholds(self.model, factor):
+            off = usage(self.model, images, self.prepare) - self.clean
+        return float((off.square().sum() / self.clean.square().sum().clamp(min=1e-12)).nan_to_num(torch.inf))
+
+
+def usage(model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor], size: int = 64) -> Tensor:
+    """Return how often each atom of the last layer is used: the non-zero share of its code, (atoms,).
+
+    The code is that after the last step; the identity part of a code of [I D] is left out, and an atom whose code is
+    not finite has the share NaN.
+
+    Args:
+        model: the network; it is left in evaluation mode.
+        images: (N, C, H, W), at least one.
+        prepare: brings a batch of the images to what the network expects.
+        size: images a batch.
+    """
+    last: list[Tensor] = []
+
+    def keep(threshold: nn.Module, inputs: Any, parts: tuple[Tensor, ...]) -> None:
+        last[:] = parts[-1:]  # every step of every layer overwrites the one before
+
+    shares, model = [], model.eval()
+    handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, Threshold)]
+    try:
+        with torch.inference_mode():
+            for part in images.split(size):
+                model(prepare(part))
+                used = (last[0] != 0).double() + 0 * last[0]  # NaN where the code is not finite
+                shares.append(used.transpose(0, 1).flatten(1).mean(dim=1) * len(part))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(shares).sum(dim=0) / len(images)
+
+
+def _from_one(factor: float) -> float:
+    return abs(math.log(factor)) if factor else math.inf

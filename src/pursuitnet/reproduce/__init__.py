@@ -1,0 +1,120 @@
+"""The paper's Tables II and III and Figs. 7 and 8, each from a ledger of runs.
+
+``cells`` says what the tables hold, ``plan`` what is missing, ``jobs`` runs it, ``ledger`` keeps what came out, and
+``tables`` and ``figures`` show it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pursuitnet.reproduce import plan
+from pursuitnet.reproduce.cells import SCALES, TABLES, Cell, cells_of
+from pursuitnet.reproduce.jobs import Job, apart, local, run_all, work
+from pursuitnet.reproduce.ledger import Ledger, machine
+from pursuitnet.reproduce.tables import Filled, filled, markdown, numbers
+
+__all__ = ["SCALES", "TABLES", "Cell", "Filled", "Ledger", "Options", "cells_of", "missing", "run", "write"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What part of a table to run, and where.
+
+    Attributes:
+        table: table2, table3, fig7 or fig8.
+        only: expressions that choose cells; of several one must hold.
+        seeds: how many, from 0.
+        scale: "full" or "small".
+        data_dir: folder of the data sets.
+        device: of each run.
+        ledger: folder of the records.
+        runs: folder of the run folders.
+    """
+
+    table: str
+    only: Sequence[str] = ()
+    seeds: int = 1
+    scale: str = "full"
+    data_dir: Path | None = None
+    device: str = "auto"
+    ledger: Path = Path("experiments", "results", "ledger")
+    runs: Path = Path("runs", "reproduce")
+
+    def cells(self) -> list[Cell]:
+        """Return the cells that are meant."""
+        return plan.chosen(cells_of(self.table, self.scale), self.only)
+
+
+def missing(options: Options) -> list[plan.Run]:
+    """Return the runs that the ledger lacks, the first seed of all cells first."""
+    planned = plan.runs(options.cells(), options.seeds, options.data_dir, options.device)
+    return plan.missing(planned, Ledger(options.ledger))
+
+
+def hours(options: Options, runs: Sequence[plan.Run]) -> float:
+    """Return how many hours runs would take one after another on this machine."""
+    return plan.hours(runs, Ledger(options.ledger).entries(), machine())
+
+
+def run(
+    options: Options,
+    runs: Sequence[plan.Run],
+    ended: Callable[[plan.Run, str | BaseException], None],
+    *,
+    seconds: float | None = None,
+    at_once: int = 1,
+    cluster: AbstractContextManager[Executor] | None = None,
+) -> int:
+    """Run what is missing and return how many runs did not end in the ledger.
+
+    Args:
+        options: what and where.
+        runs: of ``missing``.
+        ended: is told of every run that has ended, and of its key or its error.
+        seconds: after which runs are cut off, to go on another time.
+        at_once: processes on this machine.
+        cluster: gives an executor on other machines, which then run everything.
+    """
+    deadline = None if seconds is None else time.time() + seconds
+    where = (str(options.ledger.resolve()), str(options.runs.resolve()))
+    jobs = {Job(r.recipe, r.key, *where, deadline): r for r in runs}
+    with cluster or local(at_once) as executor:
+        return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), apart if cluster is None else work)
+
+
+def write(options: Options, folder: Path) -> list[Path]:
+    """Write the table, as Markdown and JSON, and the figure, if it is one, from the ledger alone."""
+    rows = filled(options.cells(), Ledger(options.ledger).entries())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = options.table if options.scale == "full" else f"{options.table}-{options.scale}"
+    note = caption(options)
+    texts = {
+        f"{name}.md": f"{markdown(rows)}\n\n{note}\n",
+        f"{name}.json": json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n",
+    }
+    paths = [folder / file for file in texts]
+    for path in paths:
+        path.write_text(texts[path.name], encoding="utf-8")
+    if options.table.startswith("fig"):
+        from pursuitnet.reproduce.figures import draw
+
+        paths.append(folder / f"{name}.png")
+        draw(options.table, rows, note).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+    return paths
+
+
+def caption(options: Options) -> str:
+    """Return what a reader must know of how the numbers were made."""
+    if options.scale == "full":
+        return "Trained as the paper says; accuracy of the last epoch; mean ± standard deviation over n seeds."
+    small = SCALES[options.scale]
+    return (
+        f"Not the paper's experiment: the first {small['train_images']:,} training and {small['test_images']:,} test "
+        f"images of CIFAR-10, {small['epochs']} epochs, batches of {small['batch_size']}, otherwise its recipe; "
+        "accuracy of the last epoch; mean ± standard deviation over n seeds."
+    )

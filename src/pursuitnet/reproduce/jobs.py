@@ -1,0 +1,196 @@
+"""Running cells: each in a process of its own, several at once, on this machine or on a cluster."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pursuitnet.recipe import Recipe
+
+STALE = 600.0
+"""Seconds without a sign of life after which a run on another machine is taken over."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to end in the ledger.
+
+    Attributes:
+        recipe: with its seed, its data_dir and its device.
+        key: name of its record.
+        ledger: folder of the records.
+        runs: folder of the run folders, which is shared by all machines.
+        deadline: time (as of ``time.time``) at which it is stopped, to go on another day; None for none.
+    """
+
+    recipe: Recipe
+    key: str
+    ledger: str
+    runs: str
+    deadline: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs, self.key)
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "recipe": self.recipe.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        values = json.loads(text)
+        return cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
+
+
+class TakenError(Exception):
+    """Another process is at this run."""
+
+
+def work(job: Job) -> str:
+    """Train in this process, going on where the run was cut off, and add the record; return its key.
+
+    Raises:
+        TakenError: if another process is at it.
+        StoppedError: if it was asked to stop; and what ``train`` raises.
+    """
+    from pursuitnet import train
+    from pursuitnet.reproduce.ledger import Ledger, checksum, key, machine
+
+    ledger = Ledger(Path(job.ledger))
+    if job.key in ledger:
+        return job.key
+    if key(job.recipe, checksum(job.recipe.data, job.recipe.data_dir)) != job.key:
+        raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan anew")
+    with _claim(job.folder):
+        begun = (job.folder / "checkpoint.pt").exists()
+        train.train(job.recipe, job.folder, resume=begun)
+        record = json.loads((job.folder / "record.json").read_text())
+        epochs = train.records(job.folder)
+        recipe = {**job.recipe.to_json(), "data_dir": None}
+        data = checksum(job.recipe.data, job.recipe.data_dir)
+        ledger.add(job.key, {"recipe": recipe, "data": data, "machine": machine(), **record, "epochs": epochs})
+    return job.key
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process, by a lock file beside it that names the machine and the process.
+
+    Raises:
+        TakenError: if another process holds it and lives.
+    """
+    lock = folder.with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    if lock.exists() and not _alive(lock, folder):
+        lock.unlink(missing_ok=True)
+    try:
+        with lock.open("x") as file:
+            file.write(f"{socket.gethostname()} {os.getpid()}")
+    except FileExistsError:
+        raise TakenError(f"{folder} is being run by another process (see {lock})") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _alive(lock: Path, folder: Path) -> bool:
+    """Return whether the process that holds a lock is still at work, as far as can be seen from here."""
+    try:
+        host, _, process = lock.read_text().partition(" ")
+        seen = max(p.stat().st_mtime for p in (lock, folder / "checkpoint.pt") if p.exists())
+        if host != socket.gethostname():
+            return time.time() - seen < STALE
+        os.kill(int(process), 0)
+        return True
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except (PermissionError, ValueError):  # another user's; or written to this very moment
+        return True
+
+
+def apart(job: Job) -> str:
+    """Train in a process of its own, so that a crash loses this run alone; return the key.
+
+    Raises:
+        RuntimeError: if it failed, with its last line.
+        TimeoutError: if the deadline came; the run can go on another day.
+    """
+    command = [sys.executable, "-m", "pursuitnet.reproduce.jobs"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if job.deadline is not None and time.time() > job.deadline:
+        raise TimeoutError("not begun: the time is up")
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            left = None if job.deadline is None else job.deadline - time.time()
+            said = process.communicate(job.to_json(), timeout=left)[1]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+            raise TimeoutError("cut off: the time is up; it goes on from its checkpoint next time") from None
+        except BaseException:
+            process.send_signal(signal.SIGTERM)  # it keeps what it has
+            raise
+    if process.returncode:
+        last = (said.strip().splitlines() or [f"process ended with {process.returncode}"])[-1]
+        raise RuntimeError(last)
+    return job.key
+
+
+def local(at_once: int) -> Executor:
+    """Return an executor that runs so many processes at once on this machine."""
+    return ThreadPoolExecutor(at_once, "run")
+
+
+def run_all(
+    jobs: Iterable[Job],
+    executor: Executor,
+    ended: Callable[[Job, str | BaseException], None],
+    function: Callable[[Job], str] = apart,
+    **options: Any,
+) -> int:
+    """Run jobs through any executor; return how many did not end in the ledger.
+
+    Args:
+        jobs: what is missing.
+        executor: of ``concurrent.futures``, or Dask's.
+        ended: is told of every job and its key, or what went wrong with it.
+        function: what is run: ``apart`` in this machine's processes, ``work`` where the executor has its own.
+        options: for the executor's ``submit``, such as Dask's resources and retries.
+    """
+    futures: dict[Future[str], Job] = {executor.submit(function, job, **options): job for job in jobs}
+    failed = 0
+    try:
+        for future in as_completed(futures):
+            error = future.exception()
+            failed += error is not None
+            ended(futures[future], error or future.result())
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    return failed
+
+
+def main() -> None:
+    """Run the job on standard input; the last line of standard error says what went wrong."""
+    from pursuitnet.train import StoppedError
+
+    try:
+        work(Job.from_json(sys.stdin.read()))
+    except StoppedError as stop:
+        sys.exit(128 + stop.signal)
+    except Exception as error:  # its last line is all that the other side reads
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

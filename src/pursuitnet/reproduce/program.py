@@ -1,0 +1,69 @@
+"""What ``pursuitnet reproduce`` does and says."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from pursuitnet import reproduce
+from pursuitnet.reproduce.plan import Run
+
+UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(text: str) -> float:
+    """Return a time such as 25min, 1.5h or 90s in seconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(s|min|h|d)", text.strip())
+    if not match:
+        raise ValueError(f"the budget is {text!r}; expected a number with s, min, h or d, such as 25min")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def program(
+    options: reproduce.Options,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    budget: str | None = None,
+    dry_run: bool = False,
+    at_once: int = 1,
+    cluster: AbstractContextManager[Executor] | None = None,
+) -> int:
+    """Say what is missing, run it, and write the table; return how many runs did not end."""
+    limit = None if budget is None else seconds_of(budget)
+    todo, failed = reproduce.missing(options), 0
+    say("\n".join(plan_of(options, todo, dry_run)))
+    if todo and not dry_run:
+        told = partial(line, time.perf_counter(), len(todo), count(1), say)
+        failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once, cluster=cluster)
+    say("\n".join(map(str, reproduce.write(options, out))))
+    return failed
+
+
+def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Iterator[str]:
+    """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
+    yield f"{options.table}: {len(options.cells())} cells × {options.seeds} seeds, {len(todo)} runs missing"
+    if whole and todo:
+        yield from (f"  {run.key}  {words(run)}, {run.recipe.epochs} epochs" for run in todo)
+        yield f"about {reproduce.hours(options, todo):.1f} hours one after another on this machine"
+
+
+def words(run: Run) -> str:
+    """Return which run it is."""
+    return f"{run.cell.name}, {run.recipe.data}, seed {run.recipe.seed}"
+
+
+def line(
+    began: float, total: int, ended: Iterator[int], say: Callable[[str], None], run: Run, end: str | BaseException
+) -> None:
+    """Say that a run has ended, and what went wrong with it."""
+    error = f": {end}" if isinstance(end, BaseException) else ""
+    say(f"[{next(ended)}/{total}, {(time.perf_counter() - began) / 60:.0f} min] {words(run)}{error}")

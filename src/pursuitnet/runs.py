@@ -1,0 +1,316 @@
+"""The runs below a folder: what each was, how far it has come, and whether it still goes on. Loads no PyTorch."""
+
+import json
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pursuitnet.report.words import duration, written
+
+State = Literal["finished", "running", "stopped", "failed", "damaged"]
+
+MARKS = ("recipe.json", "metrics.jsonl", "checkpoint.pt", "running.json")
+"""A folder with one of these is that of a run."""
+
+QUIET = 15 * 60.0
+"""Seconds without a sign of life, such as a checkpoint, after which a run on another machine counts as stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder says of its run; None stands for what it does not say.
+
+    Attributes:
+        name: the folder, seen from where the search began.
+        folder: where it is.
+        state: finished, running, stopped, failed or damaged.
+        note: why it failed or is damaged, or where it runs.
+        model: name of the network.
+        data: name of the data set.
+        done: epochs that have ended.
+        epochs: epochs it is to have.
+        test_accuracy: of the last epoch, as a fraction; never that of the best.
+        seconds: the epochs' time.
+        device: where it was computed.
+        commit: of the package.
+        records: every epoch's line.
+    """
+
+    name: str
+    folder: Path
+    state: State
+    note: str = ""
+    model: str | None = None
+    data: str | None = None
+    done: int = 0
+    epochs: int | None = None
+    test_accuracy: float | None = None
+    seconds: float | None = None
+    device: str | None = None
+    commit: str | None = None
+    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field but the records as JSON has it."""
+        values = asdict(self)
+        del values["records"]
+        return {**values, "folder": str(self.folder)}
+
+
+TITLES = ("run", "model", "data", "state", "epochs", "test accuracy", "time", "device", "commit", "note")
+
+
+def cells(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Return the title row and a row a run, in words; a dash stands for what a run does not say."""
+    return [TITLES, *(_cells(run) for run in runs)]
+
+
+def to_json(runs: Sequence[Run]) -> str:
+    """Return the runs as a JSON list."""
+    return json.dumps([run.to_json() for run in runs], indent=2)
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    commit = "" if run.commit is None else re.sub(r"^([0-9a-f]{9})[0-9a-f]*", r"\1", run.commit)
+    return (
+        run.name,
+        run.model or "-",
+        run.data or "-",
+        run.state,
+        "-" if run.epochs is None else f"{run.done}/{run.epochs}",
+        "-" if run.test_accuracy is None else written("{:.2%}", run.test_accuracy),
+        "-" if run.seconds is None else duration(run.seconds),
+        run.device or "-",
+        commit.replace("+changes", "+") or "-",
+        run.note,
+    )
+
+
+def table(runs: Sequence[Run]) -> list[str]:
+    """Return the rows as lines in columns."""
+    rows = cells(runs)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = {TITLES.index(title) for title in ("epochs", "test accuracy", "time")}
+    padded = (
+        (
+            value.rjust(width) if i in right else value.ljust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+@contextmanager
+def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] = (), **about: str) -> Iterator[None]:
+    """Say in a run's folder that this process is at it: ``running.json`` while it is, ``failed.json`` if it fails.
+
+    A killed process leaves ``running.json`` with its number, by which it is found to be dead.
+
+    Args:
+        folder: the run's; it exists.
+        stops: exceptions by which a run stops in good order; any other one is a failure.
+        about: what else to say of it, such as the device and the commit.
+    """
+    mark, failure = folder / "running.json", folder / "failed.json"
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    process = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "ticks": _ticks(os.getpid())}
+    write_whole(mark, json.dumps({**process, **about}))
+    failure.unlink(missing_ok=True)
+    try:
+        yield
+    except stops:
+        raise
+    except Exception as error:
+        said = {"error": type(error).__name__, "reason": " ".join(str(error).split())}
+        with suppress(OSError):  # the error that came first is the one to hear of
+            write_whole(failure, json.dumps(said))
+        raise
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def below(folder: Path) -> list[Run]:
+    """Return the runs in a folder and below it, in the order of their names; a damaged one says why.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; name one that holds runs, as `pursuitnet train` leaves them")
+    found = sorted(_walk(folder), key=_natural)
+    return [read(at, at.relative_to(folder).as_posix() if at != folder else folder.resolve().name) for at in found]
+
+
+def read(folder: Path, name: str | None = None) -> Run:
+    """Return what a run folder says; what is wrong with it is in the note, and nothing raises."""
+    given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
+    try:
+        return Run(**given, **_content(folder))
+    except (OSError, ValueError, RecursionError) as error:
+        return Run(**given, state="damaged", note=" ".join(str(error).split()))
+
+
+def earlier(folder: Path) -> list[dict[str, Any]]:
+    """Return the epochs that a run has behind it, for those who watch it go on; none if they cannot be read."""
+    try:
+        return _records(folder)
+    except (OSError, ValueError, RecursionError):
+        return []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield run folders, and those that cannot be looked into; runs hold no runs, and a link is followed once."""
+    seen: set[tuple[int, int]] = set()
+    closed: list[Path] = []
+    for root, inside, files in os.walk(folder, followlinks=True, onerror=lambda e: closed.append(Path(e.filename))):
+        at = os.stat(root)
+        known = (at.st_dev, at.st_ino) in seen
+        seen.add((at.st_dev, at.st_ino))
+        if known or not set(MARKS).isdisjoint(files):
+            inside.clear()
+        if not known and not set(MARKS).isdisjoint(files):
+            yield Path(root)
+    yield from closed
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    """Return a key by which seed2 comes before seed10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(folder).lower())]
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Return the fields of a run that are not damaged.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if a file is damaged.
+    """
+    recipe = _object(folder / "recipe.json", {"model": str, "data": str, "epochs": int})
+    records, record = _records(folder), _object(folder / "record.json", {}, needed=False)
+    if len(records) > recipe["epochs"]:
+        raise ValueError(f"metrics.jsonl is damaged: {len(records)} epochs of {recipe['epochs']}")
+    mark = _object(folder / "running.json", {"pid": int, "host": str}, needed=False)
+    state, note = _state(folder, mark, complete=bool(record) and len(records) == recipe["epochs"])
+    last = records[-1] if records else {}
+    return {
+        "state": state,
+        "note": note,
+        "model": recipe["model"],
+        "data": recipe["data"],
+        "done": len(records),
+        "epochs": recipe["epochs"],
+        "test_accuracy": last.get("test_accuracy"),
+        "seconds": sum(entry["seconds"] for entry in records) if records else None,
+        "device": record.get("device") or mark.get("device"),
+        "commit": record.get("commit") or mark.get("commit") or None,
+        "records": records,
+    }
+
+
+def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:
+    """Return whether a run goes on, has ended or broken off, and a note on it."""
+    if mark and (mark["host"] != socket.gethostname() or os.name != "posix"):
+        silent = time.time() - max((folder / name).stat().st_mtime for name in MARKS if (folder / name).exists())
+        if silent < QUIET:
+            return "running", f"on {mark['host']}"
+        return "stopped", f"on {mark['host']}, where nothing has been heard of it for {silent / 3600:.1f} h"
+    if mark and _alive(mark["pid"], mark.get("ticks")):
+        return "running", ""
+    if failure := _object(folder / "failed.json", {"reason": str}, needed=False):
+        return "failed", failure["reason"]
+    if complete:
+        _check_weights(folder / "model.safetensors")
+        return "finished", ""
+    return "stopped", "killed" if mark else ""
+
+
+def _alive(pid: int, ticks: int | None) -> bool:
+    """Return whether a process of this machine lives, and is the one that began then."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it lives and is another user's
+        pass
+    return ticks is None or _ticks(pid) == ticks
+
+
+def _ticks(pid: int) -> int | None:
+    """Return when a process began, in ticks since the machine started; None where that is not told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])  # field 22 of the whole line; a zombie is dead
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; none if there is no such file, as before the first epoch has ended."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
+    records = [_checked(line, kinds, f"{path.name}, line {i}") for i, line in enumerate(lines, 1)]
+    if (epochs := [entry["epoch"] for entry in records]) != list(range(1, len(records) + 1)):
+        raise ValueError(f"{path.name} is damaged: its epochs are {', '.join(map(str, epochs))}")
+    return records
+
+
+def _object(path: Path, kinds: dict[str, type], *, needed: bool = True) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none and none is needed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:  # or gone since, as when a run ends this very moment
+        if needed:
+            raise FileNotFoundError(f"{path.name} is missing") from None
+        return {}
+    return _checked(text, kinds, path.name)
+
+
+def _checked(text: str, kinds: dict[str, type], name: str) -> dict[str, Any]:
+    """Return a JSON object with values of these kinds."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is damaged: it holds no object")
+    for key, kind in kinds.items():
+        value: Any = found.get(key)
+        fits = isinstance(value, kind | int if kind is float else kind) and not isinstance(value, bool)
+        if not fits or (kind is float and not math.isfinite(value)):
+            raise ValueError(f"{name} is damaged: {key} is {value!r:.40}")
+    return found
+
+
+def _check_weights(path: Path) -> None:
+    """Raise ValueError if a file of weights is not whole, as far as can be seen without reading all of it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file so that whoever opens it finds it whole, the old one or the new one; return its path."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    return path

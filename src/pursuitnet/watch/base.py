@@ -1,0 +1,77 @@
+"""What wants to see a run go by, and several at once."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+Record = dict[str, Any]
+"""What one line of metrics.jsonl holds."""
+
+SHARE = 0.02
+"""The most of a training's time that a watcher takes for a picture."""
+
+
+class Watcher(Protocol):
+    """Something that wants to see a run go by."""
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """A run begins, or goes on: recipe, folder, parameters, device, images (training, test), steps an epoch."""
+
+    def batch(self, epoch: int, step: int, steps: int) -> None:
+        """A step of an epoch has been taken; both count from 1."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch has ended; its line need not be in metrics.jsonl yet."""
+
+    def close(self) -> None:
+        """The run has ended or broken off; may come twice, and without any of the others before it."""
+
+
+class Silent:
+    """A watcher that looks away."""
+
+    def begin(self, about: dict[str, Any]) -> None: ...
+
+    def batch(self, epoch: int, step: int, steps: int) -> None: ...
+
+    def epoch(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Several:
+    """Several watchers; one that fails is left out with one warning, so that the training goes on.
+
+    Args:
+        watchers: what is told of everything, in this order.
+    """
+
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self.watchers = list(watchers)
+
+    def begin(self, about: dict[str, Any]) -> None:
+        self._tell(lambda watcher: watcher.begin(about))
+
+    def batch(self, epoch: int, step: int, steps: int) -> None:
+        self._tell(lambda watcher: watcher.batch(epoch, step, steps))
+
+    def epoch(self, record: Record) -> None:
+        self._tell(lambda watcher: watcher.epoch(record))
+
+    def close(self) -> None:
+        self._tell(lambda watcher: watcher.close())
+
+    def _tell(self, what: Callable[[Watcher], None]) -> None:
+        for watcher in tuple(self.watchers):
+            try:
+                what(watcher)
+            except Exception as error:  # whatever it is, the training matters more
+                self._leave_out(watcher, error)
+
+    def _leave_out(self, failed: Watcher, error: Exception) -> None:
+        self.watchers = [watcher for watcher in self.watchers if watcher is not failed]
+        with suppress(Exception):
+            failed.close()  # a terminal is put back in order
+        said = " ".join(f"{error}".split()) or type(error).__name__
+        warnings.warn(f"{type(failed).__name__} has failed and is left out: {said}; the training goes on", stacklevel=4)

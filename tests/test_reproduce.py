@@ -1,0 +1,380 @@
+"""Tables from a ledger: cells, keys, records, plans, and runs that survive crashes, budgets and killed workers."""
+
+import json
+import os
+import signal
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from pursuitnet import cli, reproduce
+from pursuitnet.recipe import Recipe
+from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables
+from pursuitnet.reproduce.cells import Cell
+
+TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
+CELLS = (
+    Cell("MSD-CSC, ISTA", 3, replace(TINY, unfolding=1), 50.0),
+    Cell("MSD-CSC, ISTA", 3, replace(TINY, unfolding=2), None),
+)
+TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """Two tiny cells on the digits, in the place of Table III."""
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
+
+
+def job_of(run, options, deadline=None):
+    return jobs.Job(run.recipe, run.key, str(options.ledger), str(options.runs), deadline)
+
+
+def curves(entry):
+    return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in entry["epochs"]]
+
+
+# cells
+
+
+def test_the_tables_have_the_papers_cells():
+    assert len(cells.table2()) == 4 * 6 * 3 and len(cells.table3()) == 16 * 3
+    paper = {(c.method, c.layers, c.unfolding, c.recipe.data): c.paper for c in (*cells.table2(), *cells.table3())}
+    assert paper["Res-CSC", 110, 0, "cifar100"] == 73.13 and paper["plain", 218, 0, "svhn"] is None
+    assert paper["MSD-CSC, FISTA", 12, 2, "svhn"] == 96.35 and paper["feed-forward", 6, 0, "cifar10"] == 82.16
+    assert len({ledger.key(c.recipe, "x") for c in (*cells.table2(), *cells.table3())}) == 72 + 48
+    for cell in cells.table2():
+        assert (cell.recipe.epochs, cell.recipe.lr, cell.recipe.warmup) == (200, 0.1, float(cell.layers >= 110))
+    assert {(c.recipe.epochs, c.recipe.lr) for c in cells.table3()} == {(150, 0.05)}
+
+
+def test_the_figures_are_parts_of_the_tables():
+    assert set(cells.fig7()) < set(cells.table2()) and set(cells.fig8()) < set(cells.table3())
+    at = {(c.method, c.layers) for c in cells.fig7()}
+    assert {("plain", 20), ("plain", 56), ("ResNet", 218), ("Res-CSC", 32)} <= at and ("ResNet", 20) not in at
+
+
+def test_the_small_scale_is_on_cifar10_alone_and_beside_no_number_of_the_paper():
+    small = cells.cells_of("table2", "small")
+    assert len(small) == 24 and {c.paper for c in small} == {None}
+    assert {c.recipe.train_images for c in small} == {cells.SCALES["small"]["train_images"]}
+    assert not {ledger.key(c.recipe, "x") for c in small} & {ledger.key(c.recipe, "x") for c in cells.table2()}
+
+
+# the ledger
+
+
+def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_not():
+    changed = {
+        "data": "svhn", "valid_images": 1, "train_images": 3, "test_images": 3, "shift": 1, "flip": True,
+        "fill": "reflect", "standardise": True, "model": "msd_csc_6", "unfolding": 1, "solver": "ista",
+        "sweep": "layer", "norm": "none", "step": "free", "identity": "same", "width": 3, "epochs": 3,
+        "batch_size": 3, "lr": 1.0, "momentum": 0.1, "nesterov": False, "weight_decay": 1.0, "decay_all": True,
+        "label_smoothing": 0.1, "schedule": "steps", "drops": (0.1,), "warmup": 0.0, "seed": 1,
+        "precision": "float16", "sync_norm": True,
+    }  # fmt: skip
+    assert set(changed) | set(ledger.MACHINE) | {"image_size"} == {f.name for f in fields(Recipe)}
+    keys = [ledger.key(replace(TINY, **{name: value}), "x") for name, value in changed.items()]
+    assert len({*keys, ledger.key(TINY, "x"), ledger.key(TINY, "y")}) == len(keys) + 2
+    assert ledger.key(replace(TINY, device="cuda", data_dir=Path("here"), compile=True), "x") == ledger.key(TINY, "x")
+
+
+def test_a_record_is_written_once_and_whole(tmp_path, monkeypatch):
+    book = ledger.Ledger(tmp_path)
+    name = ledger.key(TINY, "x")
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            book.add(name, {"recipe": TINY.to_json(), "data": "x"})
+    assert name not in book and not list(tmp_path.glob("*.json"))
+    assert book.add(name, {"recipe": TINY.to_json(), "data": "x", "who": 1})
+    assert not book.add(name, {"recipe": TINY.to_json(), "data": "x", "who": 2})
+    assert [entry["who"] for entry in book.entries()] == [1] and os.listdir(tmp_path) == [f"{name}.json"]
+
+
+def test_a_damaged_or_misnamed_record_is_named(tmp_path):
+    book, name = ledger.Ledger(tmp_path), ledger.key(TINY, "x")
+    book.add(name, {"recipe": TINY.to_json(), "data": "x"})
+    text = book.path(name).read_text()
+    for content, message in (
+        (text[:-20], "is damaged"),
+        (text.replace('"epochs": 2', '"epochs": 3'), "another run than its name says"),
+        (text.replace('"data": "x"', '"data": "y"'), "another run than its name says"),
+    ):
+        book.path(name).write_text(content)
+        with pytest.raises(ValueError, match=rf"{name}\.json.*{message}"):
+            list(book.entries())
+
+
+# plans
+
+
+@pytest.mark.parametrize(
+    ("expressions", "count"),
+    [
+        ([], 48),
+        (["cifar10"], 16),
+        (["msd_csc_12, cifar10, unfolding=2"], 2),
+        (["msd_csc, solver=fista"], 9),
+        (["ml_csc, svhn", "msdnet_6,svhn"], 4),
+        (["unfolding=none, cifar100"], 4),
+    ],
+)
+def test_an_expression_chooses_cells(expressions, count):
+    assert len(plan.chosen(cells.table3(), expressions)) == count
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("msd_csc_13", "there are cifar10, cifar100, feed_forward, ml_csc, msd_csc_12"),
+        ("unfolding=7", "there are 1, 2, none"),
+        ("unfoldings=2", "did you mean unfolding?"),
+        ("zzz=2", "no recipe has it"),
+        ("msdnet_6, unfolding=2", "no cell is all of 'msdnet_6, unfolding=2'"),
+    ],
+)
+def test_a_bad_expression_lists_what_exists(expression, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        plan.chosen(cells.table3(), [expression])
+    assert message in str(caught.value)
+
+
+def test_a_plan_takes_the_first_seed_of_all_cells_first_and_leaves_out_what_is_done(options):
+    options = replace(options, seeds=2)
+    todo = reproduce.missing(options)
+    assert [(r.recipe.unfolding, r.recipe.seed) for r in todo] == [(1, 0), (2, 0), (1, 1), (2, 1)]
+    book = ledger.Ledger(options.ledger)
+    book.add(todo[1].key, entry_of(todo[1].cell, 0, 0.5, ledger.checksum("digits", None)))
+    assert reproduce.missing(options) == [todo[0], todo[2], todo[3]]
+    lines = list(program.plan_of(options, todo, whole=True))
+    assert lines[0] == "table3: 2 cells × 2 seeds, 4 runs missing" and len(lines) == 6
+
+
+def test_the_estimate_uses_the_speed_that_the_ledger_knows(options):
+    run = reproduce.missing(options)[0]
+    entry = {"recipe": run.recipe.to_json(), "machine": "m", "epochs": [{"images_per_second": 10.0}]}
+    assert plan.hours([run], [entry], "m") == pytest.approx(2 * (64 + 40 / 3) / 10 / 3600)
+    assert 0 < plan.hours([run], [entry], "other") < 1
+
+
+def test_a_budget_has_a_unit():
+    assert [program.seconds_of(t) for t in ("25min", "1.5h", "90 s", "1d")] == [1500, 5400, 90, 86_400]
+    for wrong in ("25", "x", "1 week"):
+        with pytest.raises(ValueError, match="such as 25min"):
+            program.seconds_of(wrong)
+
+
+# runs
+
+
+def test_runs_end_in_the_ledger_and_are_never_repeated(options, capsys):
+    folder, said = options.ledger.parent / "out", []
+    assert program.program(options, folder, said.append, at_once=2) == 0
+    assert said[0] == "table3: 2 cells × 1 seeds, 2 runs missing"
+    entries = list(ledger.Ledger(options.ledger).entries())
+    assert len(entries) == 2
+    for entry in entries:
+        assert entry["data"] == ledger.checksum("digits", None) and len(entry["epochs"]) == 2
+        assert {"parameters", "flops_per_image", "commit", "torch", "device", "machine"} <= entry.keys()
+        assert entry["recipe"]["data_dir"] is None
+    written = {path: path.stat().st_mtime_ns for path in options.ledger.iterdir()}
+    assert program.program(options, folder, said.append) == 0
+    assert written == {path: path.stat().st_mtime_ns for path in options.ledger.iterdir()}
+    accuracy = 100 * entries[0]["epochs"][-1]["test_accuracy"]
+    assert f"| 1 | {accuracy:.2f} |" in (folder / "table3.md").read_text()
+
+
+def test_one_run_that_fails_loses_that_run_alone(options, monkeypatch):
+    broken = Cell("broken", 3, replace(TINY, lr=1e9, norm="none", step="free", epochs=20), None)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (broken, CELLS[0]))
+    ends = []
+    failed = reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append((run.cell.method, end)))
+    assert failed == 1
+    (error,) = [end for method, end in ends if method == "broken"]
+    assert isinstance(error, RuntimeError) and "FloatingPointError: the loss is" in str(error)
+    assert len(list(ledger.Ledger(options.ledger).entries())) == 1
+
+
+def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkeypatch):
+    long = Cell("long", 3, replace(TINY, epochs=12, train_images=None), None)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
+    (run,), ends = reproduce.missing(options), []
+    lines = options.runs / run.key / "metrics.jsonl"
+    whole, waits = jobs.subprocess.Popen.communicate, [True]
+
+    def communicate(process, given=None, timeout=None):
+        """The time is up as soon as an epoch is done."""
+        if given is None or not waits.pop():
+            return whole(process, given)
+        process.stdin.write(given)
+        process.stdin.close()
+        process.stdin = None
+        while not lines.exists() and process.poll() is None:
+            time.sleep(0.01)
+        raise jobs.subprocess.TimeoutExpired("run", timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.subprocess.Popen, "communicate", communicate)
+        assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 1
+    assert isinstance(ends[0], TimeoutError) and not list(ledger.Ledger(options.ledger).entries())
+    assert 0 < len(lines.read_text().splitlines()) < 12
+    with pytest.raises(TimeoutError, match="not begun"):
+        jobs.apart(job_of(run, options, deadline=time.time() - 1))
+    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 0
+    assert_same_as_uninterrupted(options, run)
+
+
+def assert_same_as_uninterrupted(options, run):
+    apart = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
+    jobs.work(job_of(run, apart))
+    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, apart))
+    assert curves(one) == curves(other)
+
+
+def test_two_processes_never_do_one_run(options):
+    run = reproduce.missing(options)[0]
+    job = job_of(run, options)
+    with ThreadPoolExecutor(2) as pool:
+        ends = [future.exception() for future in [pool.submit(jobs.apart, job) for _ in range(2)]]
+    taken = [end for end in ends if end is not None]
+    assert len(taken) <= 1 and all("TakenError" in str(end) for end in taken)
+    assert len(list(ledger.Ledger(options.ledger).entries())) == 1
+
+
+def test_a_lock_of_a_dead_process_is_taken_over_and_one_of_the_living_is_not(options, tmp_path):
+    folder = tmp_path / "runs" / "some"
+    lock = folder.with_suffix(".lock")
+    lock.parent.mkdir()
+    lock.write_text(f"{os.uname().nodename} {os.getpid()}")
+    with pytest.raises(jobs.TakenError, match="is being run by another process"), jobs._claim(folder):
+        pass
+    lock.write_text(f"{os.uname().nodename} {2**22 + 1}")
+    with jobs._claim(folder):
+        assert lock.read_text().endswith(f" {os.getpid()}")
+    assert not lock.exists()
+    lock.write_text("elsewhere 1")
+    with pytest.raises(jobs.TakenError), jobs._claim(folder):
+        pass
+    os.utime(lock, (0, 0))
+    with jobs._claim(folder):
+        pass
+
+
+def test_other_data_than_planned_are_refused(options):
+    run = reproduce.missing(options)[0]
+    with pytest.raises(ValueError, match="not that of the plan"):
+        jobs.work(replace(job_of(run, options), key="0" * 20))
+
+
+@pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
+def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch):
+    from distributed import LocalCluster
+
+    from pursuitnet.reproduce.cluster import dask
+
+    long = Cell("long", 3, replace(TINY, epochs=12, train_images=None), None)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
+    (run,) = reproduce.missing(options)
+    folder, ends = options.runs / run.key, []
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as local,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        end = lambda run, end: ends.append(end)  # noqa: E731
+        done = pool.submit(reproduce.run, options, [run], end, cluster=dask(local.scheduler_address))
+        until = time.monotonic() + 60
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < until and not done.done():
+            time.sleep(0.01)
+        os.kill(int(folder.with_suffix(".lock").read_text().split()[1]), signal.SIGKILL)
+        assert done.result(timeout=250) == 0
+    assert ends == [run.key]
+    assert_same_as_uninterrupted(options, run)
+
+
+# tables
+
+
+def entry_of(cell, seed, accuracy, data="x"):
+    recipe = replace(cell.recipe, seed=seed)
+    epoch = {"test_accuracy": accuracy, "images_per_second": 123.0}
+    return {
+        "key": ledger.key(recipe, data),
+        "recipe": recipe.to_json(),
+        "data": data,
+        "epochs": [{**epoch, "test_accuracy": 0.99}, epoch],
+        "parameters": 12_345,
+        "flops_per_image": 2_000_000,
+        "machine": "abacus",
+    }
+
+
+def test_a_synthetic_ledger_gives_the_right_cells_means_and_deviations():
+    accuracies = (0.51, 0.52, 0.56)
+    entries = [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)]
+    one, two = tables.filled(CELLS, entries)
+    assert one.mean == pytest.approx(53.0) and one.deviation == pytest.approx(statistics.stdev((51, 52, 56)))
+    assert two.records == ()
+    monkey = [replace(cell, recipe=replace(cell.recipe, data="cifar10")) for cell in CELLS]
+    entries = [entry_of(monkey[0], seed, a) for seed, a in enumerate(accuracies)]
+    table = tables.markdown(tables.filled(monkey, entries)).splitlines()
+    assert len(table) == 4
+    assert "| 3 | 53.00 ± 2.65 | 50.00 | +3.00, within noise | 12,345 | 0.002 | 123 | abacus |" in table[2]
+    assert "| 0 | not run | – |" in table[3]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"), [((0.58, 0.59), "+8.50, beyond noise"), ((0.45,), "-5.00"), ((0.5, 0.6), "within noise")]
+)
+def test_a_difference_is_judged_by_the_noise_of_the_seeds(accuracies, said):
+    (row, _) = tables.filled(CELLS, [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)])
+    assert said in tables.difference(row)
+
+
+def test_records_of_different_data_are_not_mixed():
+    entries = [entry_of(CELLS[0], 0, 0.5, "x"), entry_of(CELLS[0], 1, 0.5, "y")]
+    with pytest.raises(ValueError, match="different versions of digits"):
+        tables.filled(CELLS, entries)
+
+
+@pytest.mark.parametrize("name", ["fig7", "fig8"])
+def test_a_figure_shows_what_was_run_and_names_what_was_not(tmp_path, name):
+    found = cells.cells_of(name)
+    book = ledger.Ledger(tmp_path / "ledger")
+    entry = entry_of(next(c for c in found if c.layers in (12, 56)), 0, 0.5)
+    book.add(entry["key"], entry)
+    options = reproduce.Options(name, ledger=book.folder)
+    paths = reproduce.write(options, tmp_path / "out")
+    assert [path.name for path in paths] == [f"{name}.md", f"{name}.json", f"{name}.png"]
+    assert paths[2].stat().st_size > 20_000
+    rows = json.loads(paths[1].read_text())["rows"]
+    assert sum(row["n"] for row in rows) == 1 and len(rows) == len(found)
+
+
+def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
+
+    def call(*arguments):
+        cli.app(["reproduce", *arguments], exit_on_error=False, print_error=False, result_action="return_value")
+        return capsys.readouterr().out
+
+    assert "2 runs missing" in call("table3", "--dry-run", "--device", "cpu")
+    assert "not run" in (tmp_path / "runs" / "table3" / "table3.md").read_text()
+    with pytest.raises(ValueError, match="holds for no cell"):
+        call("table3", "--only", "cifar10")
+    with pytest.raises(ValueError, match="give one of them"):
+        call("table3", "--dask", "tcp://x:1", "--cluster", "x.yaml")
+    (tmp_path / "x.yaml").write_text("queue: short\n")
+    with pytest.raises(ValueError, match="describes no cluster; expected jobs: a number, and system: SLURM"):
+        call("table3", "--cluster", "x.yaml", "--device", "cpu")
