@@ -19,7 +19,7 @@ from torch import nn
 import pursuitnet as pn
 from pursuitnet import cli, data, train
 from pursuitnet.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
-from pursuitnet.evaluation.adaptation import usage
+from pursuitnet.evaluation.adaptation import errors, usage
 from pursuitnet.evaluation.measures import measured
 from pursuitnet.evaluation.run import Settings, evaluate_run
 from pursuitnet.evaluation.words import lines
@@ -335,13 +335,25 @@ def test_a_code_that_overflows_is_never_chosen():
     assert Adaptation(model, prepare, adaptation.clean).distance(images, 1.0) == math.inf
 
 
+def test_the_errors_are_those_of_the_reconstruction_of_each_layer():
+    model, images = network(), pictures("digits")[:50]
+    expected = []
+    for at in watch(model, prepare(images)):
+        D, x = at.dictionary, at.signals[-1]
+        lost = x - D.synthesize(at.codes[-1], x.shape)
+        expected.append((lost.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).mean().item())
+    assert errors(model, images, prepare, size=16).tolist() == pytest.approx(expected, rel=1e-4)
+    assert len(expected) == len(model.pursuits())
+
+
+@pytest.mark.parametrize("statistic", [usage, errors])
 @pytest.mark.parametrize("wanted", [0.25, 0.5, 1.0, 2.0])
-def test_the_factor_that_gives_the_clean_codes_is_found(wanted):
+def test_the_factor_that_gives_the_clean_codes_is_found(wanted, statistic):
     model, images = network(), pictures("digits")
     before = state(model)
     with with_thresholds(model, wanted):
-        clean = usage(model, images, prepare)
-    assert Adaptation(model, prepare, clean).factor(images) == wanted
+        clean = statistic(model, images, prepare)
+    assert Adaptation(model, prepare, clean, statistic=statistic).factor(images) == wanted
     assert Adaptation.to(images, model, prepare).factor(images) == 1
     assert same(model, before)
 
@@ -418,7 +430,18 @@ def program(capsys, monkeypatch, *arguments):
 
 
 def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_path):
-    options = ("--corruptions", "contrast", "jpeg", "--adapt", "--tested", 100, "--pictures", "--out", tmp_path / "o")
+    options = (
+        "--corruptions",
+        "contrast",
+        "jpeg",
+        "--adapt",
+        "usage",
+        "--tested",
+        100,
+        "--pictures",
+        "--out",
+        tmp_path / "o",
+    )
     code, printed, said = program(capsys, monkeypatch, run, *options)
     assert (code, said) == (0, "")
     found = json.loads((tmp_path / "o" / "evaluation.json").read_text())
@@ -464,8 +487,8 @@ def test_other_steps_and_thresholds_reach_the_evaluation(run):
         (["--threshold", "nan"], "threshold is nan"),
         (["--tested", "0"], "tested is 0"),
         (["--corruptions", "contrast", "fog"], "unknown corruption 'fog': known are gaussian_noise, "),
-        (["--adapt"], "add --corruptions"),
-        (["--corruptions", "jpeg", "--adapt", "--threshold", "2"], "leave out --threshold"),
+        (["--adapt", "usage"], "add --corruptions"),
+        (["--corruptions", "jpeg", "--adapt", "reconstruction", "--threshold", "2"], "leave out --threshold"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(options, says, run, capsys, monkeypatch, tmp_path):

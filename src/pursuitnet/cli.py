@@ -95,7 +95,7 @@ def evaluate(
     unfolding: int | None = None,
     threshold: float | None = None,
     corruptions: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    adapt: Annotated[bool, Parameter(negative="")] = False,
+    adapt: Literal["reconstruction", "usage"] | None = None,
     tested: int | None = None,
     pictures: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
@@ -108,8 +108,9 @@ def evaluate(
         threshold: Number that all thresholds are multiplied by.
         corruptions: Also test on corrupted images, at five strengths: of all kinds, or of those named after it
             (gaussian_noise, shot_noise, impulse_noise, gaussian_blur, defocus_blur, contrast, jpeg).
-        adapt: With --corruptions, also multiply the thresholds by what has the last layer use its atoms as often as on
-            clean training images; no label is used.
+        adapt: With --corruptions, also multiply the thresholds by what brings codes of the corrupted images back to
+            those of clean training images: how well they reconstruct their layer's input, or how often each atom of
+            the last layer is used; no label is used.
         tested: Test only the first so many images.
         pictures: Also write evaluation.png.
         out: Where the files go; by default into the run folder.

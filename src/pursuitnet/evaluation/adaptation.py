@@ -1,13 +1,14 @@
 """Thresholds chosen for images as they come, without labels: noise wants them higher, blur lower.
 
-The classifier reads the last code, and was trained on one whose atoms are used so and so often. So the factor S of all
-thresholds is chosen that brings this back to what it is on clean training images:
+The network was trained on codes of a certain kind. So the factor S of all thresholds is chosen that brings its codes
+back to what they are on clean training images:
 
-    S = argmin ‖u(S) − u_clean‖²/‖u_clean‖²,    u = how often each atom of the last layer is used, (atoms,)
+    S = argmin ‖u(S) − u_clean‖²/‖u_clean‖²
 
-Only images enter; labels are not at hand here. Of what was tried beside it (the reconstruction error against that on
-clean images, pixels predicted from their neighbours' code, a white residual, the sparsity of the layers together)
-nothing did as well on all networks.
+where u is one of two statistics. ``errors``: how well each layer's code reconstructs its input, ‖x − DΓ‖/‖x‖,
+(layers,). ``usage``: how often each atom of the last layer is used, (atoms,), which did somewhat better on the networks
+tried. Only images enter; labels are not at hand here. Pixels predicted from their neighbours' code, a white residual
+and the sparsity of all layers together did worse.
 """
 
 import math
@@ -19,8 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.evaluation.settings import with_thresholds
+from pursuitnet.report.inside import watch
 from pursuitnet.thresholds import Threshold
 
+Prepare = Callable[[Tensor], Tensor]
+Statistic = Callable[[nn.Module, Tensor, Prepare], Tensor]
 FACTORS = tuple(2 ** (k / 2) for k in range(-4, 5))
 """1/4 to 4 in steps of √2; 1 is among them exactly."""
 
@@ -32,19 +36,29 @@ class Adaptation:
     Attributes:
         model: the network.
         prepare: brings a batch of images to what the network expects.
-        clean: how often each atom of the last layer is used on clean images, as ``usage`` returns it.
+        clean: u of clean images.
         factors: the S to choose from.
+        statistic: u, ``usage`` or ``errors``.
     """
 
     model: nn.Module = field(repr=False)
-    prepare: Callable[[Tensor], Tensor] = field(repr=False)
+    prepare: Prepare = field(repr=False)
     clean: Tensor
     factors: Sequence[float] = FACTORS
+    statistic: Statistic = field(default_factory=lambda: usage)
 
     @classmethod
-    def to(cls, clean: Tensor, model: nn.Module, prepare: Callable[[Tensor], Tensor]) -> "Adaptation":
-        """Return the choice that brings codes back to what they are on clean training images."""
-        return cls(model, prepare, usage(model, clean, prepare))
+    def to(cls, clean: Tensor, model: nn.Module, prepare: Prepare, by: str = "usage") -> "Adaptation":
+        """Return the choice that brings codes back to what they are on clean training images.
+
+        Args:
+            clean: training images.
+            model: the network.
+            prepare: brings a batch of images to what the network expects.
+            by: "reconstruction" or "usage".
+        """
+        statistic = CRITERIA[by]
+        return cls(model, prepare, statistic(model, clean, prepare), statistic=statistic)
 
     def factor(self, images: Tensor) -> float:
         """Return S for images without labels; of several that are equally good the one nearest to 1."""
@@ -53,11 +67,30 @@ class Adaptation:
     def distance(self, images: Tensor, factor: float) -> float:
         """Return ‖u(S) − u_clean‖²/‖u_clean‖²; infinite where a code overflows."""
         with with_thresholds(self.model, factor):
-            off = usage(self.model, images, self.prepare) - self.clean
+            off = self.statistic(self.model, images, self.prepare) - self.clean
         return float((off.square().sum() / self.clean.square().sum().clamp(min=1e-12)).nan_to_num(torch.inf))
 
 
-def usage(model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor], size: int = 64) -> Tensor:
+@torch.no_grad()
+def errors(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) -> Tensor:
+    """Return the mean over images of ‖x − DΓ‖/‖x‖, the reconstruction error of each layer's last code, (layers,).
+
+    Args:
+        model: the network; it is left in evaluation mode.
+        images: (N, C, H, W), at least one.
+        prepare: brings a batch of the images to what the network expects.
+        size: images a batch.
+    """
+    found, model = [], model.eval()
+    for part in images.split(size):
+        layers = watch(model, prepare(part))
+        lost = [(at.signals[-1] - at.models()[-1]).flatten(1).norm(dim=1) for at in layers]
+        whole = [at.signals[-1].flatten(1).norm(dim=1).clamp(min=1e-12) for at in layers]
+        found.append(torch.stack([(a / b).double().sum() for a, b in zip(lost, whole, strict=True)]))
+    return torch.stack(found).sum(dim=0) / len(images)
+
+
+def usage(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) -> Tensor:
     """Return how often each atom of the last layer is used: the non-zero share of its code, (atoms,).
 
     The code is that after the last step; the identity part of a code of [I D] is left out, and an atom whose code is
@@ -86,6 +119,9 @@ def usage(model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor],
         for handle in handles:
             handle.remove()
     return torch.stack(shares).sum(dim=0) / len(images)
+
+
+CRITERIA: dict[str, Statistic] = {"reconstruction": errors, "usage": usage}
 
 
 def _from_one(factor: float) -> float:

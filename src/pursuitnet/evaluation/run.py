@@ -29,14 +29,14 @@ class Settings:
         unfolding: steps after the first; None for those of the training.
         threshold: factor S of all thresholds; None for 1.
         corruptions: names; none of them for all, None for no test of robustness.
-        adapt: whether to choose S for corrupted images without their labels.
+        adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
         tested: only the first so many test images; None for all.
     """
 
     unfolding: int | None = None
     threshold: float | None = None
     corruptions: tuple[str, ...] | None = None
-    adapt: bool = False
+    adapt: str | None = None
     tested: int | None = None
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ def evaluate_run(folder: Path, settings: Settings, tell: Callable[[str], None] =
         if settings.corruptions is not None:
             chosen = named(settings.corruptions)
             clean = images.train[0][:LOOKED_AT]
-            adaptation = Adaptation.to(clean, model, images.prepared) if settings.adapt else None
+            adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
             hard = robustness(
                 model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
             )
