@@ -54,6 +54,10 @@ _HOME = {
     # the white box
     "inspect": "whitebox",
     "Inspection": "whitebox",
+    # trained networks
+    "load": "sharing",
+    "Trained": "sharing",
+    "trained": "sharing",
     # the program
     "Recipe": "recipe",
 }
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
     from pursuitnet.recipe import Recipe
+    from pursuitnet.sharing import Trained, load, trained
     from pursuitnet.solvers import FISTA, ISTA, OMP, Reduced, Solution, Solver, WorkingSet, solve
     from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
     from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep

@@ -175,6 +175,23 @@ def inspect(run: Path, *, images: int = 64, unfolding: int = 4, tested: int = 10
 
 
 @app.command
+def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | None = None) -> None:
+    """Write a trained network as ONNX or PyTorch's exported program, for any batch and image size.
+
+    Args:
+        run: A run folder that `pursuitnet train` has left, or its model.safetensors.
+        format: onnx, or pt2 for torch.export.
+        out: The file; by default model.onnx or model.pt2 in the run folder.
+    """
+    from pursuitnet.sharing import trained
+    from pursuitnet.sharing.export import export as write
+
+    path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
+    off = write(trained(run), path, format)
+    print(f"{path}\nlogits within {off:.1e} of the network's, relatively, on images of three sizes")
+
+
+@app.command
 def reproduce(
     table: Literal["table2", "table3", "fig7", "fig8", "fig1", "fig4"],
     *,

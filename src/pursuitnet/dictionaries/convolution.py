@@ -69,10 +69,13 @@ class ConvDictionary(Dictionary):
         self, code: Float[Tensor, "B atoms *code_size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
-        # What a stride leaves over at the end of the signal, 0 to stride − 1: derived, never set by hand.
-        axes = zip(signal_shape[-self.dims :], self.reach, self.stride, self.padding, strict=True)
-        rest = tuple(0 if s == 1 else (n + 2 * p - r - 1) % s for n, r, s, p in axes)
-        return self._adjoint(code, self.weight, None, self.stride, self.padding, rest, 1, self.dilation)
+        # A stride leaves 0 to stride − 1 over at the end of the signal: all is computed, and cut to the signal.
+        spare = tuple(s - 1 for s in self.stride)
+        signal = self._adjoint(code, self.weight, None, self.stride, self.padding, spare, 1, self.dilation)
+        if any(spare):
+            for axis, size in enumerate(signal_shape[-self.dims :], 2):
+                signal = signal.narrow(axis, 0, size)
+        return signal
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return an upper bound of λmax(DᵀD) for every signal size and padding, usually within a quarter of it.

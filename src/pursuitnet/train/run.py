@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pursuitnet import __version__, data
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
+from pursuitnet.sharing.reading import load
+from pursuitnet.sharing.weights import pack
 from pursuitnet.train import checkpoints
 
 Record = dict[str, Any]
@@ -61,17 +61,8 @@ def load_run(folder: Path) -> tuple[Recipe, Network]:
         FileNotFoundError: if the folder is not that of a finished run.
         ValueError: if a file in it is damaged.
     """
-    recipe, weights = read_recipe(folder), folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"{weights} is missing; the run has not finished: pursuitnet train --out {folder} --resume"
-        )
-    model = model_of(recipe)
-    try:
-        model.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{weights} is damaged or of another network: {str(error).splitlines()[0]}") from error
-    return recipe, model.eval()
+    recipe = read_recipe(folder)
+    return recipe, load(folder, device_of(recipe))
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -112,9 +103,7 @@ def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tens
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    content = save(weights, {name: json.dumps(value) for name, value in needed.items()})
-    checkpoints.replace(folder / "model.safetensors", _in_order(content))
+    checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
     versions = {
         "pursuitnet": __version__,
         "torch": torch.__version__,
@@ -137,16 +126,6 @@ def flops_per_image(model: Network, images: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops() // len(images)
-
-
-def _in_order(content: bytes) -> bytes:
-    """Sort the metadata of a safetensors file, whose order is random, so that equal weights are equal files."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def commit() -> str | None:

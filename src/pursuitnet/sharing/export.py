@@ -1,0 +1,107 @@
+"""A trained network as ONNX or as PyTorch's exported program, for any batch and image size."""
+
+import copy
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from pursuitnet.sharing.reading import Deployed, Trained
+
+SIZES = ((1, 32, 32), (2, 45, 31), (5, 64, 28))
+"""Batches and image sizes that an export is tried on."""
+TOLERANCE = 1e-4
+"""Largest difference of a logit from the network's, relative to its largest one, that an export may have."""
+Runtime = Callable[[Tensor], Tensor]
+
+
+def export(trained: Trained, path: Path, format: str) -> float:
+    """Write an exported network that takes images in [0, 1], and return how far its logits are from the network's.
+
+    The input is called images, float32 (B, C, H, W) of any batch and size, the output logits (B, classes); the names of
+    the classes are in the metadata. The file is run by its own runtime on several sizes before it gets its name.
+
+    Args:
+        trained: the network.
+        path: the file; it must not exist.
+        format: "onnx" or "pt2".
+
+    Raises:
+        FileExistsError: if the file exists.
+        ImportError: if a package that it takes is missing.
+        ValueError: if the exported network does not give the network's logits; nothing is left of it.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists; name another --out")
+    model = copy.deepcopy(trained.deployed()).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    write = {"onnx": _write_onnx, "pt2": _write_pt2}[format]
+    handle, beside = tempfile.mkstemp(suffix=f".{format}", dir=path.parent)
+    os.close(handle)
+    try:
+        run = write(_program(model), Path(beside), trained)
+        off = max(_difference(model, run, size) for size in SIZES)
+        if not off <= TOLERANCE:
+            raise ValueError(f"the exported logits are off by {off:.1e} of the largest one; expected {TOLERANCE:.0e}")
+        os.replace(beside, path)
+        return off
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
+def _program(model: Deployed) -> ExportedProgram:
+    """Return the network for any batch and any image size, one pixel included."""
+    images = torch.rand(7, len(model.mean), 100, 102)
+    sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
+    from torch.fx.experimental import _config
+
+    # without it a code that shrinks to one pixel on small images is another program
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(model, (images,), dynamic_shapes=sizes)
+
+
+def _difference(model: Deployed, run: Runtime, size: tuple[int, int, int]) -> float:
+    batch, height, width = size
+    images = torch.rand(batch, len(model.mean), height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = model(images), run(images)
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+
+
+def _write_pt2(program: ExportedProgram, path: Path, trained: Trained) -> Runtime:
+    torch.export.save(program, path, extra_files={"classes": json.dumps(trained.classes)})
+    return torch.export.load(path).module()
+
+
+def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runtime:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ImportError as error:
+        raise ImportError(f"ONNX needs {error.name}: pip install 'pursuitnet[export]'") from error
+    with _quiet():
+        made: Any = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["logits"])
+    made.model.metadata_props["classes"] = json.dumps(trained.classes)
+    made.save(path)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from warning that torchvision, which nothing here uses, is not there."""
+    log = logging.getLogger("torch.onnx")
+    before, log.level = log.level, logging.ERROR
+    try:
+        yield
+    finally:
+        log.level = before

@@ -1,0 +1,64 @@
+"""Weights and what is needed to use them, in one safetensors file with a checksum."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+NEEDED = ("recipe", "classes", "mean", "std")
+"""What the metadata hold, each as JSON, besides the checksum."""
+
+
+def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """Return a safetensors file; equal weights give equal bytes.
+
+    Args:
+        weights: by name.
+        about: metadata, each kept as JSON.
+    """
+    content = save({name: value.contiguous() for name, value in weights.items()}, {"of": "pursuitnet"})
+    header, data = _split(content)
+    header["__metadata__"] = {name: json.dumps(about[name]) for name in sorted(about)}
+    header["__metadata__"]["sha256"] = _digest(header, data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and metadata of a file that ``pack`` made; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a byte is not as it was written, or the file is not ours.
+    """
+    content = path.read_bytes()
+    try:
+        header, data = _split(content)
+        said = header["__metadata__"].pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, or no weights that pursuitnet has written; get it anew") from error
+    if said != _digest(header, data):
+        raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
+    try:
+        return load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} lacks what a network needs ({error}); get it anew") from error
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the data of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def _digest(header: Mapping[str, Any], data: bytes) -> str:
+    """Return the SHA256 of everything but the checksum itself."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    found.update(data)
+    return found.hexdigest()
