@@ -1,8 +1,8 @@
 """A run survives being killed, stopped, and damaged, and ends as if nothing had happened."""
 
-import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from pursuitnet import train
 from pursuitnet.recipe import Recipe
 from pursuitnet.train import StoppedError, checkpoints
+from pursuitnet.train.keeper import Keeper
 
 TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
 CPU = torch.device("cpu")
@@ -160,9 +161,48 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, monkeypatch):
     assert checkpoints.load(tmp_path, CPU)[0]["epoch"] == 1
 
 
-def test_metrics_that_lack_an_epoch_are_refused(tmp_path):
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """The folder of a run that was stopped in its second epoch."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
     with pytest.raises(StoppedError):
-        train.train(TINY, tmp_path / "run", Interrupter(12, signal.SIGTERM))
-    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"epoch": 1})[:5])
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged"):
-        train.train(TINY, tmp_path / "run", resume=True)
+        train.train(TINY, folder, Interrupter(12, signal.SIGTERM))
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damaged_metrics_are_put_back_from_the_checkpoint(cut, tmp_path, whole, seed):
+    folder, draw = shutil.copytree(cut, tmp_path / "run"), random.Random(seed)
+    path = folder / "metrics.jsonl"
+    content = bytearray(path.read_bytes())
+    if seed == 0:
+        path.unlink()
+    else:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+    train.train(TINY, folder, resume=True)
+    assert_same_end(folder, whole)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_changed_byte_of_the_recipe_is_found_out_or_changes_nothing(cut, tmp_path, seed):
+    folder, draw = shutil.copytree(cut, tmp_path / "run"), random.Random(seed)
+    path = folder / "recipe.json"
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+    try:
+        recipe = train.read_recipe(folder)
+        Keeper(folder, train.Trainer(recipe), 60.0).reopen()
+    except (ValueError, OSError):  # damaged, changed, or the data are no longer where it says
+        return
+    assert not recipe.differs(TINY)
+
+
+def test_a_recipe_changed_by_hand_is_named_on_resuming_and_on_reading(cut, whole, tmp_path):
+    for source, call in ((cut, lambda f: train.train(train.read_recipe(f), f, resume=True)), (whole, train.load_run)):
+        folder = shutil.copytree(source, tmp_path / source.parent.name)
+        text = (folder / "recipe.json").read_text()
+        (folder / "recipe.json").write_text(text.replace('"lr": 0.05', '"lr": 0.06'))
+        with pytest.raises(ValueError, match=r"recipe\.json has been changed.*lr = 0\.05"):
+            call(folder)

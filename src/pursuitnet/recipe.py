@@ -55,6 +55,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
 
 
+MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+"""Fields of a recipe that say where and how it is run, and not what the result is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training run: everything that decides its result, besides the machine."""
@@ -194,6 +198,10 @@ class Recipe:
         if self.image_size is not None and self.data != "folder":
             raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
 
+    def differs(self, other: "Recipe") -> list[str]:
+        """Return the fields that decide the result and are not the same in another recipe."""
+        return [name for name, value in vars(self).items() if name not in MACHINE and value != getattr(other, name)]
+
     def going_on(self, given: "Recipe") -> "Recipe":
         """Return this recipe for a run that goes on, on another machine perhaps.
 
@@ -203,14 +211,14 @@ class Recipe:
         Raises:
             ValueError: if a field that decides the result is to change.
         """
-        plain, machine = Recipe(), ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+        plain = Recipe()
         asked = {name: value for name, value in vars(given).items() if value != getattr(plain, name)}
-        if changed := [name for name in asked if name not in machine and asked[name] != getattr(self, name)]:
+        if changed := [name for name in asked if name not in MACHINE and asked[name] != getattr(self, name)]:
             raise ValueError(
                 f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
                 "or start another run"
             )
-        return replace(self, **{name: value for name, value in asked.items() if name in machine})
+        return replace(self, **{name: value for name, value in asked.items() if name in MACHINE})
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""

@@ -13,10 +13,7 @@ from typing import Any
 import torch
 
 from pursuitnet import data
-from pursuitnet.recipe import Recipe
-
-MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
-"""Fields of a recipe that say where and how it is run, and not what the result is."""
+from pursuitnet.recipe import MACHINE, Recipe
 
 Entry = dict[str, Any]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pursuitnet.recipe import Recipe
 from pursuitnet.train import checkpoints
 from pursuitnet.train.trainer import Begun, Trainer
 
@@ -40,6 +41,7 @@ class Keeper:
     def __init__(self, folder: Path, trainer: Trainer, every: float) -> None:
         self.folder, self.trainer, self.every = folder, trainer, every
         self.writes, self.kept, self.at = trainer.group.first, time.monotonic(), (0, 0)
+        self.metrics = ""
 
     def open(self) -> tuple[int, None]:
         """Begin a run; a folder that cannot hold it is found out before the first step."""
@@ -51,16 +53,22 @@ class Keeper:
         return 0, None
 
     def reopen(self) -> tuple[int, Begun | None]:
-        """Go back to the last checkpoint; return the epochs that are done and where the next one stands."""
+        """Go back to the last checkpoint; return the epochs that are done and where the next one stands.
+
+        Raises:
+            ValueError: if recipe.json is no longer that of the checkpoint; and what ``checkpoints.load`` raises.
+        """
         state, damaged = checkpoints.load(self.folder, self.trainer.device)
         for name in damaged:
             warnings.warn(f"{self.folder / name} is damaged; going on from the other one", stacklevel=3)
+        begun_with = Recipe.from_json(state["recipe"])
+        if changed := self.trainer.recipe.differs(begun_with):
+            was = ", ".join(f"{name} = {getattr(begun_with, name)!r}" for name in changed)
+            raise ValueError(f"{self.folder / 'recipe.json'} has been changed; the run was started with {was}")
         self.trainer.restore(state)
-        lines = self._metrics().splitlines(keepends=True)[: state["epoch"]]
-        if len(lines) < state["epoch"] or not all(line.endswith("\n") for line in lines):
-            raise ValueError(f"{self.folder / 'metrics.jsonl'} is damaged: it lacks epochs that are done; start anew")
+        self.metrics = state["metrics"]
         if self.writes:
-            checkpoints.replace(self.folder / "metrics.jsonl", "".join(lines).encode())
+            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
         self.at = state["epoch"], state["step"]
         begun = Begun(state["step"], state["total"], state["count"]) if state["step"] else None
         return state["epoch"], begun
@@ -86,10 +94,10 @@ class Keeper:
         )
 
     def after(self, epoch: int, record: dict[str, Any], requests: list[int]) -> None:
-        """After an epoch: its line, then its checkpoint, so that no checkpoint is ahead of its metrics."""
+        """After an epoch: its line, then its checkpoint, which holds all lines too."""
+        self.metrics += json.dumps(record) + "\n"
         if self.writes:
-            content = self._metrics() + json.dumps(record) + "\n"
-            checkpoints.replace(self.folder / "metrics.jsonl", content.encode())
+            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
         self.save(epoch, None)
         if self._agreed(bool(requests), 0):
             self._stop(f"epoch {epoch}", requests)
@@ -99,17 +107,14 @@ class Keeper:
         steps, total, count = begun or (0, torch.zeros(()), 0)
         if self.writes:
             place = {"epoch": epochs, "step": steps, "total": total, "count": count}
-            checkpoints.save(self.folder, {**place, **self.trainer.state()})
+            text = {"recipe": self.trainer.recipe.to_json(), "metrics": self.metrics}
+            checkpoints.save(self.folder, {**text, **place, **self.trainer.state()})
         self.kept, self.at = time.monotonic(), (epochs, steps)
 
     def standing(self) -> str:
         """Return which checkpoint is the last, in words."""
         epochs, steps = self.at
         return f"{self.folder / checkpoints.LAST}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
-
-    def _metrics(self) -> str:
-        path = self.folder / "metrics.jsonl"
-        return path.read_text() if path.is_file() else ""
 
 
 @contextmanager

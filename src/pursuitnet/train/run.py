@@ -13,7 +13,7 @@ from torch import Tensor
 from pursuitnet import __version__, data
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
-from pursuitnet.sharing.reading import load
+from pursuitnet.sharing.reading import trained
 from pursuitnet.sharing.weights import pack
 from pursuitnet.train import checkpoints
 
@@ -62,7 +62,13 @@ def load_run(folder: Path) -> tuple[Recipe, Network]:
         ValueError: if a file in it is damaged.
     """
     recipe = read_recipe(folder)
-    return recipe, load(folder, device_of(recipe))
+    about = trained(folder, device_of(recipe))
+    if changed := recipe.differs(about.recipe):
+        raise ValueError(
+            f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
+            f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
+        )
+    return recipe, about.network
 
 
 def read_recipe(folder: Path) -> Recipe:
