@@ -10,7 +10,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import pursuitnet as pn
 from pursuitnet import cli, reproduce
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables
@@ -52,6 +54,15 @@ def test_the_tables_have_the_papers_cells():
     for cell in cells.table2():
         assert (cell.recipe.epochs, cell.recipe.lr, cell.recipe.warmup) == (200, 0.1, float(cell.layers >= 110))
     assert {(c.recipe.epochs, c.recipe.lr) for c in cells.table3()} == {(150, 0.05)}
+
+
+def test_the_ablation_changes_one_choice_at_a_time_and_every_network_of_it_exists():
+    for cell in cells.ablation():
+        model = pn.create_model(cell.recipe.model, **{**cell.recipe.choices(), "width": 2})
+        assert model(torch.rand(2, 3, 16, 16)).shape == (2, 10)
+        first = next(c for c in cells.ablation() if c.recipe.model == cell.recipe.model)
+        assert len(cell.recipe.differs(first.recipe)) <= 2
+    assert len({str(ledger.identity(c.recipe)) for c in cells.ablation()}) == len(cells.ablation())
 
 
 def test_the_figures_are_parts_of_the_tables():

@@ -193,7 +193,7 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
 
 @app.command
 def reproduce(
-    table: Literal["table2", "table3", "fig7", "fig8", "fig1", "fig4"],
+    table: Literal["table2", "table3", "fig7", "fig8", "ablation", "fig1", "fig4"],
     *,
     only: tuple[str, ...] = (),
     seeds: int = 1,
@@ -212,7 +212,8 @@ def reproduce(
     """Make a table or figure of the paper: run what the ledger lacks of it, and draw it from the ledger.
 
     Args:
-        table: table2 and fig7 (residual networks), table3 and fig8 (ML-CSC and MSD-CSC), or a simulation.
+        table: table2 and fig7 (residual networks), table3 and fig8 (ML-CSC and MSD-CSC), ablation (what the paper
+            leaves open), or a simulation.
         only: Part of it, such as 'msd_csc_12, cifar10, unfolding=2'; given several times, each adds its part.
         seeds: Runs of every cell.
         scale: As the paper trains, or small: a fixed part of CIFAR-10 and few epochs, in a table of its own.

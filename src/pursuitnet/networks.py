@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -33,6 +34,7 @@ NORMS: dict[str | None, BatchNorm | None] = {
     "whole": BatchNorm(identity="batch"),
 }
 HE = BatchNorm(on="update", affine=True, momentum=0.1)
+RESIDUAL_NORMS: dict[str | None, BatchNorm | None] = {None: None, "batch": HE, "whole": replace(HE, on="sum")}
 
 
 class Network(nn.Module):
@@ -120,12 +122,13 @@ def residual(
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: rows of the first stage; the others have twice and four times as many.
-        norm: "batch" normalises Dᵀ(x + c·D·X₋₁) before X₋₁ is added; None leaves a free bias in its place.
+        norm: "batch" normalises Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
+            bias in its place.
         c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
-    spec = HE if _known("norm", norm, (None, "batch")) else None
+    spec = RESIDUAL_NORMS[_known("norm", norm, RESIDUAL_NORMS)]
     rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
     # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
     scale = (len(rows) - 1) ** -0.5 if start.anchored else 1.0

@@ -107,7 +107,8 @@ class Recipe:
     """Unfold each layer by itself, or sweep over all layers between two poolings."""
 
     norm: Literal["batch", "features", "whole", "none"] | None = None
-    """Batch normalisation inside the threshold: of the whole code, of its new features only, or none."""
+    """Batch normalisation inside the threshold: batch (the network's own kind), features (of the new features only),
+    whole (of the identity part, or of X₋₁, too), or none."""
 
     step: Literal["bounded", "free"] | None = None
     """Step size kept inside (0, 1/L], or learned without bound."""

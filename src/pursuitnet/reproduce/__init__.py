@@ -26,7 +26,7 @@ class Options:
     """What part of a table to run, and where.
 
     Attributes:
-        table: table2, table3, fig7 or fig8.
+        table: table2, table3, fig7, fig8 or ablation.
         only: expressions that choose cells; of several one must hold.
         seeds: how many, from 0.
         scale: "full" or "small".
