@@ -1,5 +1,6 @@
 """Tables from a ledger: cells, keys, records, plans, and runs that survive crashes, budgets and killed workers."""
 
+import io
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import pursuitnet as pn
 from pursuitnet import cli, reproduce
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables
 from pursuitnet.reproduce.cells import Cell
+from pursuitnet.runs import running
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 CELLS = (
@@ -311,6 +314,17 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch):
         assert done.result(timeout=250) == 0
     assert ends == [run.key]
     assert_same_as_uninterrupted(options, run)
+
+
+def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(TINY.to_json()))
+    paper = io.StringIO()
+    console = Console(file=paper, force_terminal=True, width=200)
+    with running(folder), program.live(folder.parent, console) as say:
+        say("[1/2] done [bold]")
+    assert "[1/2] done [bold]" in paper.getvalue() and "msd_csc_3" in paper.getvalue()
 
 
 # tables

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -233,13 +233,15 @@ def reproduce(
         return
     from pursuitnet.reproduce import Options
     from pursuitnet.reproduce.cluster import cluster_of
-    from pursuitnet.reproduce.program import program
+    from pursuitnet.reproduce.program import live, program
 
     options = Options(table, only, seeds, scale, data_dir, device, ledger, runs)
     where = cluster_of(dask, cluster, device)
     folder = Path("runs", table) if out is None else out
-    say = partial(print, flush=True)
-    if program(options, folder, say, budget=budget, dry_run=dry_run, at_once=jobs, cluster=where):
+    plain = nullcontext(partial(print, flush=True))
+    with live(runs) if sys.stdout.isatty() else plain as say:
+        failed = program(options, folder, say, budget=budget, dry_run=dry_run, at_once=jobs, cluster=where)
+    if failed:
         sys.exit(1)
 
 

@@ -4,13 +4,18 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pursuitnet import reproduce
 from pursuitnet.reproduce.plan import Run
+from pursuitnet.runs import below, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -46,6 +51,21 @@ def program(
         failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once, cluster=cluster)
     say("\n".join(map(str, reproduce.write(options, out))))
     return failed
+
+
+@contextmanager
+def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[str], None]]:
+    """Show the runs that are under way below a folder, on a terminal; give a way to say lines above them."""
+    from rich.live import Live
+    from rich.text import Text
+
+    def under_way() -> Text:
+        found = below(folder) if folder.is_dir() else []
+        running = [run for run in found if run.state == "running"]
+        return Text("\n".join(table(running)) if running else "")
+
+    with Live(get_renderable=under_way, console=console, refresh_per_second=0.5, transient=True) as view:
+        yield lambda line: view.console.print(line, highlight=False, markup=False)
 
 
 def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Iterator[str]:
