@@ -14,13 +14,6 @@ from pursuitnet.recipe import Recipe
 from pursuitnet.sharing import Trained, trained, weights
 from pursuitnet.sharing.export import SIZES, export
 
-# what the exporters do themselves
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
-]
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

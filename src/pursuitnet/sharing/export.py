@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,8 @@ def export(trained: Trained, path: Path, format: str) -> float:
     handle, beside = tempfile.mkstemp(suffix=f".{format}", dir=path.parent)
     os.close(handle)
     try:
-        run = write(_program(model), Path(beside), trained)
+        with _quiet():
+            run = write(_program(model), Path(beside), trained)
         off = max(_difference(model, run, size) for size in SIZES)
         if not off <= TOLERANCE:
             raise ValueError(f"the exported logits are off by {off:.1e} of the largest one; expected {TOLERANCE:.0e}")
@@ -87,8 +89,8 @@ def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runti
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ImportError as error:
         raise ImportError(f"ONNX needs {error.name}: pip install 'pursuitnet[export]'") from error
-    with _quiet():
-        made: Any = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["logits"])
+    names = (["images"], ["logits"])
+    made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=names[0], output_names=names[1])
     made.model.metadata_props["classes"] = json.dumps(trained.classes)
     made.save(path)
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -98,10 +100,13 @@ def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runti
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from warning that torchvision, which nothing here uses, is not there."""
+    """Keep the exporters from speaking of their own insides, and of packages that nothing here uses."""
     log = logging.getLogger("torch.onnx")
     before, log.level = log.level, logging.ERROR
     try:
-        yield
+        with warnings.catch_warnings():
+            for kind in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", kind)
+            yield
     finally:
         log.level = before
