@@ -89,9 +89,12 @@ class ConvDictionary(Dictionary):
         degrees = [k - 1 for k in filters.shape[2:]]
         points = [max(1, 8 * m) for m in degrees]
         with torch.autocast(filters.device.type, enabled=False):
-            symbol = torch.fft.rfftn(filters, points).flatten(2).permute(2, 0, 1)
-            tall = symbol.shape[1] > symbol.shape[2]
-            gram = symbol.mH @ symbol if tall else symbol @ symbol.mH
+            if len(filters) > filters.shape[1]:
+                filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
+            # Σ F[a]·F[b] at every shift from −m to m, by one convolution; that it begins at −m is a phase in the
+            # frequency domain, which no norm sees
+            products = self._conv(filters, filters, None, 1, degrees)
+            gram = torch.fft.rfftn(products, points).flatten(2).movedim(2, 0).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
             power = gram / scale
             for _ in range(3):
