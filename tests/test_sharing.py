@@ -106,7 +106,7 @@ def test_equal_weights_are_equal_files(run):
 # the hub
 
 
-def test_the_hub_gives_the_same_logits_back(run, tmp_path):
+def test_the_hub_gives_the_same_weights_and_logits_back(run, tmp_path):
     from pursuitnet.sharing.hub import HubNetwork, card
 
     about = trained(run)
@@ -114,7 +114,11 @@ def test_the_hub_gives_the_same_logits_back(run, tmp_path):
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert config["name"] == "msd_csc_3" and config["choices"] == {"unfolding": 2, "solver": "fista", "width": 3}
     again, x = HubNetwork.from_pretrained(tmp_path / "saved").eval(), torch.rand(2, 1, 8, 8)
-    assert torch.equal(again(x), about.deployed()(x)) and again.classes == list("0123456789")
+    torch.testing.assert_close(again(x), about.deployed()(x), rtol=1e-4, atol=1e-5)  # another memory format
+    assert again.classes == list("0123456789")
+    for name, value in about.network.state_dict().items():
+        if "lipschitz" not in name:  # is measured anew
+            assert torch.equal(again.network.state_dict()[name], value)
     assert "Test accuracy" not in card(about) and "12.34 %" in card(about, 0.1234)
 
 
