@@ -17,10 +17,12 @@ from torch.export import Dim, ExportedProgram
 
 from pursuitnet.sharing.reading import Deployed, Trained
 
-SIZES = ((1, 32, 32), (2, 45, 31), (5, 64, 28))
+SIZES = ((1, 32, 32), (2, 45, 31), (5, 8, 28))
 """Batches and image sizes that an export is tried on."""
 TOLERANCE = 1e-4
 """Largest difference of a logit from the network's, relative to its largest one, that an export may have."""
+AXES = {0: "batch", 2: "height", 3: "width"}
+"""Axes of the images that may have any size."""
 Runtime = Callable[[Tensor], Tensor]
 
 
@@ -37,33 +39,38 @@ def export(trained: Trained, path: Path, format: str) -> float:
 
     Raises:
         FileExistsError: if the file exists.
+        FileNotFoundError: if there is no folder for it.
         ImportError: if a package that it takes is missing.
-        ValueError: if the exported network does not give the network's logits; nothing is left of it.
+        ValueError: for another format, and if the exported network does not give the network's logits; nothing is
+            left of it.
     """
+    writers = {"onnx": _write_onnx, "pt2": _write_pt2}
+    if format not in writers:
+        raise ValueError(f"format is {format!r}; expected {' or '.join(writers)}")
     if path.exists():
         raise FileExistsError(f"{path} exists; name another --out")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder; make it, or name another --out")
     model = copy.deepcopy(trained.deployed()).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    write = {"onnx": _write_onnx, "pt2": _write_pt2}[format]
-    handle, beside = tempfile.mkstemp(suffix=f".{format}", dir=path.parent)
-    os.close(handle)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside:
+        made = Path(beside, f"model.{format}")
         with _quiet():
-            run = write(_program(model), Path(beside), trained)
+            run = writers[format](_program(model), made, trained)
         off = max(_difference(model, run, size) for size in SIZES)
         if not off <= TOLERANCE:
             raise ValueError(f"the exported logits are off by {off:.1e} of the largest one; expected {TOLERANCE:.0e}")
-        os.replace(beside, path)
-        return off
-    finally:
-        Path(beside).unlink(missing_ok=True)
+        os.replace(made, path)
+    return off
 
 
 def _program(model: Deployed) -> ExportedProgram:
-    """Return the network for any batch and any image size, one pixel included."""
-    images = torch.rand(7, len(model.mean), 100, 102)
-    sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
+    """Return the network for any batch and any image size that it takes, for most one pixel too."""
+    images = torch.zeros(7, len(model.mean), 100, 102)
+    sizes = {"images": dict.fromkeys(AXES, Dim.AUTO)}
     from torch.fx.experimental import _config
 
+    if not hasattr(_config, "backed_size_oblivious"):
+        raise ImportError(f"PyTorch {torch.__version__} cannot export for any size: pip install --upgrade torch")
     # without it a code that shrinks to one pixel on small images is another program
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(model, (images,), dynamic_shapes=sizes)
@@ -89,8 +96,8 @@ def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runti
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ImportError as error:
         raise ImportError(f"ONNX needs {error.name}: pip install 'pursuitnet[export]'") from error
-    names = (["images"], ["logits"])
-    made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=names[0], output_names=names[1])
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": AXES}}
+    made: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     made.model.metadata_props["classes"] = json.dumps(trained.classes)
     made.save(path)
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -100,13 +107,18 @@ def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runti
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters from speaking of their own insides, and of packages that nothing here uses."""
+    """Keep the exporters from warning of their own insides, and of packages that nothing here uses.
+
+    PyTorch's exporter copies its records through copyreg in a way that it calls deprecated itself.
+    """
     log = logging.getLogger("torch.onnx")
     before, log.level = log.level, logging.ERROR
     try:
         with warnings.catch_warnings():
             for kind in (DeprecationWarning, FutureWarning):
-                warnings.simplefilter("ignore", kind)
+                warnings.filterwarnings(
+                    "ignore", category=kind, module=r"(copyreg|torch|onnx|onnxscript|onnx_ir)(\.|$)"
+                )
             yield
     finally:
         log.level = before

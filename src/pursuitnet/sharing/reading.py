@@ -29,13 +29,17 @@ class Trained:
     mean: Tensor
     std: Tensor
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
+        return normalise(images, self.mean, self.std)
+
     def deployed(self) -> "Deployed":
         """Return a module that takes images in [0, 1] as they are."""
         return Deployed(self.network, self.mean, self.std).eval()
 
 
 class Deployed(nn.Module):
-    """A network for images as they are: float in [0, 1], (B, C, H, W) → logits (B, classes)."""
+    """A network for images as they are: uint8, or float in [0, 1], (B, C, H, W) → logits (B, classes)."""
 
     mean: Tensor
     std: Tensor
@@ -43,11 +47,31 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean.view(-1, 1, 1))
-        self.register_buffer("std", std.view(-1, 1, 1))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network((images - self.mean) / self.std)
+        return self.network(normalise(images, self.mean, self.std))
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return (images − mean) / std, channel by channel.
+
+    Args:
+        images: (B, C, H, W), float in [0, 1], or uint8, which is divided by 255 first.
+        mean: (C,), on the [0, 1] scale.
+        std: (C,).
+
+    Raises:
+        TypeError: for images of another kind.
+        ValueError: for images of another number of axes or channels.
+    """
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"the images are {images.dtype}; expected uint8, or floats in [0, 1]")
+    if images.dim() != 4 or images.shape[1] != len(mean):  # one channel would be spread over all
+        raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, {len(mean)}, H, W)")
+    unit = images / 255 if images.dtype == torch.uint8 else images
+    return (unit - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
 
 def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
@@ -68,14 +92,23 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise FileNotFoundError(f"{file} is missing; {what}")
     weights, about = unpack(file)
     recipe = Recipe.from_json(about["recipe"], f"the recipe in {file}")
-    network = create_model(recipe.model, len(about["classes"]), len(about["mean"]), **recipe.choices())
+    network = _network(recipe, len(about["classes"]), len(about["mean"]), file)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{file} holds weights of another network: {str(error).splitlines()[0]}") from error
+        which = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
     return Trained(network, recipe, tuple(about["classes"]), mean, std)
+
+
+def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
+            return create_model(recipe.model, classes, channels, **recipe.choices())
+    except ValueError as error:
+        raise ValueError(f"{file} holds a network that this version cannot make: {error}") from error
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Network:

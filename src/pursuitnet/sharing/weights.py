@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,29 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         header, data = _split(content)
         said = header["__metadata__"].pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or no weights that pursuitnet has written; get it anew") from error
     if said != _digest(header, data):
         raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
     try:
-        return load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
-    except (SafetensorError, KeyError) as error:
+        weights, about = load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} lacks what a network needs ({error}); get it anew") from error
+    if not _fits(**about):
+        raise ValueError(
+            f"{path} has classes, mean or std that no network has; expected names of classes, and for every channel "
+            "a mean and an std > 0"
+        )
+    return weights, about
+
+
+def _fits(recipe: object, classes: object, mean: object, std: object) -> bool:
+    """Return whether metadata are of the kinds that ``pack`` was given; the recipe checks itself."""
+    if not (isinstance(classes, list) and isinstance(mean, list) and isinstance(std, list)):
+        return False
+    numbers = all(isinstance(value, float | int) and math.isfinite(value) for value in mean + std)
+    named = bool(classes) and all(isinstance(name, str) for name in classes)
+    return named and numbers and 0 < len(mean) == len(std) and min(std) > 0
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
