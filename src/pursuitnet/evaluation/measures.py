@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pursuitnet.train import logits_of
+
 BINS = 15
 TOP = 5
 
@@ -85,15 +87,6 @@ def evaluate(
     if not len(images) or labels.shape != (len(images),):
         raise ValueError(f"{len(images)} images and labels {tuple(labels.shape)}; expected as many, and at least one")
     return measured(logits_of(model, images, prepare, size), labels, classes)
-
-
-def logits_of(
-    model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
-) -> Tensor:
-    """Return the logits (N, classes) in evaluation mode."""
-    model.eval()
-    with torch.inference_mode():
-        return torch.cat([model(prepare(part) if prepare else part) for part in images.split(size)])
 
 
 def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:

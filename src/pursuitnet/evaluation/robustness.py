@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pursuitnet.evaluation.adaptation import Adaptation
 from pursuitnet.evaluation.corruptions import SEVERITIES, Corruption
-from pursuitnet.evaluation.measures import logits_of
 from pursuitnet.evaluation.settings import with_thresholds
+from pursuitnet.train import logits_of
 
 LOOKED_AT = 256
 """Images that S is chosen by."""

@@ -169,7 +169,7 @@ def ablation() -> tuple[Cell, ...]:
 TABLES = {"ablation": ablation, "table2": table2, "table3": table3, "fig7": fig7, "fig8": fig8}
 SCALES: dict[str, dict[str, Any]] = {
     "full": {},
-    "small": {"train_images": 2_000, "test_images": 1_000, "epochs": 4, "batch_size": 32},
+    "small": {"train_images": 1_600, "test_images": 1_000, "epochs": 4, "batch_size": 32},
 }
 
 

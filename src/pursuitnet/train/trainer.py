@@ -150,23 +150,32 @@ class Trainer:
         """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
         share = slice(self.group.rank, None, self.group.size)
         pixels, labels = split[0][share], split[1][share]
-        logits = logits_of(self.model, self.images, pixels)
+        logits = logits_of(self.model, pixels, self.images.prepared)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         right = (logits.argmax(dim=1) == labels).sum()
         loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
         return float(loss) / len(split[1]), int(right) / len(split[1])
 
 
-def logits_of(model: nn.Module, images: Images, pixels: Tensor, size: int = 500) -> Tensor:
-    """Return the logits (N, classes) of uint8 images, in evaluation mode and full precision."""
+def logits_of(
+    model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
+) -> Tensor:
+    """Return the logits (N, classes) in evaluation mode and full precision.
+
+    Args:
+        model: the network.
+        images: (N, C, H, W).
+        prepare: brings a batch of the images to what the network expects; None if they are that.
+        size: images a batch.
+    """
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model(images.prepared(part)) for part in pixels.split(size)])
+        return torch.cat([model(prepare(part) if prepare else part) for part in images.split(size)])
 
 
 def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
     """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
-    logits = logits_of(model, images, split[0], size)
+    logits = logits_of(model, split[0], images.prepared, size)
     predicted = logits.argmax(dim=1)
     right = int((predicted == split[1]).sum())
     return float(F.cross_entropy(logits, split[1], reduction="sum")) / len(predicted), right / len(predicted), predicted
