@@ -19,7 +19,7 @@ from pursuitnet import cli, reproduce
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables
 from pursuitnet.reproduce.cells import Cell
-from pursuitnet.runs import running
+from pursuitnet.runs import running, this_process
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 CELLS = (
@@ -270,19 +270,22 @@ def test_a_lock_of_a_dead_process_is_taken_over_and_one_of_the_living_is_not(opt
     folder = tmp_path / "runs" / "some"
     lock = folder.with_suffix(".lock")
     lock.parent.mkdir()
-    lock.write_text(f"{os.uname().nodename} {os.getpid()}")
+    me = this_process()
+    lock.write_text(json.dumps(me))
     with pytest.raises(jobs.TakenError, match="is being run by another process"), jobs._claim(folder):
         pass
-    lock.write_text(f"{os.uname().nodename} {2**22 + 1}")
-    with jobs._claim(folder):
-        assert lock.read_text().endswith(f" {os.getpid()}")
-    assert not lock.exists()
-    lock.write_text("elsewhere 1")
-    with pytest.raises(jobs.TakenError), jobs._claim(folder):
-        pass
-    os.utime(lock, (0, 0))
-    with jobs._claim(folder):
-        pass
+    for dead in ({**me, "pid": 2**22 + 1}, {**me, "ticks": 1}):  # gone; another process has its number
+        lock.write_text(json.dumps(dead))
+        with jobs._claim(folder):
+            assert json.loads(lock.read_text())["pid"] == os.getpid()
+        assert not lock.exists()
+    for unseen in (json.dumps({**me, "host": "elsewhere"}), ""):
+        lock.write_text(unseen)
+        with pytest.raises(jobs.TakenError), jobs._claim(folder):
+            pass
+        os.utime(lock, (0, 0))
+        with jobs._claim(folder):
+            pass
 
 
 def test_other_data_than_planned_are_refused(options):
@@ -310,7 +313,7 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch):
         until = time.monotonic() + 60
         while not (folder / "metrics.jsonl").exists() and time.monotonic() < until and not done.done():
             time.sleep(0.01)
-        os.kill(int(folder.with_suffix(".lock").read_text().split()[1]), signal.SIGKILL)
+        os.kill(json.loads(folder.with_suffix(".lock").read_text())["pid"], signal.SIGKILL)
         assert done.result(timeout=250) == 0
     assert ends == [run.key]
     assert_same_as_uninterrupted(options, run)

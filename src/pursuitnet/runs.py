@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -121,9 +121,7 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
         about: what else to say of it, such as the device and the commit.
     """
     mark, failure = folder / "running.json", folder / "failed.json"
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    process = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "ticks": _ticks(os.getpid())}
-    write_whole(mark, json.dumps({**process, **about}))
+    write_whole(mark, json.dumps({**this_process(), **about}))
     failure.unlink(missing_ok=True)
     try:
         yield
@@ -136,6 +134,34 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
         raise
     finally:
         mark.unlink(missing_ok=True)
+
+
+def this_process() -> dict[str, Any]:
+    """Return who this process is, for a file by which ``at_work`` can tell whether it still goes on."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "ticks": _ticks(os.getpid())}
+
+
+def at_work(process: Mapping[str, Any], signs: Iterable[Path]) -> bool:
+    """Return whether a process goes on, as far as can be seen from here.
+
+    Args:
+        process: what it said of itself, see ``this_process``.
+        signs: files that it writes, by which one on another machine shows that it lives.
+    """
+    if elsewhere(process):
+        return silence(signs) < QUIET
+    return _alive(process["pid"], process.get("ticks"))
+
+
+def elsewhere(process: Mapping[str, Any]) -> bool:
+    """Return whether a process cannot be looked at from here."""
+    return process["host"] != socket.gethostname() or os.name != "posix"
+
+
+def silence(signs: Iterable[Path]) -> float:
+    """Return the seconds since the latest of some files was written."""
+    return time.time() - max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
 
 
 def below(folder: Path) -> list[Run]:
@@ -218,13 +244,11 @@ def _content(folder: Path) -> dict[str, Any]:
 
 def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:
     """Return whether a run goes on, has ended or broken off, and a note on it."""
-    if mark and (mark["host"] != socket.gethostname() or os.name != "posix"):
-        silent = time.time() - max((folder / name).stat().st_mtime for name in MARKS if (folder / name).exists())
-        if silent < QUIET:
-            return "running", f"on {mark['host']}"
-        return "stopped", f"on {mark['host']}, where nothing has been heard of it for {silent / 3600:.1f} h"
-    if mark and _alive(mark["pid"], mark.get("ticks")):
-        return "running", ""
+    signs = [folder / name for name in MARKS]
+    if mark and at_work(mark, signs):
+        return "running", f"on {mark['host']}" if elsewhere(mark) else ""
+    if mark and elsewhere(mark):
+        return "stopped", f"on {mark['host']}, where nothing has been heard of it for {silence(signs) / 3600:.1f} h"
     if failure := _object(folder / "failed.json", {"reason": str}, needed=False):
         return "failed", failure["reason"]
     if complete:

@@ -1,9 +1,7 @@
 """Running cells: each in a process of its own, several at once, on this machine or on a cluster."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pursuitnet.recipe import Recipe
-
-STALE = 600.0
-"""Seconds without a sign of life after which a run on another machine is taken over."""
+from pursuitnet.runs import QUIET, at_work, silence, this_process
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def _claim(folder: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
     try:
         with lock.open("x") as file:
-            file.write(f"{socket.gethostname()} {os.getpid()}")
+            json.dump(this_process(), file)
     except FileExistsError:
         raise TakenError(f"{folder} is being run by another process (see {lock})") from None
     try:
@@ -106,16 +102,11 @@ def _claim(folder: Path) -> Iterator[None]:
 def _alive(lock: Path, folder: Path) -> bool:
     """Return whether the process that holds a lock is still at work, as far as can be seen from here."""
     try:
-        host, _, process = lock.read_text().partition(" ")
-        seen = max(p.stat().st_mtime for p in (lock, folder / "checkpoint.pt") if p.exists())
-        if host != socket.gethostname():
-            return time.time() - seen < STALE
-        os.kill(int(process), 0)
-        return True
-    except (FileNotFoundError, ProcessLookupError):
+        return at_work(json.loads(lock.read_text()), (lock, folder / "checkpoint.pt"))
+    except FileNotFoundError:
         return False
-    except (PermissionError, ValueError):  # another user's; or written to this very moment
-        return True
+    except ValueError:  # written to this very moment, or its writer was killed then
+        return silence((lock,)) < QUIET
 
 
 def apart(job: Job) -> str:
