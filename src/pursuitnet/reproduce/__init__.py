@@ -115,6 +115,7 @@ def caption(options: Options) -> str:
     small = SCALES[options.scale]
     return (
         f"Not the paper's experiment: the first {small['train_images']:,} training and {small['test_images']:,} test "
-        f"images of CIFAR-10, {small['epochs']} epochs, batches of {small['batch_size']}, otherwise its recipe; "
+        f"images of CIFAR-10, {small['epochs']} epochs, batches of {small['batch_size']} with a learning rate as much "
+        "smaller as they are, otherwise its recipe; "
         "accuracy of the last epoch; mean ± standard deviation over n seeds."
     )

@@ -183,9 +183,14 @@ def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
     found = TABLES[table]()
     if scale == "full":
         return found
-    small = SCALES[scale]
     return tuple(
-        replace(cell, recipe=replace(cell.recipe, **small), paper=None)
+        replace(cell, recipe=_shortened(cell.recipe, scale), paper=None)
         for cell in found
         if cell.recipe.data == "cifar10"
     )
+
+
+def _shortened(recipe: Recipe, scale: str) -> Recipe:
+    """Return a recipe for few images; smaller batches take a learning rate that is as much smaller."""
+    short = replace(recipe, **SCALES[scale])
+    return replace(short, lr=recipe.lr * short.batch_size / recipe.batch_size)
