@@ -225,27 +225,37 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
     (run,), ends = reproduce.missing(options), []
     lines = options.runs / run.key / "metrics.jsonl"
-    whole, waits = jobs.subprocess.Popen.communicate, [True]
-
-    def communicate(process, given=None, timeout=None):
-        """The time is up as soon as an epoch is done."""
-        if given is None or not waits.pop():
-            return whole(process, given)
-        process.stdin.write(given)
-        process.stdin.close()
-        process.stdin = None
-        while not lines.exists() and process.poll() is None:
-            time.sleep(0.01)
-        raise jobs.subprocess.TimeoutExpired("run", timeout)
-
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.subprocess.Popen, "communicate", communicate)
+        patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if lines.exists() else "")
         assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 1
     assert isinstance(ends[0], TimeoutError) and not list(ledger.Ledger(options.ledger).entries())
     assert 0 < len(lines.read_text().splitlines()) < 12
     with pytest.raises(TimeoutError, match="not begun"):
         jobs.apart(job_of(run, options, deadline=time.time() - 1))
     assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 0
+    assert_same_as_uninterrupted(options, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monkeypatch, number):
+    long = Cell("long", 3, replace(TINY, epochs=12, train_images=None), None)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (long, CELLS[0]))
+    run, other = reproduce.missing(options)
+    lines = options.runs / run.key / "metrics.jsonl"
+
+    def interrupt():
+        until = time.monotonic() + 60
+        while not lines.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            program.program(options, options.ledger.parent / "out", lambda line: None)
+    assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
+    assert 0 < len(lines.read_text().splitlines()) < 12 and not list(options.runs.glob("*.lock"))
+    assert reproduce.run(options, [run], lambda run, end: None) == 0
     assert_same_as_uninterrupted(options, run)
 
 

@@ -294,7 +294,8 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         print(
-            "pursuitnet: interrupted; train keeps its last checkpoint, and --out DIR --resume goes on from there",
+            "pursuitnet: interrupted; what was done is kept: train goes on with --out DIR --resume, "
+            "reproduce when it is called again",
             file=sys.stderr,
         )
         sys.exit(130)

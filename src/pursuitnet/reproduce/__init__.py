@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event
 
 from pursuitnet.reproduce import plan
 from pursuitnet.reproduce.cells import SCALES, TABLES, Cell, cells_of
@@ -82,9 +84,13 @@ def run(
     """
     deadline = None if seconds is None else time.time() + seconds
     where = (str(options.ledger.resolve()), str(options.runs.resolve()))
-    jobs = {Job(r.recipe, r.key, *where, deadline): r for r in runs}
+    jobs, stop = {Job(r.recipe, r.key, *where, deadline): r for r in runs}, Event()
+    one = partial(apart, at_once=at_once, stop=stop) if cluster is None else work
     with cluster or local(at_once) as executor:
-        return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), apart if cluster is None else work)
+        try:
+            return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), one)
+        finally:
+            stop.set()
 
 
 def write(options: Options, folder: Path) -> list[Path]:

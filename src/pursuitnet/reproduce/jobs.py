@@ -1,7 +1,7 @@
 """Running cells: each in a process of its own, several at once, on this machine or on a cluster."""
 
 import json
-import signal
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from pursuitnet.recipe import Recipe
@@ -109,32 +110,58 @@ def _alive(lock: Path, folder: Path) -> bool:
         return silence((lock,)) < QUIET
 
 
-def apart(job: Job) -> str:
+def apart(job: Job, at_once: int = 1, stop: Event | None = None) -> str:
     """Train in a process of its own, so that a crash loses this run alone; return the key.
+
+    Args:
+        job: what to run.
+        at_once: how many such processes share this machine's cores.
+        stop: once it is set, the process keeps what it has and ends.
 
     Raises:
         RuntimeError: if it failed, with its last line.
-        TimeoutError: if the deadline came; the run can go on another day.
+        TimeoutError: if the deadline or ``stop`` came; the run can go on another day.
     """
-    command = [sys.executable, "-m", "pursuitnet.reproduce.jobs"]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    if job.deadline is not None and time.time() > job.deadline:
-        raise TimeoutError("not begun: the time is up")
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        try:
-            left = None if job.deadline is None else job.deadline - time.time()
-            said = process.communicate(job.to_json(), timeout=left)[1]
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-            raise TimeoutError("cut off: the time is up; it goes on from its checkpoint next time") from None
-        except BaseException:
-            process.send_signal(signal.SIGTERM)  # it keeps what it has
-            raise
+    stop = stop or Event()
+    if over := _over(job, stop):
+        raise TimeoutError(f"not begun: {over}")
+    with started("pursuitnet.reproduce.jobs", at_once) as process:
+        content: str | None = job.to_json()
+        while True:
+            try:
+                said = process.communicate(content, timeout=0.2)[1]
+                break
+            except subprocess.TimeoutExpired:
+                content = None  # it has been handed over
+            if over := _over(job, stop):
+                process.terminate()
+                process.communicate()
+                raise TimeoutError(f"cut off: {over}; it goes on from its checkpoint next time")
     if process.returncode:
         last = (said.strip().splitlines() or [f"process ended with {process.returncode}"])[-1]
         raise RuntimeError(last)
     return job.key
+
+
+def _over(job: Job, stop: Event) -> str:
+    """Return why no more of a job is to be run, or nothing."""
+    if stop.is_set():
+        return "interrupted"
+    return "the time is up" if job.deadline is not None and time.time() > job.deadline else ""
+
+
+def started(module: str, at_once: int) -> "subprocess.Popen[str]":
+    """Start a module in a process that takes its share of the cores, unless OMP_NUM_THREADS says how many."""
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the one who started it, who then ends it
+    )
 
 
 def local(at_once: int) -> Executor:

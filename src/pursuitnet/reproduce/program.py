@@ -1,6 +1,7 @@
 """What ``pursuitnet reproduce`` does and says."""
 
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -48,9 +49,20 @@ def program(
     say("\n".join(plan_of(options, todo, dry_run)))
     if todo and not dry_run:
         told = partial(line, time.perf_counter(), len(todo), count(1), say)
-        failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once, cluster=cluster)
+        with terminable():
+            failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once, cluster=cluster)
     say("\n".join(map(str, reproduce.write(options, out))))
     return failed
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that what is under way is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
