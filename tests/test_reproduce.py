@@ -8,6 +8,7 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rich.console import Console
 import pursuitnet as pn
 from pursuitnet import cli, reproduce
 from pursuitnet.recipe import Recipe
-from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables
+from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables, together
 from pursuitnet.reproduce.cells import Cell
 from pursuitnet.runs import running, this_process
 
@@ -296,6 +297,28 @@ def test_a_lock_of_a_dead_process_is_taken_over_and_one_of_the_living_is_not(opt
         os.utime(lock, (0, 0))
         with jobs._claim(folder):
             pass
+
+
+def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
+    said, rates = [], {1: 100.0, 2: 180.0, 4: 190.0, 8: 1000.0}
+    monkeypatch.setattr(together, "together", lambda recipe, number, seconds: rates[number])
+    assert together.best(TINY, 16, said.append) == 2
+    assert said == ["1 run: 100 images/s", "2 runs at once: 180 images/s", "4 runs at once: 190 images/s"]
+    assert together.best(TINY, 1, said.append) == 1
+    rates[4] = 350.0
+    assert together.best(TINY, 15, said.append) == 8
+
+
+def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
+    monkeypatch.setattr(program, "best", partial(together.best, seconds=0.2))
+    assert together.together(TINY, 2, 0.2) > 0
+    with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
+        together.together(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
+    out = options.ledger.parent / "out"
+    where = ["--ledger", str(options.ledger), "--runs", str(options.runs), "--out", str(out)]
+    cli.app(["reproduce", "table3", "--jobs", "auto", *where], result_action="return_value")
+    said = capsys.readouterr().out
+    assert "\n1 run: " in said and "[2/2" in said
 
 
 def test_other_data_than_planned_are_refused(options):

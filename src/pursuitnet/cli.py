@@ -202,7 +202,7 @@ def reproduce(
     dry_run: bool = False,
     data_dir: Path | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | Literal["auto"] = 1,
     dask: str | None = None,
     cluster: Path | None = None,
     ledger: Path = Path("experiments", "results", "ledger"),
@@ -221,7 +221,7 @@ def reproduce(
         dry_run: Only say what is missing and how long it will take.
         data_dir: Folder that holds the data sets.
         device: Device of each run.
-        jobs: Runs at once on this machine.
+        jobs: Runs at once on this machine; auto measures first how many get most done together.
         dask: Address of a Dask scheduler whose workers share this folder.
         cluster: YAML file that describes workers to ask a batch system for.
         ledger: Folder of the records.
@@ -240,7 +240,8 @@ def reproduce(
     folder = Path("runs", table) if out is None else out
     plain = nullcontext(partial(print, flush=True))
     with live(runs) if sys.stdout.isatty() else plain as say:
-        failed = program(options, folder, say, budget=budget, dry_run=dry_run, at_once=jobs, cluster=where)
+        at_once = None if jobs == "auto" else jobs
+        failed = program(options, folder, say, budget=budget, dry_run=dry_run, at_once=at_once, cluster=where)
     if failed:
         sys.exit(1)
 

@@ -1,5 +1,6 @@
 """What ``pursuitnet reproduce`` does and says."""
 
+import os
 import re
 import signal
 import time
@@ -13,12 +14,17 @@ from typing import TYPE_CHECKING
 
 from pursuitnet import reproduce
 from pursuitnet.reproduce.plan import Run
+from pursuitnet.reproduce.together import best
 from pursuitnet.runs import below, table
+from pursuitnet.train import device_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+MOST = 16
+"""Runs at once on one GPU, at most, where the number is measured."""
 
 
 def seconds_of(text: str) -> float:
@@ -40,17 +46,31 @@ def program(
     *,
     budget: str | None = None,
     dry_run: bool = False,
-    at_once: int = 1,
+    at_once: int | None = 1,
     cluster: AbstractContextManager[Executor] | None = None,
 ) -> int:
-    """Say what is missing, run it, and write the table; return how many runs did not end."""
+    """Say what is missing, run it, and write the table; return how many runs did not end.
+
+    Args:
+        options: what and where.
+        out: folder of the table.
+        say: is told every line.
+        budget: time after which to stop, such as 25min.
+        dry_run: only say what is missing.
+        at_once: processes on this machine; None for as many as get most done together, which is measured first.
+        cluster: runs everything elsewhere.
+    """
     limit = None if budget is None else seconds_of(budget)
     todo, failed = reproduce.missing(options), 0
     say("\n".join(plan_of(options, todo, dry_run)))
     if todo and not dry_run:
+        if at_once is None and cluster is None:
+            recipe = todo[0].recipe
+            cores = (os.cpu_count() or 1) if device_of(recipe).type == "cpu" else MOST
+            at_once = best(recipe, min(len(todo), cores), say)
         told = partial(line, time.perf_counter(), len(todo), count(1), say)
         with terminable():
-            failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once, cluster=cluster)
+            failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once or 1, cluster=cluster)
     say("\n".join(map(str, reproduce.write(options, out))))
     return failed
 
