@@ -84,11 +84,13 @@ class PursuitLayer(nn.Module):
         """
         s, t = self.step()
         if probe is None:
-            residual = x if isinstance(s, float) and s == 1 else s * x
+            descent, sign = x, 1.0
+        elif s is t:
+            descent, sign = self.dictionary.misfit(probe, x), -1.0
         else:
             model = self.dictionary.synthesize_parts(probe, x.shape)
-            residual = s * (x - model) if s is t else s * x - t * model
-        return self.threshold(anchor, self.dictionary.analyze_parts(residual), s, step)
+            descent, sign = torch.addcmul(x, model, torch.as_tensor(t).to(model), value=-1), 1.0
+        return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign=sign)
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ, the part of the signal that the code explains."""

@@ -20,12 +20,12 @@ from pursuitnet.dictionaries import Code
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z."""
-    return z.sign() * F.relu(z.abs() - theta)
+    return z.sign() * (z.abs() - theta).relu_()
 
 
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z."""
-    return F.relu(z - theta)
+    return (z - theta).relu_()
 
 
 class IdentityPenalty(StrEnum):
@@ -123,18 +123,22 @@ class Threshold(nn.Module):
         """Return the learned scales of the normalisations with ``affine``."""
         return [norm.weight for norm in self.modules() if isinstance(norm, _AnyNorm) and norm.affine]
 
-    def forward(self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0) -> Code:
-        """Return P_θ(anchor + update) in parts.
+    def forward(
+        self, anchor: Code | None, direction: Code, c: Tensor | float = 1.0, step: int = 0, sign: float = 1.0
+    ) -> Code:
+        """Return P_θ(anchor + c·direction) in parts.
 
         Args:
             anchor: the code that is updated, or None for zero.
-            update: −c·Dᵀ(D·probe − x), in parts.
-            c: the step that the update was scaled with.
+            direction: Dᵀ(x − D·probe), in parts.
+            c: the step.
             step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
+            sign: −1 if the direction is given with the opposite sign, as the gradient.
         """
-        anchors = anchor or (None,) * len(update)
+        anchors = anchor or (None,) * len(direction)
         return tuple(
-            self._part(i - len(update), a, u, c, step) for i, (a, u) in enumerate(zip(anchors, update, strict=True))
+            self._part(i - len(direction), a, d, c, step, sign)
+            for i, (a, d) in enumerate(zip(anchors, direction, strict=True))
         )
 
     @torch.no_grad()
@@ -157,11 +161,13 @@ class Threshold(nn.Module):
             return Affine(*norm.in_evaluation(), theta)
         return Affine(one, 0 * one, theta)
 
-    def _part(self, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int) -> Tensor:
+    def _part(
+        self, part: int, anchor: Tensor | None, direction: Tensor, c: Tensor | float, step: int, sign: float
+    ) -> Tensor:
         norm, place = self._norm(part, step), self.norm.on if self.norm else None
         if norm is not None and place == "update":
-            update = norm(update)
-        z = update if anchor is None else anchor + update
+            direction, c, sign = norm(_moved(None, direction, c, sign)), 1.0, 1.0
+        z = _moved(anchor, direction, c, sign)
         if norm is not None and place == "sum":
             z = norm(z)
         if self._signed(part):
@@ -170,7 +176,10 @@ class Threshold(nn.Module):
         if weight is None:
             return F.relu(z) if self.nonnegative else z
         theta = self._kept(weight) * (c if norm is None else 1.0)
-        return self.shrink(z, theta.view(-1, *[1] * (z.dim() - 2)))
+        theta = theta.view(-1, *[1] * (z.dim() - 2))
+        if z is direction or not self.nonnegative:
+            return self.shrink(z, theta)
+        return z.sub_(theta).relu_()  # z is new, and no gradient needs it
 
     def _signed(self, part: int) -> bool:
         return part == -2 and self.identity is IdentityPenalty.SIGNED
@@ -192,6 +201,15 @@ class Threshold(nn.Module):
             return torch.zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
         return weight if self.free else torch.where(weight < 0, -weight, weight)
+
+
+def _moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float) -> Tensor:
+    """Return anchor + sign·c·direction in one pass; the direction itself where that is all there is."""
+    if isinstance(c, Tensor):
+        return sign * c * direction if anchor is None else torch.addcmul(anchor, direction, c, value=sign)
+    if anchor is None:
+        return direction if sign * c == 1 else sign * c * direction
+    return torch.add(anchor, direction, alpha=sign * c)
 
 
 def _norms(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:

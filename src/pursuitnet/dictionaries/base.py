@@ -62,6 +62,10 @@ class Dictionary(nn.Module, ABC):
         """Return DΓ of a code in parts."""
         return self.synthesize(parts[0], signal_shape)
 
+    def misfit(self, parts: Code, signal: Tensor) -> Tensor:
+        """Return DΓ − x of a code in parts."""
+        return self.synthesize_parts(parts, signal.shape) - signal
+
     def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "signal_numel code_numel"]:
         """Return the explicit D of one example, rows and columns in the order of ``flatten``.
 

@@ -54,6 +54,10 @@ class WithIdentity(Dictionary):
     def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
         return parts[0] + self.dictionary.synthesize(parts[1], signal_shape)
 
+    def misfit(self, parts: Code, signal: Tensor) -> Tensor:
+        # in place: what D gives is a new tensor, and no gradient needs it
+        return self.dictionary.synthesize(parts[1], signal.shape).add_(parts[0]).sub_(signal)
+
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
     ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
