@@ -179,33 +179,62 @@ def test_gpu_gives_what_the_cpu_gives(name):
     torch.testing.assert_close(other(x.cuda()).cpu(), model(x))
 
 
-@pytest.mark.parametrize("name", ["res_csc_8", "msd_csc_3", "ml_csc"])
-def test_checkpointed_gradients_and_statistics_are_the_same(name):
-    images = torch.rand(4, 3, 16, 16)
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("res_csc_8", {}),
+        ("ml_csc", {"unfolding": 3}),
+        *(("msd_csc_3", {"unfolding": u, "solver": s}) for u in (0, 1, 2, 5) for s in ("ista", "fista")),
+        ("msd_csc_6", {"unfolding": 3, "sweep": "multilayer", "solver": "fista"}),
+    ],
+)
+def test_checkpointed_gradients_and_statistics_are_the_same(name, choices):
+    images = torch.rand(4, 3, 16, 16, dtype=torch.float64)
     found = []
     for again in (False, True):
         torch.manual_seed(0)
-        model = pn.create_model(name, width=4).train()
+        model = pn.create_model(name, width=4, **choices).double().train()
         model.set_grad_checkpointing(again)
         model(images).square().sum().backward()
         found.append(({n: p.grad for n, p in model.named_parameters()}, dict(model.named_buffers())))
     for mine, other in zip(*found, strict=True):
         assert mine.keys() == other.keys()
-        assert all(torch.equal(mine[n], other[n]) for n in mine if mine[n] is not None)
+        for n, value in mine.items():
+            torch.testing.assert_close(other[n], value, rtol=1e-12, atol=1e-14)
+
+
+def kept_numbers(function):
+    """How many numbers a forward pass keeps for the backward one."""
+    kept = {}
+
+    def pack(saved):
+        kept[saved.data_ptr()] = saved.untyped_storage().nbytes() // saved.element_size()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        function()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("solver", ["ista", "fista"])
+def test_checkpointed_memory_does_not_grow_with_the_unfolding_and_a_layers_with_its_logarithm(solver):
+    x, numbers, own = torch.rand(2, 3, 16, 16), [], []
+    for unfolding in (2, 4, 16):
+        model = pn.create_model("msd_csc_3", width=4, unfolding=unfolding, solver=solver).train()
+        model.set_grad_checkpointing()
+        numbers.append(kept_numbers(lambda model=model: model(x)))
+        own.append(kept_numbers(lambda model=model: model.pursuits()[0](x)))
+    assert numbers[0] == numbers[1] == numbers[2]
+    code = 2 * 7 * 16 * 16
+    assert own[1] - own[0] < 2.5 * code and own[2] - own[1] < 2 * 2.5 * code  # two or one codes a bisection
+    model.set_grad_checkpointing(False)
+    assert kept_numbers(lambda: model.pursuits()[0](x)) > 16 * 2 * code
 
 
 def test_checkpointing_keeps_fewer_numbers_for_the_backward_pass():
-    kept = []
+    kept, x = [], torch.rand(2, 3, 16, 16)
     for again in (False, True):
         model = pn.create_model("res_csc_20", width=4).train()
         model.set_grad_checkpointing(again)
-        count = [0]
-
-        def pack(saved, count=count):
-            count[0] += saved.numel()
-            return saved
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-            model(torch.rand(2, 3, 16, 16))
-        kept.append(count[0])
+        kept.append(kept_numbers(lambda model=model: model(x)))
     assert kept[1] < kept[0] / 4

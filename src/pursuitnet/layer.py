@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code, Dictionary
-from pursuitnet.solvers import ISTA, Solver
+from pursuitnet.memory import again_of
+from pursuitnet.solvers import ISTA, Solver, unfold
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
 from pursuitnet.thresholds import Threshold
@@ -43,6 +44,7 @@ class PursuitLayer(nn.Module):
         if not isinstance(unfolding, int) or unfolding < 0:
             raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
+        self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step
         self.threshold = Threshold(dictionary.rows) if threshold is None else threshold
         if self.threshold.rows != dictionary.rows:
@@ -68,10 +70,7 @@ class PursuitLayer(nn.Module):
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
         code = self.update(x, anchor, probe)
-        state = self.solver.init(code)
-        for step in range(1, self.unfolding + 1):
-            state = self.solver.step(partial(self.refine, x, step), state)
-        return state.code
+        return unfold(self.solver, partial(self.refine, x), code, self.unfolding, again_of(self))
 
     def refine(self, x: Tensor, step: int, probe: Code) -> Code:
         """Return the update at the running code, where anchor and probe are one."""

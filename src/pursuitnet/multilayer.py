@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer, _track_in_training
-from pursuitnet.solvers import ISTA, Solver
+from pursuitnet.memory import again_of
+from pursuitnet.solvers import ISTA, Solver, unfold
 
 
 class MultiLayerPursuit(nn.Module):
@@ -38,7 +39,7 @@ class MultiLayerPursuit(nn.Module):
         if not len(self.layers) or len(self._each()) < len(self.layers):
             found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
             raise ValueError(f"the layers are {found}; expected one or more, each a PursuitLayer")
-        self.solver, self.unfolding = solver, unfolding
+        self.solver, self.unfolding, self.grad_checkpointing = solver, unfolding, False
         for layer in self._each():
             if layer.start.needs_previous or layer.unfolding:
                 raise ValueError(
@@ -55,10 +56,8 @@ class MultiLayerPursuit(nn.Module):
             shapes.append(signal.shape)
             code = layer.update(signal, None, None)
             signal = layer.dictionary.join(code)
-        state = self.solver.init(code)
-        for step in range(1, self.unfolding + 1):
-            state = self.solver.step(partial(self.sweep, x, shapes, step), state)
-        return self._each()[-1].dictionary.join(state.code)
+        code = unfold(self.solver, partial(self.sweep, x, shapes), code, self.unfolding, again_of(self))
+        return self._each()[-1].dictionary.join(code)
 
     def sweep(self, x: Tensor, shapes: Sequence[torch.Size], step: int, deepest: Code) -> Code:
         """Return the deepest code after one sweep down and up."""

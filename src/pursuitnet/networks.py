@@ -3,8 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -13,16 +12,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
+from pursuitnet.memory import again
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.solvers import FISTA, ISTA, Solver
 from pursuitnet.starts import Start
 from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep, Step
-from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold, still
+from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
 
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
@@ -57,15 +56,25 @@ class Network(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
         if self.grad_checkpointing and self.training:
-            for stage in self.features:
-                again = partial(_again, stage)
-                x = checkpoint(stage, x, use_reentrant=False, context_fn=again)
+            for part in self._parts():
+                x = again(part, part, x)
             return x
         return self.features(x)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Let the backward pass compute the codes of each stage again instead of keeping them."""
+        """Let the backward pass compute the codes of each layer and block again instead of keeping them.
+
+        Memory is then linear in depth; it grows with the logarithm of the unfolding (see ``solvers.unfold``).
+        """
         self.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, PursuitLayer | MultiLayerPursuit):
+                module.grad_checkpointing = enable
+
+    def _parts(self) -> Iterator[nn.Module]:
+        """Yield the layers and blocks in order."""
+        for stage in self.features:
+            yield from stage if isinstance(stage, nn.Sequential) else (stage,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes), or pooled features (B, num_features) where there is no head."""
@@ -74,11 +83,6 @@ class Network(nn.Module):
     def pursuits(self) -> list[PursuitLayer]:
         """Return the layers in the order in which the image meets them."""
         return [module for module in self.modules() if isinstance(module, PursuitLayer)]
-
-
-def _again(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return the contexts of the forward pass and of its repetition, which leaves the running statistics alone."""
-    return nullcontext(), still(stage)
 
 
 class ResidualBlock(nn.Module):

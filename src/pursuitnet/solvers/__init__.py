@@ -8,6 +8,7 @@ of [I D] first, and ``OMP`` solves (P0).
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, ISTA, Solver, State, Update
 from pursuitnet.solvers.solve import Reduced, Solution, solve
+from pursuitnet.solvers.unfolding import unfold
 from pursuitnet.solvers.working_set import WorkingSet
 
-__all__ = ["FISTA", "ISTA", "OMP", "Reduced", "Solution", "Solver", "State", "Update", "WorkingSet", "solve"]
+__all__ = ["FISTA", "ISTA", "OMP", "Reduced", "Solution", "Solver", "State", "Update", "WorkingSet", "solve", "unfold"]

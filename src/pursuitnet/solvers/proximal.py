@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code
@@ -74,5 +75,5 @@ class FISTA:
         weight = (t - 1) / momentum
         probe = state.code
         if isinstance(weight, Tensor) or weight:  # the first extrapolation is none at all
-            probe = tuple(new + weight * (new - old) for new, old in zip(*state[:2], strict=True))
+            probe = tuple(torch.lerp(old, new, 1 + weight) for new, old in zip(*state[:2], strict=True))
         return State(update(probe), state.code, momentum, probe)
