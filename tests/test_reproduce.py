@@ -211,14 +211,27 @@ def test_runs_end_in_the_ledger_and_are_never_repeated(options, capsys):
 
 
 def test_one_run_that_fails_loses_that_run_alone(options, monkeypatch):
-    broken = Cell("broken", 3, replace(TINY, lr=1e9, norm="none", step="free", epochs=20), None)
-    monkeypatch.setitem(cells.TABLES, "table3", lambda: (broken, CELLS[0]))
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (Cell("broken", 3, replace(TINY, width=10**6), None), CELLS[0]))
     ends = []
     failed = reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append((run.cell.method, end)))
     assert failed == 1
     (error,) = [end for method, end in ends if method == "broken"]
-    assert isinstance(error, RuntimeError) and "FloatingPointError: the loss is" in str(error)
+    assert isinstance(error, RuntimeError) and "allocate" in str(error)
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
+
+
+def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repeated(options, monkeypatch):
+    broken = Cell("broken", 3, replace(TINY, lr=1e9, norm="none", step="free", epochs=20), None)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: (broken,))
+    ends = []
+    assert reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append(end)) == 0
+    (entry,) = ledger.Ledger(options.ledger).entries()
+    assert "the loss is" in entry["diverged"] and ends == [entry["key"]] and reproduce.missing(options) == []
+    (row,) = tables.filled(options.cells(), [entry])
+    assert row.said == "1 of 1 diverged" and row.accuracies == []
+    assert "| 1 | 1 of 1 diverged | – | – |" in tables.markdown([row])
+    assert tables.numbers([row])[0]["diverged"] == 1
+    assert reproduce.hours(options, reproduce.missing(replace(options, seeds=2))) > 0
 
 
 def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkeypatch):
@@ -400,6 +413,32 @@ def test_a_synthetic_ledger_gives_the_right_cells_means_and_deviations():
 def test_a_difference_is_judged_by_the_noise_of_the_seeds(accuracies, said):
     (row, _) = tables.filled(CELLS, [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)])
     assert said in tables.difference(row)
+
+
+def test_a_table_by_layers_and_differences_seed_by_seed():
+    found = [c for c in cells.table2() if c.recipe.data == "cifar10" and c.layers in (56, 110)]
+    better = {"Res-CSC": 0.01, "ResNet": 0.0}
+    spread = (0.0, 0.05, 0.1)
+    entries = [
+        entry_of(c, seed, 0.5 + spread[seed] + better[c.method] + 0.001 * seed * (c.method == "Res-CSC"))
+        for c in found
+        for seed in range(3)
+        if c.method in better
+    ]
+    lost = entry_of(next(c for c in found if c.method == "plain"), 0, 0.1)
+    entries.append({**lost, "diverged": "the loss is nan"})
+    rows = tables.filled(found, entries)
+    table = tables.by_layers(rows)
+    assert table.splitlines()[0] == "| | 56 layers | 110 layers |"
+    assert "| plain | 1 of 1 diverged | not run |" in table
+    assert "| Res-CSC | 56.10 ± 5.10 | 56.10 ± 5.10 |" in table
+    assert "| ResNet | 93.15 | 93.41 |" in tables.by_layers(rows, paper=True)
+    assert "| plain | 87.04 | × |" in tables.by_layers(rows, paper=True)
+    by = {(row.cell.method, row.cell.layers): row for row in rows}
+    assert tables.contrast(by["Res-CSC", 56], by["ResNet", 56]) == "+1.10 ± 0.06, beyond noise"
+    assert tables.contrast(by["Res-CSC", 56], by["plain", 56]) == "not enough runs"
+    apart = tables.filled(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
+    assert tables.contrast(apart[3], by["ResNet", 56]).endswith("within noise")
 
 
 def test_records_of_different_data_are_not_mixed():

@@ -54,10 +54,10 @@ def draw(name: str, rows: Sequence[Filled], note: str) -> Figure:
 def _panel(axes: Axes, rows: Sequence[Filled]) -> None:
     """Draw the mean over seeds and their range; what was not run is named as such."""
     for colour, row in zip(COLOURS, rows, strict=False):
-        if not row.records:
-            axes.plot([], [], color=colour, linestyle=":", label=f"{row.cell.name}: not run")
+        if not row.ended:
+            axes.plot([], [], color=colour, linestyle=":", label=f"{row.cell.name}: {row.said}")
             continue
-        curves = [[100 * epoch["test_accuracy"] for epoch in record["epochs"]] for record in row.records]
+        curves = [[100 * epoch["test_accuracy"] for epoch in record["epochs"]] for record in row.ended]
         epochs = range(1, len(curves[0]) + 1)
         at = list(zip(*curves, strict=True))
         axes.plot(epochs, [statistics.mean(a) for a in at], color=colour, linewidth=1.4, label=row.cell.name)

@@ -55,6 +55,8 @@ class TakenError(Exception):
 def work(job: Job) -> str:
     """Train in this process, going on where the run was cut off, and add the record; return its key.
 
+    A loss that stops being a number is a result too: its record says so and has no accuracy.
+
     Raises:
         TakenError: if another process is at it.
         StoppedError: if it was asked to stop; and what ``train`` raises.
@@ -69,9 +71,12 @@ def work(job: Job) -> str:
         raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan anew")
     with _claim(job.folder):
         begun = (job.folder / "checkpoint.pt").exists()
-        train.train(job.recipe, job.folder, resume=begun)
-        record = json.loads((job.folder / "record.json").read_text())
-        epochs = train.records(job.folder)
+        try:
+            train.train(job.recipe, job.folder, resume=begun)
+            record = json.loads((job.folder / "record.json").read_text())
+        except FloatingPointError as error:
+            record = {**train.versions(), "device": str(train.device_of(job.recipe)), "diverged": str(error)}
+        epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {"recipe": recipe, "data": data, "machine": machine(), **record, "epochs": epochs})

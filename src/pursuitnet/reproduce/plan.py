@@ -95,7 +95,7 @@ def hours(planned: Iterable[Run], entries: Iterable[Entry], machine: str) -> flo
     known = {
         network(Recipe.from_json(entry["recipe"])): statistics.median(e["images_per_second"] for e in entry["epochs"])
         for entry in entries
-        if entry["machine"] == machine
+        if entry["machine"] == machine and entry["epochs"]
     }
     total = 0.0
     for run in planned:

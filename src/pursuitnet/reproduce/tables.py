@@ -24,9 +24,14 @@ class Filled:
     records: tuple[Entry, ...]
 
     @property
+    def ended(self) -> list[Entry]:
+        """The records of the runs whose loss stayed a number."""
+        return [record for record in self.records if "diverged" not in record]
+
+    @property
     def accuracies(self) -> list[float]:
-        """Test accuracy of the last epoch, in per cent, of every seed."""
-        return [100 * record["epochs"][-1]["test_accuracy"] for record in self.records]
+        """Test accuracy of the last epoch, in per cent, of every seed that has one."""
+        return [100 * record["epochs"][-1]["test_accuracy"] for record in self.ended]
 
     @property
     def mean(self) -> float:
@@ -35,7 +40,19 @@ class Filled:
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds; None of a single one."""
-        return statistics.stdev(self.accuracies) if len(self.records) > 1 else None
+        return statistics.stdev(self.accuracies) if len(self.ended) > 1 else None
+
+    @property
+    def said(self) -> str:
+        """Mean ± standard deviation in per cent, or why there is none."""
+        if not self.records:
+            return "not run"
+        lost = len(self.records) - len(self.ended)
+        diverged = f"{lost} of {len(self.records)} diverged"
+        if not self.ended:
+            return diverged
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"{self.mean:.2f}{spread}" + (f", {diverged}" if lost else "")
 
 
 def filled(cells: Iterable[Cell], entries: Iterable[Entry]) -> list[Filled]:
@@ -69,13 +86,12 @@ def _line(row: Filled) -> str:
     cell = row.cell
     head = f"| {TITLES.get(cell.recipe.data, cell.recipe.data)} | {cell.method} | {cell.layers} | {cell.unfolding} "
     paper = "–" if cell.paper is None else f"{cell.paper:.2f}"
-    if not row.records:
-        return head + f"| 0 | not run | {paper} | – | – | – | – | – |"
-    first = row.records[0]
+    if not row.ended:
+        return head + f"| {len(row.records)} | {row.said} | {paper} | – | – | – | – | – |"
+    first = row.ended[0]
     speed = statistics.median(e["images_per_second"] for e in first["epochs"])
     numbers = f"{first['parameters']:,} | {first['flops_per_image'] / 1e9:.3f} | {speed:.0f} | {first['machine']}"
-    spread = "" if row.deviation is None else f" ± {row.deviation:.2f}"
-    return head + f"| {len(row.records)} | {row.mean:.2f}{spread} | {paper} | {difference(row)} | {numbers} |"
+    return head + f"| {len(row.records)} | {row.said} | {paper} | {difference(row)} | {numbers} |"
 
 
 def difference(row: Filled) -> str:
@@ -88,8 +104,43 @@ def difference(row: Filled) -> str:
     off = row.mean - row.cell.paper
     if row.deviation is None:
         return f"{off:+.2f}"
-    noise = 2 * row.deviation * (1 + 1 / len(row.records)) ** 0.5
+    noise = 2 * row.deviation * (1 + 1 / len(row.ended)) ** 0.5
     return f"{off:+.2f}, {'beyond' if abs(off) > noise else 'within'} noise"
+
+
+def by_layers(rows: Sequence[Filled], *, paper: bool = False) -> str:
+    """Return the table as the paper prints it: a line a method and unfolding, a column a number of layers.
+
+    Args:
+        rows: of one data set.
+        paper: the paper's numbers instead of the ledger's.
+    """
+    depths = sorted({row.cell.layers for row in rows})
+    lines = ["| | " + " | ".join(f"{depth} layers" for depth in depths) + " |", "|---" * (len(depths) + 1) + "|"]
+    by: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in rows:
+        cell = row.cell
+        name = cell.method if cell.recipe.unfolding is None else f"{cell.method}, unfolding {cell.unfolding}"
+        by[name][cell.layers] = ("×" if cell.paper is None else f"{cell.paper:.2f}") if paper else row.said
+    return "\n".join(
+        lines + [f"| {name} | " + " | ".join(found.get(d, "") for d in depths) + " |" for name, found in by.items()]
+    )
+
+
+def contrast(one: Filled, other: Filled) -> str:
+    """Return by how much the first is better, seed by seed: mean ± standard error, and whether that is beyond noise.
+
+    Beyond noise is a mean that differs from 0 in a t-test at the level of 5 %. Runs of one seed see the same batches.
+    """
+    from scipy.stats import ttest_1samp  # type: ignore[import-untyped]
+
+    first, second = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in (one, other))
+    pairs = [100 * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())]
+    if len(pairs) < 2:
+        return "not enough runs"
+    mean, error = statistics.mean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5
+    beyond = error == 0 < abs(mean) or ttest_1samp(pairs, 0).pvalue < 0.05
+    return f"{mean:+.2f} ± {error:.2f}, {'beyond' if beyond else 'within'} noise"
 
 
 def numbers(rows: Sequence[Filled]) -> list[dict[str, Any]]:
@@ -102,6 +153,7 @@ def numbers(rows: Sequence[Filled]) -> list[dict[str, Any]]:
             "unfolding": row.cell.unfolding,
             "n": len(row.records),
             "accuracies": row.accuracies,
+            "diverged": len(row.records) - len(row.ended),
             "paper": row.cell.paper,
             "keys": [record["key"] for record in row.records],
         }

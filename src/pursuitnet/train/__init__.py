@@ -20,6 +20,7 @@ from pursuitnet.train.run import (
     model_of,
     read_recipe,
     records,
+    versions,
 )
 from pursuitnet.train.trainer import Trainer, evaluate, logits_of
 from pursuitnet.watch import Silent, Watcher
@@ -48,4 +49,5 @@ __all__ = [
     "read_recipe",
     "records",
     "train",
+    "versions",
 ]

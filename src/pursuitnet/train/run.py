@@ -110,17 +110,21 @@ def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tens
         "std": std.tolist(),
     }
     checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
-    versions = {
+    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
+    seconds = sum(record["seconds"] for record in records(folder))
+    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds}
+    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def versions() -> Record:
+    """Return what the numbers of a run hang on beside its recipe: versions, and the commit of the package."""
+    return {
         "pursuitnet": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": sys.version.split()[0],
         "commit": commit(),
     }
-    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
-    seconds = sum(record["seconds"] for record in records(folder))
-    record = {**versions, **{name: about[name] for name in kept}, "seconds": seconds}
-    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 @torch.no_grad()
