@@ -12,12 +12,11 @@ it. Writes a table, JSON and a picture to benchmarks/results/.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +98,55 @@ class LiteralResidual(nn.Module):
         return self.model.head(x.mean(dim=(2, 3)))
 
 
-Step = Callable[[Tensor], Any]
+@dataclass(frozen=True)
+class Step:
+    """What is timed: forward, loss and backward, or an inference, of a network under one variant.
+
+    Attributes:
+        model: the network.
+        training: whether there is a backward pass.
+        checkpointing: whether codes are computed again instead of kept.
+        dtype: of convolutions, under autocast; None for float32.
+        layout: of images and filters.
+    """
+
+    model: nn.Module
+    training: bool
+    checkpointing: bool = False
+    dtype: torch.dtype | None = None
+    layout: torch.memory_format = torch.contiguous_format
+
+    def images(self, arguments: argparse.Namespace) -> Tensor:
+        """Return a fresh batch; the network is brought to its layout."""
+        self.model.to(arguments.device).to(memory_format=self.layout)
+        x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
+        return x.contiguous(memory_format=self.layout)
+
+    def __call__(self, x: Tensor) -> None:
+        model = self.model
+        if isinstance(model, pn.Network):
+            model.set_grad_checkpointing(self.checkpointing)
+        if model.training != self.training:
+            model.train(self.training)
+        half = torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None)
+        with half, torch.set_grad_enabled(self.training):
+            logits = model(x)
+        if self.training:
+            model.zero_grad()
+            F.cross_entropy(logits.float(), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
 
 
-def networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
+def networks(arguments: argparse.Namespace, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
     """Return the competitors by name; those of one family hold the same weights."""
     torch.manual_seed(0)
     choices = {"unfolding": arguments.unfolding, "norm": None}
     ista = pn.create_model(f"msd_csc_{arguments.depth}", **choices)
     fista = pn.create_model(f"msd_csc_{arguments.depth}", solver="fista", **choices)
     fista.load_state_dict(ista.state_dict())
-    with torch.no_grad():
-        for model in (ista, fista):
-            model.eval()  # brings L up to date
-    residual = pn.create_model("res_csc_20", norm=None, c=-0.1)
-    return {
+    for model in (ista, fista):
+        model.to(dtype).eval()  # brings L up to date
+    residual = pn.create_model("res_csc_20", norm=None, c=-0.1).to(dtype)
+    found = {
         "Algorithm 2, literal": LiteralMSD(ista, arguments.unfolding, False),
         "MSD-CSC, ISTA": ista,
         "Algorithm 3, literal": LiteralMSD(fista, arguments.unfolding, True),
@@ -122,6 +155,7 @@ def networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
         "Res-CSC": residual,
         "ResNet": pn.create_model("resnet_20", norm=None),
     }
+    return {name: model.to(dtype) for name, model in found.items()}
 
 
 PAIRS = {
@@ -130,50 +164,36 @@ PAIRS = {
     "Res-CSC": "Eq. 5, literal",
     "ResNet": "Eq. 5, literal",
 }
-VARIANTS = {
+OURS: dict[str, dict[str, Any]] = {
+    "": {"layout": torch.channels_last},
+    ", checkpointing": {"layout": torch.channels_last, "checkpointing": True},
+    ", bfloat16": {"layout": torch.channels_last, "dtype": torch.bfloat16},
+}
+LITERAL: dict[str, dict[str, Any]] = {
     "": {},
-    ", checkpointing": {"checkpointing": True},
+    ", channels_last": {"layout": torch.channels_last},
     ", bfloat16": {"dtype": torch.bfloat16},
 }
 
 
-def step_of(model: nn.Module, *, training: bool, checkpointing: bool = False, dtype: torch.dtype | None = None) -> Step:
-    """Return what is timed: forward, loss and backward, or an inference."""
-    if isinstance(model, pn.Network):
-        model.set_grad_checkpointing(checkpointing)
-
-    def run(x: Tensor) -> None:
-        if model.training != training:
-            model.train(training)
-        with torch.autocast(x.device.type, dtype, enabled=dtype is not None), torch.set_grad_enabled(training):
-            logits = model(x)
-        if training:
-            model.zero_grad()
-            F.cross_entropy(logits.float(), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
-
-    return run
-
-
 def competitors(arguments: argparse.Namespace, training: bool) -> dict[str, Step]:
-    """Return every network in float32 and bfloat16, and ours also checkpointed."""
+    """Return every network under its variants; ours are channels-last, as they are trained."""
     found = {}
     for name, model in networks(arguments).items():
-        model = model.to(arguments.device, memory_format=torch.channels_last)
-        for suffix, options in VARIANTS.items():
-            if "checkpointing" in suffix and (not training or not isinstance(model, pn.Network)):
-                continue
-            found[name + suffix] = step_of(model, training=training, **options)
+        for suffix, options in (OURS if isinstance(model, pn.Network) else LITERAL).items():
+            if training or "checkpointing" not in suffix:
+                found[name + suffix] = Step(model, training, **options)
     return found
 
 
 def check(arguments: argparse.Namespace) -> float:
     """Return the largest difference of ours from the literal ones in double precision, relative to a logit."""
-    models, worst = networks(arguments), 0.0
+    models, worst = networks(arguments, torch.float64), 0.0
     x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     for ours, literal in PAIRS.items():
         if ours == "ResNet":
             continue
-        one, other = (models[name].double().eval()(x).detach() for name in (ours, literal))
+        one, other = (models[name].eval()(x).detach() for name in (ours, literal))
         worst = max(worst, float((one - other).abs().max() / other.abs().max()))
     return worst
 
@@ -183,8 +203,7 @@ def timed(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, li
     found: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(arguments.rounds + 1):
         for name, step in steps.items():
-            x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = step.images(arguments)
             began = clock(arguments.device)
             step(x)
             if round_:  # the first one warms up
@@ -199,18 +218,31 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def peak(name: str, arguments: argparse.Namespace) -> float:
-    """Return the megabytes of one training step above the start, in this process."""
-    step = competitors(arguments, training=True)[name]
-    x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
+def peak_of(step: Step, arguments: argparse.Namespace) -> float:
+    """Return the megabytes of one step above the start, in this process."""
+    x = step.images(arguments)
+    step(x[:2])  # what is loaded with the first step is not the step's
     if arguments.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step(x)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS", anew=True)
     step(x)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
+    return (resident("VmHWM") - before) / 1e6
+
+
+def resident(name: str, anew: bool = False) -> int:
+    """Return bytes of this process in memory, now (VmRSS) or at most (VmHWM), as Linux counts them.
+
+    Args:
+        name: which.
+        anew: let the peak be counted from here.
+    """
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def peak_apart(name: str, argv: list[str]) -> float:
@@ -229,10 +261,10 @@ def matrix_rate(device: str, n: int = 2048) -> float:
     return 2 * n**3 / best
 
 
-def operations(step: Step, batch: int) -> float:
+def operations(step: Step, arguments: argparse.Namespace) -> float:
     """Return the floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
-        step(torch.rand(batch, 3, 32, 32))
+        step(step.images(arguments))
     return counter.get_total_flops()
 
 
@@ -255,7 +287,7 @@ def rows(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]
             row["inference"] = statistics.median(times["inference"][name])
             row["inference_ratio"] = statistics.median(times["inference"][literal]) / row["inference"]
         if arguments.device == "cpu" and "bfloat16" not in name:
-            row["share_of_rate"] = operations(competitors(arguments, True)[name], arguments.batch) / middle / rate
+            row["share_of_rate"] = operations(competitors(arguments, True)[name], arguments) / middle / rate
         found.append(row)
         print(line(row), flush=True)
     print(f"\nmatrix product: {rate / 1e9:.0f} GFLOP/s")
@@ -264,7 +296,7 @@ def rows(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]
 
 def plain(name: str) -> str:
     """Return the name of a network without that of its variant."""
-    for suffix in VARIANTS:
+    for suffix in filter(None, {**OURS, **LITERAL}):
         name = name.removesuffix(suffix)
     return name
 
@@ -309,7 +341,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
-        print(peak(arguments.peak_of, arguments))
+        print(peak_of(competitors(arguments, training=True)[arguments.peak_of], arguments))
         return
     print(f"ours and the literal ones differ by {check(arguments):.1e}, relatively, in double precision\n")
     print(

@@ -1,0 +1,154 @@
+"""How the cost of MSD-CSC grows: time with the unfolding, memory with depth and unfolding.
+
+    python benchmarks/growth.py [--depth 12] [--width 32] [--batch 32] [--rounds 5] [--threads 2] [--device cpu]
+
+Time: a training step and an inference at unfolding 0 to 8, each number in turn in every round, medians; the slope of
+the line through them beside what it stands against, one convolution and one transposed convolution in every layer
+(their own forward and backward pass, on the same shapes, in the same rounds). Memory: the peak of one training step
+above the start, each in a process of its own, with and without checkpointing. Writes JSON and a picture to
+benchmarks/results/.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from networks import Step, clock, peak_of
+from torch import Tensor
+
+import pursuitnet as pn
+from pursuitnet import train
+
+RESULTS = Path(__file__).parent / "results"
+TIMED = (0, 1, 2, 4, 8)
+DEPTHS = (6, 12, 24, 48)
+UNFOLDINGS = (0, 1, 2, 4, 8, 16)
+
+
+def step_of(arguments: argparse.Namespace, depth: int, unfolding: int, training: bool, checkpointing: bool) -> Step:
+    """Return a step of MSD-CSC as it is trained, normalised."""
+    torch.manual_seed(0)
+    model = pn.create_model(f"msd_csc_{depth}", width=arguments.width, unfolding=unfolding)
+    return Step(model, training, checkpointing, layout=torch.channels_last)
+
+
+class Convolutions:
+    """One convolution and one transposed convolution of every layer, and nothing else."""
+
+    def __init__(self, model: pn.Network, arguments: argparse.Namespace, training: bool) -> None:
+        self.training = training
+        self.pairs = []
+        x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        model = model.to(arguments.device).to(memory_format=torch.channels_last)
+        for layer in model.pursuits():
+            layer.register_forward_pre_hook(lambda layer, inputs: self.pairs.append((layer, inputs[0].detach())))
+        model(x)
+
+    def images(self, arguments: argparse.Namespace) -> Tensor:
+        """Return nothing of use: the signals of the layers are at hand."""
+        return torch.empty(0)
+
+    def __call__(self, x: Tensor) -> None:
+        for layer, signal in self.pairs:
+            D = layer.dictionary.dictionary
+            with torch.set_grad_enabled(self.training):
+                code = D.analyze(signal.requires_grad_(self.training))
+                back = D.synthesize(code, signal.shape)
+                if self.training:
+                    back.backward(signal)
+            D.weight.grad = signal.grad = None
+
+
+def times(arguments: argparse.Namespace, training: bool) -> dict[str, float]:
+    """Return the median seconds of a step at every unfolding, and of the convolutions alone."""
+    steps: dict[str, Any] = {
+        str(unfolding): step_of(arguments, arguments.depth, unfolding, training, False) for unfolding in TIMED
+    }
+    steps["convolutions"] = Convolutions(steps["0"].model, arguments, training)
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(arguments.rounds + 1):
+        for name, step in steps.items():
+            x = step.images(arguments)
+            began = clock(arguments.device)
+            step(x)
+            if round_:  # the first one warms up
+                found[name].append(clock(arguments.device) - began)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def slope(seconds: dict[str, float]) -> float:
+    """Return the seconds of one more unfolding: the slope of the least-squares line."""
+    return statistics.linear_regression(TIMED, [seconds[str(u)] for u in TIMED]).slope
+
+
+def peaks(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]:
+    """Return megabytes at every depth and at every unfolding, kept and checkpointed."""
+    found = []
+    cases = [(depth, 2) for depth in DEPTHS] + [(arguments.depth, u) for u in UNFOLDINGS]
+    for depth, unfolding in dict.fromkeys(cases):
+        for checkpointing in (False, True):
+            case = [str(depth), str(unfolding), str(int(checkpointing))]
+            command = [sys.executable, __file__, *argv, "--peak-of", *case]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            row = {"depth": depth, "unfolding": unfolding, "checkpointing": checkpointing, "mb": float(said)}
+            print(row, flush=True)
+            found.append(row)
+    return found
+
+
+def draw(found: dict[str, Any], depth: int, path: Path) -> None:
+    """Draw time against unfolding, memory against depth, memory against unfolding."""
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    time, by_depth, by_unfolding = figure.subplots(1, 3)
+    for what, colour in (("training", "#1d4ed8"), ("inference", "#c2410c")):
+        seconds = found[what]
+        one = slope(seconds)
+        label = f"{what}: {one / seconds['convolutions']:.2f} of the two convolutions a step"
+        time.plot(TIMED, [seconds[str(u)] for u in TIMED], "o-", color=colour, label=label)
+    time.set(xlabel="unfolding", ylabel="seconds a batch", title=f"msd_csc_{depth}", ylim=(0, None))
+    for axes, key, other, value in ((by_depth, "depth", "unfolding", 2), (by_unfolding, "unfolding", "depth", depth)):
+        for checkpointing, colour, label in ((False, "#8a8a8a", "kept"), (True, "#047857", "checkpointed")):
+            rows = [r for r in found["peaks"] if r[other] == value and r["checkpointing"] == checkpointing]
+            rows.sort(key=lambda row: row[key])
+            axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=colour, label=label)
+        axes.set(xlabel=key, ylabel="MB above the start, training", title=f"{other} {value}", ylim=(0, None))
+    for axes in (time, by_depth, by_unfolding):
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110, metadata={"Software": ""})
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("depth", 12), ("width", 32), ("batch", 32), ("rounds", 5), ("threads", 2)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peak-of", type=int, nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        depth, unfolding, checkpointing = arguments.peak_of
+        print(peak_of(step_of(arguments, depth, unfolding, True, bool(checkpointing)), arguments))
+        return
+    found: dict[str, Any] = {}
+    for what in ("training", "inference"):
+        found[what] = seconds = times(arguments, what == "training")
+        told = ", ".join(f"{name}: {value:.3f} s" for name, value in seconds.items())
+        print(f"{what}: {told}; one more unfolding {slope(seconds) / seconds['convolutions']:.2f} of the convolutions")
+    found["peaks"] = peaks(arguments, sys.argv[1:])
+    RESULTS.mkdir(exist_ok=True)
+    about = {"torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
+    (RESULTS / "growth.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    draw(found, arguments.depth, RESULTS / "growth.png")
+
+
+if __name__ == "__main__":
+    main()

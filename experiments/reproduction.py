@@ -1,0 +1,130 @@
+"""docs/reproduction.md: its tables and pictures, made from the ledger and from nothing else.
+
+    python experiments/reproduction.py [--ledger DIR]
+
+Replaces what stands between <!-- NAME --> and <!-- end --> in the page, and draws docs/fig7-small.png and
+docs/fig8-small.png. The words around the tables are written by hand.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pursuitnet.reproduce import Filled, Ledger, cells_of, filled
+from pursuitnet.reproduce.figures import draw
+from pursuitnet.reproduce.tables import by_layers, contrast, markdown
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reproduction.md"
+LEDGER = ROOT / "experiments" / "results" / "ledger"
+
+
+def rows_of(table: str, scale: str, ledger: Path) -> list[Filled]:
+    """Return the cells of a table on CIFAR-10 with their records."""
+    found = filled(cells_of(table, scale), Ledger(ledger).entries())
+    return [row for row in found if row.cell.recipe.data == "cifar10"]
+
+
+def lines(*columns: str) -> list[str]:
+    """Return the head of a table."""
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def residual_contrasts(ledger: Path) -> str:
+    """Return what differs between the methods at one depth, and between the depths of one method."""
+    by = {(row.cell.method, row.cell.layers): row for row in rows_of("table2", "small", ledger)}
+    depths = sorted({layers for _, layers in by})
+    methods = list(dict.fromkeys(method for method, _ in by))
+    found = lines("difference", *(f"{depth} layers" for depth in depths))
+    for one, other in (("Res-CSC", "ResNet"), ("Res-CSC", "plain"), ("Res-CSC-Simplified", "plain")):
+        told = (contrast(by[one, depth], by[other, depth]) for depth in depths)
+        found.append(f"| {one} − {other} | {' | '.join(told)} |")
+    for method in methods:
+        told = (contrast(by[method, depth], by[method, depths[0]]) for depth in depths[1:])
+        found.append(f"| {method}, − its {depths[0]} layers | – | {' | '.join(told)} |")
+    return "\n".join(found)
+
+
+def dense_contrasts(ledger: Path) -> str:
+    """Return what differs between numbers of steps and between solvers, at equal parameters."""
+    by = {(r.cell.method, r.cell.unfolding, r.cell.layers): r for r in rows_of("table3", "small", ledger)}
+    pairs = (
+        ("one step − none", ("MSD-CSC, ISTA", 1), ("MSDNet", 0)),
+        ("two steps − none", ("MSD-CSC, ISTA", 2), ("MSDNet", 0)),
+        ("two steps − one", ("MSD-CSC, ISTA", 2), ("MSD-CSC, ISTA", 1)),
+        ("FISTA − ISTA, two steps", ("MSD-CSC, FISTA", 2), ("MSD-CSC, ISTA", 2)),
+    )
+    found = lines("difference", "MSD, 6 layers", "MSD, 9 layers", "MSD, 12 layers", "ML-CSC, 6 layers")
+    for name, one, other in pairs:
+        told = [contrast(by[*one, depth], by[*other, depth]) for depth in (6, 9, 12)]
+        ml = [
+            ("feed-forward" if m == "MSDNet" else m.replace("MSD", "ML"), unfolding, 6) for m, unfolding in (one, other)
+        ]
+        told.append(contrast(by[ml[0]], by[ml[1]]))
+        found.append(f"| {name} | {' | '.join(told)} |")
+    return "\n".join(found)
+
+
+def ablations(ledger: Path) -> str:
+    """Return the ablation, each line beside the line that it changes."""
+    found, base = lines("what is changed", "unfolding", "n", "accuracy, last epoch", "− the first of its kind"), {}
+    for row in rows_of("ablation", "small", ledger):
+        cell = row.cell
+        kind = (cell.method.partition(",")[0], cell.unfolding)
+        first = base.setdefault(kind, row)
+        told = "–" if first is row else contrast(row, first)
+        found.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.said} | {told} |")
+    return "\n".join(found)
+
+
+def details(table: str, ledger: Path) -> str:
+    """Return every cell of a table with all that is known of it."""
+    rows = markdown(rows_of(table, "small", ledger))
+    return f"<details><summary>Every cell: parameters, operations, speed</summary>\n\n{rows}\n\n</details>"
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "table2-small": lambda ledger: by_layers(rows_of("table2", "small", ledger)),
+    "table2-full": lambda ledger: by_layers(rows_of("table2", "full", ledger)),
+    "table2-paper": lambda ledger: by_layers(rows_of("table2", "full", ledger), paper=True),
+    "table2-contrasts": residual_contrasts,
+    "table2-details": lambda ledger: details("table2", ledger),
+    "table3-small": lambda ledger: by_layers(rows_of("table3", "small", ledger)),
+    "table3-full": lambda ledger: by_layers(rows_of("table3", "full", ledger)),
+    "table3-paper": lambda ledger: by_layers(rows_of("table3", "full", ledger), paper=True),
+    "table3-contrasts": dense_contrasts,
+    "table3-details": lambda ledger: details("table3", ledger),
+    "ablation-small": ablations,
+}
+
+
+def page(text: str, ledger: Path = LEDGER) -> str:
+    """Return a page with its tables made anew.
+
+    Raises:
+        KeyError: for a name that is no table.
+    """
+    return re.sub(
+        r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)",
+        lambda at: f"{at[1]}\n{BLOCKS[at[2]](ledger)}\n\n{at[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def pictures(ledger: Path) -> Iterator[Path]:
+    """Draw Figs. 7 and 8 at the small scale."""
+    for name in ("fig7", "fig8"):
+        path = ROOT / "docs" / f"{name}-small.png"
+        note = "1,600 training images of CIFAR-10, 4 epochs; mean and range over seeds: not the paper's experiment"
+        draw(name, rows_of(name, "small", ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
+        yield path
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ledger", type=Path, default=LEDGER)
+    arguments = parser.parse_args()
+    PAGE.write_text(page(PAGE.read_text(), arguments.ledger))
+    print(PAGE, *pictures(arguments.ledger), sep="\n")
