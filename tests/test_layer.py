@@ -234,3 +234,19 @@ def test_a_signal_of_another_shape_is_refused(dictionary):
     for other in (x[:, :1], x[0]):
         with pytest.raises(ValueError, match="the signal has shape"):
             layer(other)
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+@pytest.mark.parametrize("unfolding", [0, 2])
+def test_autocast_keeps_the_whole_code_in_one_number_format(norm, unfolding):
+    torch.manual_seed(0)
+    layer = pn.create_model("msd_csc_3", width=4, norm=norm, unfolding=unfolding).pursuits()[0]
+    x, seen = torch.rand(4, 3, 8, 8), []
+    plain = layer(x)
+    layer.threshold.register_forward_hook(lambda *at: seen.extend(part.dtype for part in at[2]))
+    with torch.autocast("cpu", torch.bfloat16):
+        code = layer(x)
+    assert {code.dtype, *seen} == {torch.bfloat16}
+    assert (code.float() - plain).norm() < 0.02 * plain.norm()
+    code.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in layer.parameters())

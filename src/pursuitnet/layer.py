@@ -65,6 +65,8 @@ class PursuitLayer(nn.Module):
 
     def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # a code of two number formats is slow
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
