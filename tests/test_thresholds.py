@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import pursuitnet as pn
-from pursuitnet.thresholds import BatchNorm, IdentityPenalty
+from pursuitnet.norms import BatchNorm, _ByRootMeanSquare
+from pursuitnet.thresholds import IdentityPenalty
 
 
 def normal(*shape, seed=0):
@@ -217,3 +218,33 @@ def test_all_norms_are_in_the_state_and_reached_by_eval():
     P.double()
     assert {m.running_mean.dtype for m in norms} == {torch.float64}
     assert not len(pn.Threshold((2, 3), steps=3).norms)
+
+
+@pytest.mark.parametrize("size", [(), (5,), (3, 4), (2, 3, 2)])
+def test_division_by_the_root_mean_square_has_the_gradients_of_the_plain_formula(size):
+    z, weight = 3 * normal(6, 2, *size), normal(6, 2, *size, seed=1)
+    z[:, 1] *= 1e-3  # where eps counts
+
+    def found(function):
+        at = z.clone().requires_grad_()
+        value = function(at)
+        (first,) = torch.autograd.grad((value * weight).sum(), at, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), at)
+        return value, first, second
+
+    for mine, plain in zip(
+        found(lambda z: _ByRootMeanSquare.apply(z, 1e-5)[0]),
+        found(lambda z: z / (z.square().mean(dim=[0, *range(2, z.dim())], keepdim=True) + 1e-5).sqrt()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_division_by_the_root_mean_square_in_half_precision_and_under_vmap():
+    z = 3 * normal(16, 2, 8).float()
+    half, m = _ByRootMeanSquare.apply(z.bfloat16().requires_grad_(), 1e-5)
+    half.float().square().sum().backward()
+    assert half.dtype is torch.bfloat16 and not m.requires_grad
+    assert (half.float() - _ByRootMeanSquare.apply(z, 1e-5)[0]).abs().max() < 0.03
+    each = torch.func.vmap(lambda z: _ByRootMeanSquare.apply(z, 1e-5)[0])(torch.stack([z, 2 * z]))
+    torch.testing.assert_close(each[1], _ByRootMeanSquare.apply(2 * z, 1e-5)[0])

@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import pursuitnet as pn
+from pursuitnet.norms import BatchNorm
 from pursuitnet.problems import lasso
 from pursuitnet.report.inside import watch
-from pursuitnet.thresholds import BatchNorm, IdentityPenalty
+from pursuitnet.thresholds import IdentityPenalty
 from pursuitnet.whitebox import Effort
 from pursuitnet.whitebox.foreign import seen_in
 from pursuitnet.whitebox.problem import LayerLasso, _fastest, solved

@@ -37,7 +37,7 @@ _HOME = {
     "nonnegative_threshold": "thresholds",
     "Threshold": "thresholds",
     "IdentityPenalty": "thresholds",
-    "BatchNorm": "thresholds",
+    "BatchNorm": "norms",
     "BoundedStep": "steps",
     "FreeStep": "steps",
     "AbsorbedStep": "steps",
@@ -71,18 +71,13 @@ if TYPE_CHECKING:
     from pursuitnet.layered import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
+    from pursuitnet.norms import BatchNorm
     from pursuitnet.recipe import Recipe
     from pursuitnet.sharing import Trained, load, trained
     from pursuitnet.solvers import FISTA, ISTA, OMP, Reduced, Solution, Solver, WorkingSet, solve
     from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
     from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep
-    from pursuitnet.thresholds import (
-        BatchNorm,
-        IdentityPenalty,
-        Threshold,
-        nonnegative_threshold,
-        soft_threshold,
-    )
+    from pursuitnet.thresholds import IdentityPenalty, Threshold, nonnegative_threshold, soft_threshold
     from pursuitnet.whitebox import Inspection, inspect
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pursuitnet.norms import still
 from pursuitnet.solvers.unfolding import Again
-from pursuitnet.thresholds import still
 
 
 def again_of(module: nn.Module) -> Again | None:

@@ -18,10 +18,11 @@ from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.memory import again
 from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.norms import BatchNorm
 from pursuitnet.solvers import FISTA, ISTA, Solver
 from pursuitnet.starts import Start
 from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep, Step
-from pursuitnet.thresholds import BatchNorm, IdentityPenalty, Threshold
+from pursuitnet.thresholds import IdentityPenalty, Threshold
 
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")

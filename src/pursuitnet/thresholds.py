@@ -4,18 +4,15 @@ The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtra
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, norms_of
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -40,26 +37,6 @@ class IdentityPenalty(StrEnum):
     SAME = "same"
     NONE = "none"
     SIGNED = "signed"
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """Batch normalisation inside P, with own statistics in every step.
-
-    Attributes:
-        on: "sum" normalises anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
-        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised
-            units.
-        identity: what happens to the identity part of a code of [I D]: "none", "batch", or "scale", which divides by
-            the root mean square and subtracts nothing, so that nothing is clipped.
-        momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
-            c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
-    """
-
-    on: Literal["sum", "update"] = "sum"
-    affine: bool = False
-    identity: Literal["none", "scale", "batch"] = "none"
-    momentum: float = 0.3
 
 
 class Affine(NamedTuple):
@@ -107,7 +84,7 @@ class Threshold(nn.Module):
         shared = len(rows) > 1 and identity is IdentityPenalty.SAME
         self.atom_weight = _filled(1 if shared else rows[-1], penalty)
         self.identity_weight = _filled(rows[0], penalty) if own else None
-        self.norms = nn.ModuleList(_norms(rows, norm) for _ in range(steps) if norm)
+        self.norms = nn.ModuleList(norms_of(rows, norm) for _ in range(steps) if norm)
 
     @property
     def penalty(self) -> Tensor:
@@ -121,7 +98,7 @@ class Threshold(nn.Module):
 
     def scales(self) -> list[nn.Parameter]:
         """Return the learned scales of the normalisations with ``affine``."""
-        return [norm.weight for norm in self.modules() if isinstance(norm, _AnyNorm) and norm.affine]
+        return [norm.weight for norm in self.modules() if isinstance(norm, RowNorm) and norm.affine]
 
     def forward(
         self, anchor: Code | None, direction: Code, c: Tensor | float = 1.0, step: int = 0, sign: float = 1.0
@@ -157,7 +134,7 @@ class Threshold(nn.Module):
         one = one.new_ones(self.rows[part])
         if weight is not None or (self.nonnegative and not self._signed(part)):
             theta = self._kept(weight).to(one) * (c if norm is None else 1.0) * one
-        if isinstance(norm, _AnyNorm | _ScaleNorm):
+        if isinstance(norm, RowNorm | ScaleNorm):
             return Affine(*norm.in_evaluation(), theta)
         return Affine(one, 0 * one, theta)
 
@@ -214,114 +191,6 @@ def _moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: fl
     if anchor is None:
         return direction if sign * c == 1 else sign * c * direction
     return torch.add(anchor, direction, alpha=sign * c)
-
-
-def _norms(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
-    """Return the normalisations of one step, of the last part of the code or of all."""
-    norms: list[nn.Module] = [_AnyNorm(rows[-1], affine=norm.affine, momentum=norm.momentum)]
-    if len(rows) > 1 and norm.identity == "batch":
-        norms.insert(0, _AnyNorm(rows[0], affine=norm.affine, momentum=norm.momentum))
-    if len(rows) > 1 and norm.identity == "scale":
-        norms.insert(0, _ScaleNorm(rows[0], momentum=norm.momentum))
-    return nn.ModuleList(norms)
-
-
-class _AnyNorm(_BatchNorm):
-    """Batch normalisation over all axes but the second, for any number of them."""
-
-    synchronised = False
-    momentum: float
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def __init__(self, rows: int, *, affine: bool, momentum: float) -> None:
-        super().__init__(rows, affine=affine, momentum=momentum)
-
-    def forward(self, z: Tensor) -> Tensor:
-        if not (self.synchronised and self.training):
-            return super().forward(z)
-        axes, wide = [i for i in range(z.dim()) if i != 1], (-1, *[1] * (z.dim() - 2))
-        x = z.float()
-        count = _summed(x.new_tensor(float(x.numel() // x.shape[1])))
-        mean = _summed(x.sum(axes)) / count
-        x = x - mean.view(wide)
-        variance = _summed(x.square().sum(axes)) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            self.num_batches_tracked += 1
-        x = x * (variance + self.eps).rsqrt().view(wide)
-        if self.affine:
-            x = x * self.weight.view(wide) + self.bias.view(wide)
-        return x.to(z.dtype)
-
-    def in_evaluation(self) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
-        scale = (self.running_var + self.eps).rsqrt() * (self.weight if self.affine else 1.0)
-        return scale, (self.bias if self.affine else 0.0) - scale * self.running_mean
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, rows, …)")
-
-
-class _ScaleNorm(nn.Module):
-    """Division by the root mean square of each row over the batch; evaluation divides by its running value."""
-
-    synchronised = False
-    mean_square: Tensor
-
-    def __init__(self, rows: int, *, momentum: float, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.register_buffer("mean_square", torch.ones(rows))
-
-    def in_evaluation(self) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
-        return (self.mean_square + self.eps).rsqrt(), torch.zeros_like(self.mean_square)
-
-    def forward(self, z: Tensor) -> Tensor:
-        square = self.mean_square
-        if self.training:
-            square = z.square().mean(dim=[i for i in range(z.dim()) if i != 1])
-            if self.synchronised:
-                share = float(len(z))
-                square = _summed(square * share) / _summed(square.new_tensor(share))
-            with torch.no_grad():
-                self.mean_square.lerp_(square.to(self.mean_square.dtype), self.momentum)
-        return z * (square + self.eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
-
-
-def synchronise(model: nn.Module) -> None:
-    """Let the normalisations take their statistics from the batches of all processes together."""
-    for module in model.modules():
-        if isinstance(module, _AnyNorm | _ScaleNorm):
-            module.synchronised = True
-
-
-@contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """Leave the running statistics as they are, while batches are normalised by their own."""
-    norms = [module for module in model.modules() if isinstance(module, _AnyNorm | _ScaleNorm)]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms if isinstance(norm, _AnyNorm)]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for norm, count in zip((n for n in norms if isinstance(n, _AnyNorm)), counts, strict=True):
-            norm.num_batches_tracked.copy_(count)
-
-
-def _summed(value: Tensor) -> Tensor:
-    """Return the sum over all processes; gradients flow."""
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(value)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
+from pursuitnet.norms import synchronise
 from pursuitnet.recipe import Recipe
 from pursuitnet.steps import FreeStep
-from pursuitnet.thresholds import synchronise
 from pursuitnet.train.group import ALONE, Group
 from pursuitnet.train.images import Images, Split, batches, images_of
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
