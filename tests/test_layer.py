@@ -237,13 +237,15 @@ def test_a_signal_of_another_shape_is_refused(dictionary):
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
-@pytest.mark.parametrize("unfolding", [0, 2])
-def test_autocast_keeps_the_whole_code_in_one_number_format(norm, unfolding):
+@pytest.mark.parametrize(("unfolding", "sweep"), [(0, "layer"), (2, "layer"), (2, "multilayer")])
+def test_autocast_keeps_the_whole_code_in_one_number_format(norm, unfolding, sweep):
     torch.manual_seed(0)
-    layer = pn.create_model("msd_csc_3", width=4, norm=norm, unfolding=unfolding).pursuits()[0]
+    layer = pn.create_model("msd_csc_3", width=4, norm=norm, unfolding=unfolding, sweep=sweep).features[0]
     x, seen = torch.rand(4, 3, 8, 8), []
     plain = layer(x)
-    layer.threshold.register_forward_hook(lambda *at: seen.extend(part.dtype for part in at[2]))
+    for module in layer.modules():
+        if isinstance(module, pn.Threshold):
+            module.register_forward_hook(lambda *at: seen.extend(part.dtype for part in at[2]))
     with torch.autocast("cpu", torch.bfloat16):
         code = layer(x)
     assert {code.dtype, *seen} == {torch.bfloat16}

@@ -65,8 +65,7 @@ class PursuitLayer(nn.Module):
 
     def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # a code of two number formats is slow
+        x = in_one_format(x)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
@@ -108,6 +107,12 @@ class PursuitLayer(nn.Module):
         if not mode:
             self.track()
         return super().train(mode)
+
+
+def in_one_format(x: Tensor) -> Tensor:
+    """Return a signal in the number format of autocast, where it is on: a code in two formats would be slow."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _track_in_training(layer: PursuitLayer, inputs: object) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.layer import PursuitLayer, _track_in_training
+from pursuitnet.layer import PursuitLayer, _track_in_training, in_one_format
 from pursuitnet.memory import again_of
 from pursuitnet.solvers import ISTA, Solver, unfold
 
@@ -50,6 +50,7 @@ class MultiLayerPursuit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deepest code of x: (B, channels, …) → (B, rows of the last layer, …)."""
+        x = in_one_format(x)
         shapes, signal = [], x
         code: Code = ()
         for layer in self._each():

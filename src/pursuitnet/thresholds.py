@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, norms_of
@@ -79,7 +78,6 @@ class Threshold(nn.Module):
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
         self.rows, self.identity, self.free, self.norm = rows, identity, free, norm
         self.nonnegative = nonnegative
-        self.shrink = nonnegative_threshold if nonnegative else soft_threshold
         own = len(rows) > 1 and identity is IdentityPenalty.OWN
         shared = len(rows) > 1 and identity is IdentityPenalty.SAME
         self.atom_weight = _filled(1 if shared else rows[-1], penalty)
@@ -142,6 +140,7 @@ class Threshold(nn.Module):
         self, part: int, anchor: Tensor | None, direction: Tensor, c: Tensor | float, step: int, sign: float
     ) -> Tensor:
         norm, place = self._norm(part, step), self.norm.on if self.norm else None
+        given = direction
         if norm is not None and place == "update":
             direction, c, sign = norm(_moved(None, direction, c, sign)), 1.0, 1.0
         z = _moved(anchor, direction, c, sign)
@@ -150,13 +149,15 @@ class Threshold(nn.Module):
         if self._signed(part):
             return z
         weight = self._weight(part)
-        if weight is None:
-            return F.relu(z) if self.nonnegative else z
-        theta = self._kept(weight) * (c if norm is None else 1.0)
-        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
-        if z is direction or not self.nonnegative:
-            return self.shrink(z, theta)
-        return z.add_(-theta).relu_()  # z is new, and no gradient needs it
+        if weight is not None:
+            theta = self._kept(weight) * (c if norm is None else 1.0)
+            theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+            if not self.nonnegative:
+                return soft_threshold(z, theta)
+            z = z - theta if z is given else z.add_(-theta)  # z is new, and no gradient needs it as it is
+        if not self.nonnegative:
+            return z
+        return z.relu() if z is given else z.relu_()
 
     def _signed(self, part: int) -> bool:
         return part == -2 and self.identity is IdentityPenalty.SIGNED
