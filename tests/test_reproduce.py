@@ -1,5 +1,6 @@
 """Tables from a ledger: cells, keys, records, plans, and runs that survive crashes, budgets and killed workers."""
 
+import importlib.util
 import io
 import json
 import os
@@ -478,3 +479,32 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
     (tmp_path / "x.yaml").write_text("queue: short\n")
     with pytest.raises(ValueError, match="describes no cluster; expected jobs: a number, and system: SLURM"):
         call("table3", "--cluster", "x.yaml", "--device", "cpu")
+
+
+# the page
+
+
+@pytest.fixture
+def script():
+    """experiments/reproduction.py."""
+    path = Path(__file__).parents[1] / "experiments" / "reproduction.py"
+    spec = importlib.util.spec_from_file_location("reproduction", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_in_the_docs_are_those_of_the_ledger(script):
+    text = script.PAGE.read_text()
+    assert script.page(text) == text
+
+
+def test_the_page_takes_its_tables_from_the_ledger_and_leaves_the_words(script, tmp_path):
+    words = "before\n<!-- table3-small -->\nold\n<!-- end -->\nafter"
+    assert "| MSDNet | not run | not run | not run |" in script.page(words, tmp_path)
+    assert script.page(words, tmp_path).startswith("before\n") and script.page(words, tmp_path).endswith("\nafter")
+    assert "old" not in script.page(words, tmp_path)
+    with pytest.raises(KeyError, match="table9"):
+        script.page("<!-- table9 -->\n<!-- end -->", tmp_path)
+    for name in script.BLOCKS:
+        assert "not run" in script.BLOCKS[name](tmp_path) or name.endswith(("paper", "contrasts"))

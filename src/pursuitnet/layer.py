@@ -11,7 +11,7 @@ from pursuitnet.memory import again_of
 from pursuitnet.solvers import ISTA, Solver, unfold
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
-from pursuitnet.thresholds import Threshold
+from pursuitnet.thresholds import Threshold, moved
 
 
 class PursuitLayer(nn.Module):
@@ -89,7 +89,7 @@ class PursuitLayer(nn.Module):
             descent, sign = self.dictionary.misfit(probe, x), -1.0
         else:
             model = self.dictionary.synthesize_parts(probe, x.shape)
-            descent, sign = torch.addcmul(x, model, torch.as_tensor(t).to(model), value=-1), 1.0
+            descent, sign = moved(x, model, t, -1.0), 1.0
         return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign=sign)
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:

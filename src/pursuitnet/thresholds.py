@@ -142,8 +142,8 @@ class Threshold(nn.Module):
         norm, place = self._norm(part, step), self.norm.on if self.norm else None
         given = direction
         if norm is not None and place == "update":
-            direction, c, sign = norm(_moved(None, direction, c, sign)), 1.0, 1.0
-        z = _moved(anchor, direction, c, sign)
+            direction, c, sign = norm(moved(None, direction, c, sign)), 1.0, 1.0
+        z = moved(anchor, direction, c, sign)
         if norm is not None and place == "sum":
             z = norm(z)
         if self._signed(part):
@@ -181,7 +181,7 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
-def _moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float) -> Tensor:
+def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float) -> Tensor:
     """Return anchor + sign·c·direction; the direction itself where that is all there is."""
     if isinstance(c, Tensor) and anchor is not None:
         if not c.requires_grad:
