@@ -500,10 +500,10 @@ def test_the_tables_in_the_docs_are_those_of_the_ledger(script):
 
 
 def test_the_page_takes_its_tables_from_the_ledger_and_leaves_the_words(script, tmp_path):
-    words = "before\n<!-- table3-small -->\nold\n<!-- end -->\nafter"
+    words = "before\n<!-- table3-small -->\nREPLACED\n<!-- end -->\nafter"
     assert "| MSDNet | not run | not run | not run |" in script.page(words, tmp_path)
     assert script.page(words, tmp_path).startswith("before\n") and script.page(words, tmp_path).endswith("\nafter")
-    assert "old" not in script.page(words, tmp_path)
+    assert "REPLACED" not in script.page(words, tmp_path)
     with pytest.raises(KeyError, match="table9"):
         script.page("<!-- table9 -->\n<!-- end -->", tmp_path)
     for name in script.BLOCKS:
