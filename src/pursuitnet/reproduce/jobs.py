@@ -73,10 +73,12 @@ def work(job: Job) -> str:
         begun = (job.folder / "checkpoint.pt").exists()
         try:
             train.train(job.recipe, job.folder, resume=begun)
+            epochs = train.records(job.folder)
             record = json.loads((job.folder / "record.json").read_text())
         except FloatingPointError as error:
-            record = {**train.versions(), "device": str(train.device_of(job.recipe)), "diverged": str(error)}
-        epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
+            epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
+            said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
+            record = {**train.versions(), "device": str(train.device_of(job.recipe)), **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {"recipe": recipe, "data": data, "machine": machine(), **record, "epochs": epochs})
