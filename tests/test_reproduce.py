@@ -439,6 +439,8 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     by = {(row.cell.method, row.cell.layers): row for row in rows}
     assert tables.contrast(by["Res-CSC", 56], by["ResNet", 56]) == "+1.10 ± 0.06, beyond noise"
     assert tables.contrast(by["Res-CSC", 56], by["plain", 56]) == "not enough runs"
+    two = tables.filled(found, [entry for entry in entries if entry["recipe"]["seed"] < 2])
+    assert tables.contrast(two[3], two[2]) == "+1.05 ± 0.05"
     apart = tables.filled(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
     assert tables.contrast(apart[3], by["ResNet", 56]).endswith("within noise")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pursuitnet.reproduce.cells import DATA, TITLES
 from pursuitnet.reproduce.tables import Filled
@@ -63,6 +64,7 @@ def _panel(axes: Axes, rows: Sequence[Filled]) -> None:
         axes.plot(epochs, [statistics.mean(a) for a in at], color=colour, linewidth=1.4, label=row.cell.name)
         axes.fill_between(epochs, [min(a) for a in at], [max(a) for a in at], color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch", fontsize=8.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("test accuracy, %", fontsize=8.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)
