@@ -47,9 +47,11 @@ class Convolutions:
         x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
         x = x.contiguous(memory_format=torch.channels_last)
         model = model.to(arguments.device).to(memory_format=torch.channels_last)
-        for layer in model.pursuits():
-            layer.register_forward_pre_hook(lambda layer, inputs: self.pairs.append((layer, inputs[0].detach())))
+        note = lambda layer, inputs: self.pairs.append((layer, inputs[0].detach()))  # noqa: E731
+        hooks = [layer.register_forward_pre_hook(note) for layer in model.pursuits()]
         model(x)
+        for hook in hooks:
+            hook.remove()
 
     def images(self, arguments: argparse.Namespace) -> Tensor:
         """Return nothing of use: the signals of the layers are at hand."""

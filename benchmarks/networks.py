@@ -325,7 +325,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         values = [row[key] for row in found][::-1]
         axes.barh(names, values, color=["#8a8a8a" if "literal" in name else "#1d4ed8" for name in names])
         for at, value in enumerate(values):
-            axes.text(value, at, f" {value:.3g}", va="center", fontsize=8)
+            axes.text(value, at, f" {value:.3f}" if value < 10 else f" {value:.0f}", va="center", fontsize=8)
         axes.set_title(title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110, metadata={"Software": ""})
