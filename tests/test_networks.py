@@ -1,10 +1,13 @@
 """create_model and its networks as PyTorch modules: autocast, memory formats, compile, export, copies, errors."""
 
 import copy
+import weakref
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import pursuitnet as pn
 
@@ -191,50 +194,81 @@ def test_gpu_gives_what_the_cpu_gives(name):
 def test_checkpointed_gradients_and_statistics_are_the_same(name, choices):
     images = torch.rand(4, 3, 16, 16, dtype=torch.float64)
     found = []
-    for again in (False, True):
+    for again, recursive in ((False, False), (True, False), (True, True)):
         torch.manual_seed(0)
         model = pn.create_model(name, width=4, **choices).double().train()
-        model.set_grad_checkpointing(again)
+        model.set_grad_checkpointing(again, recursive=recursive)
         model(images).square().sum().backward()
         found.append(({n: p.grad for n, p in model.named_parameters()}, dict(model.named_buffers())))
-    for mine, other in zip(*found, strict=True):
-        assert mine.keys() == other.keys()
-        for n, value in mine.items():
-            torch.testing.assert_close(other[n], value, rtol=1e-12, atol=1e-14)
+    for others in found[1:]:
+        for mine, other in zip(found[0], others, strict=True):
+            assert mine.keys() == other.keys()
+            for n, value in mine.items():
+                torch.testing.assert_close(other[n], value, rtol=1e-12, atol=1e-14)
 
 
-def kept_numbers(function):
-    """How many numbers a forward pass keeps for the backward one."""
-    kept = {}
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, and the most at any time, while it is on."""
 
-    def pack(saved):
-        kept[saved.data_ptr()] = saved.untyped_storage().nbytes() // saved.element_size()
-        return saved
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = set()
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        function()
-    return sum(kept.values())
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and (key := tensor.untyped_storage()._cdata) not in self.known:
+                self.known.add(key)
+                size = tensor.untyped_storage().nbytes()
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(tensor.untyped_storage(), self._gone, key, size)
+        return result
+
+    def _gone(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+
+def bytes_of(x, name="msd_csc_6", recursive=False, again=True, **choices):
+    """The bytes that a forward pass leaves for the backward one, and the most of both."""
+    model = pn.create_model(name, width=4, norm=None, **choices).train()
+    model.set_grad_checkpointing(again, recursive=recursive)
+    with Live() as live:
+        loss = model(x).sum()
+        left = live.now
+        loss.backward()
+    return left, live.most
 
 
 @pytest.mark.parametrize("solver", ["ista", "fista"])
-def test_checkpointed_memory_does_not_grow_with_the_unfolding_and_a_layers_with_its_logarithm(solver):
-    x, numbers, own = torch.rand(2, 3, 16, 16), [], []
-    for unfolding in (2, 4, 16):
-        model = pn.create_model("msd_csc_3", width=4, unfolding=unfolding, solver=solver).train()
-        model.set_grad_checkpointing()
-        numbers.append(kept_numbers(lambda model=model: model(x)))
-        own.append(kept_numbers(lambda model=model: model.pursuits()[0](x)))
-    assert numbers[0] == numbers[1] == numbers[2]
-    code = 2 * 7 * 16 * 16
-    assert own[1] - own[0] < 2.5 * code and own[2] - own[1] < 2 * 2.5 * code  # two or one codes a bisection
-    model.set_grad_checkpointing(False)
-    assert kept_numbers(lambda: model.pursuits()[0](x)) > 16 * 2 * code
+@pytest.mark.parametrize("recursive", [False, True])
+def test_checkpointed_memory_grows_with_the_logarithm_of_the_unfolding(solver, recursive):
+    x = torch.rand(8, 3, 16, 16)
+    of = {
+        u: bytes_of(
+            x,
+            solver=solver,
+            unfolding=u,
+        )
+        for u in (2, 4, 16)
+    }
+    code = 4 * 8 * 11 * 16 * 16  # the largest one
+    state = (2 if solver == "ista" else 3) * code
+    assert of[16][1] - of[4][1] < 2 * 1.2 * state, of  # two bisections more
+    assert of[16][0] - of[2][0] < (3 * 1.2 * state if recursive else 0.1 * code), of
+    assert bytes_of(x, solver=solver, unfolding=16, again=False)[0] > 3 * of[16][1]
 
 
-def test_checkpointing_keeps_fewer_numbers_for_the_backward_pass():
-    kept, x = [], torch.rand(2, 3, 16, 16)
-    for again in (False, True):
-        model = pn.create_model("res_csc_20", width=4).train()
-        model.set_grad_checkpointing(again)
-        kept.append(kept_numbers(lambda model=model: model(x)))
-    assert kept[1] < kept[0] / 4
+def test_recursive_checkpointing_keeps_the_codes_of_few_layers():
+    x = torch.rand(2, 3, 32, 32)
+    of = {(d, r): bytes_of(x, f"msdnet_{d}", recursive=r)[1] for d in (12, 24, 48) for r in (False, True)}
+    assert of[48, False] / of[24, False] > 3  # codes grow with depth, and so does their number
+    assert of[48, True] / of[24, True] < 2.7  # n log n
+    assert of[48, True] < of[48, False] / 2
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass():
+    kept = [bytes_of(torch.rand(2, 3, 16, 16), "res_csc_20", again=again)[0] for again in (False, True)]
+    assert kept[1] < kept[0] / 3

@@ -157,7 +157,7 @@ def test_further_steps_are_the_layers_own_without_normalisation():
     for k in range(3):
         objective = problem.certificate((code,)).objective / (0.5 * x.flatten(1).square().sum(1))
         assert found.gap[k] == pytest.approx(float((1 - found_minimum(problem, x) / objective).mean()), rel=1e-5)
-        (code,) = layer.refine(x, 1, (code,))
+        (code,) = layer.refine(1, (code,), x)
 
 
 def found_minimum(problem, x):

@@ -1,7 +1,6 @@
 """The one layer: a few steps of a pursuit."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -71,9 +70,9 @@ class PursuitLayer(nn.Module):
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
         code = self.update(x, anchor, probe)
-        return unfold(self.solver, partial(self.refine, x), code, self.unfolding, again_of(self))
+        return unfold(self.solver, self.refine, code, self.unfolding, again_of(self), (x,))
 
-    def refine(self, x: Tensor, step: int, probe: Code) -> Code:
+    def refine(self, step: int, probe: Code, x: Tensor) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
         return self.update(x, probe, probe, step)
 

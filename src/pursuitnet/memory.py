@@ -1,16 +1,40 @@
 """Gradient checkpointing: memory for the backward pass, paid for with computing again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from pursuitnet.norms import still
-from pursuitnet.solvers.unfolding import Again
+
+S = TypeVar("S")
+Again = Callable[..., Any]
+"""Calls a function with arguments so that the backward pass calls it again, instead of keeping what it computed."""
+
+
+def in_turn(chain: Sequence[Callable[..., S]], state: S, again: Again | None = None, given: tuple[Any, ...] = ()) -> S:
+    """Return what the functions of a chain make of a state, one after another.
+
+    Args:
+        chain: the functions (state, *given) → state.
+        state: what the first one is handed.
+        again: if there is one, the backward pass needs memory for about log₂ n states of a chain of n instead of all,
+            and computes a function up to log₂ n times again, half as often on average (recursive bisection: Griewank,
+            1992).
+        given: what all functions are handed besides; a tensor bound into a function would be kept with it.
+    """
+    if again is not None and len(chain) > 1:
+        middle = len(chain) // 2
+        state = again(in_turn, chain[:middle], state, again, given)
+        return in_turn(chain[middle:], state, again, given)
+    for function in chain:
+        state = function(state, *given)
+    return state
 
 
 def again_of(module: nn.Module) -> Again | None:
@@ -21,8 +45,13 @@ def again_of(module: nn.Module) -> Again | None:
 
 def again(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of a module, and once more in the backward pass, which leaves running statistics alone."""
+    leaves, structure = tree_flatten(arguments)  # only tensors that it is handed one by one are let go in turn
+
+    def call(*leaves: Any) -> Any:
+        return function(*tree_unflatten(leaves, structure))
+
     contexts = partial(_contexts, module)
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    return checkpoint(call, *leaves, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -5,7 +5,6 @@ After Sulam, Aberdam, Beck and Elad (2019), the paper's reference [27].
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,17 +56,17 @@ class MultiLayerPursuit(nn.Module):
             shapes.append(signal.shape)
             code = layer.update(signal, None, None)
             signal = layer.dictionary.join(code)
-        code = unfold(self.solver, partial(self.sweep, x, shapes), code, self.unfolding, again_of(self))
+        code = unfold(self.solver, self.sweep, code, self.unfolding, again_of(self), (x, shapes))
         return self._each()[-1].dictionary.join(code)
 
-    def sweep(self, x: Tensor, shapes: Sequence[torch.Size], step: int, deepest: Code) -> Code:
+    def sweep(self, step: int, deepest: Code, x: Tensor, shapes: Sequence[torch.Size]) -> Code:
         """Return the deepest code after one sweep down and up."""
         layers, probes = self._each(), [deepest]
         for below, layer, shape in zip(layers[-2::-1], layers[:0:-1], shapes[:0:-1], strict=True):
             probes.append(below.dictionary.split(layer.dictionary.synthesize_parts(probes[-1], shape)))
         signal, code = x, deepest
         for layer, probe in zip(layers, reversed(probes), strict=True):
-            code = layer.refine(signal, step, probe)
+            code = layer.refine(step, probe, signal)
             signal = layer.dictionary.join(code)
         return code
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.memory import again
+from pursuitnet.memory import again, in_turn
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.norms import BatchNorm
 from pursuitnet.solvers import FISTA, ISTA, Solver
@@ -51,23 +51,31 @@ class Network(nn.Module):
         if num_classes < 0:
             raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
-        self.grad_checkpointing = False
+        self.grad_checkpointing = self.recursive = False
         self.head = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
-        if self.grad_checkpointing and self.training:
-            for part in self._parts():
-                x = again(part, part, x)
-            return x
-        return self.features(x)
+        if not (self.grad_checkpointing and self.training):
+            return self.features(x)
+        if self.recursive:
+            return in_turn(list(self._parts()), x, partial(again, self))
+        for part in self._parts():
+            x = again(part, part, x)
+        return x
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Let the backward pass compute the codes of each layer and block again instead of keeping them.
+    def set_grad_checkpointing(self, enable: bool = True, *, recursive: bool = False) -> None:
+        """Let the backward pass compute again what happens inside layers and blocks instead of keeping it.
 
-        Memory is then linear in depth; it grows with the logarithm of the unfolding (see ``solvers.unfold``).
+        Memory is then that of one code a layer, and grows with the logarithm of the unfolding. The codes of dense
+        layers themselves grow with depth, so that all of them together grow with its square.
+
+        Args:
+            enable: False keeps everything.
+            recursive: keep the codes of about log₂(depth) layers only; a layer is computed up to log₂(depth) times
+                again, half as often on average (see ``memory.in_turn``).
         """
-        self.grad_checkpointing = enable
+        self.grad_checkpointing, self.recursive = enable, recursive
         for module in self.modules():
             if isinstance(module, PursuitLayer | MultiLayerPursuit):
                 module.grad_checkpointing = enable

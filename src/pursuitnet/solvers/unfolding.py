@@ -5,32 +5,31 @@ from functools import partial
 from typing import Any
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.memory import Again, in_turn
 from pursuitnet.solvers.proximal import Solver, State
-
-Again = Callable[..., Any]
-"""Calls a function with arguments so that the backward pass calls it again, instead of keeping what it computed."""
 
 
 def unfold(
-    solver: Solver, update: Callable[[int, Code], Code], code: Code, steps: int, again: Again | None = None
+    solver: Solver,
+    update: Callable[..., Code],
+    code: Code,
+    steps: int,
+    again: Again | None = None,
+    given: tuple[Any, ...] = (),
 ) -> Code:
     """Return the code that a solver reaches from another one in so many steps.
 
     Args:
         solver: ISTA() or FISTA().
-        update: the map (number of the step, probe) → code.
+        update: the map (number of the step, probe, *given) → code.
         code: where to begin.
         steps: how many; the first one has number 1.
-        again: if given, the backward pass needs memory for about log₂(steps) codes instead of all, and computes a
-            step up to log₂(steps) times again (recursive bisection: Griewank, 1992).
+        again: as in ``memory.in_turn``.
+        given: the signal, and what else every update is handed.
     """
+    chain = [partial(_one, solver, update, step) for step in range(1, steps + 1)]
+    return in_turn(chain, solver.init(code), again, given).code
 
-    def go(state: State, first: int, end: int) -> State:
-        if again is not None and end - first > 1:
-            middle = (first + end) // 2
-            return go(again(go, state, first, middle), middle, end)
-        for step in range(first, end):
-            state = solver.step(partial(update, step), state)
-        return state
 
-    return go(solver.init(code), 1, steps + 1).code
+def _one(solver: Solver, update: Callable[..., Code], step: int, state: State, *given: Any) -> State:
+    return solver.step(lambda probe: update(step, probe, *given), state)
