@@ -38,10 +38,10 @@ def residual_contrasts(ledger: Path) -> str:
     methods = list(dict.fromkeys(method for method, _ in by))
     found = lines("difference", *(f"{depth} layers" for depth in depths))
     for one, other in (("Res-CSC", "ResNet"), ("Res-CSC", "plain"), ("Res-CSC-Simplified", "plain")):
-        told = (contrast(by[one, depth], by[other, depth]) for depth in depths)
+        told = (contrast((by[one, depth], by[other, depth])) for depth in depths)
         found.append(f"| {one} − {other} | {' | '.join(told)} |")
     for method in methods:
-        told = (contrast(by[method, depth], by[method, depths[0]]) for depth in depths[1:])
+        told = (contrast((by[method, depth], by[method, depths[0]])) for depth in depths[1:])
         found.append(f"| {method}, − its {depths[0]} layers | – | {' | '.join(told)} |")
     return "\n".join(found)
 
@@ -55,13 +55,15 @@ def dense_contrasts(ledger: Path) -> str:
         ("two steps − one", ("MSD-CSC, ISTA", 2), ("MSD-CSC, ISTA", 1)),
         ("FISTA − ISTA, two steps", ("MSD-CSC, FISTA", 2), ("MSD-CSC, ISTA", 2)),
     )
-    found = lines("difference", "MSD, 6 layers", "MSD, 9 layers", "MSD, 12 layers", "ML-CSC, 6 layers")
+    names = ("MSD, 6 layers", "MSD, 9 layers", "MSD, 12 layers", "MSD, all three", "ML-CSC, 6 layers")
+    found = lines("difference", *names)
     for name, one, other in pairs:
-        told = [contrast(by[*one, depth], by[*other, depth]) for depth in (6, 9, 12)]
+        each = [(by[*one, depth], by[*other, depth]) for depth in (6, 9, 12)]
+        told = [*map(contrast, each), contrast(*each)]
         ml = [
             ("feed-forward" if m == "MSDNet" else m.replace("MSD", "ML"), unfolding, 6) for m, unfolding in (one, other)
         ]
-        told.append(contrast(by[ml[0]], by[ml[1]]))
+        told.append(contrast((by[ml[0]], by[ml[1]])))
         found.append(f"| {name} | {' | '.join(told)} |")
     return "\n".join(found)
 
@@ -73,7 +75,7 @@ def ablations(ledger: Path) -> str:
         cell = row.cell
         kind = (cell.method.partition(",")[0], cell.unfolding)
         first = base.setdefault(kind, row)
-        told = "–" if first is row else contrast(row, first)
+        told = "–" if first is row else contrast((row, first))
         found.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.said} | {told} |")
     return "\n".join(found)
 

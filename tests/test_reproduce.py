@@ -437,12 +437,15 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     assert "| ResNet | 93.15 | 93.41 |" in tables.by_layers(rows, paper=True)
     assert "| plain | 87.04 | × |" in tables.by_layers(rows, paper=True)
     by = {(row.cell.method, row.cell.layers): row for row in rows}
-    assert tables.contrast(by["Res-CSC", 56], by["ResNet", 56]) == "+1.10 ± 0.06, beyond noise"
-    assert tables.contrast(by["Res-CSC", 56], by["plain", 56]) == "not enough runs"
+    assert tables.contrast((by["Res-CSC", 56], by["ResNet", 56])) == "+1.10 ± 0.06, beyond noise"
+    assert tables.contrast((by["Res-CSC", 56], by["plain", 56])) == "not enough runs"
     two = tables.filled(found, [entry for entry in entries if entry["recipe"]["seed"] < 2])
-    assert tables.contrast(two[3], two[2]) == "+1.05 ± 0.05"
+    assert tables.contrast((two[3], two[2])) == "+1.05 ± 0.05"
+    both = [(by["Res-CSC", depth], by["ResNet", depth]) for depth in (56, 110)]
+    assert tables.contrast(*both) == "+1.10 ± 0.04, beyond noise"
+    assert tables.contrast(both[0], (by["Res-CSC", 56], by["plain", 56])) == tables.contrast(both[0])
     apart = tables.filled(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
-    assert tables.contrast(apart[3], by["ResNet", 56]).endswith("within noise")
+    assert tables.contrast((apart[3], by["ResNet", 56])).endswith("within noise")
 
 
 def test_records_of_different_data_are_not_mixed():

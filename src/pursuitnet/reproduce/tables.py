@@ -127,22 +127,24 @@ def by_layers(rows: Sequence[Filled], *, paper: bool = False) -> str:
     )
 
 
-def contrast(one: Filled, other: Filled) -> str:
-    """Return by how much the first is better, seed by seed: mean ± standard error, and whether that is beyond noise.
+def contrast(*pairs: tuple[Filled, Filled]) -> str:
+    """Return by how much the first of a pair is better, seed by seed and over all pairs of cells that are given.
 
-    Beyond noise is a mean that differs from 0 in a t-test at the level of 5 %; of two seeds it is not said. Runs of one
-    seed see the same batches.
+    That is mean ± standard error, and whether it is beyond noise: a mean that differs from 0 in a t-test at the level
+    of 5 %; of two differences it is not said. Runs of one seed see the same batches.
     """
     from scipy.stats import ttest_1samp  # type: ignore[import-untyped]
 
-    first, second = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in (one, other))
-    pairs = [100 * (first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())]
-    if len(pairs) < 2:
+    found = []
+    for pair in pairs:
+        one, other = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in pair)
+        found += [100 * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())]
+    if len(found) < 2:
         return "not enough runs"
-    mean, error = statistics.mean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5
-    if len(pairs) == 2:  # two that agree by chance would look certain
+    mean, error = statistics.mean(found), statistics.stdev(found) / len(found) ** 0.5
+    if len(found) == 2:  # two that agree by chance would look certain
         return f"{mean:+.2f} ± {error:.2f}"
-    beyond = error == 0 < abs(mean) or ttest_1samp(pairs, 0).pvalue < 0.05
+    beyond = error == 0 < abs(mean) or ttest_1samp(found, 0).pvalue < 0.05
     return f"{mean:+.2f} ± {error:.2f}, {'beyond' if beyond else 'within'} noise"
 
 
