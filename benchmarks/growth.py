@@ -5,8 +5,8 @@
 Time: a training step and an inference at unfolding 0 to 8, each number in turn in every round, medians; the slope of
 the line through them beside what it stands against, one convolution and one transposed convolution in every layer
 (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the peak of one training step
-above the start, each in a process of its own, with and without checkpointing. Writes JSON and a picture to
-benchmarks/results/.
+above the start, each in a process of its own, with and without checkpointing, and of an inference. Writes JSON and a
+picture to benchmarks/results/.
 """
 
 import argparse
@@ -31,11 +31,15 @@ DEPTHS = (6, 12, 24, 48)
 UNFOLDINGS = (0, 1, 2, 4, 8, 16)
 
 
-def step_of(arguments: argparse.Namespace, depth: int, unfolding: int, training: bool, checkpointing: bool) -> Step:
-    """Return a step of MSD-CSC as it is trained, normalised."""
+KINDS = ("kept", "checkpointed", "recursively", "inference")
+
+
+def step_of(arguments: argparse.Namespace, depth: int, unfolding: int, kind: str) -> Step:
+    """Return a step of MSD-CSC as it is trained, normalised, or an inference."""
     torch.manual_seed(0)
     model = pn.create_model(f"msd_csc_{depth}", width=arguments.width, unfolding=unfolding)
-    return Step(model, training, checkpointing, layout=torch.channels_last)
+    again = kind in ("checkpointed", "recursively")
+    return Step(model, kind != "inference", again, kind == "recursively", layout=torch.channels_last)
 
 
 class Convolutions:
@@ -71,7 +75,8 @@ class Convolutions:
 def times(arguments: argparse.Namespace, training: bool) -> dict[str, float]:
     """Return the median seconds of a step at every unfolding, and of the convolutions alone."""
     steps: dict[str, Any] = {
-        str(unfolding): step_of(arguments, arguments.depth, unfolding, training, False) for unfolding in TIMED
+        str(unfolding): step_of(arguments, arguments.depth, unfolding, "kept" if training else "inference")
+        for unfolding in TIMED
     }
     steps["convolutions"] = Convolutions(steps["0"].model, arguments, training)
     found: dict[str, list[float]] = {name: [] for name in steps}
@@ -91,15 +96,14 @@ def slope(seconds: dict[str, float]) -> float:
 
 
 def peaks(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]:
-    """Return megabytes at every depth and at every unfolding, kept and checkpointed."""
+    """Return the megabytes of every kind of step at every depth and at every unfolding."""
     found = []
     cases = [(depth, 2) for depth in DEPTHS] + [(arguments.depth, u) for u in UNFOLDINGS]
     for depth, unfolding in dict.fromkeys(cases):
-        for checkpointing in (False, True):
-            case = [str(depth), str(unfolding), str(int(checkpointing))]
-            command = [sys.executable, __file__, *argv, "--peak-of", *case]
+        for kind in KINDS:
+            command = [sys.executable, __file__, *argv, "--peak-of", str(depth), str(unfolding), kind]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            row = {"depth": depth, "unfolding": unfolding, "checkpointing": checkpointing, "mb": float(said)}
+            row = {"depth": depth, "unfolding": unfolding, "kind": kind, "mb": float(said)}
             print(row, flush=True)
             found.append(row)
     return found
@@ -116,11 +120,14 @@ def draw(found: dict[str, Any], depth: int, path: Path) -> None:
         time.plot(TIMED, [seconds[str(u)] for u in TIMED], "o-", color=colour, label=label)
     time.set(xlabel="unfolding", ylabel="seconds a batch", title=f"msd_csc_{depth}", ylim=(0, None))
     for axes, key, other, value in ((by_depth, "depth", "unfolding", 2), (by_unfolding, "unfolding", "depth", depth)):
-        for checkpointing, colour, label in ((False, "#8a8a8a", "kept"), (True, "#047857", "checkpointed")):
-            rows = [r for r in found["peaks"] if r[other] == value and r["checkpointing"] == checkpointing]
+        for kind, colour in zip(KINDS, ("#8a8a8a", "#047857", "#1d4ed8", "#c2410c"), strict=True):
+            rows = [r for r in found["peaks"] if r[other] == value and r["kind"] == kind]
             rows.sort(key=lambda row: row[key])
-            axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=colour, label=label)
-        axes.set(xlabel=key, ylabel="MB above the start, training", title=f"{other} {value}", ylim=(0, None))
+            axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=colour, label=kind)
+        axes.set(xlabel=key, ylabel="MB above the start", title=f"{other} {value}", xscale="symlog", yscale="log")
+        axes.set_xticks(sorted({r[key] for r in found["peaks"] if r[other] == value}))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.minorticks_off()
     for axes in (time, by_depth, by_unfolding):
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -133,12 +140,12 @@ def main() -> None:
     for name, default in (("depth", 12), ("width", 32), ("batch", 32), ("rounds", 5), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peak-of", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
-        depth, unfolding, checkpointing = arguments.peak_of
-        print(peak_of(step_of(arguments, depth, unfolding, True, bool(checkpointing)), arguments))
+        depth, unfolding, kind = arguments.peak_of
+        print(peak_of(step_of(arguments, int(depth), int(unfolding), kind), arguments))
         return
     found: dict[str, Any] = {}
     for what in ("training", "inference"):

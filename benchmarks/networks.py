@@ -106,6 +106,7 @@ class Step:
         model: the network.
         training: whether there is a backward pass.
         checkpointing: whether codes are computed again instead of kept.
+        recursive: whether those between the layers are, too.
         dtype: of convolutions, under autocast; None for float32.
         layout: of images and filters.
     """
@@ -113,6 +114,7 @@ class Step:
     model: nn.Module
     training: bool
     checkpointing: bool = False
+    recursive: bool = False
     dtype: torch.dtype | None = None
     layout: torch.memory_format = torch.contiguous_format
 
@@ -125,7 +127,7 @@ class Step:
     def __call__(self, x: Tensor) -> None:
         model = self.model
         if isinstance(model, pn.Network):
-            model.set_grad_checkpointing(self.checkpointing)
+            model.set_grad_checkpointing(self.checkpointing, recursive=self.recursive)
         if model.training != self.training:
             model.train(self.training)
         half = torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None)
@@ -149,6 +151,7 @@ def networks(arguments: argparse.Namespace, dtype: torch.dtype = torch.float32) 
     found = {
         "Algorithm 2, literal": LiteralMSD(ista, arguments.unfolding, False),
         "MSD-CSC, ISTA": ista,
+        "MSD-CSC, ISTA, normalised": pn.create_model(f"msd_csc_{arguments.depth}", unfolding=arguments.unfolding),
         "Algorithm 3, literal": LiteralMSD(fista, arguments.unfolding, True),
         "MSD-CSC, FISTA": fista,
         "Eq. 5, literal": LiteralResidual(residual),
@@ -160,6 +163,7 @@ def networks(arguments: argparse.Namespace, dtype: torch.dtype = torch.float32) 
 
 PAIRS = {
     "MSD-CSC, ISTA": "Algorithm 2, literal",
+    "MSD-CSC, ISTA, normalised": "Algorithm 2, literal",
     "MSD-CSC, FISTA": "Algorithm 3, literal",
     "Res-CSC": "Eq. 5, literal",
     "ResNet": "Eq. 5, literal",
@@ -191,7 +195,7 @@ def check(arguments: argparse.Namespace) -> float:
     models, worst = networks(arguments, torch.float64), 0.0
     x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     for ours, literal in PAIRS.items():
-        if ours == "ResNet":
+        if ours in ("ResNet", "MSD-CSC, ISTA, normalised"):  # which are something else
             continue
         one, other = (models[name].eval()(x).detach() for name in (ours, literal))
         worst = max(worst, float((one - other).abs().max() / other.abs().max()))
