@@ -12,14 +12,13 @@ picture to benchmarks/results/.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from networks import Step, clock, peak_of
+from networks import Step, clock, peak_apart, peak_of
 from torch import Tensor
 
 import pursuitnet as pn
@@ -101,9 +100,8 @@ def peaks(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]
     cases = [(depth, 2) for depth in DEPTHS] + [(arguments.depth, u) for u in UNFOLDINGS]
     for depth, unfolding in dict.fromkeys(cases):
         for kind in KINDS:
-            command = [sys.executable, __file__, *argv, "--peak-of", str(depth), str(unfolding), kind]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            row = {"depth": depth, "unfolding": unfolding, "kind": kind, "mb": float(said)}
+            megabytes = peak_apart(__file__, argv, str(depth), str(unfolding), kind)
+            row = {"depth": depth, "unfolding": unfolding, "kind": kind, "mb": megabytes}
             print(row, flush=True)
             found.append(row)
     return found

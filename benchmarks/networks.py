@@ -11,6 +11,7 @@ it. Writes a table, JSON and a picture to benchmarks/results/.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -249,10 +250,14 @@ def resident(name: str, anew: bool = False) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def peak_apart(name: str, argv: list[str]) -> float:
-    """Return the megabytes of one training step, in a process of its own."""
-    command = [sys.executable, __file__, *argv, "--peak-of", name]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def peak_apart(script: str, argv: list[str], *what: str) -> float:
+    """Return the megabytes of one step, in a process of its own that returns memory as soon as it is free.
+
+    As it comes, the C library keeps some of it, and how much depends on the order of requests.
+    """
+    command = [sys.executable, script, *argv, "--peak-of", *what]
+    returning = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=returning).stdout)
 
 
 def matrix_rate(device: str, n: int = 2048) -> float:
@@ -285,7 +290,7 @@ def rows(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]
             "training": middle,
             "training_range": (min(seconds), max(seconds)),
             "training_ratio": statistics.median(times["training"][literal]) / middle,
-            "peak_mb": peak_apart(name, argv),
+            "peak_mb": peak_apart(__file__, argv, name),
         }
         if name in times["inference"]:
             row["inference"] = statistics.median(times["inference"][name])

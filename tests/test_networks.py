@@ -261,6 +261,17 @@ def test_checkpointed_memory_grows_with_the_logarithm_of_the_unfolding(solver, r
     assert bytes_of(x, solver=solver, unfolding=16, again=False)[0] > 3 * of[16][1]
 
 
+@pytest.mark.parametrize("solver", ["ista", "fista"])
+def test_memory_of_inference_does_not_grow_with_the_unfolding(solver):
+    x, most = torch.rand(8, 3, 16, 16), []
+    for unfolding in (3, 6, 12):
+        model = pn.create_model("msd_csc_6", width=4, unfolding=unfolding, solver=solver).eval()
+        with Live() as live, torch.no_grad():
+            model(x)
+        most.append(live.most)
+    assert most[1] <= 1.01 * most[0] and most[2] <= 1.01 * most[0]
+
+
 def test_recursive_checkpointing_keeps_the_codes_of_few_layers():
     x = torch.rand(2, 3, 32, 32)
     of = {(d, r): bytes_of(x, f"msdnet_{d}", recursive=r)[1] for d in (12, 24, 48) for r in (False, True)}
