@@ -40,7 +40,7 @@ class LiteralMSD(nn.Module):
         super().__init__()
         self.unfolding, self.fista = unfolding, fista
         self.blocks, self.dilations = [], []
-        self.filters, self.biases, self.steps = nn.ParameterList(), nn.ParameterList(), []
+        self.filters, self.biases, self.steps = (nn.ParameterList() for _ in range(3))
         for module in model.features:
             layers = [m for m in module.modules() if isinstance(m, pn.PursuitLayer)]
             self.blocks.append([self._take(layer) for layer in layers] or module)

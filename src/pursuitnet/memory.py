@@ -17,7 +17,13 @@ Again = Callable[..., Any]
 """Calls a function with arguments so that the backward pass calls it again, instead of keeping what it computed."""
 
 
-def in_turn(chain: Sequence[Callable[..., S]], state: S, again: Again | None = None, given: tuple[Any, ...] = ()) -> S:
+def in_turn(
+    chain: Sequence[Callable[..., S]],
+    state: S,
+    again: Again | None = None,
+    given: tuple[Any, ...] = (),
+    together: int = 1,
+) -> S:
     """Return what the functions of a chain make of a state, one after another.
 
     Args:
@@ -27,11 +33,12 @@ def in_turn(chain: Sequence[Callable[..., S]], state: S, again: Again | None = N
             and computes a function up to log₂ n times again, half as often on average (recursive bisection: Griewank,
             1992).
         given: what all functions are handed besides; a tensor bound into a function would be kept with it.
+        together: of how many functions in a row all is kept once the backward pass has come to them.
     """
-    if again is not None and len(chain) > 1:
+    if again is not None and len(chain) > together:
         middle = len(chain) // 2
-        state = again(in_turn, chain[:middle], state, again, given)
-        return in_turn(chain[middle:], state, again, given)
+        state = again(in_turn, chain[:middle], state, again, given, together)
+        return in_turn(chain[middle:], state, again, given, together)
     for function in chain:
         state = function(state, *given)
     return state

@@ -28,7 +28,7 @@ def unfold(
         given: the signal, and what else every update is handed.
     """
     chain = [partial(_one, solver, update, step) for step in range(1, steps + 1)]
-    return in_turn(chain, solver.init(code), again, given).code
+    return in_turn(chain, solver.init(code), again, given, together=2).code
 
 
 def _one(solver: Solver, update: Callable[..., Code], step: int, state: State, *given: Any) -> State:
