@@ -5,8 +5,8 @@
 Time: a training step and an inference at unfolding 0 to 8, each number in turn in every round, medians; the slope of
 the line through them beside what it stands against, one convolution and one transposed convolution in every layer
 (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the peak of one training step
-above the start, each in a process of its own, with and without checkpointing, and of an inference. Writes JSON and a
-picture to benchmarks/results/.
+above the start, each in a process of its own, with and without checkpointing, and of an inference. Writes JSON to
+benchmarks/results/ and a picture to docs/.
 """
 
 import argparse
@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from networks import Step, clock, peak_apart, peak_of
+from networks import DOCS, RESULTS, Step, clock, peak_apart, peak_of
 from torch import Tensor
 
 import pursuitnet as pn
 from pursuitnet import train
 
-RESULTS = Path(__file__).parent / "results"
 TIMED = (0, 1, 2, 4, 8)
 DEPTHS = (6, 12, 24, 48)
 UNFOLDINGS = (0, 1, 2, 4, 8, 16)
@@ -154,7 +153,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     about = {"torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
     (RESULTS / "growth.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
-    draw(found, arguments.depth, RESULTS / "growth.png")
+    draw(found, arguments.depth, DOCS / "growth.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The baselines are Algorithms 2 and 3 as they are printed, concatenations and all
 they hold the same weights and give the same numbers, which is checked first. Every round takes one step of every
 competitor in turn, on fresh images; medians, and their spread. The peak of the memory is that of a process of its own,
 above what it took before the step. Also printed: the machine's rate in a matrix product, and each network's share of
-it. Writes a table, JSON and a picture to benchmarks/results/.
+it. Writes a table, JSON to benchmarks/results/ and a picture to docs/.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import pursuitnet as pn
 from pursuitnet import train
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 class LiteralMSD(nn.Module):
@@ -361,7 +362,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     about = {"machine": platform.machine(), "torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
     (RESULTS / "networks.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    draw(found, RESULTS / "networks.png")
+    draw(found, DOCS / "networks.png")
 
 
 if __name__ == "__main__":
