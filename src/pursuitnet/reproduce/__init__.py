@@ -36,6 +36,9 @@ class Options:
         device: of each run.
         ledger: folder of the records.
         runs: folder of the run folders.
+
+    Raises:
+        ValueError: for fewer than one seed.
     """
 
     table: str
@@ -46,6 +49,10 @@ class Options:
     device: str = "auto"
     ledger: Path = Path("experiments", "results", "ledger")
     runs: Path = Path("runs", "reproduce")
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; expected an integer ≥ 1, the number of runs of every cell")
 
     def cells(self) -> list[Cell]:
         """Return the cells that are meant."""

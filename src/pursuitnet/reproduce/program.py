@@ -60,6 +60,8 @@ def program(
         at_once: processes on this machine; None for as many as get most done together, which is measured first.
         cluster: runs everything elsewhere.
     """
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"jobs is {at_once}; expected an integer ≥ 1, the number of runs at once, or auto")
     limit = None if budget is None else seconds_of(budget)
     todo, failed = reproduce.missing(options), 0
     say("\n".join(plan_of(options, todo, dry_run)))
