@@ -482,7 +482,7 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
         call("table3", "--only", "cifar10")
     with pytest.raises(ValueError, match="seeds is 0; expected an integer ≥ 1"):
         call("table3", "--seeds", "0")
-    with pytest.raises(ValueError, match="jobs is -1; expected an integer ≥ 1, .* or auto"):
+    with pytest.raises(ValueError, match="jobs is -1; expected an integer ≥ 1"):
         call("table3", "--jobs", "-1", "--device", "cpu")
     with pytest.raises(ValueError, match="give one of them"):
         call("table3", "--dask", "tcp://x:1", "--cluster", "x.yaml")
