@@ -28,9 +28,8 @@ SIZES = ((67, 32, 2), (131, 32, 1), (195, 16, 1), (259, 16, 2), (355, 8, 3))
 def layer_of(kind: type[ConvDictionary], channels: int, dilation: int, unfolding: int, width: int = 32) -> nn.Module:
     """Return a layer of [I D] whose identity part is not thresholded."""
     weight = torch.randn(width, channels, 3, 3, generator=torch.Generator().manual_seed(0)) / (9 * channels) ** 0.5
-    dictionary = WithIdentity(
-        kind(weight, dilation=dilation, **({"padding": dilation} if kind is ConvDictionary else {}))
-    )
+    padding = {"padding": dilation} if kind is ConvDictionary else {}
+    dictionary = WithIdentity(kind(weight, dilation=dilation, **padding))
     threshold = Threshold(dictionary.rows, 0.01, IdentityPenalty.SIGNED)
     return pn.PursuitLayer(dictionary, unfolding=unfolding, step=BoundedStep(0.9), threshold=threshold)
 
@@ -95,10 +94,8 @@ def main() -> None:
         x = torch.rand(arguments.batch, channels, size, size).contiguous(memory_format=torch.channels_last)
         modules = (m.to(memory_format=torch.channels_last) for m in (zeros, periodic, OnNewChannels(periodic)))
         times = [seconds(module, x, arguments.rounds) for module in modules]
-        told = " | ".join(f"{1000 * s:.0f} ms" for s in times)
-        print(
-            f"| {channels}, {size}×{size}, {dilation} | {told} | {times[0] / times[2]:.2f}× | {worst:.0e} |", flush=True
-        )
+        told = [*(f"{1000 * s:.0f} ms" for s in times), f"{times[0] / times[2]:.2f}×", f"{worst:.0e}"]
+        print(f"| {channels}, {size}×{size}, {dilation} | {' | '.join(told)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 For γ₂ given, the best identity part is γ₁ = P_β₁(x − Dγ₂); what is left of the signal is cut off at β₁, and a step on
 γ₂ alone follows it, with L = λmax(DᵀD) instead of 1 + λmax(DᵀD). The optimum is that of Algorithm 2, and there are
-fewer steps to it (docs/sparse_coding.md). Here both stand in msd_csc_6, trained like the small scale of
+fewer steps to it (docs/solving.md). Here both stand in msd_csc_6, trained like the small scale of
 docs/reproduction.md, with the paper's batch normalisation: β₁ is in units of the root mean square of the signal, and
 the code is normalised as Algorithm 2's. Every run is a cell of experiments/results/reduced_network.json.
 """
