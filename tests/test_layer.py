@@ -105,6 +105,11 @@ def test_layer_is_the_literal_update(dictionary, start, step, nonnegative):
             code = layer(x, previous if any(STARTS[start]) else None)
             torch.testing.assert_close(code, expected, rtol=1e-10, atol=1e-10 * float(expected.detach().abs().max()))
             assert 0 < int((code == 0).sum()) < code.numel()
+            kept = x.clone(), previous.clone()
+            with torch.no_grad():  # where the update is made in the memory of its residual
+                again = layer(x, previous if any(STARTS[start]) else None)
+            torch.testing.assert_close(again, code.detach(), rtol=1e-12, atol=1e-13)
+            assert torch.equal(x, kept[0]) and torch.equal(previous, kept[1])
 
 
 @pytest.mark.parametrize("dictionary", DICTIONARIES)

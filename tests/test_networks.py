@@ -272,6 +272,15 @@ def test_memory_of_inference_does_not_grow_with_the_unfolding(solver):
     assert most[1] <= 1.01 * most[0] and most[2] <= 1.01 * most[0]
 
 
+def test_inference_takes_one_code_and_one_residual():
+    layer = pn.create_model("msd_csc_12", width=4, norm=None, unfolding=3).features[0][3].eval()
+    x = torch.rand(8, layer.dictionary.channels, 16, 16)
+    atoms = x.nbytes // x.shape[1] * 4
+    with Live() as live, torch.no_grad():
+        layer.pursue(x)
+    assert live.most < 1.1 * (2 * x.nbytes + 3 * atoms)  # identity parts of code and residual, atoms of the update
+
+
 def test_recursive_checkpointing_keeps_the_codes_of_few_layers():
     x = torch.rand(2, 3, 32, 32)
     of = {(d, r): bytes_of(x, f"msdnet_{d}", recursive=r)[1] for d in (12, 24, 48) for r in (False, True)}

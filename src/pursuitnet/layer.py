@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code, Dictionary
-from pursuitnet.memory import again_of
-from pursuitnet.solvers import ISTA, Solver, unfold
+from pursuitnet.memory import again_of, in_turn
+from pursuitnet.solvers import ISTA, Solver, further_steps
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
 from pursuitnet.thresholds import Threshold, moved
@@ -69,8 +69,9 @@ class PursuitLayer(nn.Module):
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        code = self.update(x, anchor, probe)
-        return unfold(self.solver, self.refine, code, self.unfolding, again_of(self), (x,))
+        chain = further_steps(self.solver, self.refine, self.unfolding)
+        # the first code has no name here: inference lets it go when the second is there
+        return in_turn(chain, self.solver.init(self.update(x, anchor, probe)), again_of(self), (x,), together=2).code
 
     def refine(self, step: int, probe: Code, x: Tensor) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
@@ -89,7 +90,7 @@ class PursuitLayer(nn.Module):
         else:
             model = self.dictionary.synthesize_parts(probe, x.shape)
             descent, sign = moved(x, model, t, -1.0), 1.0
-        return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign=sign)
+        return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign, spent=descent is not x)
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ, the part of the signal that the code explains."""

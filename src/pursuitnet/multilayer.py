@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer, _track_in_training, in_one_format
-from pursuitnet.memory import again_of
-from pursuitnet.solvers import ISTA, Solver, unfold
+from pursuitnet.memory import again_of, in_turn
+from pursuitnet.solvers import ISTA, Solver, further_steps
 
 
 class MultiLayerPursuit(nn.Module):
@@ -56,8 +56,9 @@ class MultiLayerPursuit(nn.Module):
             shapes.append(signal.shape)
             code = layer.update(signal, None, None)
             signal = layer.dictionary.join(code)
-        code = unfold(self.solver, self.sweep, code, self.unfolding, again_of(self), (x, shapes))
-        return self._each()[-1].dictionary.join(code)
+        chain = further_steps(self.solver, self.sweep, self.unfolding)
+        found = in_turn(chain, self.solver.init(code), again_of(self), (x, shapes), together=2)
+        return self._each()[-1].dictionary.join(found.code)
 
     def sweep(self, step: int, deepest: Code, x: Tensor, shapes: Sequence[torch.Size]) -> Code:
         """Return the deepest code after one sweep down and up."""

@@ -99,7 +99,14 @@ class Threshold(nn.Module):
         return [norm.weight for norm in self.modules() if isinstance(norm, RowNorm) and norm.affine]
 
     def forward(
-        self, anchor: Code | None, direction: Code, c: Tensor | float = 1.0, step: int = 0, sign: float = 1.0
+        self,
+        anchor: Code | None,
+        direction: Code,
+        c: Tensor | float = 1.0,
+        step: int = 0,
+        sign: float = 1.0,
+        *,
+        spent: bool = False,
     ) -> Code:
         """Return P_θ(anchor + c·direction) in parts.
 
@@ -109,10 +116,13 @@ class Threshold(nn.Module):
             c: the step.
             step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
             sign: −1 if the direction is given with the opposite sign, as the gradient.
+            spent: nobody reads the direction afterwards, so that where no gradient does either, the code may take
+                its place in memory.
         """
+        spent = spent and not torch.is_grad_enabled()
         anchors = anchor or (None,) * len(direction)
         return tuple(
-            self._part(i - len(direction), a, d, c, step, sign)
+            self._part(i - len(direction), a, d, c, step, sign, spent)
             for i, (a, d) in enumerate(zip(anchors, direction, strict=True))
         )
 
@@ -137,13 +147,20 @@ class Threshold(nn.Module):
         return Affine(one, 0 * one, theta)
 
     def _part(
-        self, part: int, anchor: Tensor | None, direction: Tensor, c: Tensor | float, step: int, sign: float
+        self,
+        part: int,
+        anchor: Tensor | None,
+        direction: Tensor,
+        c: Tensor | float,
+        step: int,
+        sign: float,
+        spent: bool,
     ) -> Tensor:
         norm, place = self._norm(part, step), self.norm.on if self.norm else None
-        given = direction
+        given = None if spent else direction
         if norm is not None and place == "update":
-            direction, c, sign = norm(moved(None, direction, c, sign)), 1.0, 1.0
-        z = moved(anchor, direction, c, sign)
+            direction, c, sign = norm(moved(None, direction, c, sign, spent)), 1.0, 1.0
+        z = moved(anchor, direction, c, sign, spent)
         if norm is not None and place == "sum":
             z = norm(z)
         if self._signed(part):
@@ -181,17 +198,21 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
-def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float) -> Tensor:
-    """Return anchor + sign·c·direction; the direction itself where that is all there is."""
+def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float, spent: bool = False) -> Tensor:
+    """Return anchor + sign·c·direction; the direction itself where that is all there is.
+
+    A spent direction gives the sum its memory; no gradient may need it then.
+    """
+    out = direction if spent and anchor is not None and anchor.dtype == direction.dtype else None
     if isinstance(c, Tensor) and anchor is not None:
-        if not c.requires_grad:
-            return torch.addcmul(anchor, direction, c, value=sign)
+        if out is not None or not c.requires_grad:
+            return torch.addcmul(anchor, direction, c, value=sign, out=out)
         return (sign * c * direction).add_(anchor)  # a pass more here saves two in the backward pass of addcmul
     if isinstance(c, Tensor):
         return sign * c * direction
     if anchor is None:
         return direction if sign * c == 1 else sign * c * direction
-    return torch.add(anchor, direction, alpha=sign * c)
+    return torch.add(anchor, direction, alpha=sign * c, out=out)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:

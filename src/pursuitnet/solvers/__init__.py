@@ -8,7 +8,19 @@ of [I D] first, and ``OMP`` solves (P0).
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, ISTA, Solver, State, Update
 from pursuitnet.solvers.solve import Reduced, Solution, solve
-from pursuitnet.solvers.unfolding import unfold
+from pursuitnet.solvers.unfolding import further_steps
 from pursuitnet.solvers.working_set import WorkingSet
 
-__all__ = ["FISTA", "ISTA", "OMP", "Reduced", "Solution", "Solver", "State", "Update", "WorkingSet", "solve", "unfold"]
+__all__ = [
+    "FISTA",
+    "ISTA",
+    "OMP",
+    "Reduced",
+    "Solution",
+    "Solver",
+    "State",
+    "Update",
+    "WorkingSet",
+    "further_steps",
+    "solve",
+]

@@ -23,14 +23,14 @@ class State(NamedTuple):
 
     Attributes:
         code: the running Γ.
-        previous: the code one step earlier.
+        previous: the code one step earlier, for a solver that needs it.
         momentum: FISTA's t; a tensor (B, 1, …) where examples restart on their own.
         probe: where the update was evaluated last, if the solver says so.
         certificate: that of the code, if the solver has it at hand.
     """
 
     code: Code
-    previous: Code
+    previous: Code = ()
     momentum: float | Tensor = 1.0
     probe: Code | None = None
     certificate: Certificate | None = None
@@ -51,10 +51,10 @@ class ISTA:
     """Γᵏ⁺¹ = update(Γᵏ): Eq. 1 and Algorithm 2 of the paper."""
 
     def init(self, code: Code) -> State:
-        return State(code, code)
+        return State(code)
 
     def step(self, update: Update, state: State) -> State:
-        return State(update(state.code), state.code)
+        return State(update(state.code))
 
 
 @dataclass(frozen=True)

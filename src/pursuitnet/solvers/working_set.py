@@ -34,7 +34,7 @@ class WorkingSet:
     max_steps: int = 500
 
     def init(self, code: Code) -> State:
-        return State(code, code)
+        return State(code)
 
     def step(self, problem: Lasso, state: State) -> State:
         """Solve over the next working set."""
@@ -46,7 +46,7 @@ class WorkingSet:
         (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
         new = D.split(torch.zeros_like(code).view(-1).index_copy(0, chosen, found[0]).view_as(code))
         residual = small.residual((found,)).view_as(problem.signal)
-        return State(new, state.code, certificate=problem.certificate(new, residual))
+        return State(new, certificate=problem.certificate(new, residual))
 
     def _choose(self, problem: Lasso, code: Tensor, correlation: Tensor) -> Int[Tensor, " n"]:
         """Return the flat indices, batch included, of the columns in use and of those that violate optimality most."""
