@@ -1,12 +1,13 @@
 """How the cost of MSD-CSC grows: time with the unfolding, memory with depth and unfolding.
 
-    python benchmarks/growth.py [--depth 12] [--width 32] [--batch 32] [--rounds 5] [--threads 2] [--device cpu]
+    python benchmarks/growth.py [--depth 12] [--width 32] [--batch 32] [--rounds 3] [--steps 3] [--threads 2]
+                                [--device cpu]
 
-Time: a training step and an inference at unfolding 0 to 8, each number in turn in every round, medians; the slope of
-the line through them beside what it stands against, one convolution and one transposed convolution in every layer
-(their own forward and backward pass, on the same shapes, in the same rounds). Memory: the peak of one training step
-above the start, each in a process of its own, with and without checkpointing, and of an inference. Writes JSON to
-benchmarks/results/ and a picture to docs/.
+Time: a training step and an inference at unfolding 0 to 8, each in a process of its own, in turn in every round,
+medians; the slope of the line through them beside what it stands against, one convolution and one transposed
+convolution in every layer (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the
+peak of one training step above the start, each in a process of its own, with and without checkpointing, and of an
+inference. Writes JSON to benchmarks/results/ and a picture to docs/.
 """
 
 import argparse
@@ -16,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import measure
 import torch
 from matplotlib.figure import Figure
-from networks import DOCS, RESULTS, Step, clock, peak_apart, peak_of
-from torch import Tensor
+from measure import DOCS, RESULTS, Step
+from torch import Tensor, nn
 
 import pursuitnet as pn
 from pursuitnet import train
@@ -27,8 +29,6 @@ from pursuitnet import train
 TIMED = (0, 1, 2, 4, 8)
 DEPTHS = (6, 12, 24, 48)
 UNFOLDINGS = (0, 1, 2, 4, 8, 16)
-
-
 KINDS = ("kept", "checkpointed", "recursively", "inference")
 
 
@@ -40,51 +40,40 @@ def step_of(arguments: argparse.Namespace, depth: int, unfolding: int, kind: str
     return Step(model, kind != "inference", again, kind == "recursively", layout=torch.channels_last)
 
 
-class Convolutions:
-    """One convolution and one transposed convolution of every layer, and nothing else."""
+class Convolutions(nn.Module):
+    """One convolution and one transposed convolution of every layer of a network, and nothing else.
 
-    def __init__(self, model: pn.Network, arguments: argparse.Namespace, training: bool) -> None:
-        self.training = training
-        self.pairs = []
-        x = torch.rand(arguments.batch, 3, 32, 32, device=arguments.device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        model = model.to(arguments.device).to(memory_format=torch.channels_last)
-        note = lambda layer, inputs: self.pairs.append((layer, inputs[0].detach()))  # noqa: E731
-        hooks = [layer.register_forward_pre_hook(note) for layer in model.pursuits()]
-        model(x)
-        for hook in hooks:
-            hook.remove()
+    Called with images, it runs the network once to learn the signals of its layers, and from then on the
+    convolutions alone, in training with their backward pass.
+    """
 
-    def images(self, arguments: argparse.Namespace) -> Tensor:
-        """Return nothing of use: the signals of the layers are at hand."""
-        return torch.empty(0)
+    def __init__(self, model: pn.Network) -> None:
+        super().__init__()
+        self.model = model
+        self.pairs: list[tuple[pn.PursuitLayer, Tensor]] = []
 
-    def __call__(self, x: Tensor) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.pairs:
+            note = lambda layer, inputs: self.pairs.append((layer, inputs[0].detach()))  # noqa: E731
+            hooks = [layer.register_forward_pre_hook(note) for layer in self.model.pursuits()]
+            self.model(x)
+            for hook in hooks:
+                hook.remove()
         for layer, signal in self.pairs:
             D = layer.dictionary.dictionary
-            with torch.set_grad_enabled(self.training):
-                code = D.analyze(signal.requires_grad_(self.training))
-                back = D.synthesize(code, signal.shape)
-                if self.training:
-                    back.backward(signal)
+            back = D.synthesize(D.analyze(signal.requires_grad_(self.training)), signal.shape)
+            if self.training:
+                back.backward(signal.detach())
             D.weight.grad = signal.grad = None
+        return torch.zeros(len(x), 2, requires_grad=self.training)  # for the loss of a step
 
 
-def times(arguments: argparse.Namespace, training: bool) -> dict[str, float]:
+def times(arguments: argparse.Namespace, argv: list[str], training: bool) -> dict[str, float]:
     """Return the median seconds of a step at every unfolding, and of the convolutions alone."""
-    steps: dict[str, Any] = {
-        str(unfolding): step_of(arguments, arguments.depth, unfolding, "kept" if training else "inference")
-        for unfolding in TIMED
-    }
-    steps["convolutions"] = Convolutions(steps["0"].model, arguments, training)
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(arguments.rounds + 1):
-        for name, step in steps.items():
-            x = step.images(arguments)
-            began = clock(arguments.device)
-            step(x)
-            if round_:  # the first one warms up
-                found[name].append(clock(arguments.device) - began)
+    kind = "kept" if training else "inference"
+    names = [*map(str, TIMED), "convolutions"]
+    ask = lambda name: measure.alone(__file__, argv, "time", str(arguments.depth), name, kind)  # noqa: E731
+    found = measure.in_rounds(names, arguments.rounds, ask)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
@@ -99,11 +88,23 @@ def peaks(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]
     cases = [(depth, 2) for depth in DEPTHS] + [(arguments.depth, u) for u in UNFOLDINGS]
     for depth, unfolding in dict.fromkeys(cases):
         for kind in KINDS:
-            megabytes = peak_apart(__file__, argv, str(depth), str(unfolding), kind)
+            megabytes = measure.alone(__file__, argv, "peak", str(depth), str(unfolding), kind)
             row = {"depth": depth, "unfolding": unfolding, "kind": kind, "mb": megabytes}
             print(row, flush=True)
             found.append(row)
     return found
+
+
+def one(arguments: argparse.Namespace) -> Any:
+    """Return the one measurement that this process was started for."""
+    what, depth, unfolding, kind = arguments.measure
+    alone = unfolding == "convolutions"
+    step = step_of(arguments, int(depth), 0 if alone else int(unfolding), kind)
+    if alone:
+        step = Step(Convolutions(step.model), step.training, layout=step.layout)
+    if what == "peak":
+        return measure.peak(step, arguments.batch, arguments.device)
+    return measure.seconds(step, arguments.batch, arguments.device, arguments.steps)
 
 
 def draw(found: dict[str, Any], depth: int, path: Path) -> None:
@@ -133,22 +134,23 @@ def draw(found: dict[str, Any], depth: int, path: Path) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("depth", 12), ("width", 32), ("batch", 32), ("rounds", 5), ("threads", 2)):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = {"depth": 12, "width": 32, "batch": 32, "rounds": 3, "steps": 3, "threads": 2}
+    for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.peak_of:
-        depth, unfolding, kind = arguments.peak_of
-        print(peak_of(step_of(arguments, int(depth), int(unfolding), kind), arguments))
+    if arguments.measure:
+        print(json.dumps(one(arguments)))
         return
     found: dict[str, Any] = {}
     for what in ("training", "inference"):
-        found[what] = seconds = times(arguments, what == "training")
+        found[what] = seconds = times(arguments, sys.argv[1:], what == "training")
         told = ", ".join(f"{name}: {value:.3f} s" for name, value in seconds.items())
-        print(f"{what}: {told}; one more unfolding {slope(seconds) / seconds['convolutions']:.2f} of the convolutions")
+        of_both = slope(seconds) / seconds["convolutions"]
+        print(f"{what}: {told}; one more unfolding {of_both:.2f} of the convolutions", flush=True)
     found["peaks"] = peaks(arguments, sys.argv[1:])
     RESULTS.mkdir(exist_ok=True)
     about = {"torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
