@@ -409,3 +409,47 @@ def test_bad_input_is_refused_and_the_message_says_what_came_and_what_was_expect
         action()
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("direction", ["analyze", "synthesize"])
+@pytest.mark.parametrize(
+    ("channels", "atoms", "size", "padding", "dilation"),
+    [
+        *itertools.product([3, 32, 35], [8, 32], [16, 32], [None], [1, 2]),
+        (35, 8, 32, None, 3),  # with 35 or 67 channels, dilated, at size 32 or 40 oneDNN's own gradient was wrong
+        (35, 20, 32, None, 2),
+        (67, 32, 40, 0, 2),
+        (67, 32, 32, 5, 2),
+    ],
+)
+def test_gradients_in_half_precision_are_near_those_in_double(channels, atoms, size, padding, dilation, direction):
+    g, found = torch.Generator().manual_seed(0), []
+    signal, weight = torch.rand(2, channels, size, size, generator=g), torch.randn(atoms, channels, 3, 3, generator=g)
+    padding = dilation if padding is None else padding
+    code = torch.randn(2, atoms, *pn.ConvDictionary(weight, 1, padding, dilation).code_size(signal.shape), generator=g)
+    for dtype in (torch.bfloat16, torch.float64):
+        x, w, z = (t.to(dtype).contiguous(memory_format=torch.channels_last) for t in (signal, weight, code))
+        D = pn.ConvDictionary(w, 1, padding, dilation)
+        given, target = (x, z) if direction == "analyze" else (z, x)
+        given.requires_grad_()
+        result = D.analyze(given) if direction == "analyze" else D.synthesize(given, signal.shape)
+        assert result.shape == target.shape and result.dtype == dtype
+        result.backward(target)
+        found.append([t.detach().double() for t in (result, given.grad, D.weight.grad)])
+    for half, double in zip(*found, strict=True):
+        assert (half - double).norm() < 0.01 * double.norm()
+
+
+def test_the_gradients_of_a_dense_network_in_half_precision_are_near_those_in_single():
+    torch.manual_seed(0)
+    model = pn.create_model("msd_csc_6", width=32, unfolding=1, norm=None).to(memory_format=torch.channels_last).train()
+    x = torch.rand(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for half in (True, False):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(x)
+        torch.nn.functional.cross_entropy(logits.float(), torch.arange(4)).backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if n.endswith("dictionary.weight")})
+    for name, plain in gradients[1].items():
+        assert (gradients[0][name] - plain).norm() < 0.3 * plain.norm(), name  # what bfloat16 leaves of small ones

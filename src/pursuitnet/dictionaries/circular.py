@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.convolution import ConvDictionary, Sizes
+from pursuitnet.dictionaries.kernels import adjoint
 
 
 class CircularDictionary(ConvDictionary):
@@ -41,7 +42,7 @@ class CircularDictionary(ConvDictionary):
         self, code: Float[Tensor, "B atoms *size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
-        signal = self._adjoint(code, self.weight, dilation=self.dilation)
+        signal = adjoint(code, self.weight, self.stride, self.padding, self.padding, self.dilation)  # of padding 0
         for axis, (size, reach) in enumerate(zip(signal_shape[-self.dims :], self.reach, strict=True), 2):
             signal, wrapped = signal.split([size, reach], dim=axis)
             signal = torch.cat(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Dictionary
+from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, convolve
 
 Sizes = int | Sequence[int]
 
@@ -41,8 +41,6 @@ class ConvDictionary(Dictionary):
         self.stride = _sizes("stride", stride, self.dims, least=1)
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
-        self._conv = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
-        self._adjoint = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -63,7 +61,7 @@ class ConvDictionary(Dictionary):
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *code_size"]:
         self.check_signal(signal)
         self.code_size(signal.shape)
-        return self._conv(signal, self.weight, None, self.stride, self.padding, self.dilation)
+        return convolve(signal, self.weight, self.stride, self.padding, self.dilation)
 
     def synthesize(
         self, code: Float[Tensor, "B atoms *code_size"], signal_shape: Sequence[int]
@@ -71,7 +69,7 @@ class ConvDictionary(Dictionary):
         self.check_code(code, signal_shape)
         # A stride leaves 0 to stride − 1 over at the end of the signal: all is computed, and cut to the signal.
         spare = tuple(s - 1 for s in self.stride)
-        signal = self._adjoint(code, self.weight, None, self.stride, self.padding, spare, 1, self.dilation)
+        signal = adjoint(code, self.weight, self.stride, self.padding, spare, self.dilation)
         if any(spare):
             for axis, size in enumerate(signal_shape[-self.dims :], 2):
                 signal = signal.narrow(axis, 0, size)
@@ -93,7 +91,7 @@ class ConvDictionary(Dictionary):
                 filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
             # Σ F[a]·F[b] at every shift from −m to m, by one convolution; that it begins at −m is a phase in the
             # frequency domain, which no norm sees
-            products = self._conv(filters, filters, None, 1, degrees)
+            products = CONVOLUTIONS[self.dims - 1](filters, filters, None, 1, degrees)
             gram = torch.fft.rfftn(products, points).flatten(2).movedim(2, 0).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
             power = gram / scale
