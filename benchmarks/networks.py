@@ -180,6 +180,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     """Draw time and memory of every competitor."""
     figure = Figure(figsize=(11, 0.34 * len(found) + 1.2), layout="constrained")
     names = [row["name"] for row in found][::-1]
+    ours = [PEER not in name and "literal" not in name for name in names]
     for axes, key, title in zip(
         figure.subplots(1, 2, sharey=True),
         ("training", "peak_mb"),
@@ -187,7 +188,8 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         strict=True,
     ):
         values = [row[key] for row in found][::-1]
-        axes.barh(names, values, color=["#8a8a8a" if "literal" in name else "#1d4ed8" for name in names])
+        axes.barh(names, values, color=["#1d4ed8" if mine else "#8a8a8a" for mine in ours])
+        axes.margins(y=0.01)
         for at, value in enumerate(values):
             axes.text(value, at, f" {value:.3f}" if value < 10 else f" {value:.0f}", va="center", fontsize=8)
         axes.set_title(title, fontsize=10, loc="left")

@@ -277,7 +277,7 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monk
 
 def assert_same_as_uninterrupted(options, run):
     apart = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
-    jobs.work(job_of(run, apart))
+    jobs.apart(job_of(run, apart))  # with as many threads as the others
     (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, apart))
     assert curves(one) == curves(other)
 

@@ -20,9 +20,9 @@ Axes = tuple[int, ...]
 
 def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> Tensor:
     """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels, *)."""
-    turned = _turned(weight, padding, dilation)
     if not _wrong(x, weight, stride, padding, dilation):
         return CONVOLUTIONS[len(stride) - 1](x, weight, None, stride, padding, dilation)
+    turned = _turned(weight, padding, dilation)
     if _fits(len(weight)) and min(turned) >= 0:
         return F.conv_transpose2d(x, weight.transpose(0, 1).flip(2, 3), None, 1, turned, 0, 1, dilation)
     return _in_single(F.conv2d, x, weight, None, stride, padding, dilation)
@@ -30,9 +30,9 @@ def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: A
 
 def adjoint(code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Axes, dilation: Axes) -> Tensor:
     """Return the transposed convolution of a code (B, atoms, *), with ``spare`` places more at the end of each axis."""
-    turned = _turned(weight, padding, dilation)
     if not _wrong(code, weight, stride, padding, dilation):
         return ADJOINTS[len(stride) - 1](code, weight, None, stride, padding, spare, 1, dilation)
+    turned = _turned(weight, padding, dilation)
     if _fits(len(weight)) and min(turned) >= 0:
         return F.conv2d(code, weight.transpose(0, 1).flip(2, 3), None, 1, turned, dilation)
     return _in_single(F.conv_transpose2d, code, weight, None, stride, padding, spare, 1, dilation)
@@ -44,7 +44,8 @@ def _wrong(given: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation:
         return False
     if max(dilation) == 1 or _fits(weight.shape[1]) or given.shape[-1] + 2 * padding[-1] <= 28:
         return False
-    return (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else given.dtype) == torch.bfloat16
+    cast = torch.is_autocast_enabled("cpu") and given.dtype != torch.float64
+    return (torch.get_autocast_dtype("cpu") if cast else given.dtype) == torch.bfloat16
 
 
 def _fits(count: int) -> bool:
