@@ -154,8 +154,9 @@ def main() -> None:
     found["peaks"] = peaks(arguments, sys.argv[1:])
     RESULTS.mkdir(exist_ok=True)
     about = {"torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
-    (RESULTS / "growth.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
-    draw(found, arguments.depth, DOCS / "growth.png")
+    name = measure.name_of("growth", arguments.device)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    draw(found, arguments.depth, DOCS / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,11 @@ def alone(script: str, argv: list[str], *what: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def name_of(benchmark: str, device: str) -> str:
+    """Return the name of a benchmark's files: those of a CPU and of a GPU lie side by side."""
+    return benchmark if device == "cpu" else f"{benchmark}-{device.split(':')[0]}"
+
+
 def in_rounds(names: list[Any], rounds: int, measured: Callable[[Any], list[float]]) -> dict[Any, list[float]]:
     """Return the seconds of each, a process each in every round, so that a noisy minute does not fall on one alone."""
     found: dict[Any, list[float]] = {name: [] for name in names}

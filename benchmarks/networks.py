@@ -213,25 +213,30 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="competitors whose names hold this")
+    parser.add_argument("--only", default="", help="competitors whose names hold this; nothing is written then")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
         print(json.dumps(one(arguments)))
         return
+    if not competitors(arguments):
+        known = "; ".join(competitors(argparse.Namespace(**{**vars(arguments), "only": ""})))
+        parser.error(f"--only is {arguments.only!r}, which no competitor's name holds; they are {known}")
     print(f"ours and the literal ones differ by {check(arguments):.1e}, relatively, in double precision")
     device = measure.machine(arguments.device)
     rates = {str(dtype).removeprefix("torch."): rate for dtype, rate in device.operations.items()}
     told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     print(f"matrix product: {told}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
     found = rows(arguments, device, sys.argv[1:])
+    if arguments.only:
+        return  # a part is no record
     RESULTS.mkdir(exist_ok=True)
     about = {"machine": platform.machine(), "torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
     about |= {"matrix_rate": rates, "copy_rate": device.bytes}
-    (RESULTS / "networks.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    if not arguments.only:
-        draw(found, DOCS / "networks.png")
+    name = measure.name_of("networks", arguments.device)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    draw(found, DOCS / f"{name}.png")
 
 
 if __name__ == "__main__":
