@@ -257,3 +257,20 @@ def test_autocast_keeps_the_whole_code_in_one_number_format(norm, unfolding, swe
     assert (code.float() - plain).norm() < 0.02 * plain.norm()
     code.float().square().sum().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of jvp itself
+@pytest.mark.parametrize("solver", [pn.ISTA(), pn.FISTA()], ids=["ista", "fista"])
+@pytest.mark.parametrize("dictionary", DICTIONARIES)
+def test_batching_and_forward_differentiation_work_with_gradients_and_without(dictionary, solver):
+    layer = layer_of(dictionary, "res_csc", unfolding=3, solver=solver).eval()
+    x, previous = inputs(dictionary)
+    plain = layer(x, previous)
+    _, along = torch.func.jvp(layer, (x, previous), (x.cos(), previous.sin()))
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            batched = torch.vmap(lambda x, previous: layer(x[None], previous[None])[0])(x, previous)
+            torch.testing.assert_close(batched, plain, rtol=1e-12, atol=1e-13)
+            value, tangent = torch.func.jvp(layer, (x, previous), (x.cos(), previous.sin()))
+            torch.testing.assert_close(value, plain, rtol=1e-12, atol=1e-13)
+            torch.testing.assert_close(tangent, along, rtol=1e-12, atol=1e-13)

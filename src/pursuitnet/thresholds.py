@@ -203,16 +203,17 @@ def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: flo
 
     A spent direction gives the sum its memory; no gradient may need it then.
     """
-    out = direction if spent and anchor is not None and anchor.dtype == direction.dtype else None
+    if spent and anchor is not None and anchor.dtype == direction.dtype:
+        return direction.mul_(sign * c).add_(anchor)
     if isinstance(c, Tensor) and anchor is not None:
-        if out is not None or not c.requires_grad:
-            return torch.addcmul(anchor, direction, c, value=sign, out=out)
+        if not c.requires_grad:
+            return torch.addcmul(anchor, direction, c, value=sign)
         return (sign * c * direction).add_(anchor)  # a pass more here saves two in the backward pass of addcmul
     if isinstance(c, Tensor):
         return sign * c * direction
     if anchor is None:
         return direction if sign * c == 1 else sign * c * direction
-    return torch.add(anchor, direction, alpha=sign * c, out=out)
+    return torch.add(anchor, direction, alpha=sign * c)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:
