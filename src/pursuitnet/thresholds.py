@@ -204,7 +204,8 @@ def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: flo
     A spent direction gives the sum its memory; no gradient may need it then.
     """
     if spent and anchor is not None and anchor.dtype == direction.dtype:
-        return direction.mul_(sign * c).add_(anchor)
+        scaled = isinstance(c, Tensor) or sign * c != 1
+        return (direction.mul_(sign * c) if scaled else direction).add_(anchor)
     if isinstance(c, Tensor) and anchor is not None:
         if not c.requires_grad:
             return torch.addcmul(anchor, direction, c, value=sign)
