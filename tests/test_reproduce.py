@@ -83,6 +83,30 @@ def test_the_small_scale_is_on_cifar10_alone_and_beside_no_number_of_the_paper()
     assert not {ledger.key(c.recipe, "x") for c in small} & {ledger.key(c.recipe, "x") for c in cells.table2()}
 
 
+def test_the_medium_scale_is_one_short_cycle_on_all_of_cifar10():
+    medium = cells.cells_of("tables", "medium")
+    assert {(c.recipe.epochs, c.recipe.lr, c.recipe.schedule, c.recipe.fill) for c in medium} == {
+        (4, 0.2, "onecycle", "reflect")
+    }
+    assert {(c.recipe.train_images, c.recipe.test_images, c.paper) for c in medium} == {(None, None, None)}
+    assert {(c.recipe.model, c.recipe.solver, c.unfolding): c.seeds for c in medium} == {
+        **{(name, None, 0): 5 for name in ("plain_20", "res_csc_simplified_20", "resnet_20", "res_csc_20")},
+        **{(name, None, 0): 3 for name in ("plain_56", "resnet_56", "res_csc_56")},
+        **{(name, None, 0): 5 for name in ("feed_forward", "msdnet_6")},
+        **{(name, *how): 5 for name in ("ml_csc", "msd_csc_6") for how in (("ista", 1), ("ista", 2), ("fista", 2))},
+    }
+
+
+def test_shallow_networks_come_first_and_every_cell_has_its_own_number_of_runs():
+    deep, shallow = (
+        Cell("ResNet", layers, replace(TINY, model=f"resnet_{layers}"), None, seeds)
+        for layers, seeds in ((56, 2), (20, 3))
+    )
+    order = [(run.cell.layers, run.recipe.seed) for run in plan.runs([deep, shallow], None, None)]
+    assert order == [(20, 0), (20, 1), (20, 2), (56, 0), (56, 1)]
+    assert len(plan.runs([deep, shallow], 1, None)) == 2
+
+
 # the ledger
 
 
@@ -174,7 +198,7 @@ def test_a_plan_takes_the_first_seed_of_all_cells_first_and_leaves_out_what_is_d
     book.add(todo[1].key, entry_of(todo[1].cell, 0, 0.5, ledger.checksum("digits", None)))
     assert reproduce.missing(options) == [todo[0], todo[2], todo[3]]
     lines = list(program.plan_of(options, todo, whole=True))
-    assert lines[0] == "table3: 2 cells × 2 seeds, 4 runs missing" and len(lines) == 6
+    assert lines[0] == "table3: 2 cells, 4 runs, 4 of them missing" and len(lines) == 6
 
 
 def test_the_estimate_uses_the_speed_that_the_ledger_knows(options):
@@ -197,7 +221,7 @@ def test_a_budget_has_a_unit():
 def test_runs_end_in_the_ledger_and_are_never_repeated(options, capsys):
     folder, said = options.ledger.parent / "out", []
     assert program.program(options, folder, said.append, at_once=2) == 0
-    assert said[0] == "table3: 2 cells × 1 seeds, 2 runs missing"
+    assert said[0] == "table3: 2 cells, 2 runs, 2 of them missing"
     entries = list(ledger.Ledger(options.ledger).entries())
     assert len(entries) == 2
     for entry in entries:
@@ -476,7 +500,7 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
         cli.app(["reproduce", *arguments], exit_on_error=False, print_error=False, result_action="return_value")
         return capsys.readouterr().out
 
-    assert "2 runs missing" in call("table3", "--dry-run", "--device", "cpu")
+    assert "2 of them missing" in call("table3", "--dry-run", "--device", "cpu")
     assert "not run" in (tmp_path / "runs" / "table3" / "table3.md").read_text()
     with pytest.raises(ValueError, match="holds for no cell"):
         call("table3", "--only", "cifar10")

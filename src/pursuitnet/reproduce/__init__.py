@@ -28,10 +28,10 @@ class Options:
     """What part of a table to run, and where.
 
     Attributes:
-        table: table2, table3, fig7, fig8 or ablation.
+        table: table2, table3, tables (both), fig7, fig8 or ablation.
         only: expressions that choose cells; of several one must hold.
-        seeds: how many, from 0.
-        scale: "full" or "small".
+        seeds: how many, from 0; None for as many as the scale has.
+        scale: "full", "fast", "medium" or "small".
         data_dir: folder of the data sets.
         device: of each run.
         ledger: folder of the records.
@@ -43,7 +43,7 @@ class Options:
 
     table: str
     only: Sequence[str] = ()
-    seeds: int = 1
+    seeds: int | None = None
     scale: str = "full"
     data_dir: Path | None = None
     device: str = "auto"
@@ -51,7 +51,7 @@ class Options:
     runs: Path = Path("runs", "reproduce")
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
+        if self.seeds is not None and self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; expected an integer ≥ 1, the number of runs of every cell")
 
     def cells(self) -> list[Cell]:
@@ -125,10 +125,14 @@ def caption(options: Options) -> str:
     """Return what a reader must know of how the numbers were made."""
     if options.scale == "full":
         return "Trained as the paper says; accuracy of the last epoch; mean ± standard deviation over n seeds."
-    small = SCALES[options.scale]
+    short = cells_of(options.table, options.scale)[0].recipe
+    parts = f"the first {short.train_images:,} training and {short.test_images:,} test" if short.train_images else "all"
+    how = (
+        f"batches of {short.batch_size} with a learning rate as much smaller as they are, otherwise its recipe"
+        if short.train_images
+        else 'the recipe "fast" (one cycle of a larger rate)'
+    )
     return (
-        f"Not the paper's experiment: the first {small['train_images']:,} training and {small['test_images']:,} test "
-        f"images of CIFAR-10, {small['epochs']} epochs, batches of {small['batch_size']} with a learning rate as much "
-        "smaller as they are, otherwise its recipe; "
+        f"Not the paper's experiment: {parts} images of CIFAR-10, {short.epochs} epochs, {how}; "
         "accuracy of the last epoch; mean ± standard deviation over n seeds."
     )

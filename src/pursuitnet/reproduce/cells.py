@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pursuitnet.recipe import Recipe
+from pursuitnet.recipe import RECIPES, Recipe
 
 DATA = ("cifar10", "cifar100", "svhn")
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
@@ -74,12 +74,14 @@ class Cell:
         layers: of the network.
         recipe: how it is trained, with seed 0.
         paper: the accuracy that the paper prints, in per cent; None where it has none.
+        seeds: how many runs it is meant to have.
     """
 
     method: str
     layers: int
     recipe: Recipe
     paper: float | None
+    seeds: int = 1
 
     @property
     def unfolding(self) -> int:
@@ -166,11 +168,38 @@ def ablation() -> tuple[Cell, ...]:
     return tuple(Cell(method, layers, recipe, None) for method, layers, recipe in readings)
 
 
-TABLES = {"ablation": ablation, "table2": table2, "table3": table3, "fig7": fig7, "fig8": fig8}
+def tables() -> tuple[Cell, ...]:
+    """Return Tables II and III, one after the other."""
+    return (*table2(), *table3())
+
+
+TABLES = {
+    "ablation": ablation,
+    "table2": table2,
+    "table3": table3,
+    "tables": tables,
+    "fig7": fig7,
+    "fig8": fig8,
+}
+
+_TRAINING = {name: value for name, value in RECIPES["fast"].items() if name not in ("data", "model")}
 SCALES: dict[str, dict[str, Any]] = {
     "full": {},
+    "fast": _TRAINING,
+    "medium": {**_TRAINING, "epochs": 4},
     "small": {"train_images": 1_600, "test_images": 1_000, "epochs": 4, "batch_size": 32},
 }
+"""What a scale changes in the paper's recipes: nothing; one cycle of 30 or of 4 epochs; few images and epochs."""
+
+SEEDS: dict[str, dict[str, int]] = {
+    "fast": dict.fromkeys(("resnet_20", "res_csc_20", "msdnet_6", "msd_csc_6"), 1),
+    "medium": {
+        **dict.fromkeys(("plain_20", "res_csc_simplified_20", "resnet_20", "res_csc_20"), 5),
+        **dict.fromkeys(("msdnet_6", "msd_csc_6", "feed_forward", "ml_csc"), 5),
+        **dict.fromkeys(("plain_56", "resnet_56", "res_csc_56"), 3),
+    },
+}
+"""The networks of a scale that does not take all, and how many runs each is meant to have."""
 
 
 def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
@@ -178,19 +207,21 @@ def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
 
     Args:
         table: one of ``TABLES``.
-        scale: "full", as the paper trains; "small", on a fixed part of CIFAR-10, where the paper has no number.
+        scale: "full", as the paper trains; where the paper has no number: "fast" and "medium", some networks on all of
+            CIFAR-10, by one cycle of 30 or 4 epochs; "small", on a fixed part of CIFAR-10.
     """
-    found = TABLES[table]()
+    cells = TABLES[table]()
     if scale == "full":
-        return found
+        return cells
+    seeds = SEEDS.get(scale)
     return tuple(
-        replace(cell, recipe=_shortened(cell.recipe, scale), paper=None)
-        for cell in found
-        if cell.recipe.data == "cifar10"
+        replace(cell, recipe=_shortened(cell.recipe, scale), paper=None, seeds=seeds[cell.recipe.model] if seeds else 1)
+        for cell in cells
+        if cell.recipe.data == "cifar10" and (seeds is None or cell.recipe.model in seeds)
     )
 
 
 def _shortened(recipe: Recipe, scale: str) -> Recipe:
-    """Return a recipe for few images; smaller batches take a learning rate that is as much smaller."""
+    """Return a recipe at a scale; smaller batches take a learning rate that is as much smaller."""
     short = replace(recipe, **SCALES[scale])
-    return replace(short, lr=recipe.lr * short.batch_size / recipe.batch_size)
+    return replace(short, lr=short.lr * short.batch_size / recipe.batch_size)

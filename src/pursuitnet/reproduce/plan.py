@@ -16,6 +16,9 @@ from pursuitnet.reproduce.cells import Cell
 from pursuitnet.reproduce.ledger import Entry, Ledger, checksum, key
 from pursuitnet.train import dataset_of, device_of, model_of
 
+SHALLOW = 20
+"""Networks of more layers are run when all others have all their seeds."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -66,14 +69,20 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def runs(cells: Iterable[Cell], seeds: int, data_dir: Path | None, device: str = "auto") -> list[Run]:
-    """Return every cell with seeds 0, 1, …, the first seed of all cells first."""
+def runs(cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device: str = "auto") -> list[Run]:
+    """Return every cell with seeds 0, 1, …: shallow networks first, of these the first seed of all cells.
+
+    Args:
+        cells: of a table.
+        seeds: how many runs of each; None for as many as each cell is meant to have.
+        data_dir: folder of the data sets.
+        device: of each run.
+    """
+    pairs = [(cell, seed) for cell in cells for seed in range(cell.seeds if seeds is None else seeds)]
     found = []
-    cells = list(cells)
-    for seed in range(seeds):
-        for cell in cells:
-            recipe = replace(cell.recipe, seed=seed, data_dir=data_dir, device=device)
-            found.append(Run(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
+    for cell, seed in sorted(pairs, key=lambda pair: (pair[0].layers > SHALLOW, pair[1])):
+        recipe = replace(cell.recipe, seed=seed, data_dir=data_dir, device=device)
+        found.append(Run(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
     return found
 
 

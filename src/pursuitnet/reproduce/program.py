@@ -104,7 +104,9 @@ def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[s
 
 def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Iterator[str]:
     """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
-    yield f"{options.table}: {len(options.cells())} cells × {options.seeds} seeds, {len(todo)} runs missing"
+    cells = options.cells()
+    planned = sum(cell.seeds if options.seeds is None else options.seeds for cell in cells)
+    yield f"{options.table}: {len(cells)} cells, {planned} runs, {len(todo)} of them missing"
     if whole and todo:
         yield from (f"  {run.key}  {words(run)}, {run.recipe.epochs} epochs" for run in todo)
         yield f"about {reproduce.hours(options, todo):.1f} hours one after another on this machine"
