@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pursuitnet as pn
+from pursuitnet.train.cuda_graph import GraphedStep
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -42,6 +44,7 @@ class Step:
         dtype: of convolutions, under autocast; None for float32.
         layout: of images and filters.
         compiled: the mode of torch.compile, if that is to fuse the steps: "default", "reduce-overhead" (CUDA graphs).
+        graphed: whether the trainer's CUDA graph replays the step.
     """
 
     model: nn.Module
@@ -51,6 +54,12 @@ class Step:
     dtype: torch.dtype | None = None
     layout: torch.memory_format = torch.contiguous_format
     compiled: str | None = None
+    graphed: bool = False
+
+    @cached_property
+    def graph(self) -> GraphedStep:
+        """The recorded step."""
+        return GraphedStep(self.model, self._backward)
 
     def prepare(self, device: str) -> None:
         """Bring the network to its device, layout and mode."""
@@ -67,12 +76,26 @@ class Step:
     def __call__(self, x: Tensor) -> None:
         if self.compiled:
             torch.compiler.cudagraph_mark_step_begin()
-        half = torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None)
-        with half, torch.set_grad_enabled(self.training):
+        if not self.training:
+            with torch.no_grad(), self._half(x):
+                self.model(x)
+            return
+        labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        if self.graphed:
+            self.graph(x, labels, len(x))
+            return
+        self.model.zero_grad()
+        self._backward(x, labels)
+
+    def _half(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def _backward(self, x: Tensor, labels: Tensor) -> Tensor:
+        with self._half(x):
             logits = self.model(x)
-        if self.training:
-            self.model.zero_grad()
-            F.cross_entropy(logits.float(), torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        return loss.detach()
 
 
 def seconds_of(call: Callable[[], object], device: str) -> float:

@@ -9,7 +9,10 @@ runs beside ours. In every round each competitor has a process of its own, in tu
 images; medians, and their range. The peak of the memory is that of one more process, above what it took before the
 step. Beside each time stands its floor: what the convolutions need at least, by operations at the machine's rate in a
 matrix product or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's
-share of the first. Writes a table, JSON to benchmarks/results/ and a picture to docs/.
+share of the first. Writes a table, JSON to benchmarks/results/ and a picture to docs/, or all into --out.
+
+On a GPU, whose memory is handed out by PyTorch's own allocator, all are timed in one process, and the trainer's CUDA
+graph beside the plain step; torch.compile, which takes minutes, with --compiled.
 """
 
 import argparse
@@ -85,12 +88,17 @@ OURS: dict[str, dict[str, Any]] = {
     ", checkpointing": {"checkpointing": True},
     ", bfloat16": {"dtype": torch.bfloat16},
 }
+GRAPHED: dict[str, dict[str, Any]] = {
+    ", CUDA graph": {"graphed": True},
+    ", bfloat16, CUDA graph": {"graphed": True, "dtype": torch.bfloat16},
+}
+"""On a GPU only."""
 COMPILED: dict[str, dict[str, Any]] = {
     ", compiled": {"compiled": "default"},
     ", bfloat16, compiled": {"compiled": "default", "dtype": torch.bfloat16},
     ", bfloat16, graphs": {"compiled": "reduce-overhead", "dtype": torch.bfloat16},
 }
-"""On a GPU only: on a CPU it takes minutes and gains nothing."""
+"""On a GPU only, and only if asked for: on a CPU it takes minutes and gains nothing."""
 LITERAL: dict[str, dict[str, Any]] = {
     "": {},
     ", channels_last": {"layout": torch.channels_last},
@@ -103,7 +111,9 @@ def competitors(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     found = {}
     for name in networks(arguments):
         ours = name != PEER and "literal" not in name
-        variants = LITERAL if not ours else OURS if arguments.device == "cpu" else OURS | COMPILED
+        variants = LITERAL if not ours else OURS
+        if ours and arguments.device != "cpu":
+            variants = variants | GRAPHED | (COMPILED if arguments.compiled else {})
         layout = {"layout": torch.channels_last} if ours else {}
         for suffix, options in variants.items():
             found[name + suffix] = {"name": name, **layout, **options}
@@ -130,10 +140,15 @@ def check(arguments: argparse.Namespace) -> float:
 
 def rows(arguments: argparse.Namespace, device: Machine, argv: list[str]) -> list[dict[str, Any]]:
     """Measure everything; return a row for each competitor."""
-    ask = lambda *what: measure.alone(__file__, argv, *what)  # noqa: E731
+
+    def ask(*what: str) -> Any:
+        if arguments.device == "cpu":
+            return measure.alone(__file__, argv, *what)
+        return one(argparse.Namespace(**{**vars(arguments), "measure": what}))
+
     names, times = competitors(arguments), {}
     for what in ("training", "inference"):
-        some = [name for name in names if what == "training" or "checkpointing" not in name]
+        some = [n for n in names if what == "training" or not ("checkpointing" in n or "CUDA graph" in n)]
         times[what] = measure.in_rounds(some, arguments.rounds, lambda name, what=what: ask("time", name, what))
     found = []
     for name, options in names.items():
@@ -142,7 +157,7 @@ def rows(arguments: argparse.Namespace, device: Machine, argv: list[str]) -> lis
         for what in ("training", "inference"):
             if name not in times[what]:
                 continue
-            eager = dataclasses.replace(step_of(arguments, name, what == "training"), compiled=None)
+            eager = dataclasses.replace(step_of(arguments, name, what == "training"), compiled=None, graphed=False)
             needs = measure.needs_of(eager, arguments.batch, arguments.device)
             dtype = options.get("dtype", torch.float32)
             middle = row[what] = statistics.median(times[what][name])
@@ -213,7 +228,9 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="competitors whose names hold this; nothing is written then")
+    parser.add_argument("--compiled", action="store_true", help="on a GPU, torch.compile too")
+    parser.add_argument("--out", type=Path, help="folder for the JSON and the picture; parts (--only) are written too")
+    parser.add_argument("--only", default="", help="competitors whose names hold this; written with --out only")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -229,14 +246,16 @@ def main() -> None:
     told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     print(f"matrix product: {told}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
     found = rows(arguments, device, sys.argv[1:])
-    if arguments.only:
+    if arguments.only and not arguments.out:
         return  # a part is no record
-    RESULTS.mkdir(exist_ok=True)
-    about = {"machine": platform.machine(), "torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
+    results, docs = (arguments.out, arguments.out) if arguments.out else (RESULTS, DOCS)
+    results.mkdir(exist_ok=True, parents=True)
+    where = platform.machine() if arguments.device == "cpu" else torch.cuda.get_device_name()
+    about = {"machine": where, "torch": torch.__version__, "commit": train.commit(), **vars(arguments), "out": None}
     about |= {"matrix_rate": rates, "copy_rate": device.bytes}
     name = measure.name_of("networks", arguments.device)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    draw(found, DOCS / f"{name}.png")
+    (results / f"{name}.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    draw(found, docs / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class Recipe:
     """Compile the network with torch.compile; needs a compiler, and minutes before the first step."""
 
     cuda_graphs: bool = False
-    """Compile, and record the kernels of a step as a CUDA graph; helps where batches are small."""
+    """Record the kernels of a step as a CUDA graph once, and start them all at once; helps where batches are small."""
 
     grad_checkpointing: bool = False
     """Compute the codes again in the backward pass instead of keeping them: less memory, about a third more time."""

@@ -16,6 +16,7 @@ from pursuitnet.networks import Network
 from pursuitnet.norms import synchronise
 from pursuitnet.recipe import Recipe
 from pursuitnet.steps import FreeStep
+from pursuitnet.train.cuda_graph import GraphedStep
 from pursuitnet.train.group import ALONE, Group
 from pursuitnet.train.images import Images, Split, batches, images_of
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
@@ -54,11 +55,13 @@ class Trainer:
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
             synchronise(self.model)
-        if recipe.compile or recipe.cuda_graphs:
+        if recipe.compile:
             self.model.compile(mode="reduce-overhead" if recipe.cuda_graphs else "default")
         self.optimiser = optimiser_of(recipe, self.model)
         self.precision = precision_of(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        graphed = recipe.cuda_graphs and not recipe.compile and self.device.type == "cuda" and group.size == 1
+        self.graphed = GraphedStep(self.model, self._backward) if graphed else None
 
     def state(self) -> dict[str, Any]:
         """Return all that changes in training, for a checkpoint."""
@@ -127,17 +130,30 @@ class Trainer:
 
     def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
         """Compute the gradients of the mean loss over the whole batch, and return that loss."""
+        if self.graphed is not None:
+            loss = self.graphed(images, labels, self.recipe.batch_size)
+            clock.lap("graph")
+            return loss
         self.optimiser.zero_grad()
         if self.recipe.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        with self.autocast():
-            logits = network(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = self._loss(network, images, labels)
         clock.lap("forward")
         share = len(labels) * self.group.size / count  # the gradients are averaged over processes of unequal shares
         self.scaler.scale(loss * share).backward()
         clock.lap("backward")
         return self.group.sum(loss.detach() * share) / self.group.size
+
+    def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with self.autocast():
+            logits = network(images)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of a batch to the parameters and return its loss."""
+        loss = self._loss(self.model, images, labels)
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def check(self, worst: Tensor, epoch: int, step: int) -> None:
         """Raise FloatingPointError if the loss is no number, or far above that of guessing."""
@@ -150,7 +166,7 @@ class Trainer:
         """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
         share = slice(self.group.rank, None, self.group.size)
         pixels, labels = split[0][share], split[1][share]
-        logits = logits_of(self.model, pixels, self.images.prepared)
+        logits = logits_of(self.model, pixels, self.images.prepared, 500 if self.device.type == "cpu" else 2_000)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         right = (logits.argmax(dim=1) == labels).sum()
         loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))

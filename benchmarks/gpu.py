@@ -1,0 +1,178 @@
+"""On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
+
+    python benchmarks/gpu.py [--device cuda] [--part steps,together,solve] [--at-once 1,4,8] [--seconds 5] [--out FILE]
+
+steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimiser, in
+bfloat16. together: images a second of so many processes that train the first network at once, all together, without
+and with CUDA's multi-process service where the machine has it. solve: seconds until WorkingSet and FISTA prove a gap
+of --tol on one image of --size × --size with 64 atoms of 8 × 8, on the GPU and on all cores of the CPU. Prints one JSON
+object and writes it to --out.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Step, seconds_of
+
+import pursuitnet as pn
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet_20": {},
+    "res_csc_20": {},
+    "msd_csc_6": {"unfolding": 1},
+    "msd_csc_12": {"unfolding": 2},
+}
+
+
+def step_of(name: str, device: str, graphed: bool) -> Step:
+    """Return the training step of a network in bfloat16."""
+    torch.manual_seed(0)
+    model = pn.create_model(name, **NETWORKS[name])
+    step = Step(model, True, dtype=torch.bfloat16, layout=torch.channels_last, graphed=graphed)
+    step.prepare(device)
+    return step
+
+
+def milliseconds(step: Step, device: str, batch: int, times: int = 30) -> float:
+    """Return the median time of a step."""
+    x = step.images(batch, device)
+    found = [seconds_of(lambda: step(x), device) for _ in range(5 + times)]
+    return round(1000 * statistics.median(found[5:]), 3)
+
+
+def steps(device: str, batch: int) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a step of each network, started kernel by kernel and as a graph."""
+    kinds = {"eager": False, "graph": True} if device != "cpu" else {"eager": False}
+    return {
+        name: {kind: milliseconds(step_of(name, device, graphed), device, batch) for kind, graphed in kinds.items()}
+        for name in NETWORKS
+    }
+
+
+def rate(name: str, device: str, batch: int, seconds: float) -> float:
+    """Warm up, say so, wait for a line, and return images a second of steps one after another."""
+    step = step_of(name, device, device != "cpu")
+    x = step.images(batch, device)
+    for _ in range(5):
+        step(x)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, number = time.perf_counter(), 0
+    while (took := time.perf_counter() - began) < seconds:
+        for _ in range(10):
+            step(x)
+        number += 10
+        if device != "cpu":
+            torch.cuda.synchronize()
+    return number * batch / took
+
+
+@contextmanager
+def service(on: bool) -> Iterator[dict[str, str]]:
+    """Run CUDA's multi-process service, by which several processes share the GPU; yield its environment."""
+    if not on:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        control = ["nvidia-cuda-mps-control"]
+        subprocess.run([*control, "-d"], env={**os.environ, **where}, check=True)
+        try:
+            yield where
+        finally:
+            subprocess.run(control, env={**os.environ, **where}, input="quit\n", text=True, timeout=30)
+
+
+def at_once(number: int, arguments: argparse.Namespace, shared: bool) -> float:
+    """Return the images a second of so many processes together."""
+    command = [sys.executable, __file__, "--rate", "resnet_20"]
+    for name in ("device", "seconds", "batch"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    with service(shared) as where:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, **where}
+        processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(number)]
+        for process in processes:
+            process.stdout.readline()
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return round(sum(float(process.communicate()[0].splitlines()[-1]) for process in processes), 1)
+
+
+def together(arguments: argparse.Namespace) -> dict[str, dict[int, float]]:
+    """Return images a second by number of processes, without and with the service."""
+    kinds, numbers = {"processes": False}, [int(n) for n in arguments.at_once.split(",")]
+    if arguments.device != "cpu" and shutil.which("nvidia-cuda-mps-control"):
+        kinds["multi-process service"] = True
+    return {kind: {n: at_once(n, arguments, shared) for n in numbers} for kind, shared in kinds.items()}
+
+
+def solve(device: str, size: int, tol: float) -> dict[str, dict[str, float]]:
+    """Return the seconds until a gap of ``tol`` is proven, by solver and device; what took more steps says its gap."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 1, 8, 8, generator=generator)
+    weight /= weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    x = torch.nn.functional.avg_pool2d(torch.randn(1, 1, size + 6, size + 6, generator=generator), 7, 1)
+    found: dict[str, dict[str, float]] = {}
+    for name, solver in (("WorkingSet", pn.WorkingSet()), ("FISTA", pn.FISTA())):
+        for where in dict.fromkeys((device, "cpu")):
+            D = pn.CircularDictionary(weight.to(where)).requires_grad_(False)
+            signal = x.to(where)
+            beta = 0.1 * float(D.analyze(signal).abs().max())
+            if where != "cpu":
+                pn.solve(signal, D, beta, solver, max_steps=2, tol=tol)  # loads the libraries
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            solution = pn.solve(signal, D, beta, solver, max_steps=2_000, tol=tol)
+            gap = float(solution.gap.max())
+            found.setdefault(name, {})[where] = round(time.perf_counter() - began, 3)
+            found[name][f"{where}, gap"] = gap
+    return found
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--part", default="steps,together,solve")
+    parser.add_argument("--at-once", default="1,4,8")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--tol", type=float, default=1e-3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rate", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rate:
+        print(rate(arguments.rate, arguments.device, arguments.batch, arguments.seconds), flush=True)
+        return
+    parts = {
+        "steps": lambda: steps(arguments.device, arguments.batch),
+        "together": lambda: together(arguments),
+        "solve": lambda: solve(arguments.device, arguments.size, arguments.tol),
+    }
+    found: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    if arguments.device != "cpu":
+        found["device"] = torch.cuda.get_device_name()
+    for name in arguments.part.split(","):
+        found[name] = parts[name]()
+        if arguments.out:  # what is there is kept, whatever comes
+            arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""A GPU for minutes: the tests marked gpu, the benchmarks, and cells of the tables, each kept as soon as it ends.
+
+    python experiments/gpu_minutes.py --minutes 9 --out DIR --data DIR [--only tests,benchmarks,medium,cells]
+
+In this order: the tests (failures are recorded, not fatal), benchmarks/gpu.py and benchmarks/networks.py, the scale
+medium, and full cells of Tables II and III, several at once. Each part has its share of the time and leaves what it
+does not use to the next. The data set is read by the last two parts only. Needs neither a network nor a registry.
+
+In --out lie at most 8 files of at most 16 MB: tests.txt, benchmarks.txt, gpu.json, networks-cuda.json, log.txt,
+records.tar (of the ledger) and runs-1.tar, runs-2.tar: the checkpoints of what was cut off. A later call goes on from
+them where --out or --archive names the folder that holds them. Records join the ledger by: tar -xf records.tar.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pursuitnet import reproduce
+from pursuitnet.reproduce import plan
+
+ROOT = Path(__file__).parents[1]
+PARTS = {"tests": 0.2, "benchmarks": 0.25, "medium": 0.5, "cells": 1.0}
+"""Each part, and the share of the time that is left which it may take."""
+CELLS: tuple[tuple[str, str, int], ...] = (
+    ("table2", "res_csc_20, cifar10", 2),
+    ("table2", "resnet_20, cifar10", 2),
+    ("table3", "msdnet_6, cifar10", 1),
+    ("table3", "msd_csc_6, cifar10, solver=ista", 1),
+    ("table2", "plain_56, cifar10", 1),
+    ("table2", "resnet_56, cifar10", 1),
+    ("table2", "res_csc_56, cifar10", 1),
+    ("table3", "msdnet_12, cifar10", 1),
+    ("table3", "msd_csc_12, cifar10, solver=ista, unfolding=2", 1),
+)
+"""Full cells: table, which of it, and how many seeds."""
+LARGEST = 16 * 2**20
+"""Bytes of a file in the archive."""
+PACK = 20.0
+"""Seconds kept for packing."""
+
+
+class Clock:
+    """The time that is left.
+
+    Args:
+        seconds: in all.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+
+class Log:
+    """Says every line and keeps it.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.began = path, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        line = f"[{time.monotonic() - self.began:6.1f} s] {line}"
+        print(line, flush=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def command(words: Sequence[str | Path], out: Path, seconds: float, log: Log) -> None:
+    """Run a command with its output in a file; a failure or the end of its time is said, and no more."""
+    began, path = time.monotonic(), os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    with out.open("a", encoding="utf-8") as file:
+        try:
+            code = subprocess.run(
+                [str(w) for w in words],
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=max(1.0, seconds),
+                check=False,
+                env={**os.environ, "PYTHONPATH": path},
+            ).returncode
+            how = f"ended with {code}"
+        except subprocess.TimeoutExpired:
+            how = "cut off"
+    log(f"{Path(str(words[1])).name} {how} after {time.monotonic() - began:.0f} s; see {out.name}")
+
+
+def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
+    """Run the tests marked gpu; those that compile come last."""
+    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--timeout", "120"]
+    clock = Clock(seconds)
+    for chosen in ("not compile", "compile"):
+        if clock.left > 1:
+            command([*pytest, "-k", chosen, ROOT / "tests"], arguments.out / "tests.txt", clock.left, log)
+    with (arguments.out / "tests.txt").open(encoding="utf-8") as file:
+        for line in file.read().splitlines():
+            if " passed" in line or " failed" in line or line.startswith(("FAILED", "ERROR")):
+                log(line)
+
+
+def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
+    """Run the benchmarks of a step, of several runs, of solve, and of the networks, as far as the time goes."""
+    clock, out, device = Clock(seconds), arguments.out / "benchmarks.txt", ["--device", arguments.device]
+    small = ["--size", "32", "--at-once", "1", "--seconds", "0.1", "--batch", "2"] if arguments.small else []
+    command([sys.executable, ROOT / "benchmarks" / "gpu.py", *device, "--out", arguments.out / "gpu.json", *small],
+            out, 0.6 * clock.left, log)  # fmt: skip
+    small = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else []
+    words = [*device, "--rounds", "1", "--out", arguments.out, "--only", "MSD-CSC, ISTA" if arguments.small else ""]
+    command([sys.executable, ROOT / "benchmarks" / "networks.py", *words, *small], out, clock.left, log)
+
+
+def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
+    """Return what is missing of the scale medium, then of what decides the precision, in single precision."""
+    runs = reproduce.missing(options("tables", scale="medium", seeds=None))
+    single = [
+        replace(cell, recipe=replace(cell.recipe, precision="float32"))
+        for cell in reproduce.cells_of("tables", "medium")
+        if cell.recipe.model == "resnet_20" or (cell.recipe.model, cell.recipe.solver, cell.unfolding) == _MSD
+    ]
+    given = options("tables", scale="medium", seeds=None)
+    planned = plan.runs(single, None, given.data_dir, given.device)
+    return runs + plan.missing(planned, reproduce.Ledger(given.ledger))
+
+
+_MSD = ("msd_csc_6", "ista", 1)
+
+
+def full_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
+    """Return what is missing of the full cells, in their order."""
+    return [
+        run
+        for table, only, seeds in CELLS
+        for run in reproduce.missing(options(table, only=(only,), seeds=seeds, scale="full"))
+    ]
+
+
+def train(arguments: argparse.Namespace, which: Callable[..., list[plan.Run]], seconds: float, log: Log) -> None:
+    """Train runs, several at once, until the time is over; what is cut off keeps its checkpoint."""
+    given = {"device": arguments.device, "ledger": arguments.ledger, "runs": arguments.runs}
+    options = partial(reproduce.Options, data_dir=arguments.data, **given)
+    todo = which(options)
+    if arguments.device != "cpu":
+        todo = [replace(run, recipe=replace(run.recipe, cuda_graphs=not arguments.eager)) for run in todo]
+    log(f"{len(todo)} runs missing, {arguments.at_once} at once, {seconds:.0f} s")
+
+    def ended(run: plan.Run, end: str | BaseException) -> None:
+        if not (isinstance(end, TimeoutError) and str(end).startswith("not begun")):
+            log(f"{run.cell.name}, seed {run.recipe.seed}: {end}")
+
+    reproduce.run(options("tables"), todo, ended, seconds=seconds, at_once=arguments.at_once)
+
+
+def unpack(folders: Iterable[Path], arguments: argparse.Namespace) -> None:
+    """Put records and checkpoints of earlier calls where they go on."""
+    for folder in folders:
+        for name, place in (("records*.tar", arguments.ledger), ("runs-*.tar", arguments.runs)):
+            for path in sorted(folder.glob(name)):
+                place.mkdir(parents=True, exist_ok=True)
+                with tarfile.open(path) as archive:
+                    archive.extractall(place, filter="data")
+
+
+def pack(arguments: argparse.Namespace, log: Log) -> None:
+    """Archive the records, and the checkpoints of what was cut off, newest first, as far as two files hold them."""
+    with tarfile.open(arguments.out / "records.tar", "w") as archive:
+        for path in sorted(arguments.ledger.glob("*.json")):
+            archive.add(path, path.name)
+    folders = [f for f in arguments.runs.glob("*") if (f / "checkpoint.pt").is_file()]
+    folders = [f for f in folders if not (arguments.ledger / f"{f.name}.json").exists()]
+    folders.sort(key=lambda f: (f / "checkpoint.pt").stat().st_mtime, reverse=True)
+    for number in (1, 2):
+        size, rest = 0, []
+        with tarfile.open(arguments.out / f"runs-{number}.tar", "w") as archive:
+            for folder in folders:
+                files = [p for n in ("recipe.json", "metrics.jsonl", "checkpoint.pt") if (p := folder / n).is_file()]
+                needed = sum(p.stat().st_size + 2048 for p in files)
+                if size + needed > LARGEST - 2**16:
+                    rest.append(folder)
+                    continue
+                size += needed
+                for path in files:
+                    archive.add(path, f"{folder.name}/{path.name}")
+        folders = rest
+    for folder in folders:
+        log(f"{folder.name} was cut off and does not fit into the archive: it begins anew")
+
+
+def main() -> None:
+    """Do the parts in their order."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where everything goes")
+    parser.add_argument("--data", type=Path, help="folder that holds cifar-10-batches-bin")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, of " + ", ".join(PARTS))
+    parser.add_argument("--archive", type=Path, action="append", default=[], help="--out of an earlier call")
+    parser.add_argument("--at-once", type=int, default=8, help="runs at once (see benchmarks/gpu.py)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work", type=Path, help="where runs are trained; by default below --out's parent")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
+    parser.add_argument("--small", action="store_true", help="toy sizes of the benchmarks, to try the program")
+    arguments = parser.parse_args()
+    chosen = arguments.only.split(",")
+    if unknown := [name for name in chosen if name not in PARTS]:
+        parser.error(f"--only has {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    if {"medium", "cells"} & set(chosen) and not (arguments.data and arguments.data.is_dir()):
+        parser.error(f"--data is {arguments.data}; the parts medium and cells need the folder of CIFAR-10")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.out = arguments.out.resolve()
+    arguments.work = (arguments.work or arguments.out.parent / "gpu-minutes").resolve()
+    arguments.ledger, arguments.runs = arguments.work / "ledger", arguments.work / "runs"
+    unpack([arguments.out, *arguments.archive], arguments)
+    log, clock = Log(arguments.out / "log.txt"), Clock(60 * arguments.minutes - PACK)
+    does: dict[str, Callable[[float], None]] = {
+        "tests": lambda seconds: tests(arguments, seconds, log),
+        "benchmarks": lambda seconds: benchmarks(arguments, seconds, log),
+        "medium": lambda seconds: train(arguments, medium_runs, seconds, log),
+        "cells": lambda seconds: train(arguments, full_runs, seconds, log),
+    }
+    try:
+        for name in PARTS:
+            if name in chosen and clock.left > 1:
+                last = name == [n for n in PARTS if n in chosen][-1]
+                log(f"{name}: {clock.left:.0f} s are left")
+                does[name](clock.left * (1.0 if last else PARTS[name]))
+    finally:
+        pack(arguments, log)
+
+
+if __name__ == "__main__":
+    main()
