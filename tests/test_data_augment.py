@@ -151,7 +151,8 @@ def test_standardise_is_each_channel_less_its_mean_over_its_deviation(layout):
     assert torch.equal(images, before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no second device here")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_augment_follows_the_device_of_the_images_and_draws_on_the_generators():
     images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8, generator=generator(4))
     there = torch.Generator("cuda").manual_seed(0)

@@ -188,6 +188,7 @@ def test_svhn_is_shifted_but_not_mirrored_and_digits_are_neither():
     ids=str,
 )
 @pytest.mark.parametrize("model", ["res_csc_8", "msd_csc_3"])
+@pytest.mark.filterwarnings("default")  # PyTorch's compiler warns of its own insides
 def test_a_cuda_device_trains_as_the_cpu_does(tmp_path, model, options):
     recipe = Recipe(model=model, width=8, epochs=3, train_images=640, device="cpu")
     here = train.train(recipe, tmp_path / "cpu")

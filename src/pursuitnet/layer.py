@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.memory import again_of, in_turn
@@ -112,7 +113,8 @@ class PursuitLayer(nn.Module):
 def in_one_format(x: Tensor) -> Tensor:
     """Return a signal in the number format of autocast, where it is on: a code in two formats would be slow."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    on = is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if on else x
 
 
 def _track_in_training(layer: PursuitLayer, inputs: object) -> None:

@@ -4,6 +4,7 @@ The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtra
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
+import itertools
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -193,7 +194,7 @@ class Threshold(nn.Module):
 
     def _kept(self, weight: Tensor | None) -> Tensor:
         if weight is None:
-            return torch.zeros(1)
+            return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.base import Dictionary
-from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, convolve
+from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, convolve, without_autocast
 
 Sizes = int | Sequence[int]
 
@@ -86,7 +86,7 @@ class ConvDictionary(Dictionary):
         filters = self._polyphase()
         degrees = [k - 1 for k in filters.shape[2:]]
         points = [max(1, 8 * m) for m in degrees]
-        with torch.autocast(filters.device.type, enabled=False):
+        with without_autocast(filters.device):
             if len(filters) > filters.shape[1]:
                 filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
             # Σ F[a]·F[b] at every shift from −m to m, by one convolution; that it begins at −m is a phase in the

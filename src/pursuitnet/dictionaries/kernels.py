@@ -7,15 +7,22 @@ atoms stand in the channels' place, and it is as fast. Where they do not fit eit
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 ADJOINTS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 Axes = tuple[int, ...]
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which autocast is off on a device; one such as meta has none."""
+    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 
 def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> Tensor:
@@ -39,13 +46,16 @@ def adjoint(code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Ax
 
 
 def _wrong(given: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> bool:
-    """Return whether the gradient of the filters could be wrong; ``given`` is signal or code."""
+    """Return whether the gradient of the filters could be wrong; ``given`` is signal or code.
+
+    The size comes last: an exported program that has asked for it serves no other sizes.
+    """
     if given.device.type != "cpu" or not torch.is_grad_enabled() or len(stride) != 2 or max(stride) > 1:
         return False
-    if max(dilation) == 1 or _fits(weight.shape[1]) or given.shape[-1] + 2 * padding[-1] <= 28:
-        return False
     cast = torch.is_autocast_enabled("cpu") and given.dtype != torch.float64
-    return (torch.get_autocast_dtype("cpu") if cast else given.dtype) == torch.bfloat16
+    if (torch.get_autocast_dtype("cpu") if cast else given.dtype) != torch.bfloat16:
+        return False
+    return max(dilation) > 1 and not _fits(weight.shape[1]) and given.shape[-1] + 2 * padding[-1] > 28
 
 
 def _fits(count: int) -> bool:

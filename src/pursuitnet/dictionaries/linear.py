@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Dictionary
+from pursuitnet.dictionaries.kernels import without_autocast
 
 
 class LinearDictionary(Dictionary):
@@ -36,7 +37,7 @@ class LinearDictionary(Dictionary):
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return λmax(DᵀD) itself: a matrix has one size."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with without_autocast(self.weight.device):
             return torch.linalg.matrix_norm(self.weight, 2) ** 2
 
     def columns(

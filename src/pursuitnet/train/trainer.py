@@ -185,8 +185,8 @@ def logits_of(
         size: images a batch.
     """
     model.eval()
-    with torch.inference_mode():
-        return torch.cat([model(prepare(part) if prepare else part) for part in images.split(size)])
+    with torch.inference_mode():  # copies, since a CUDA graph writes the next logits where the last ones lie
+        return torch.cat([model(prepare(part) if prepare else part).clone() for part in images.split(size)])
 
 
 def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
