@@ -6,7 +6,7 @@ steps: milliseconds of a training step on --batch random images as the trainer t
 bfloat16. together: images a second of so many processes that train the first network at once, all together, without
 and with CUDA's multi-process service where the machine has it. solve: seconds until WorkingSet and FISTA prove a gap
 of --tol on one image of --size × --size with 64 atoms of 8 × 8, on the GPU and on all cores of the CPU. Prints one JSON
-object and writes it to --out.
+object and writes it to --out, beside the parts that are there already.
 """
 
 import argparse
@@ -167,6 +167,8 @@ def main() -> None:
     found: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__, "threads": torch.get_num_threads()}
     if arguments.device != "cpu":
         found["device"] = torch.cuda.get_device_name()
+    if arguments.out and arguments.out.is_file():
+        found = {**json.loads(arguments.out.read_text()), **found}
     for name in arguments.part.split(","):
         found[name] = parts[name]()
         if arguments.out:  # what is there is kept, whatever comes

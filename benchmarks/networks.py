@@ -117,7 +117,7 @@ def competitors(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         layout = {"layout": torch.channels_last} if ours else {}
         for suffix, options in variants.items():
             found[name + suffix] = {"name": name, **layout, **options}
-    return {name: options for name, options in found.items() if arguments.only in name}
+    return {name: options for name, options in found.items() if any(text in name for text in arguments.only or [""])}
 
 
 def step_of(arguments: argparse.Namespace, competitor: str, training: bool) -> Step:
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="on a GPU, torch.compile too")
     parser.add_argument("--out", type=Path, help="folder for the JSON and the picture; parts (--only) are written too")
-    parser.add_argument("--only", default="", help="competitors whose names hold this; written with --out only")
+    parser.add_argument("--only", action="append", help="competitors whose names hold this; written with --out only")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -238,8 +238,8 @@ def main() -> None:
         print(json.dumps(one(arguments)))
         return
     if not competitors(arguments):
-        known = "; ".join(competitors(argparse.Namespace(**{**vars(arguments), "only": ""})))
-        parser.error(f"--only is {arguments.only!r}, which no competitor's name holds; they are {known}")
+        known = "; ".join(competitors(argparse.Namespace(**{**vars(arguments), "only": None})))
+        parser.error(f"--only is {arguments.only}, which no competitor's name holds; they are {known}")
     print(f"ours and the literal ones differ by {check(arguments):.1e}, relatively, in double precision")
     device = measure.machine(arguments.device)
     rates = {str(dtype).removeprefix("torch."): rate for dtype, rate in device.operations.items()}

@@ -6,18 +6,20 @@ In this order: the tests (failures are recorded, not fatal), benchmarks/gpu.py a
 medium, and full cells of Tables II and III, several at once. Each part has its share of the time and leaves what it
 does not use to the next. The data set is read by the last two parts only. Needs neither a network nor a registry.
 
-In --out lie at most 8 files of at most 16 MB: tests.txt, benchmarks.txt, gpu.json, networks-cuda.json, log.txt,
+In --out lie at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json, networks-cuda.json,
 records.tar (of the ledger) and runs-1.tar, runs-2.tar: the checkpoints of what was cut off. A later call goes on from
 them where --out or --archive names the folder that holds them. Records join the ledger by: tar -xf records.tar.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +30,14 @@ from pursuitnet import reproduce
 from pursuitnet.reproduce import plan
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import gpu  # noqa: E402
+
 PARTS = {"tests": 0.2, "benchmarks": 0.25, "medium": 0.5, "cells": 1.0}
 """Each part, and the share of the time that is left which it may take."""
 CELLS: tuple[tuple[str, str, int], ...] = (
+    ("table2", "res_csc_20, cifar10", 1),
+    ("table2", "resnet_20, cifar10", 1),
     ("table2", "res_csc_20, cifar10", 2),
     ("table2", "resnet_20, cifar10", 2),
     ("table3", "msdnet_6, cifar10", 1),
@@ -41,7 +48,9 @@ CELLS: tuple[tuple[str, str, int], ...] = (
     ("table3", "msdnet_12, cifar10", 1),
     ("table3", "msd_csc_12, cifar10, solver=ista, unfolding=2", 1),
 )
-"""Full cells: table, which of it, and how many seeds."""
+"""Full cells in their order: table, which of it, and how many seeds."""
+FEW = 4
+"""Full cells at once: they are to end, not to begin."""
 LARGEST = 16 * 2**20
 """Bytes of a file in the archive."""
 PACK = 20.0
@@ -97,17 +106,21 @@ def command(words: Sequence[str | Path], out: Path, seconds: float, log: Log) ->
             how = f"ended with {code}"
         except subprocess.TimeoutExpired:
             how = "cut off"
-    log(f"{Path(str(words[1])).name} {how} after {time.monotonic() - began:.0f} s; see {out.name}")
+    log(
+        f"{' '.join(Path(str(word)).name for word in words[1:5])} {how} after {time.monotonic() - began:.0f} s; see {out.name}"
+    )
 
 
 def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     """Run the tests marked gpu; those that compile come last."""
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--timeout", "120"]
+    if arguments.device != "cpu" and (os.cpu_count() or 1) >= 8:
+        pytest += ["-n", "6"]
     clock = Clock(seconds)
     for chosen in ("not compile", "compile"):
         if clock.left > 1:
-            command([*pytest, "-k", chosen, ROOT / "tests"], arguments.out / "tests.txt", clock.left, log)
-    with (arguments.out / "tests.txt").open(encoding="utf-8") as file:
+            command([*pytest, "-k", chosen, ROOT / "tests"], arguments.out / "output.txt", clock.left, log)
+    with (arguments.out / "output.txt").open(encoding="utf-8") as file:
         for line in file.read().splitlines():
             if " passed" in line or " failed" in line or line.startswith(("FAILED", "ERROR")):
                 log(line)
@@ -115,13 +128,30 @@ def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
 
 def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     """Run the benchmarks of a step, of several runs, of solve, and of the networks, as far as the time goes."""
-    clock, out, device = Clock(seconds), arguments.out / "benchmarks.txt", ["--device", arguments.device]
-    small = ["--size", "32", "--at-once", "1", "--seconds", "0.1", "--batch", "2"] if arguments.small else []
-    command([sys.executable, ROOT / "benchmarks" / "gpu.py", *device, "--out", arguments.out / "gpu.json", *small],
-            out, 0.6 * clock.left, log)  # fmt: skip
-    small = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else []
-    words = [*device, "--rounds", "1", "--out", arguments.out, "--only", "MSD-CSC, ISTA" if arguments.small else ""]
-    command([sys.executable, ROOT / "benchmarks" / "networks.py", *words, *small], out, clock.left, log)
+    clock, out = Clock(seconds), arguments.out / "output.txt"
+    python, folder, device = sys.executable, ROOT / "benchmarks", ["--device", arguments.device]
+    tiny = ["--size", "32", "--at-once", "1", "--seconds", "0.1", "--batch", "2"] if arguments.small else []
+    first = [*device, "--out", arguments.out / "gpu.json", *tiny]
+    command([python, folder / "gpu.py", "--part", "steps,together", *first], out, 0.5 * clock.left, log)
+    tiny = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else ["--batch", "128"]
+    second = [
+        *device,
+        "--rounds",
+        "1",
+        "--out",
+        arguments.out,
+        *tiny,
+        "--only",
+        "MSD-CSC, ISTA",
+        "--only",
+        "Algorithm 2",
+    ]
+    command([python, folder / "networks.py", *second], out, 0.6 * clock.left, log)
+    for picture in arguments.out.glob("networks-*.png"):
+        picture.unlink()
+    tiny = ["--size", "32"] if arguments.small else []
+    third = [*device, "--out", arguments.out / "gpu.json", *tiny]
+    command([python, folder / "gpu.py", "--part", "solve", *third], out, clock.left, log)
 
 
 def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
@@ -142,27 +172,55 @@ _MSD = ("msd_csc_6", "ista", 1)
 
 def full_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
     """Return what is missing of the full cells, in their order."""
-    return [
-        run
-        for table, only, seeds in CELLS
-        for run in reproduce.missing(options(table, only=(only,), seeds=seeds, scale="full"))
+    found = {}
+    for table, only, seeds in CELLS:
+        for run in reproduce.missing(options(table, only=(only,), seeds=seeds, scale="full")):
+            found.setdefault(run.key, run)
+    return list(found.values())
+
+
+def sharing(arguments: argparse.Namespace) -> tuple[int, bool]:
+    """Return how many runs at once, and whether by the multi-process service: what gpu.json measured to be best."""
+    if arguments.at_once:
+        return arguments.at_once, False
+    measured = [folder / "gpu.json" for folder in (arguments.out, *arguments.archive)]
+    rates = [json.loads(path.read_text()).get("together", {}) for path in measured if path.is_file()]
+    known = [
+        (rate, int(n), "service" in kind) for found in rates for kind, by in found.items() for n, rate in by.items()
     ]
+    return max(known, default=(0.0, 8, False))[1:]
 
 
-def train(arguments: argparse.Namespace, which: Callable[..., list[plan.Run]], seconds: float, log: Log) -> None:
+def train(
+    arguments: argparse.Namespace, which: Callable[..., list[plan.Run]], seconds: float, most: int, log: Log
+) -> None:
     """Train runs, several at once, until the time is over; what is cut off keeps its checkpoint."""
+    clock, (number, service) = Clock(seconds), sharing(arguments)
     given = {"device": arguments.device, "ledger": arguments.ledger, "runs": arguments.runs}
     options = partial(reproduce.Options, data_dir=arguments.data, **given)
     todo = which(options)
     if arguments.device != "cpu":
         todo = [replace(run, recipe=replace(run.recipe, cuda_graphs=not arguments.eager)) for run in todo]
-    log(f"{len(todo)} runs missing, {arguments.at_once} at once, {seconds:.0f} s")
+    number = min(number, most)
+    log(f"{len(todo)} runs missing, {number} at once{' by the multi-process service' if service else ''}")
 
     def ended(run: plan.Run, end: str | BaseException) -> None:
         if not (isinstance(end, TimeoutError) and str(end).startswith("not begun")):
             log(f"{run.cell.name}, seed {run.recipe.seed}: {end}")
 
-    reproduce.run(options("tables"), todo, ended, seconds=seconds, at_once=arguments.at_once)
+    with gpu.service(service) as where, set_environment(where):
+        reproduce.run(options("tables"), todo, ended, seconds=clock.left, at_once=number)
+
+
+@contextmanager
+def set_environment(values: dict[str, str]) -> Iterator[None]:
+    """Let processes that are started see these variables."""
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
 
 
 def unpack(folders: Iterable[Path], arguments: argparse.Namespace) -> None:
@@ -208,7 +266,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder that holds cifar-10-batches-bin")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, of " + ", ".join(PARTS))
     parser.add_argument("--archive", type=Path, action="append", default=[], help="--out of an earlier call")
-    parser.add_argument("--at-once", type=int, default=8, help="runs at once (see benchmarks/gpu.py)")
+    parser.add_argument(
+        "--at-once", type=int, help="runs at once; by default what benchmarks/gpu.py measured to be best, or 8"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--work", type=Path, help="where runs are trained; by default below --out's parent")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
@@ -228,8 +288,8 @@ def main() -> None:
     does: dict[str, Callable[[float], None]] = {
         "tests": lambda seconds: tests(arguments, seconds, log),
         "benchmarks": lambda seconds: benchmarks(arguments, seconds, log),
-        "medium": lambda seconds: train(arguments, medium_runs, seconds, log),
-        "cells": lambda seconds: train(arguments, full_runs, seconds, log),
+        "medium": lambda seconds: train(arguments, medium_runs, seconds, 64, log),
+        "cells": lambda seconds: train(arguments, full_runs, seconds, FEW, log),
     }
     try:
         for name in PARTS:
