@@ -6,8 +6,8 @@ In this order: the tests (failures are recorded, not fatal), benchmarks/gpu.py a
 medium, and full cells of Tables II and III, several at once. Each part has its share of the time and leaves what it
 does not use to the next. The data set is read by the last two parts only. Needs neither a network nor a registry.
 
-In --out lie at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json, networks-cuda.json,
-records.tar (of the ledger) and runs-1.tar, runs-2.tar: the checkpoints of what was cut off. A later call goes on from
+In --out lie at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json,
+networks-cuda.json, records.tar (of the ledger) and runs-1.tar, runs-2.tar: the checkpoints of what was cut off. A later call goes on from
 them where --out or --archive names the folder that holds them. Records join the ledger by: tar -xf records.tar.
 """
 
@@ -106,9 +106,8 @@ def command(words: Sequence[str | Path], out: Path, seconds: float, log: Log) ->
             how = f"ended with {code}"
         except subprocess.TimeoutExpired:
             how = "cut off"
-    log(
-        f"{' '.join(Path(str(word)).name for word in words[1:5])} {how} after {time.monotonic() - began:.0f} s; see {out.name}"
-    )
+    name = " ".join(Path(str(word)).name for word in words[1:5])
+    log(f"{name} {how} after {time.monotonic() - began:.0f} s")
 
 
 def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
@@ -237,6 +236,9 @@ def pack(arguments: argparse.Namespace, log: Log) -> None:
     """Archive the records, and the checkpoints of what was cut off, newest first, as far as two files hold them."""
     with tarfile.open(arguments.out / "records.tar", "w") as archive:
         for path in sorted(arguments.ledger.glob("*.json")):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["commit"] is None and arguments.commit:
+                path.write_text(json.dumps({**record, "commit": arguments.commit}, indent=1) + "\n", encoding="utf-8")
             archive.add(path, path.name)
     folders = [f for f in arguments.runs.glob("*") if (f / "checkpoint.pt").is_file()]
     folders = [f for f in folders if not (arguments.ledger / f"{f.name}.json").exists()]
@@ -269,6 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--at-once", type=int, help="runs at once; by default what benchmarks/gpu.py measured to be best, or 8"
     )
+    parser.add_argument("--commit", help="of these sources, for the records, where git is missing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--work", type=Path, help="where runs are trained; by default below --out's parent")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
