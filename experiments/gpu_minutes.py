@@ -7,19 +7,20 @@ medium, and full cells of Tables II and III, several at once. Each part has its 
 does not use to the next. The data set is read by the last two parts only. Needs neither a network nor a registry.
 
 In --out lie at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json,
-networks-cuda.json, records.tar (of the ledger) and runs-1.tar, runs-2.tar: the checkpoints of what was cut off. A later call goes on from
-them where --out or --archive names the folder that holds them. Records join the ledger by: tar -xf records.tar.
+networks-cuda.json, records.tar (of the ledger), runs-1.tar and runs-2.tar: the checkpoints of what was cut off, from
+which a later call goes on where --out or --archive names their folder. Records join the ledger by tar -xf records.tar.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,21 +94,29 @@ def command(words: Sequence[str | Path], out: Path, seconds: float, log: Log) ->
     """Run a command with its output in a file; a failure or the end of its time is said, and no more."""
     began, path = time.monotonic(), os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with out.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [str(w) for w in words],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
         try:
-            code = subprocess.run(
-                [str(w) for w in words],
-                cwd=ROOT,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=max(1.0, seconds),
-                check=False,
-                env={**os.environ, "PYTHONPATH": path},
-            ).returncode
-            how = f"ended with {code}"
+            how = f"ended with {process.wait(max(1.0, seconds))}"
         except subprocess.TimeoutExpired:
             how = "cut off"
+            stop(process)
     name = " ".join(Path(str(word)).name for word in words[1:5])
     log(f"{name} {how} after {time.monotonic() - began:.0f} s")
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and all that it has started: they are asked first."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(10)
 
 
 def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
@@ -133,18 +142,8 @@ def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     first = [*device, "--out", arguments.out / "gpu.json", *tiny]
     command([python, folder / "gpu.py", "--part", "steps,together", *first], out, 0.5 * clock.left, log)
     tiny = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else ["--batch", "128"]
-    second = [
-        *device,
-        "--rounds",
-        "1",
-        "--out",
-        arguments.out,
-        *tiny,
-        "--only",
-        "MSD-CSC, ISTA",
-        "--only",
-        "Algorithm 2",
-    ]
+    only = ["--only", "MSD-CSC, ISTA", "--only", "Algorithm 2"]
+    second = [*device, "--rounds", "1", "--out", arguments.out, *tiny, *only]
     command([python, folder / "networks.py", *second], out, 0.6 * clock.left, log)
     for picture in arguments.out.glob("networks-*.png"):
         picture.unlink()
