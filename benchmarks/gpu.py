@@ -1,6 +1,6 @@
 """On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
 
-    python benchmarks/gpu.py [--device cuda] [--part steps,together,solve] [--at-once 1,4,8] [--seconds 5] [--out FILE]
+    python benchmarks/gpu.py [--device cuda] [--part steps,together,solve] [--at-once 1,4,12] [--seconds 3] [--out FILE]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimiser, in
 bfloat16. together: images a second of so many processes that train the first network at once, all together, without
@@ -148,8 +148,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--part", default="steps,together,solve")
-    parser.add_argument("--at-once", default="1,4,8")
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--at-once", default="1,4,12")
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--tol", type=float, default=1e-3)

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu  # noqa: E402
 
-PARTS = {"tests": 0.2, "benchmarks": 0.25, "medium": 0.5, "cells": 1.0}
+PARTS = {"tests": 0.35, "benchmarks": 0.25, "medium": 0.45, "cells": 1.0}
 """Each part, and the share of the time that is left which it may take."""
 CELLS: tuple[tuple[str, str, int], ...] = (
     ("table2", "res_csc_20, cifar10", 1),
@@ -140,7 +140,7 @@ def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     python, folder, device = sys.executable, ROOT / "benchmarks", ["--device", arguments.device]
     tiny = ["--size", "32", "--at-once", "1", "--seconds", "0.1", "--batch", "2"] if arguments.small else []
     first = [*device, "--out", arguments.out / "gpu.json", *tiny]
-    command([python, folder / "gpu.py", "--part", "steps,together", *first], out, 0.5 * clock.left, log)
+    command([python, folder / "gpu.py", "--part", "steps,together", *first], out, 0.55 * clock.left, log)
     tiny = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else ["--batch", "128"]
     only = ["--only", "MSD-CSC, ISTA", "--only", "Algorithm 2"]
     second = [*device, "--rounds", "1", "--out", arguments.out, *tiny, *only]
