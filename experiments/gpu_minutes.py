@@ -121,7 +121,8 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     """Run the tests marked gpu; those that compile come last."""
-    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--timeout", "120"]
+    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=line", "--timeout", "120"]
+    pytest += ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # which warns beside xdist, and a warning is an error
     if arguments.device != "cpu" and (os.cpu_count() or 1) >= 8:
         pytest += ["-n", "6"]
     clock = Clock(seconds)

@@ -182,8 +182,10 @@ def test_svhn_is_shifted_but_not_mirrored_and_digits_are_neither():
         {"precision": "bfloat16"},
         {"precision": "float16"},
         {"grad_checkpointing": True},
+        {"compile": True, "cuda_graphs": True},
         {"compile": True},
         {"cuda_graphs": True},
+        {"cuda_graphs": False},
     ],
     ids=str,
 )

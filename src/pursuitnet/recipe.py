@@ -165,8 +165,9 @@ class Recipe:
     compile: bool = False
     """Compile the network with torch.compile; needs a compiler, and minutes before the first step."""
 
-    cuda_graphs: bool = False
-    """Record the kernels of a step as a CUDA graph once, and start them all at once; helps where batches are small."""
+    cuda_graphs: bool | None = None
+    """Record the kernels of a step as a CUDA graph once, and start them all at once; by default on one CUDA device
+    without --compile."""
 
     grad_checkpointing: bool = False
     """Compute the codes again in the backward pass instead of keeping them: less memory, about a third more time."""

@@ -60,8 +60,8 @@ class Trainer:
         self.optimiser = optimiser_of(recipe, self.model)
         self.precision = precision_of(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        graphed = recipe.cuda_graphs and not recipe.compile and self.device.type == "cuda" and group.size == 1
-        self.graphed = GraphedStep(self.model, self._backward) if graphed else None
+        graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
+        self.graphed = GraphedStep(self.model, self._backward) if graphed and group.size == 1 else None
 
     def state(self) -> dict[str, Any]:
         """Return all that changes in training, for a checkpoint."""
@@ -135,7 +135,7 @@ class Trainer:
             clock.lap("graph")
             return loss
         self.optimiser.zero_grad()
-        if self.recipe.cuda_graphs:
+        if self.recipe.compile and self.recipe.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self._loss(network, images, labels)
         clock.lap("forward")
