@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pursuitnet.reproduce import Filled, Ledger, cells_of, filled
 from pursuitnet.reproduce.figures import draw
-from pursuitnet.reproduce.tables import by_layers, contrast, markdown
+from pursuitnet.reproduce.tables import by_layers, contrast, markdown, tested
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -80,9 +80,31 @@ def ablations(ledger: Path) -> str:
     return "\n".join(found)
 
 
-def details(table: str, ledger: Path) -> str:
+QUESTIONS = (
+    ("Res-CSC − ResNet, 20 layers", ("Res-CSC", 20, 0), ("ResNet", 20, 0)),
+    ("ResNet − plain, 20 layers", ("ResNet", 20, 0), ("plain", 20, 0)),
+    ("Res-CSC-Simplified − plain, 20 layers", ("Res-CSC-Simplified", 20, 0), ("plain", 20, 0)),
+    ("MSD-CSC, one step − MSDNet", ("MSD-CSC, ISTA", 6, 1), ("MSDNet", 6, 0)),
+    ("MSD-CSC, two steps − MSDNet", ("MSD-CSC, ISTA", 6, 2), ("MSDNet", 6, 0)),
+    ("MSD-CSC, FISTA − ISTA, two steps", ("MSD-CSC, FISTA", 6, 2), ("MSD-CSC, ISTA", 6, 2)),
+    ("ML-CSC, one step − feed-forward", ("ML-CSC, ISTA", 6, 1), ("feed-forward", 6, 0)),
+    ("ML-CSC, two steps − feed-forward", ("ML-CSC, ISTA", 6, 2), ("feed-forward", 6, 0)),
+    ("Res-CSC − ResNet, 56 layers", ("Res-CSC", 56, 0), ("ResNet", 56, 0)),
+    ("plain, 20 − 56 layers", ("plain", 20, 0), ("plain", 56, 0)),
+    ("ResNet, 56 − 20 layers", ("ResNet", 56, 0), ("ResNet", 20, 0)),
+)
+"""What the paper claims, as differences of two cells: method, layers, unfolding."""
+
+
+def medium_questions(ledger: Path) -> str:
+    """Return the paper's claims, tested at the scale medium."""
+    by = {(r.cell.method, r.cell.layers, r.cell.unfolding): r for r in rows_of("tables", "medium", ledger)}
+    return tested([(name, (by[one], by[other])) for name, one, other in QUESTIONS])
+
+
+def details(table: str, ledger: Path, scale: str = "small") -> str:
     """Return every cell of a table with all that is known of it."""
-    rows = markdown(rows_of(table, "small", ledger))
+    rows = markdown(rows_of(table, scale, ledger))
     return f"<details><summary>Every cell: parameters, operations, speed</summary>\n\n{rows}\n\n</details>"
 
 
@@ -98,6 +120,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "table3-contrasts": dense_contrasts,
     "table3-details": lambda ledger: details("table3", ledger),
     "ablation-small": ablations,
+    "medium": lambda ledger: markdown(rows_of("tables", "medium", ledger)),
+    "medium-questions": medium_questions,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce.cells import TITLES, Cell
 from pursuitnet.reproduce.ledger import Entry, identity
+from pursuitnet.reproduce.statistics import LEVEL, Difference, holm
 
 
 @dataclass(frozen=True)
@@ -127,25 +128,51 @@ def by_layers(rows: Sequence[Filled], *, paper: bool = False) -> str:
     )
 
 
+def difference_of(*pairs: tuple[Filled, Filled]) -> Difference:
+    """Return by how many points the first of a pair is better, seed by seed and over all pairs of cells given."""
+    found: list[float] = []
+    for pair in pairs:
+        one, other = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in pair)
+        found += [100 * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())]
+    return Difference(tuple(found))
+
+
 def contrast(*pairs: tuple[Filled, Filled]) -> str:
     """Return by how much the first of a pair is better, seed by seed and over all pairs of cells that are given.
 
     That is mean ± standard error, and whether it is beyond noise: a mean that differs from 0 in a t-test at the level
     of 5 %; of two differences it is not said. Runs of one seed see the same batches.
     """
-    from scipy.stats import ttest_1samp  # type: ignore[import-untyped]
-
-    found = []
-    for pair in pairs:
-        one, other = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in pair)
-        found += [100 * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())]
-    if len(found) < 2:
+    found = difference_of(*pairs)
+    if found.n < 2:
         return "not enough runs"
-    mean, error = statistics.mean(found), statistics.stdev(found) / len(found) ** 0.5
-    if len(found) == 2:  # two that agree by chance would look certain
-        return f"{mean:+.2f} ± {error:.2f}"
-    beyond = error == 0 < abs(mean) or ttest_1samp(found, 0).pvalue < 0.05
-    return f"{mean:+.2f} ± {error:.2f}, {'beyond' if beyond else 'within'} noise"
+    text = f"{found.mean:+.2f} ± {found.error:.2f}"
+    if found.n == 2:  # two that agree by chance would look certain
+        return text
+    return f"{text}, {'beyond' if found.p < LEVEL else 'within'} noise"
+
+
+def tested(questions: Sequence[tuple[str, tuple[Filled, Filled]]]) -> str:
+    """Return differences of two cells with everything that tells what they are worth, corrected for their number.
+
+    Args:
+        questions: what is asked, and the two cells; the difference is the first less the second.
+    """
+    found = [(name, difference_of(pair)) for name, pair in questions]
+    corrected = iter(holm([d.p for _, d in found if d.n > 2]))
+    lines = [
+        "| difference | n | mean, points | 95 % interval | p | p, Holm | verdict | n could have seen |",
+        "|" + "---|" * 8,
+    ]
+    for name, d in found:
+        if d.n < 3:
+            lines.append(f"| {name} | {d.n} | not enough runs | – | – | – | open | – |")
+            continue
+        (low, high), p = d.interval(), next(corrected)
+        verdict = "open" if p >= LEVEL else "supported" if d.mean > 0 else "refuted: the reverse"
+        numbers = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {d.p:.3f} | {p:.3f}"
+        lines.append(f"| {name} | {d.n} | {numbers} | {verdict} | {d.detectable():.2f} |")
+    return "\n".join(lines)
 
 
 def numbers(rows: Sequence[Filled]) -> list[dict[str, Any]]:
