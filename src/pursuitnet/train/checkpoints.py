@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,13 @@ import torch
 LAST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 _HEAD = b"pursuitnet checkpoint, sha256 "
 State = dict[str, Any]
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("epoch", "step", "count"), int),
+    **dict.fromkeys(("recipe", "model", "optimiser", "scaler"), dict),
+    "metrics": str,
+    "total": torch.Tensor,
+}
+"""What a state holds."""
 
 
 def save(folder: Path, state: State) -> None:
@@ -87,6 +93,9 @@ def _read(path: Path, device: torch.device) -> State | None:
     if head != _HEAD + hashlib.sha256(content).hexdigest().encode():
         return None
     try:
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError):  # whole, but not ours
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception:  # whole, but not ours: anything may be in it
         return None
+    return (
+        state if isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in KINDS.items()) else None
+    )
