@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ def _read(path: Path, device: torch.device) -> State | None:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception:  # whole, but not ours: anything may be in it
         return None
-    return (
-        state if isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in KINDS.items()) else None
-    )
+    return state if isinstance(state, dict) and all(map(partial(_fits, state), KINDS)) else None
+
+
+def _fits(state: State, key: str) -> bool:
+    """Return whether what a state holds under a key is of its kind; where it stands it must say."""
+    return isinstance(state.get(key), KINDS[key]) if key in state else key not in ("epoch", "step")
