@@ -132,6 +132,10 @@ def test_a_damaged_or_misnamed_record_is_named(tmp_path):
     for content, message in (
         (text[:-20], "is damaged"),
         (text.replace('"epochs": 2', '"epochs": 3'), "another run than its name says"),
+        (text.replace('"machine": "abacus"', '"machine": true'), "is damaged.*machine is True"),
+        (text.replace('"train_loss": 1.0', '"train_loss": "low"'), "is damaged.*train_loss is 'low'"),
+        (text.replace('"epoch": 2', '"epoch": 7'), "is damaged.*epochs are 1, 7"),
+        ("[" * 100_000, "is damaged.*nested too deeply"),
         (text.replace('"data": "x"', '"data": "y"'), "another run than its name says"),
     ):
         book.path(name).write_text(content)
