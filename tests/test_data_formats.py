@@ -261,6 +261,14 @@ def test_links_in_an_archive_are_no_files_and_a_member_that_is_too_large_is_not_
         files._members(content, Path("p.tar.gz"), {"f": None})
 
 
+def test_a_pickle_without_one_label_an_image_is_refused(tmp_path):
+    content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [[1]]})
+    layout = files.Layout({"train": (files.File("f"),)}, cifar.Pickled(b"labels"))
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(ValueError, match="f has not one label an image"):
+        files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

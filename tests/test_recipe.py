@@ -105,6 +105,8 @@ def test_the_recipe_of_a_run_is_a_recipe_again(tmp_path, asked):
         ("label_smoothing = 1.0", "label_smoothing is 1.0; expected"),
         ("lr = nan", "lr is nan; expected a number"),
         ("image_size = 32", "image_size is for a folder of images"),
+        ("lr = 1" + "0" * 400, "expected a number"),
+        ("drops = [1" + "0" * 400 + "]", "expected a number"),
         ("epochs = ", "cannot be read as a recipe"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pursuitnet.nearest import did_you_mean
 from pursuitnet.paths import expanded
-from pursuitnet.records import settings_of
+from pursuitnet.records import fits, settings_of
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Section VI-B: SGD with Nesterov momentum, 200 epochs, 0.1 divided by 10 after 100 and 150
@@ -312,7 +312,7 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         return tuple(_as(inside[0], v, name) for v in value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and fits(value, float, finite=False):
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value

@@ -180,6 +180,8 @@ class Originals:
             images, labels = layout.decode(content)
         except Exception as error:  # the content comes from outside: anything may go wrong
             raise ValueError(f"{path} cannot be read ({_reason(error)}); replace it by the original") from error
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"{path} has not one label an image; replace it by the original")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             expected = f"0..{self.num_classes - 1}"
