@@ -1,5 +1,6 @@
 """A run survives being killed, stopped, and damaged, and ends as if nothing had happened."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -206,3 +207,21 @@ def test_a_recipe_changed_by_hand_is_named_on_resuming_and_on_reading(cut, whole
         (folder / "recipe.json").write_text(text.replace('"lr": 0.05', '"lr": 0.06'))
         with pytest.raises(ValueError, match=r"recipe\.json has been changed.*lr = 0\.05"):
             call(folder)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[], {}, {"epoch": "1", "step": 0}, {"epoch": 1}, {"epoch": 1, "step": 0, "model": []}, {"epoch": 1, "step": None}],
+)
+def test_a_checkpoint_that_is_whole_and_no_state_is_damaged(tmp_path, state):
+    checkpoints.save(tmp_path, state)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        checkpoints.load(tmp_path, CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".", b"h\x05.", b"PK\x03\x04"])
+def test_a_checkpoint_made_to_mislead_is_damaged(tmp_path, content):
+    head = checkpoints._HEAD + hashlib.sha256(content).hexdigest().encode()
+    (tmp_path / "checkpoint.pt").write_bytes(head + b"\n" + content)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        checkpoints.load(tmp_path, CPU)

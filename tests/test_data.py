@@ -209,7 +209,7 @@ KNOWN = ", ".join(data.NAMES)
 @pytest.mark.parametrize("ask", [data.load, data.info])
 def test_unknown_name_lists_the_known_and_suggests(ask, name):
     message = refusal(ValueError, ask, name)
-    assert message == f"unknown data set {name!r}: known are {KNOWN}; did you mean 'cifar10'?"
+    assert message == f"unknown data set {name!r}: known are {KNOWN}; did you mean cifar10?"
 
 
 def test_unknown_name_close_to_nothing_has_no_suggestion():
@@ -220,7 +220,7 @@ def test_unknown_name_close_to_nothing_has_no_suggestion():
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_unknown_split_lists_the_known_and_suggests(name):
     message = refusal(ValueError, data.load, name, None, "Training")
-    assert message == "unknown split 'Training': known are train, test; did you mean 'train'?"
+    assert message == "unknown split 'Training': known are train, test; did you mean train?"
 
 
 def test_info_describes_what_load_returns(miniature):

@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that breaks off, lies, and knows or does not know Range."""
 
+import contextlib
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -119,6 +120,33 @@ def test_wrong_bytes_are_refused_and_not_kept(tmp_path):
         assert left(tmp_path) == set()
         server.content = CONTENT
         assert download.fetch(server.file(), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_no_more_is_fetched_than_the_file_holds(tmp_path, announced):
+    class Endless(Server):
+        sent = 0
+
+        def answer(self, request):
+            request.send_response(200)
+            if announced:
+                request.send_header("Content-Length", str(1 << 40))
+            request.end_headers()
+            with contextlib.suppress(OSError):
+                while self.sent < 1 << 24:
+                    self.sent += request.wfile.write(bytes(1 << 16))
+
+    with Endless() as server:
+        file = replace(server.file(), size=100_000)
+        with pytest.raises(ConnectionError, match=r"sends more than the 100,000 bytes of the file"):
+            download.fetch(file, tmp_path)
+    assert left(tmp_path) == set()
+
+
+def test_the_size_of_every_file_that_is_downloaded_is_known():
+    for originals in (cifar.CIFAR10, cifar.CIFAR100, svhn.SVHN):
+        for layout in originals.layouts:
+            assert all(file.size for split in data.SPLITS for file in layout.downloads(split))
 
 
 @pytest.mark.parametrize("why", ["nobody answers", "not found", "no folder"])

@@ -1,10 +1,13 @@
 """Every form in which CIFAR-10, CIFAR-100 and SVHN are handed out: the same tensors, and damage refused by name."""
 
+import io
 import os
 import pickle
 import shutil
+import tarfile
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import data_miniatures as mini
 import numpy as np
@@ -85,7 +88,11 @@ def test_an_archive_is_read_as_it_is(case, split, tmp_path, monkeypatch):
     path = tmp_path / "packed" / layout.archive.name
     path.parent.mkdir()
     content = mini.packed(folder, path)
-    mini.install(monkeypatch, name, replace(layout, archive=replace(layout.archive, checksum=mini.md5(content))))
+    mini.install(
+        monkeypatch,
+        name,
+        replace(layout, archive=replace(layout.archive, checksum=mini.md5(content), size=len(content))),
+    )
     for root in (path, path.parent):
         assert_same(data.load(name, root, split), mini.tensors(*parts[split]))
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
@@ -131,8 +138,8 @@ def test_an_altered_or_cut_archive_is_refused_by_name(tmp_path, monkeypatch, see
     path = tmp_path / "packed" / layout.archive.name
     path.parent.mkdir()
     content = mini.packed(tmp_path / layout.folder, path)
-    known = replace(layout, archive=replace(layout.archive, checksum=mini.md5(content)))
-    unknown = replace(layout, archive=replace(layout.archive, checksum=None))
+    known = replace(layout, archive=replace(layout.archive, checksum=mini.md5(content), size=len(content)))
+    unknown = replace(layout, archive=replace(layout.archive, checksum=None, size=None))
     cut = content[: np.random.default_rng(seed).integers(len(content))]
     for layouts, damaged in ((known, altered(content, seed)), (known, cut), (unknown, cut)):
         mini.install(monkeypatch, "cifar100", layouts)
@@ -227,13 +234,69 @@ def test_svhn_zero_is_refused_and_ten_is_zero(tmp_path, monkeypatch):
         svhn.decode(bytearray(mini.matlab(images[:9], labels)))
 
 
+def packed_member(kind, link="", content=b"abc"):
+    """A tar.gz with one member called f."""
+    made, member = io.BytesIO(), tarfile.TarInfo("f")
+    member.type, member.linkname = kind, link
+    member.size = len(content) if kind == tarfile.REGTYPE else 0
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        archive.addfile(member, io.BytesIO(content))
+    return bytearray(made.getvalue())
+
+
+def test_links_in_an_archive_are_no_files_and_a_member_that_is_too_large_is_not_unpacked(monkeypatch):
+    for kind, link in (
+        (tarfile.SYMTYPE, "nowhere"),
+        (tarfile.LNKTYPE, "f"),
+        (tarfile.SYMTYPE, "f"),
+        (tarfile.DIRTYPE, ""),
+    ):
+        assert files._members(packed_member(kind, link), Path("p.tar.gz"), {"f": None}) == {}
+    content = packed_member(tarfile.REGTYPE)
+    assert files._members(content, Path("p.tar.gz"), {"f": 3}) == {"f": b"abc"}
+    with pytest.raises(ValueError, match=r"p\.tar\.gz cannot be unpacked \(f has 3 bytes, more than"):
+        files._members(content, Path("p.tar.gz"), {"f": 2})
+    monkeypatch.setattr(files, "MOST", 2)
+    with pytest.raises(ValueError, match="more than"):
+        files._members(content, Path("p.tar.gz"), {"f": None})
+
+
+def test_a_pickle_without_one_label_an_image_is_refused(tmp_path):
+    content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [[1]]})
+    layout = files.Layout({"train": (files.File("f"),)}, cifar.Pickled(b"labels"))
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(ValueError, match="f has not one label an image"):
+        files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("linkname"), "KeyError: 'linkname'"),
+        (RecursionError("x"), "nested too deeply"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_whatever_an_archive_or_a_decoder_raises_names_the_file(error, said, monkeypatch, tmp_path):
+    def fail(*given, **options):
+        raise error
+
+    monkeypatch.setattr(tarfile, "open", fail)
+    with pytest.raises(ValueError, match=rf"p\.tar\.gz cannot be unpacked \(.*{said}"):
+        files._members(bytearray(), Path("p.tar.gz"), {"f": None})
+    layout = files.Layout({"train": (files.File("f"),)}, fail)
+    (tmp_path / "f").write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"f cannot be read \(.*{said}"):
+        files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")
+
+
 def test_members_are_found_wherever_they_lie_in_an_archive(tmp_path, monkeypatch):
     cifar100(tmp_path)
     shutil.move(tmp_path / "cifar-100-binary", tmp_path / "renamed")
     content = mini.packed(tmp_path / "renamed", tmp_path / "some.tar.gz")
-    found = files._members(bytearray(content), tmp_path, {"test.bin", "nothing"})
+    found = files._members(bytearray(content), tmp_path, {"test.bin": None, "nothing": None})
     assert list(found) == ["test.bin"]
-    layout = replace(cifar.CIFAR100_PYTHON, archive=replace(cifar.CIFAR100_PYTHON.archive, checksum=None))
+    layout = replace(cifar.CIFAR100_PYTHON, archive=replace(cifar.CIFAR100_PYTHON.archive, checksum=None, size=None))
     mini.install(monkeypatch, "cifar100", layout)
     mini.write(tmp_path / "own" / layout.archive.name, content)
     with pytest.raises(ValueError, match=rf"{layout.archive.name} holds no train; replace it by the original"):

@@ -19,8 +19,9 @@ from torch import nn
 import pursuitnet as pn
 from pursuitnet import cli, data, train
 from pursuitnet.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
-from pursuitnet.evaluation.adaptation import errors, usage
+from pursuitnet.evaluation.adaptation import CRITERIA, errors, usage
 from pursuitnet.evaluation.measures import measured
+from pursuitnet.evaluation.robustness import Robustness, Row
 from pursuitnet.evaluation.run import Settings, evaluate_run
 from pursuitnet.evaluation.words import lines
 from pursuitnet.recipe import Recipe
@@ -68,6 +69,19 @@ def same(model, before):
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapt", CRITERIA)
+def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
+    logits, labels = torch.eye(4), torch.arange(4)
+    row = Row("clean", (0.5,), (0.5,), (1.0,))
+    five = Row("contrast", (0.5,) * 5, (0.5,) * 5, (1.0,) * 5)
+    text = "\n".join(lines(measured(logits, labels, list("abcd")), Robustness(4, row, (five,), 0.5, 0.5), adapt))
+    assert CRITERIA[adapt].brings in text
+    assert not any(other.brings in text for name, other in CRITERIA.items() if name != adapt)
+    assert ("reconstructs its input" in text) == (adapt == "reconstruction")
+    with pytest.raises(ValueError, match=r"unknown adaptation 'usages': .*did you mean usage\?"):
+        Settings(corruptions=(), adapt="usages")
 
 
 def test_the_numbers_are_those_of_scikit_learn():

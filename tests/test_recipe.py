@@ -1,14 +1,17 @@
 """Recipes: by name, from files, on the command line, and what is refused."""
 
 import json
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from pursuitnet import cli, train
 from pursuitnet.recipe import RECIPES, Recipe
+from pursuitnet.records import settings_of
 
 
 @pytest.fixture
@@ -102,6 +105,8 @@ def test_the_recipe_of_a_run_is_a_recipe_again(tmp_path, asked):
         ("label_smoothing = 1.0", "label_smoothing is 1.0; expected"),
         ("lr = nan", "lr is nan; expected a number"),
         ("image_size = 32", "image_size is for a folder of images"),
+        ("lr = 1" + "0" * 400, "expected a number"),
+        ("drops = [1" + "0" * 400 + "]", "expected a number"),
         ("epochs = ", "cannot be read as a recipe"),
     ],
 )
@@ -128,3 +133,53 @@ def test_a_run_goes_on_with_its_own_recipe_on_another_machine():
     assert recipe.going_on(Recipe()) == recipe == recipe.going_on(Recipe(epochs=30))
     with pytest.raises(ValueError, match="leave out epochs, lr"):
         recipe.going_on(Recipe(epochs=31, lr=1.0))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), [(".json", '{"lr": 1e-05}'), (".yaml", "lr: 1e-05\n"), (".toml", "lr = 1e-05\n")]
+)
+def test_a_small_number_is_one_in_every_format_with_and_without_a_byte_order_mark(tmp_path, suffix, text):
+    for mark in ("", "\ufeff"):
+        (tmp_path / f"mine{suffix}").write_text(mark + text, encoding="utf-8")
+        assert Recipe.named(tmp_path / f"mine{suffix}").lr == 1e-05
+
+
+def test_numbers_in_yaml_are_those_of_its_version_1_2(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("a: 12:30:00\nb: 010\nc: 1E5\nd: -.5\ne: 3\nf: no\ng: .inf\nh: 2024-01-01\ni: 1e\n")
+    assert settings_of(path, "settings") == {
+        "a": "12:30:00", "b": 10, "c": 1e5, "d": -0.5, "e": 3, "f": False, "g": math.inf, "h": "2024-01-01", "i": "1e",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfel\x00", b"lr: \xe9"])
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".toml"])
+def test_another_encoding_names_the_file(tmp_path, suffix, content):
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"mine\{suffix} is damaged or not in UTF-8"):
+        Recipe.named(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [(".json", "[" * 100_000), (".yaml", "a: " + "[" * 5000), (".toml", "a = " + "[" * 5000), (".json", "1" * 5000)],
+)
+def test_what_no_parser_takes_is_one_sentence(tmp_path, suffix, text):
+    (tmp_path / f"deep{suffix}").write_text(text)
+    with pytest.raises(ValueError, match=rf"deep\{suffix} cannot be read as a recipe: "):
+        Recipe.named(tmp_path / f"deep{suffix}")
+
+
+def test_a_seed_that_no_generator_takes_is_refused_at_once():
+    for seed in (2**44, -(2**43) - 1):
+        with pytest.raises(ValueError, match=rf"seed is {seed}; expected"):
+            Recipe(seed=seed)
+    for seed in (2**44 - 1, -(2**43)):
+        torch.Generator().manual_seed(Recipe(seed=seed).seed * 1_000_003 + 10_000)
+
+
+def test_a_shift_out_of_the_image_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="shift is 8; expected at most 7"):
+        train.train(Recipe(shift=8, device="cpu"), tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -227,11 +227,29 @@ def test_a_missing_file_is_named(copy, name):
         report.write(copy)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"{}\n", b"[1]\n"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"{}\n", b"[1]\n", b"[" * 100_000])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "record.json"])
 def test_a_damaged_file_is_named(copy, name, content):
     (copy / name).write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(name)):
+        report.write(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("record.json", "parameters", "many"),
+        ("record.json", "images", [1]),
+        ("record.json", "commit", True),
+        ("metrics.jsonl", "lr", "high"),
+        ("metrics.jsonl", "test_loss", None),
+        ("metrics.jsonl", "peak_memory_mb", []),
+    ],
+)
+def test_a_record_of_another_type_is_named(copy, name, key, value):
+    lines = (copy / name).read_text().strip() if name == "record.json" else (copy / name).read_text().splitlines()[0]
+    (copy / name).write_text(json.dumps({**json.loads(lines), key: value}))
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}.* is damaged: {key} is"):
         report.write(copy)
 
 

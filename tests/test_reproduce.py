@@ -28,6 +28,13 @@ CELLS = (
     Cell("MSD-CSC, ISTA", 3, replace(TINY, unfolding=1), 50.0),
     Cell("MSD-CSC, ISTA", 3, replace(TINY, unfolding=2), None),
 )
+MEASURED = {"train_loss": 1.0, "test_accuracy": 0.5, "seconds": 9.0, "images_per_second": 123.0}
+WHOLE = {
+    "epochs": [{**MEASURED, "epoch": 1}, {**MEASURED, "epoch": 2}],
+    "parameters": 12_345,
+    "flops_per_image": 2_000_000,
+    "machine": "abacus",
+}
 TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
 
 
@@ -135,20 +142,24 @@ def test_a_record_is_written_once_and_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", killed)
         with pytest.raises(KeyboardInterrupt):
-            book.add(name, {"recipe": TINY.to_json(), "data": "x"})
+            book.add(name, {**WHOLE, "recipe": TINY.to_json(), "data": "x"})
     assert name not in book and not list(tmp_path.glob("*.json"))
-    assert book.add(name, {"recipe": TINY.to_json(), "data": "x", "who": 1})
-    assert not book.add(name, {"recipe": TINY.to_json(), "data": "x", "who": 2})
+    assert book.add(name, {**WHOLE, "recipe": TINY.to_json(), "data": "x", "who": 1})
+    assert not book.add(name, {**WHOLE, "recipe": TINY.to_json(), "data": "x", "who": 2})
     assert [entry["who"] for entry in book.entries()] == [1] and os.listdir(tmp_path) == [f"{name}.json"]
 
 
 def test_a_damaged_or_misnamed_record_is_named(tmp_path):
     book, name = ledger.Ledger(tmp_path), ledger.key(TINY, "x")
-    book.add(name, {"recipe": TINY.to_json(), "data": "x"})
+    book.add(name, {**WHOLE, "recipe": TINY.to_json(), "data": "x"})
     text = book.path(name).read_text()
     for content, message in (
         (text[:-20], "is damaged"),
         (text.replace('"epochs": 2', '"epochs": 3'), "another run than its name says"),
+        (text.replace('"machine": "abacus"', '"machine": true'), "is damaged.*machine is True"),
+        (text.replace('"train_loss": 1.0', '"train_loss": "low"'), "is damaged.*train_loss is 'low'"),
+        (text.replace('"epoch": 2', '"epoch": 7'), "is damaged.*epochs are 1, 7"),
+        ("[" * 100_000, "is damaged.*nested too deeply"),
         (text.replace('"data": "x"', '"data": "y"'), "another run than its name says"),
     ):
         book.path(name).write_text(content)
@@ -407,16 +418,9 @@ def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_p
 
 def entry_of(cell, seed, accuracy, data="x"):
     recipe = replace(cell.recipe, seed=seed)
-    epoch = {"test_accuracy": accuracy, "images_per_second": 123.0}
-    return {
-        "key": ledger.key(recipe, data),
-        "recipe": recipe.to_json(),
-        "data": data,
-        "epochs": [{**epoch, "test_accuracy": 0.99}, epoch],
-        "parameters": 12_345,
-        "flops_per_image": 2_000_000,
-        "machine": "abacus",
-    }
+    first, last = WHOLE["epochs"]
+    epochs = [{**first, "test_accuracy": 0.99}, {**last, "test_accuracy": accuracy}]
+    return {**WHOLE, "key": ledger.key(recipe, data), "recipe": recipe.to_json(), "data": data, "epochs": epochs}
 
 
 def test_a_synthetic_ledger_gives_the_right_cells_means_and_deviations():

@@ -333,3 +333,39 @@ def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, 
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.startswith("pursuitnet: ") and said.count("\n") == 1 and says in said
     assert not list(tmp_path.iterdir())
+
+
+# what is no run, and what is made to mislead
+
+
+def test_a_folder_that_is_no_run_says_so_and_which_one_may_be_meant(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: neither model\.safetensors nor recipe\.json is there$"):
+        pn.trained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"holds no run: .*did you mean {run}"):
+        pn.load(run.parent)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"the run has not finished: pursuitnet train --out .* --resume"):
+        pn.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="name a run folder"):
+        pn.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["recipe", "classes", "mean", "std"])
+@pytest.mark.parametrize("value", [None, 3, "[" * 100_000, "[1" + "0" * 400 + "]", "[null]", "[true]", "1e400"])
+def test_metadata_made_to_mislead_are_one_sentence(run, tmp_path, name, value):
+    header, content = weights._split((run / "model.safetensors").read_bytes())
+    header["__metadata__"][name] = value
+    del header["__metadata__"]["sha256"]
+    header["__metadata__"]["sha256"] = weights._digest(header, content)
+    text = json.dumps(header).encode()
+    (tmp_path / "crafted.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
+    with pytest.raises(ValueError, match=r"crafted\.safetensors") as caught:
+        trained(tmp_path / "crafted.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_nested_too_deeply_is_damage(tmp_path):
+    text = b"[" * 100_000
+    (tmp_path / "deep.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match=r"deep\.safetensors is damaged"):
+        trained(tmp_path / "deep.safetensors")

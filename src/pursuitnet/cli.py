@@ -4,15 +4,16 @@ import os
 import sys
 import time
 import warnings
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.argument import ArgumentCollection, update_argument_collection
 
-from pursuitnet import __version__
+from pursuitnet import __version__, hints, streams
+from pursuitnet.paths import expanded
 from pursuitnet.recipe import Recipe, values_of
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ def _from_recipe(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
         update_argument_collection(values, names[-1], arguments, root_keys=(), allow_unknown=False)
 
 
+def _at_home(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Expand ~ in every option and argument that is a path; the shell leaves it as it is in --out=~/run."""
+    for argument in arguments:
+        if Path in (argument.hint, *get_args(argument.hint)):
+            argument.tokens[:] = [token.evolve(value=str(expanded(token.value))) for token in argument.tokens]
+
+
 app = App(
     name="pursuitnet",
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=_from_recipe,
+    config=(_from_recipe, _at_home),
 )
 
 
@@ -286,26 +294,46 @@ def models() -> None:
 
 
 def main() -> None:
-    """Run the program; what a user got wrong ends in one line and exit code 2."""
+    """Run the program; what a user got wrong ends in one line and exit code 2, a closed pipe without a word."""
     warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
+    streams.prepare()
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = streams.GONE
+    except OSError as error:  # of the streams themselves, such as a full disk behind them
+        code = _fail(str(error))
+    streams.abandon()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the program; return its exit code."""
     try:
         app(exit_on_error=False, print_error=False)
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        raise
     except CycloptsError as error:
-        _fail(" ".join(str(error).split()))
+        return _fail(hints.said(error))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        _fail(str(error))
+        return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
-        print(
-            "pursuitnet: interrupted; what was done is kept: train goes on with --out DIR --resume, "
+        return _fail(
+            "interrupted; what was done is kept: train goes on with --out DIR --resume, "
             "reproduce when it is called again",
-            file=sys.stderr,
+            code=130,
         )
-        sys.exit(130)
 
 
-def _fail(message: str) -> None:
-    print(f"pursuitnet: {message}", file=sys.stderr)
-    sys.exit(2)
+def _fail(message: str, code: int = 2) -> int:
+    """Say what went wrong, if anyone listens; return the exit code."""
+    with suppress(OSError):
+        print(f"pursuitnet: {message}", file=sys.stderr, flush=True)
+    return code
 
 
 def _fetch(recipe: Recipe) -> None:

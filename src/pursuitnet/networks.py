@@ -1,6 +1,5 @@
 """The rows of Tables I to III as choices of factors, widths, pooling and head."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -18,6 +17,7 @@ from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.memory import again, in_turn
 from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.nearest import did_you_mean
 from pursuitnet.norms import BatchNorm
 from pursuitnet.solvers import FISTA, ISTA, Solver
 from pursuitnet.starts import Start
@@ -320,7 +320,8 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
         known = [p for p in known if p not in ("unfolding", "solver", "sweep")]  # fixed by what the name says
     for choice in choices:
         if choice not in known:
-            raise ValueError(f"{name} has no choice {choice!r}; its choices are {', '.join(known)}")
+            near = did_you_mean(choice, known, ".")
+            raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known)}")
     if isinstance(width := choices.get("width", 1), int) and width < 1:
         raise ValueError(f"width is {width}; expected an integer ≥ 1")
     return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
@@ -330,9 +331,10 @@ def _parse(name: str) -> tuple[str, tuple[int, ...]]:
     match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
     family, digits = match.groups() if match else (name, None)
     if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):
-        near = difflib.get_close_matches(name, list_models(), 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"no model is called {name!r}; {hint}The models are {', '.join(list_models())}")
+        models = list_models()
+        raise ValueError(
+            f"no model is called {name!r}{did_you_mean(name, models, '.')} The models are {', '.join(models)}"
+        )
     return family, (int(digits),) if digits else ()
 
 
@@ -342,7 +344,6 @@ T = TypeVar("T")
 def _known(what: str, value: T, known: Collection[T]) -> T:
     """Return the value of a choice, if it exists."""
     if value not in known:
-        raise ValueError(
-            f"{what} is {value!r}; expected one of {', '.join(repr(str(k)) if k else 'None' for k in known)}"
-        )
+        listed = ", ".join(repr(str(k)) if k else "None" for k in known)
+        raise ValueError(f"{what} is {value!r}; expected one of {listed}{did_you_mean(value, known)}")
     return value

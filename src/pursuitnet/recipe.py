@@ -1,11 +1,14 @@
 """What a training run is, as frozen data; imports nothing heavy, so that ``--help`` is quick."""
 
-import difflib
-import tomllib
+import reprlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pursuitnet.nearest import did_you_mean
+from pursuitnet.paths import expanded
+from pursuitnet.records import fits, settings_of
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Section VI-B: SGD with Nesterov momentum, 200 epochs, 0.1 divided by 10 after 100 and 150
@@ -193,6 +196,8 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay", "warmup"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")
+        if not -(2**43) <= self.seed < 2**44:  # times a million, it is to fit PyTorch's generators
+            raise ValueError(f"seed is {self.seed}; expected a whole number from -2**43 to 2**44 - 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
         if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
@@ -272,33 +277,23 @@ def values_of(name: str | Path) -> dict[str, Any]:
     """Return the fields that a named recipe or a file sets."""
     if str(name) in RECIPES:
         return RECIPES[str(name)]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
-        near = difflib.get_close_matches(str(name), RECIPES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise FileNotFoundError(f"{name} is no recipe; {hint}expected {', '.join(RECIPES)}, or a file in TOML or YAML")
-    return _fields(_parsed(path), str(path))
-
-
-def _parsed(path: Path) -> Any:
-    import yaml
-
-    text = path.read_text(encoding="utf-8")
-    try:
-        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)  # JSON is YAML too
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as a recipe: {' '.join(str(error).split())}") from error
+        near = did_you_mean(name, RECIPES, ".")
+        raise FileNotFoundError(
+            f"{name} is no recipe{near} There are {', '.join(RECIPES)}, and files in TOML, YAML or JSON"
+        )
+    return _fields(settings_of(path, "a recipe"), str(path))
 
 
 def _fields(values: object, source: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise ValueError(f"{source} is {values!r:.40}; expected a table of fields, such as epochs = 30")
+        raise ValueError(f"{source} is {reprlib.repr(values)}; expected a table of fields, such as epochs = 30")
     kinds = get_type_hints(Recipe)
     for name in values:
         if name not in kinds:
-            near = difflib.get_close_matches(str(name), kinds, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(kinds)}"
-            raise ValueError(f"{source} has the unknown field {name!r}; {hint}")
+            near = did_you_mean(name, kinds, f"; the fields are {', '.join(kinds)}")
+            raise ValueError(f"{source} has the unknown field {reprlib.repr(name)}{near}")
     try:
         return {name: _as(kinds[name], value, name) for name, value in values.items()}
     except TypeError as error:
@@ -318,12 +313,12 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         return tuple(_as(inside[0], v, name) for v in value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and fits(value, float, finite=False):
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value
     expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")
-    raise TypeError(f"{name} = {value!r}; expected {expected}")
+    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {expected}")
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}

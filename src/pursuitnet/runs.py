@@ -1,7 +1,6 @@
 """The runs below a folder: what each was, how far it has come, and whether it still goes on. Loads no PyTorch."""
 
 import json
-import math
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pursuitnet.records import RECORD, Kinds, epochs_of, record_of
 from pursuitnet.report.words import duration, written
 
 State = Literal["finished", "running", "stopped", "failed", "damaged"]
@@ -181,7 +181,7 @@ def read(folder: Path, name: str | None = None) -> Run:
     given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
     try:
         return Run(**given, **_content(folder))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return Run(**given, state="damaged", note=" ".join(str(error).split()))
 
 
@@ -189,7 +189,7 @@ def earlier(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs that a run has behind it, for those who watch it go on; none if they cannot be read."""
     try:
         return _records(folder)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return []
 
 
@@ -221,10 +221,12 @@ def _content(folder: Path) -> dict[str, Any]:
         ValueError: if a file is damaged.
     """
     recipe = _object(folder / "recipe.json", {"model": str, "data": str, "epochs": int})
-    records, record = _records(folder), _object(folder / "record.json", {}, needed=False)
+    if not recipe:
+        raise FileNotFoundError("recipe.json is missing")
+    records, record = _records(folder), _object(folder / "record.json", {}, RECORD)
     if len(records) > recipe["epochs"]:
         raise ValueError(f"metrics.jsonl is damaged: {len(records)} epochs of {recipe['epochs']}")
-    mark = _object(folder / "running.json", {"pid": int, "host": str}, needed=False)
+    mark = _object(folder / "running.json", {"pid": int, "host": str}, {"device": str, "commit": str})
     state, note = _state(folder, mark, complete=bool(record) and len(records) == recipe["epochs"])
     last = records[-1] if records else {}
     return {
@@ -249,7 +251,7 @@ def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State
         return "running", f"on {mark['host']}" if elsewhere(mark) else ""
     if mark and elsewhere(mark):
         return "stopped", f"on {mark['host']}, where nothing has been heard of it for {silence(signs) / 3600:.1f} h"
-    if failure := _object(folder / "failed.json", {"reason": str}, needed=False):
+    if failure := _object(folder / "failed.json", {"reason": str}):
         return "failed", failure["reason"]
     if complete:
         _check_weights(folder / "model.safetensors")
@@ -280,41 +282,15 @@ def _ticks(pid: int) -> int | None:
 def _records(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; none if there is no such file, as before the first epoch has ended."""
     path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
-    records = [_checked(line, kinds, f"{path.name}, line {i}") for i, line in enumerate(lines, 1)]
-    if (epochs := [entry["epoch"] for entry in records]) != list(range(1, len(records) + 1)):
-        raise ValueError(f"{path.name} is damaged: its epochs are {', '.join(map(str, epochs))}")
-    return records
+    return epochs_of(path, name=path.name) if path.exists() else []
 
 
-def _object(path: Path, kinds: dict[str, type], *, needed: bool = True) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is none and none is needed."""
+def _object(path: Path, needed: Kinds, more: Kinds | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none, or it has gone since: a run may just end."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:  # or gone since, as when a run ends this very moment
-        if needed:
-            raise FileNotFoundError(f"{path.name} is missing") from None
+        return record_of(path, needed, more, name=path.name)
+    except FileNotFoundError:
         return {}
-    return _checked(text, kinds, path.name)
-
-
-def _checked(text: str, kinds: dict[str, type], name: str) -> dict[str, Any]:
-    """Return a JSON object with values of these kinds."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} is damaged: it holds no object")
-    for key, kind in kinds.items():
-        value: Any = found.get(key)
-        fits = isinstance(value, kind | int if kind is float else kind) and not isinstance(value, bool)
-        if not fits or (kind is float and not math.isfinite(value)):
-            raise ValueError(f"{name} is damaged: {key} is {value!r:.40}")
-    return found
 
 
 def _check_weights(path: Path) -> None:
@@ -332,7 +308,8 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     """Write a file so that whoever opens it finds it whole, the old one or the new one; return its path."""
     beside = path.with_name(path.name + ".new")
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        # a folder's name need not be UTF-8, and a page is
+        beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         os.replace(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)

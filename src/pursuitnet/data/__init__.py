@@ -12,6 +12,7 @@ from pursuitnet.data import cifar, digits, folder, svhn
 from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, standardise, to_unit
 from pursuitnet.data.files import Split
 from pursuitnet.data.words import require_known
+from pursuitnet.paths import expanded
 
 __all__ = [
     "DATASETS",
@@ -68,7 +69,7 @@ def load(
     """
     require_known("data set", name, NAMES)
     require_known("split", split, SPLITS)
-    place = None if root is None else Path(root).expanduser()
+    place = None if root is None else expanded(root)
     read = info(name, root, image_size).read if name in DATASETS else _folder(root, image_size)
     return read(place, split, download)
 
@@ -93,7 +94,7 @@ def info(name: str, root: str | Path | None = None, image_size: int | Sequence[i
 def _folder(root: str | Path | None, image_size: int | Sequence[int] | None) -> folder.Folder:
     if root is None:
         raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images a class")
-    return folder.Folder(Path(root).expanduser(), folder.size_of(image_size))
+    return folder.Folder(expanded(root), folder.size_of(image_size))
 
 
 DATASETS: dict[str, Dataset] = {

@@ -16,16 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pursuitnet.paths import expanded
+from pursuitnet.records import record_of
+
 READER = 1  # raise it when a decoder returns something else than before
 _PARTS = ("images", "labels")
 
 
 def folder() -> Path:
-    """The user's cache: $PURSUITNET_CACHE, or where the system keeps caches."""
+    """The user's cache: $PURSUITNET_CACHE, or where the system keeps caches; raises ValueError if that is not known."""
     import platformdirs
 
-    chosen = os.environ.get("PURSUITNET_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("pursuitnet"))
+    if chosen := os.environ.get("PURSUITNET_CACHE"):
+        return expanded(chosen)
+    try:
+        return Path(platformdirs.user_cache_dir("pursuitnet"))
+    except RuntimeError as error:
+        raise ValueError(f"no place for the cache is known ({error}); set PURSUITNET_CACHE to a folder") from error
 
 
 def through(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -61,12 +68,9 @@ def about(name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
 
 def _note(entry: Path, prints: str) -> dict[str, Any] | None:
     try:
-        text = (entry / "about.json").read_text(encoding="utf-8")
+        noted = record_of(entry / "about.json", {}, {"shape": [int, int, int, int]})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    noted = json.loads(text)
-    if not isinstance(noted, dict):
-        raise ValueError("about.json is no object")
     return noted if noted.get("sources") == prints else None
 
 

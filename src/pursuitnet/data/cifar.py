@@ -84,8 +84,8 @@ class _Unpickler(pickle.Unpickler):
         return parts[module, name]
 
 
-def _archive(name: str, md5: str) -> File:
-    return File(name, f"md5:{md5}", url=PLACE + name)
+def _archive(name: str, md5: str, size: int) -> File:
+    return File(name, f"md5:{md5}", size, PLACE + name)
 
 
 def _split_files(checksums: dict[str, str], size: int | None = None) -> dict[str, tuple[File, ...]]:
@@ -108,7 +108,7 @@ CIFAR10_BINARY = Layout(
     ),
     Records((10,)),
     "cifar-10-batches-bin",
-    _archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    _archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170_052_171),
     cached=False,  # the checksum takes longer than the rest
 )
 CIFAR10_PYTHON = Layout(
@@ -124,7 +124,7 @@ CIFAR10_PYTHON = Layout(
     ),
     Pickled(b"labels"),
     "cifar-10-batches-py",
-    _archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+    _archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", 170_498_071),
 )
 CIFAR100_BINARY = Layout(
     # no checksums of these two files are published, only the archive's: their size, their labels and how often each
@@ -135,7 +135,7 @@ CIFAR100_BINARY = Layout(
     },
     Records((20, 100)),
     "cifar-100-binary",
-    _archive("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+    _archive("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", 168_513_733),
     cached=False,
     balanced=True,
 )
@@ -143,7 +143,7 @@ CIFAR100_PYTHON = Layout(
     _split_files({"train": "md5:16019d7e3df5f24257cddd939b257f8d", "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc"}),
     Pickled(b"fine_labels"),
     "cifar-100-python",
-    _archive("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+    _archive("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437),
 )
 CIFAR10 = Originals("cifar10", 10, (CIFAR10_BINARY, CIFAR10_PYTHON), PAGE)
 CIFAR100 = Originals("cifar100", 100, (CIFAR100_BINARY, CIFAR100_PYTHON), PAGE)

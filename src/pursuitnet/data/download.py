@@ -25,7 +25,7 @@ def fetch(file: "File", folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{file.name}.lock"):
-            return _retrieve(file, folder, _Resuming(folder / f"{file.name}.part"))
+            return _retrieve(file, folder, _Resuming(folder / f"{file.name}.part", file.size))
     except (OSError, ValueError) as error:
         reason = "what came has another checksum" if isinstance(error, ValueError) else " ".join(str(error).split())
         raise ConnectionError(
@@ -49,9 +49,13 @@ def _retrieve(file: "File", folder: Path, resuming: "_Resuming") -> Path:
 
 @dataclass(frozen=True)
 class _Resuming:
-    """A downloader for pooch that keeps what has arrived in `part` and asks only for the rest."""
+    """A downloader for pooch that keeps what has arrived in `part` and asks only for the rest.
+
+    Of a file whose `size` in bytes is known no more than that is fetched, whatever the server sends.
+    """
 
     part: Path
+    size: int | None = None
 
     def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
         """Download `url` to `output_file`, as often as each attempt brings more than the ones before."""
@@ -79,12 +83,19 @@ class _Resuming:
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 have = 0  # this server sends the whole file again
             length = answer.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
+            total = self.size if length is None else have + int(length)
+            self._require_size(total)
             try:
                 self._write(answer.raw, have, total)
             except HTTPError:
                 return False
         return total is None or self._size() == total
+
+    def _require_size(self, size: int | None) -> None:
+        """Raise ConnectionError if more is to come, or has come, than the file holds; what is wrong of it goes."""
+        if self.size is not None and size is not None and size > self.size:
+            self.part.unlink(missing_ok=True)
+            raise ConnectionError(f"the server sends more than the {self.size:,} bytes of the file")
 
     def _complete_or_new(self, content_range: str) -> bool:
         """Nothing is left to send: the part is the whole file, or is none of it and goes."""
@@ -101,3 +112,4 @@ class _Resuming:
             out.seek(have)
             while chunk := stream.read(_CHUNK, decode_content=False):
                 bar.update(out.write(chunk))
+                self._require_size(out.tell())

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,9 @@ import torch
 from torch import Tensor
 
 from pursuitnet.data import cache, download
+
+MOST = 1 << 28
+"""Bytes of a file in an archive whose size is not known beforehand, at most; the largest has 154 million."""
 
 Split = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
@@ -91,7 +93,7 @@ class Layout:
     def packed(self, path: Path, split: str) -> Iterator[tuple[Path, bytearray]]:
         """Yield path and checked content of the files of a split, from the archive, without writing any of them."""
         content = self.archive.content(path) if self.archive else bytearray()
-        inside = _members(content, path, {file.name for file in self.files[split]})
+        inside = _members(content, path, {file.name: file.size for file in self.files[split]})
         for file in self.files[split]:
             if file.name not in inside:
                 raise ValueError(f"{path} holds no {file.name}; replace it by the original")
@@ -177,7 +179,9 @@ class Originals:
         try:
             images, labels = layout.decode(content)
         except Exception as error:  # the content comes from outside: anything may go wrong
-            raise ValueError(f"{path} cannot be read ({error}); replace it by the original") from error
+            raise ValueError(f"{path} cannot be read ({_reason(error)}); replace it by the original") from error
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"{path} has not one label an image; replace it by the original")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             expected = f"0..{self.num_classes - 1}"
@@ -185,18 +189,32 @@ class Originals:
         return images, labels
 
 
-def _members(content: bytearray, path: Path, names: set[str]) -> dict[str, bytearray]:
-    """The named files in a tar.gz, wherever in it they are."""
+def _members(content: bytearray, path: Path, sizes: Mapping[str, int | None]) -> dict[str, bytearray]:
+    """The named files in a tar.gz, wherever in it they are; one that is larger than it may be is not unpacked."""
     found: dict[str, bytearray] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
-                opened = archive.extractfile(member) if name in names else None
-                if opened is not None:
-                    found[name] = bytearray(opened.read())
-                if len(found) == len(names):
+                if name in sizes and member.isfile():
+                    found[name] = _unpacked(archive, member, sizes[name])
+                if len(found) == len(sizes):
                     break
-    except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be unpacked ({error}); replace it by the original") from error
+    except Exception as error:  # the content comes from outside: anything may go wrong
+        raise ValueError(f"{path} cannot be unpacked ({_reason(error)}); replace it by the original") from error
     return found
+
+
+def _unpacked(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int | None) -> bytearray:
+    if member.size > (MOST if size is None else size):
+        raise ValueError(f"{member.name} has {member.size:,} bytes, more than it may have")
+    opened = archive.extractfile(member)
+    return bytearray() if opened is None else bytearray(opened.read())
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words: a library's KeyError or RecursionError says little by itself."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = " ".join(str(error).split())
+    return said if isinstance(error, ValueError | OSError) and said else f"{type(error).__name__}: {said}".strip(": ")

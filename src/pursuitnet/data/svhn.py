@@ -18,6 +18,8 @@ def decode(content: bytearray) -> Split:
     from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
     arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+    if missing := {"X", "y"} - arrays.keys():
+        raise ValueError(f"it holds no {' and no '.join(sorted(missing))}")
     images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).flatten().to(torch.int64)
     if images.dtype != torch.uint8 or images.shape != (32, 32, 3, len(labels)):
         raise ValueError(f"X is {images.dtype} {tuple(images.shape)}, expected uint8 (32, 32, 3, {len(labels)})")
@@ -26,12 +28,12 @@ def decode(content: bytearray) -> Split:
     return images.permute(3, 2, 0, 1).contiguous(), torch.where(labels == 10, 0, labels)
 
 
-def _file(name: str, md5: str) -> tuple[File, ...]:
-    return (File(name, f"md5:{md5}", url=PAGE + name),)
+def _file(name: str, md5: str, size: int) -> tuple[File, ...]:
+    return (File(name, f"md5:{md5}", size, PAGE + name),)
 
 
 FILES = {
-    "train": _file("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
-    "test": _file("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+    "train": _file("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373", 182_040_794),
+    "test": _file("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", 64_275_384),
 }
 SVHN = Originals("svhn", 10, (Layout(FILES, decode),), PAGE)

@@ -14,7 +14,7 @@ and the sparsity of all layers together did worse.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class Adaptation:
             prepare: brings a batch of images to what the network expects.
             by: "reconstruction" or "usage".
         """
-        statistic = CRITERIA[by]
+        statistic = CRITERIA[by].statistic
         return cls(model, prepare, statistic(model, clean, prepare), statistic=statistic)
 
     def factor(self, images: Tensor) -> float:
@@ -121,7 +121,17 @@ def usage(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) ->
     return torch.stack(shares).sum(dim=0) / len(images)
 
 
-CRITERIA: dict[str, Statistic] = {"reconstruction": errors, "usage": usage}
+class Criterion(NamedTuple):
+    """What S can be chosen by, and what that brings about, in words."""
+
+    statistic: Statistic
+    brings: str
+
+
+CRITERIA = {
+    "reconstruction": Criterion(errors, "every layer reconstructs its input as well as it does clean training images"),
+    "usage": Criterion(usage, "the last layer uses its atoms as on clean training images"),
+}
 
 
 def _from_one(factor: float) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from pursuitnet import data
-from pursuitnet.evaluation.adaptation import Adaptation
+from pursuitnet.data.words import require_known
+from pursuitnet.evaluation.adaptation import CRITERIA, Adaptation
 from pursuitnet.evaluation.corruptions import named
 from pursuitnet.evaluation.measures import Evaluation, evaluate
 from pursuitnet.evaluation.robustness import LOOKED_AT, Robustness, robustness
@@ -47,6 +48,8 @@ class Settings:
         if self.tested is not None and self.tested < 1:
             raise ValueError(f"tested is {self.tested}; expected at least 1 image")
         named(self.corruptions or ())
+        if self.adapt is not None:
+            require_known("adaptation", self.adapt, CRITERIA)
         if self.adapt and self.corruptions is None:
             raise ValueError("adapt chooses thresholds for corrupted images; add --corruptions")
         if self.adapt and self.threshold is not None:
@@ -96,7 +99,7 @@ class Found:
 
     def lines(self) -> Iterator[str]:
         """Yield what the program prints, accuracy first."""
-        first, *others = lines(self.evaluation, self.robustness)
+        first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
         yield from (first, *self.notes, *others)
 
     def save(self, folder: Path, pictures: bool = False) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from pursuitnet.evaluation.adaptation import CRITERIA
 from pursuitnet.evaluation.corruptions import SEVERITIES
 from pursuitnet.evaluation.measures import Evaluation
 from pursuitnet.evaluation.robustness import Robustness, Row
@@ -10,8 +11,14 @@ WEAKEST = 10
 """Classes that are listed where there are too many to list all."""
 
 
-def lines(found: Evaluation, hard: Robustness | None = None) -> Iterator[str]:
-    """Yield what the program prints, accuracy first."""
+def lines(found: Evaluation, hard: Robustness | None = None, adapt: str | None = None) -> Iterator[str]:
+    """Yield what the program prints, accuracy first.
+
+    Args:
+        found: the evaluation.
+        hard: on corrupted images, if they were tested.
+        adapt: name of what the thresholds were then chosen by, of ``CRITERIA``; None if they were not.
+    """
     yield f"accuracy {_percent(found.top1)} ({found.top1!r}), loss {found.loss:.4f}, {found.images} test images"
     if found.top5 is not None:
         yield f"top-5 {_percent(found.top5)}"
@@ -19,7 +26,7 @@ def lines(found: Evaluation, hard: Robustness | None = None) -> Iterator[str]:
     yield from _calibration(found)
     yield from _confusions(found)
     if hard is not None:
-        yield from _table(hard)
+        yield from _table(hard, adapt)
 
 
 def _classes(found: Evaluation) -> Iterator[str]:
@@ -53,8 +60,7 @@ def _confusions(found: Evaluation) -> Iterator[str]:
         yield f"{name} taken for {other}: {count} times, {_percent(share)} of {name}"
 
 
-def _table(hard: Robustness) -> Iterator[str]:
-    adapted = hard.adapted_mean is not None
+def _table(hard: Robustness, adapt: str | None) -> Iterator[str]:
     wide = max(len(row.name) for row in hard.rows) + 2
     yield f"accuracy in % on {hard.images} corrupted test images, by strength"
     yield f"{'':<{wide}}" + "".join(f"{s:>7}" for s in SEVERITIES) + f"{'mean':>9}"
@@ -62,9 +68,10 @@ def _table(hard: Robustness) -> Iterator[str]:
     for row in hard.rows:
         yield from _rows(row, wide)
     yield f"{'mean of all':<{wide}}" + " " * 7 * len(SEVERITIES) + f"{100 * hard.mean:>9.1f}"
-    if adapted and hard.adapted_mean is not None:
+    if hard.adapted_mean is not None:
         yield f"{'  adapted':<{wide}}" + " " * 7 * len(SEVERITIES) + f"{100 * hard.adapted_mean:>9.1f}"
-        yield "adapted: thresholds × S, so that the last layer uses its atoms as on clean training images; no labels"
+    if adapt is not None:
+        yield f"adapted: thresholds × S, so that {CRITERIA[adapt].brings}; no labels"
 
 
 def _rows(row: Row, wide: int) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
 from pursuitnet.recipe import Recipe
+from pursuitnet.records import EPOCH, NEEDED, RECORD, epochs_of, record_of
 from pursuitnet.report import pictures
 from pursuitnet.report.inside import (
     Seen,
@@ -74,25 +74,20 @@ def write(folder: Path) -> Path:
 
 def _read(folder: Path) -> Run:
     recipe, model = train.load_run(folder)
-    about = _parsed(folder / "record.json", {"parameters", "images", "seconds"})[0]
-    lines = _parsed(folder / "metrics.jsonl", {"epoch", "train_loss", "test_loss", "test_accuracy"})
+    needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
+    about = record_of(_there(folder / "record.json"), needed, RECORD)
+    lines = epochs_of(_there(folder / "metrics.jsonl"), {**NEEDED, "test_loss": EPOCH["test_loss"]})
+    if not lines:
+        raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
     images = train.images_of(recipe)
     return Run(recipe, model, images, lines, about, train.evaluate(model, images, images.test)[2])
 
 
-def _parsed(path: Path, wanted: set[str]) -> list[dict[str, Any]]:
-    """Return the JSON objects of a run's file, one or one a line, each with the wanted keys."""
+def _there(path: Path) -> Path:
+    """Return the path of a finished run's file, if it is there."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; the run has not finished")
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    try:
-        found = [json.loads(part) for part in (text.splitlines() if path.suffix == ".jsonl" else [text])]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    for entry in found or [{}]:
-        if not isinstance(entry, dict) or not wanted <= entry.keys():
-            raise ValueError(f"{path} is damaged: expected objects with {', '.join(sorted(wanted))}")
-    return found
+    return path
 
 
 @torch.no_grad()

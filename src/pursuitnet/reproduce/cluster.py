@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pursuitnet.records import settings_of
+
 SYSTEMS = ("SLURM", "PBS", "SGE", "LSF", "HTCondor", "OAR")
 
 
@@ -47,9 +49,8 @@ def cluster_of(address: str | None, description: Path | None, device: str) -> Ab
 def _asked_for(description: Path) -> Any:
     """Return a cluster of jobs of a batch system, asked for."""
     import dask_jobqueue
-    import yaml
 
-    given = yaml.safe_load(description.read_text(encoding="utf-8"))
+    given = settings_of(description, "a cluster")
     if not isinstance(given, dict) or given.get("system") not in SYSTEMS or not isinstance(given.get("jobs"), int):
         raise ValueError(
             f"{description} describes no cluster; expected jobs: a number, and system: {', '.join(SYSTEMS)}"

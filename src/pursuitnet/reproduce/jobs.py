@@ -164,6 +164,7 @@ def started(module: str, at_once: int) -> "subprocess.Popen[str]":
         [sys.executable, "-m", module],
         env={"OMP_NUM_THREADS": str(threads), **os.environ},
         text=True,
+        errors="replace",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

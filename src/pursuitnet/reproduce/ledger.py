@@ -14,8 +14,12 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.recipe import MACHINE, Recipe
+from pursuitnet.records import EPOCH, NEEDED, Kinds, fitting, numbered, record_of
 
 Entry = dict[str, Any]
+
+ENTRY: Kinds = {"epochs": list, "machine": str, "parameters": int, "flops_per_image": int}
+"""What a record holds beside its recipe and its data's checksum."""
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -85,13 +89,24 @@ class Ledger:
         """
         for path in sorted(self.folder.glob("*.json")):
             try:
-                entry = json.loads(path.read_text(encoding="utf-8"))
-                expected = key(Recipe.from_json(entry["recipe"]), entry["data"])
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                entry = _checked(record_of(path, {"recipe": dict, "data": str}, ENTRY))
+                recipe = Recipe.from_json(entry["recipe"])
+            except ValueError as error:
                 raise ValueError(f"{path} is damaged ({error}); delete it, and the run is repeated") from error
-            if expected != path.stem:
+            if key(recipe, entry["data"]) != path.stem:
                 raise ValueError(f"{path} holds another run than its name says; delete it, and the run is repeated")
-            yield entry
+            yield {**entry, "recipe": recipe.to_json()}
+
+
+def _checked(entry: Entry) -> Entry:
+    """Return a record whose epochs are those of a run; one that has ended has them, and all that a table shows."""
+    needed = {} if "diverged" in entry else ENTRY
+    epochs = fitting(entry, needed, {}, "the record").get("epochs", [])
+    for epoch in epochs:
+        fitting(epoch, {**NEEDED, "images_per_second": float}, EPOCH, "an epoch")
+    if needed and not epochs:
+        raise ValueError("it holds no epoch")
+    return {**entry, "epochs": numbered(epochs, "the record")}
 
 
 def machine() -> str:

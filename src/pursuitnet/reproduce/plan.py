@@ -1,6 +1,5 @@
 """What to run: cells chosen by an expression, those that the ledger lacks, and how long they will take."""
 
-import difflib
 import re
 import statistics
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from pursuitnet.nearest import did_you_mean
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce.cells import Cell
 from pursuitnet.reproduce.ledger import Entry, Ledger, checksum, key
@@ -53,8 +53,7 @@ def _condition(text: str, cells: Sequence[Cell]) -> list[Cell]:
     if equals:
         names = [f.name for f in fields(Recipe)]
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            raise ValueError(f"{text!r} asks for {name}; {f'did you mean {near[0]}?' if near else 'no recipe has it'}")
+            raise ValueError(f"{text!r} asks for {name}{did_you_mean(name, names, '; no recipe has it')}")
         found = [cell for cell in cells if _text(getattr(cell.recipe, name)) == value]
         exist = sorted({_text(getattr(cell.recipe, name)) for cell in cells})
     else:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.networks import Network, create_model
+from pursuitnet.paths import expanded
 from pursuitnet.recipe import Recipe
+from pursuitnet.runs import MARKS
 from pursuitnet.sharing.weights import unpack
 
 
@@ -85,11 +87,8 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         FileNotFoundError: if the file is not there, or the run has not finished.
         ValueError: if it is damaged, or not of a network of this library.
     """
-    path = Path(path).expanduser()
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        what = f"the run has not finished: pursuitnet train --out {path} --resume" if path.is_dir() else "name a run"
-        raise FileNotFoundError(f"{file} is missing; {what}")
+    path = expanded(path)
+    file = _weights(path)
     weights, about = unpack(file)
     recipe = Recipe.from_json(about["recipe"], f"the recipe in {file}")
     network = _network(recipe, len(about["classes"]), len(about["mean"]), file)
@@ -101,6 +100,24 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
     return Trained(network, recipe, tuple(about["classes"]), mean, std)
+
+
+def _weights(path: Path) -> Path:
+    """Return the file of weights that a path names, if it is there."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    if file.is_file():
+        return file
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its model.safetensors")
+    if any((path / mark).is_file() for mark in MARKS):
+        raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
+    raise FileNotFoundError(f"{path} holds no run: neither model.safetensors nor recipe.json is there{_inside(path)}")
+
+
+def _inside(path: Path) -> str:
+    """Return which run is inside a folder that is none itself, if there is one."""
+    inside = sorted(file.parent for file in path.glob("*/model.safetensors"))
+    return f"; did you mean {inside[0]}?" if inside else ""
 
 
 def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:

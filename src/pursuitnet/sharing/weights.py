@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from pursuitnet.records import fits
 
 NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
@@ -42,14 +43,16 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         header, data = _split(content)
         said = header["__metadata__"].pop("sha256")
+        found = _digest(header, data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or no weights that pursuitnet has written; get it anew") from error
-    if said != _digest(header, data):
+    if said != found:
         raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
     try:
         weights, about = load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} lacks what a network needs ({error}); get it anew") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} lacks what a network needs ({why}); get it anew") from error
     if not _fits(**about):
         raise ValueError(
             f"{path} has classes, mean or std that no network has; expected names of classes, and for every channel "
@@ -62,7 +65,7 @@ def _fits(recipe: object, classes: object, mean: object, std: object) -> bool:
     """Return whether metadata are of the kinds that ``pack`` was given; the recipe checks itself."""
     if not (isinstance(classes, list) and isinstance(mean, list) and isinstance(std, list)):
         return False
-    numbers = all(isinstance(value, float | int) and math.isfinite(value) for value in mean + std)
+    numbers = all(fits(value, float) for value in mean + std)
     named = bool(classes) and all(isinstance(name, str) for name in classes)
     return named and numbers and 0 < len(mean) == len(std) and min(std) > 0
 

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,13 @@ import torch
 LAST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 _HEAD = b"pursuitnet checkpoint, sha256 "
 State = dict[str, Any]
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("epoch", "step", "count"), int),
+    **dict.fromkeys(("recipe", "model", "optimiser", "scaler"), dict),
+    "metrics": str,
+    "total": torch.Tensor,
+}
+"""What a state holds."""
 
 
 def save(folder: Path, state: State) -> None:
@@ -87,6 +94,12 @@ def _read(path: Path, device: torch.device) -> State | None:
     if head != _HEAD + hashlib.sha256(content).hexdigest().encode():
         return None
     try:
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError):  # whole, but not ours
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception:  # whole, but not ours: anything may be in it
         return None
+    return state if isinstance(state, dict) and all(map(partial(_fits, state), KINDS)) else None
+
+
+def _fits(state: State, key: str) -> bool:
+    """Return whether what a state holds under a key is of its kind; where it stands it must say."""
+    return isinstance(state.get(key), KINDS[key]) if key in state else key not in ("epoch", "step")

@@ -49,6 +49,11 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
         raise ValueError(
             f"valid_images is {recipe.valid_images}; expected at most {len(labels) - 2}, to leave some to train on"
         )
+    if recipe.shifted >= (least := min(pixels.shape[2:])):
+        raise ValueError(
+            f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
+            f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
+        )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed))
     held, kept = (part.sort().values for part in order.tensor_split([recipe.valid_images]))
     if recipe.standardised:

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from pursuitnet import __version__, data
+from pursuitnet.nearest import did_you_mean, nearest
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
+from pursuitnet.records import epochs_of, record_of
 from pursuitnet.sharing.reading import trained
 from pursuitnet.sharing.weights import pack
 from pursuitnet.train import checkpoints
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+"""The usual names of devices; PyTorch may know more."""
 
 Record = dict[str, Any]
 """What one line of metrics.jsonl holds."""
@@ -29,15 +34,25 @@ def device_of(recipe: Recipe, local: int = 0) -> torch.device:
         local: number of the process on its machine, which takes the device of that number unless one is named.
     """
     if recipe.device != "auto":
-        try:
-            device = torch.device(recipe.device)
-            if device.type != "cpu" and device.index is None:
-                device = torch.device(device.type, local)
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device is {recipe.device!r}, which is not here: {str(error).splitlines()[0]}") from error
+        return _device(recipe.device, local)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, local)
+
+
+def _device(name: str, local: int) -> torch.device:
+    """Return the device of that name, if it is here and holds numbers."""
+    try:
+        device = torch.device(name)
+        if device.type != "cpu" and device.index is None:
+            device = torch.device(device.type, local)
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        near = did_you_mean(name, DEVICES) if nearest(name, DEVICES) != name else ""
+        why = (str(error).splitlines() or ["it is not known"])[0]
+        raise ValueError(f"device is {name!r}, which is not here{near or f': {why:.200}'}") from error
+    if found.type == "meta":
+        raise ValueError(f"device is {name!r}, which holds no numbers; expected {', '.join(DEVICES)}")
+    return found
 
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
@@ -76,15 +91,12 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
-    try:
-        return Recipe.from_json(json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return Recipe.from_json(record_of(path, {}), str(path))
 
 
 def records(folder: Path) -> list[Record]:
-    """Return every epoch's record."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """Return every epoch's record; see ``pursuitnet.records.epochs_of``."""
+    return epochs_of(folder / "metrics.jsonl")
 
 
 def last_record(folder: Path) -> Record:
@@ -147,7 +159,7 @@ def commit() -> str | None:
     )
     here = Path(__file__).parent.parent
     try:
-        said = [subprocess.run(c, cwd=here, capture_output=True, text=True, check=True).stdout for c in commands]
+        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
     except (OSError, subprocess.CalledProcessError):
         return None
     return said[1].strip() + ("+changes" if said[2].strip() else "")

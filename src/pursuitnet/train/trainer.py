@@ -72,10 +72,18 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+        """Go back to a state.
+
+        Raises:
+            ValueError: if it is that of another network or optimiser.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            which = (str(error).splitlines() or [""])[-1].strip()
+            raise ValueError(f"the checkpoint is not that of {self.recipe.model}: {which:.200}") from error
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the network computes."""

@@ -1,0 +1,163 @@
+"""Files of records and settings, read and checked: UTF-8 text, JSON, TOML or YAML, values of the expected types.
+
+Whatever is wrong with one, what is raised names it. Imports nothing heavy.
+"""
+
+import json
+import reprlib
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Kind = type | None | tuple["Kind", ...] | list["Kind"]
+"""Of a value: a type, None, a tuple of kinds of which one is enough, or a list of as many values, each of its kind."""
+
+Kinds = Mapping[str, Kind]
+
+NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
+"""What an epoch's line of metrics.jsonl must hold; floats are finite."""
+
+_MEASURED = ("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb")
+_SHARES = ("data", "forward", "backward", "optimiser")
+EPOCH: Kinds = dict.fromkeys((*_MEASURED, *_SHARES), float)
+"""What it may hold."""
+
+RECORD: Kinds = {
+    "device": str,
+    "commit": (str, None),
+    "processes": int,
+    "parameters": int,
+    "images": [int, int],
+    "seconds": float,
+}
+"""What record.json may hold of a whole run, besides versions."""
+
+
+def text_of(path: Path, name: str | None = None) -> str:
+    """Return the text of a file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        path: the file.
+        name: what an error calls it; by default the path.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(
+            f"{name or path} is damaged or not in UTF-8 (can't decode byte 0x{byte:02x} at {error.start}); "
+            "expected a text file in UTF-8"
+        ) from error
+
+
+def settings_of(path: Path, what: str) -> Any:
+    """Return what a file in JSON (.json), TOML (.toml) or YAML (any other) holds.
+
+    Args:
+        path: the file.
+        what: it is to be, in words, such as "a recipe".
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it cannot be parsed.
+    """
+    import yaml
+
+    text, kind = text_of(path), path.suffix.lower()
+    try:
+        if kind == ".json":
+            return json.loads(text)
+        return tomllib.loads(text) if kind == ".toml" else yaml.load(text, _loader())
+    except RecursionError as error:
+        raise ValueError(f"{path} cannot be read as {what}: it is nested too deeply") from error
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as {what}: {' '.join(str(error).split()):.300}") from error
+
+
+def _loader() -> Any:
+    """Return YAML's safe loader with the numbers of YAML 1.2: 1e-5 is one, and 12:30:00 is none."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    number = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+\Z"), [*"-+0123456789"])
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{number})\Z"), [*"-+.0123456789"])
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
+    return Loader
+
+
+def record_of(path: Path, needed: Kinds, more: Kinds | None = None, *, name: str | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        path: the file.
+        needed: what it must hold, and of which kind.
+        more: what it may hold, and of which kind then.
+        name: what an error calls it; by default the path.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is damaged.
+    """
+    name = name or str(path)
+    return checked(text_of(path, name), needed, more or {}, name)
+
+
+def epochs_of(path: Path, needed: Kinds = NEEDED, *, name: str | None = None) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl, epochs 1, 2, …; see ``record_of``."""
+    name = name or str(path)
+    lines = text_of(path, name).splitlines()
+    return numbered([checked(line, needed, EPOCH, f"{name}, line {i}") for i, line in enumerate(lines, 1)], name)
+
+
+def numbered(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the records of epochs, if they are those of epochs 1, 2, …"""
+    if (epochs := [entry["epoch"] for entry in records]) != list(range(1, len(records) + 1)):
+        raise ValueError(f"{name} is damaged: its epochs are {reprlib.repr(epochs)[1:-1]}")
+    return records
+
+
+def checked(text: str, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
+    """Return the object that a text in JSON holds, if its values are of these kinds; see ``record_of``."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{name} is damaged: it is nested too deeply (recursion)") from error
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
+    return fitting(found, needed, more, name)
+
+
+def fitting(found: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
+    """Return a value, if it is an object with values of these kinds; see ``record_of``."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is damaged: it holds no object")
+    for key, kind in {**{key: kind for key, kind in more.items() if key in found}, **needed}.items():
+        if not fits(found.get(key), kind, finite=key in needed):
+            raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(found.get(key))}")
+    return found
+
+
+def fits(value: object, kind: Kind, *, finite: bool = True) -> bool:
+    """Return whether a value of JSON is of a kind; a truth value is no number, and an integer a float too."""
+    if isinstance(kind, tuple):
+        return any(fits(value, each, finite=finite) for each in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and len(value) == len(kind) and all(map(fits, value, kind))
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max or (isinstance(value, float) and not finite)
+    return value is None if kind is None else isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
