@@ -1,7 +1,7 @@
 """A training step and an inference of MSD-CSC and Res-CSC: ours beside the paper's algorithms written out, one run.
 
     python benchmarks/networks.py [--depth 12] [--unfolding 2] [--batch 64] [--rounds 3] [--steps 3] [--threads 2]
-                                  [--device cpu] [--only TEXT]
+                                  [--device cpu] [--only TEXT] [--out runs/networks] [--record]
 
 The baselines are Algorithms 2 and 3 as they are printed, concatenations and all, and Eq. 5 with its four convolutions;
 they hold the same weights and give the same numbers, which is checked first. If pytorchcv is installed, its ResNet-20
@@ -9,7 +9,8 @@ runs beside ours. In every round each competitor has a process of its own, in tu
 images; medians, and their range. The peak of the memory is that of one more process, above what it took before the
 step. Beside each time stands its floor: what the convolutions need at least, by operations at the machine's rate in a
 matrix product or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's
-share of the first. Writes a table, JSON to benchmarks/results/ and a picture to docs/.
+share of the first. Prints the table of docs/speed.md and writes JSON and a picture to a folder of its own; with --record
+to benchmarks/results/ and docs/, where the page has them.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import measure
 import torch
 from literal import LiteralMSD, LiteralResidual
 from matplotlib.figure import Figure
-from measure import DOCS, RESULTS, Machine, Step
+from measure import Machine, Step
 from torch import nn
 
 import pursuitnet as pn
@@ -213,6 +214,7 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    measure.add_out(parser, "networks")
     parser.add_argument("--only", default="", help="competitors whose names hold this; nothing is written then")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -231,12 +233,11 @@ def main() -> None:
     found = rows(arguments, device, sys.argv[1:])
     if arguments.only:
         return  # a part is no record
-    RESULTS.mkdir(exist_ok=True)
-    about = {"machine": platform.machine(), "torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
-    about |= {"matrix_rate": rates, "copy_rate": device.bytes}
-    name = measure.name_of("networks", arguments.device)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    draw(found, DOCS / f"{name}.png")
+    about = {"machine": platform.machine(), "torch": torch.__version__, "commit": train.commit()}
+    about |= {**measure.settings(arguments), "matrix_rate": rates, "copy_rate": device.bytes}
+    numbers, picture = measure.places(arguments, measure.name_of("networks", arguments.device))
+    numbers.write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    draw(found, picture)
 
 
 if __name__ == "__main__":
