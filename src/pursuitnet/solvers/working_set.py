@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +44,7 @@ class WorkingSet:
         small = _restrict(problem, code, chosen)
         tol = max(self.accuracy * float(before.gap.max()), 4 * torch.finfo(code.dtype).eps)
         (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
-        new = D.split(torch.zeros_like(code).view(-1).index_copy(0, chosen, found[0]).view_as(code))
+        new = D.split(code.new_zeros(code.numel()).index_copy(0, chosen, found[0]).view(code.shape))
         residual = small.residual((found,)).view_as(problem.signal)
         return State(new, certificate=problem.certificate(new, residual))
 
@@ -81,7 +81,7 @@ def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
     places, values = problem.dictionary.columns(chosen % one, signal.shape)
     columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())
     beta = _whole_beta(problem, code).take(chosen)[None]
-    return Lasso(signal.reshape(1, -1), columns, (beta,), problem.nonnegative, problem.step)
+    return replace(problem, signal=signal.reshape(1, -1), dictionary=columns, beta=(beta,))
 
 
 class Columns(Dictionary):
