@@ -9,8 +9,8 @@ runs beside ours. In every round each competitor has a process of its own, in tu
 images; medians, and their range. The peak of the memory is that of one more process, above what it took before the
 step. Beside each time stands its floor: what the convolutions need at least, by operations at the machine's rate in a
 matrix product or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's
-share of the first. Prints the table of docs/speed.md and writes JSON and a picture to a folder of its own; with --record
-to benchmarks/results/ and docs/, where the page has them.
+share of the first. Prints the table of docs/speed.md and writes JSON and a picture to a folder of its own; with
+--record to benchmarks/results/ and docs/, where the page has them.
 """
 
 import argparse

@@ -3,8 +3,9 @@
     python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--only TEXT] [--speed] [--table]
                                 [--out experiments/results/fast]
 
-Every network is one cell of a ledger, by default that of docs/training.md in experiments/results/fast/; only what is missing is run, and a run that was
-broken off goes on. With --table the ledger is printed, whatever machine each cell was run on.
+Every network is one cell of a ledger, by default that of docs/training.md in experiments/results/fast/; only what is
+missing is run, and a run that was broken off goes on. With --table the ledger is printed, whatever machine each cell
+was run on.
 """
 
 import argparse

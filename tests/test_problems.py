@@ -96,7 +96,10 @@ def test_the_gap_is_that_of_the_best_dual_point_on_the_ray_of_the_residual(name,
 @either_sign
 def test_a_price_of_zero_takes_the_part_of_the_residual_that_is_orthogonal_to_its_columns(nonnegative):
     D = pn.LinearDictionary(torch.eye(4, dtype=torch.float64)[:3]).requires_grad_(False)
-    x, beta = torch.tensor([[2.0, 1.0, 0.5, 3.0]], dtype=torch.float64), torch.tensor([0.0, 0.4, 0.4])
+    x, beta = (
+        torch.tensor([[2.0, 1.0, 0.5, 3.0]], dtype=torch.float64),
+        torch.tensor([0.0, 0.4, 0.4], dtype=torch.float64),
+    )
     problem = lasso(x, D, beta, nonnegative)
     far = problem.certificate((torch.zeros(1, 3, dtype=torch.float64),))
     # u = 0.4·(0, 1, 0.5, 3), whose correlations are at most 0.4, proves 4.1 − 0.82 of 7.125

@@ -370,7 +370,7 @@ def test_a_price_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solve
     x = x.to(dtype)
     minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
     assert atoms == 30 or (minimum > 0.1).all()
-    tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 2 * torch.finfo(dtype).eps
+    tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 4 * torch.finfo(dtype).eps
     for steps in (0, 2, 5, 20_000):
         found = pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=steps, **SOLVERS[solver])
         proven = found.objective * (1 - found.gap)

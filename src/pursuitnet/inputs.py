@@ -59,7 +59,9 @@ def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(expected) from error
     untyped = isinstance(value, (list, tuple, float)) and found.is_floating_point()
-    return torch.as_tensor(value, dtype=like.dtype, device=device) if untyped and like is not None else found
+    if untyped and like is not None and like.is_floating_point():
+        return torch.as_tensor(value, dtype=like.dtype, device=device)
+    return found
 
 
 def check_types(signal: Tensor, dictionary: Dictionary) -> None:

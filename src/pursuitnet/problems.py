@@ -1,6 +1,6 @@
 """The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -63,6 +63,10 @@ class Lasso:
         """Return the code of the whole problem; a reduced one has kept a part of it back."""
         return code
 
+    def over(self, columns: Dictionary, beta: Tensor) -> "Lasso":
+        """Return (P1) over some columns of all examples, (1, n), as one example of one signal."""
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,))
+
     @torch.no_grad()
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
@@ -120,13 +124,18 @@ class UnpricedLasso(Lasso):
 
     A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which x − DΓ has at the optimum alone. Its part that is
     orthogonal to these columns has it everywhere, by one least-squares problem for a certificate.
+
+    Attributes:
+        energy: ‖x‖² of each example, (B,), whose rounding an objective may be; computed unless it is given.
     """
+
+    energy: Tensor | None = None
 
     @torch.no_grad()
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap; where DΓ = x, but for the rounding of ½‖x‖², the gap is 0."""
         found = super().certificate(code, residual)
-        energy = self.signal.flatten(1).double().square().sum(1)
+        energy = self._energy() if self.energy is None else self.energy
         nothing = found.objective <= torch.finfo(self.signal.dtype).eps * energy
         return found._replace(gap=found.gap.masked_fill(nothing, 0.0))
 
@@ -151,9 +160,20 @@ class UnpricedLasso(Lasso):
         return residual, correlation
 
     def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
-        """Return the largest admissible s, where rounding stands for β = 0: exact zeros are not to be had."""
+        """Return the largest admissible s ≤ 1, where rounding stands for β = 0: exact zeros are not to be had.
+
+        What rounding alone has left of x − DΓ would be admissible at any length; at the optimum s is 1.
+        """
         prices = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
-        return Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step).admissible(correlation)
+        priced = Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step)
+        return priced.admissible(correlation).clamp(max=1)
+
+    def over(self, columns: Dictionary, beta: Tensor) -> Lasso:
+        least = self._energy().amin()[None]  # what is rounding in the smallest example is not so in their sum
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,), energy=least)
+
+    def _energy(self) -> Float[Tensor, " B"]:
+        return self.signal.flatten(1).double().square().sum(1)
 
     @property
     def _rounding(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -81,7 +81,7 @@ def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
     places, values = problem.dictionary.columns(chosen % one, signal.shape)
     columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())
     beta = _whole_beta(problem, code).take(chosen)[None]
-    return replace(problem, signal=signal.reshape(1, -1), dictionary=columns, beta=(beta,))
+    return problem.over(columns, beta)
 
 
 class Columns(Dictionary):
@@ -128,4 +128,5 @@ class Columns(Dictionary):
 
 def _sparse(ends: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
     """Return a sparse matrix in rows, of so many columns."""
-    return torch.sparse_csr_tensor(ends.int(), columns.int(), values, (len(ends) - 1, width))
+    size = (len(ends) - 1, width)
+    return torch.sparse_csr_tensor(ends.int(), columns.int(), values, size, device=values.device)
