@@ -88,6 +88,11 @@ WRONG = {
     "True for a solver": (lambda: pn.solve(X, D, 0.1, True), TypeError, ["solver is True", "FISTA()"]),
     "class in Reduced": (lambda: pn.Reduced(pn.FISTA), TypeError, ["the class FISTA", "FISTA()"]),
     "text in Reduced": (lambda: pn.Reduced("fista"), TypeError, ["'fista'", "FISTA()"]),
+    "working sets of text": (lambda: pn.WorkingSet(least="8"), ValueError, ["least is '8'", "≥ 0"]),
+    "working sets, accuracy": (lambda: pn.WorkingSet(accuracy=1.5), ValueError, ["accuracy is 1.5", "between 0 and 1"]),
+    "working sets, steps": (lambda: pn.WorkingSet(max_steps=0), ValueError, ["max_steps is 0", "≥ 1"]),
+    "OMP of text": (lambda: pn.OMP("5"), ValueError, ["nonzeros is '5'", "integer ≥ 1"]),
+    "OMP, residual of text": (lambda: pn.OMP(residual="0.1"), ValueError, ["residual is '0.1'", "≥ 0"]),
     "multi-layer, class": (
         lambda: pn.multilayer_basis_pursuit(X, [D], [0.1], pn.ISTA),
         TypeError,

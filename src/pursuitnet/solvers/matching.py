@@ -1,6 +1,7 @@
 """Orthogonal matching pursuit for (P0)."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -28,9 +29,9 @@ class OMP:
         if self.nonzeros is None and self.residual is None:
             raise ValueError("OMP has nothing to stop at; give nonzeros, residual, or both")
         if self.nonzeros is not None and (type(self.nonzeros) is not int or self.nonzeros < 1):
-            raise ValueError(f"nonzeros is {self.nonzeros}; expected an integer ≥ 1")
-        if self.residual is not None and not self.residual >= 0:
-            raise ValueError(f"residual is {self.residual}; expected a number ≥ 0")
+            raise ValueError(f"nonzeros is {self.nonzeros!r}; expected an integer ≥ 1")
+        if self.residual is not None and not (isinstance(self.residual, Real) and self.residual >= 0):
+            raise ValueError(f"residual is {self.residual!r}; expected a number ≥ 0")
 
     @torch.no_grad()
     def run(

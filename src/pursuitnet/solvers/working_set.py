@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,14 @@ class WorkingSet:
     least: float = 8.0
     accuracy: float = 0.1
     max_steps: int = 500
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.least, Real) or not self.least >= 0:
+            raise ValueError(f"least is {self.least!r}; expected a number ≥ 0")
+        if not isinstance(self.accuracy, Real) or not 0 < self.accuracy < 1:
+            raise ValueError(f"accuracy is {self.accuracy!r}; expected a number between 0 and 1")
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps!r}; expected an integer ≥ 1")
 
     def init(self, code: Code) -> State:
         return State(code)
