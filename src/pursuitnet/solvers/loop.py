@@ -102,7 +102,7 @@ class Progress:
     """Tells why a run may end.
 
     A run has stalled if for some while neither a gap nor an objective that has not got there has become smaller, beyond
-    rounding: in this number format the certificate can improve no further. The while is 100 steps and half of all
+    rounding: in this number format the certificate can improve no further. The while is 100 steps and twice all
     before them, since a momentum may lead uphill for long; of a solver that has a certificate at hand in every step,
     and so makes large ones, three. With tol = 0 a number of steps is asked for, and only a gap of 0 ends the run.
 
@@ -128,7 +128,7 @@ class Progress:
         if bool((open_ & ((objective < (1 - self.eps) * least) | (gap < 0.99 * lowest))).any()):
             self.last = step
         self.best = objective.minimum(least), gap.minimum(lowest)
-        patience = 3 if at_hand else 100 + self.last // 2
+        patience = 3 if at_hand else 100 + 2 * self.last
         return "stalled" if self.tol > 0 and step - self.last >= patience else None
 
 
