@@ -1,13 +1,14 @@
 """How the cost of MSD-CSC grows: time with the unfolding, memory with depth and unfolding.
 
     python benchmarks/growth.py [--depth 12] [--width 32] [--batch 32] [--rounds 3] [--steps 3] [--threads 2]
-                                [--device cpu]
+                                [--device cpu] [--out runs/growth] [--record]
 
 Time: a training step and an inference at unfolding 0 to 8, each in a process of its own, in turn in every round,
 medians; the slope of the line through them beside what it stands against, one convolution and one transposed
 convolution in every layer (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the
 peak of one training step above the start, each in a process of its own, with and without checkpointing, and of an
-inference. Writes JSON to benchmarks/results/ and a picture to docs/.
+inference. Writes JSON and a picture to a folder of its own; with --record to benchmarks/results/ and docs/, where the
+page docs/speed.md has them.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 import measure
 import torch
 from matplotlib.figure import Figure
-from measure import DOCS, RESULTS, Step
+from measure import Step
 from torch import Tensor, nn
 
 import pursuitnet as pn
@@ -139,6 +140,7 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    measure.add_out(parser, "growth")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -152,11 +154,10 @@ def main() -> None:
         of_both = slope(seconds) / seconds["convolutions"]
         print(f"{what}: {told}; one more unfolding {of_both:.2f} of the convolutions", flush=True)
     found["peaks"] = peaks(arguments, sys.argv[1:])
-    RESULTS.mkdir(exist_ok=True)
-    about = {"torch": torch.__version__, "commit": train.commit(), **vars(arguments)}
-    name = measure.name_of("growth", arguments.device)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
-    draw(found, arguments.depth, DOCS / f"{name}.png")
+    about = {"torch": torch.__version__, "commit": train.commit(), **measure.settings(arguments)}
+    numbers, picture = measure.places(arguments, measure.name_of("growth", arguments.device))
+    numbers.write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    draw(found, arguments.depth, picture)
 
 
 if __name__ == "__main__":

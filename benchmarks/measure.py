@@ -4,6 +4,7 @@ What a process has allocated before decides how fast it is given memory again, s
 process are not timed as anybody would run them.
 """
 
+import argparse
 import json
 import math
 import os
@@ -167,6 +168,24 @@ def alone(script: str, argv: list[str], *what: str) -> Any:
 def name_of(benchmark: str, device: str) -> str:
     """Return the name of a benchmark's files: those of a CPU and of a GPU lie side by side."""
     return benchmark if device == "cpu" else f"{benchmark}-{device.split(':')[0]}"
+
+
+def add_out(parser: argparse.ArgumentParser, benchmark: str) -> None:
+    """Add the options that say where a benchmark writes."""
+    parser.add_argument("--out", type=Path, default=Path("runs", benchmark), help="folder for numbers and picture")
+    parser.add_argument("--record", action="store_true", help="write to benchmarks/results/ and docs/ instead")
+
+
+def places(arguments: argparse.Namespace, name: str) -> tuple[Path, Path]:
+    """Return where the numbers and the picture of a benchmark go; the folders are there then."""
+    numbers, picture = (RESULTS, DOCS) if arguments.record else (arguments.out, arguments.out)
+    numbers.mkdir(parents=True, exist_ok=True)
+    return numbers / f"{name}.json", picture / f"{name}.png"
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that a result hangs on, for its record."""
+    return {name: value for name, value in vars(arguments).items() if name not in ("out", "record", "measure")}
 
 
 def in_rounds(names: list[Any], rounds: int, measured: Callable[[Any], list[float]]) -> dict[Any, list[float]]:

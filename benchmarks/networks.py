@@ -1,7 +1,7 @@
 """A training step and an inference of MSD-CSC and Res-CSC: ours beside the paper's algorithms written out, one run.
 
     python benchmarks/networks.py [--depth 12] [--unfolding 2] [--batch 64] [--rounds 3] [--steps 3] [--threads 2]
-                                  [--device cpu] [--only TEXT]
+                                  [--device cpu] [--only TEXT] [--out runs/networks] [--record]
 
 The baselines are Algorithms 2 and 3 as they are printed, concatenations and all, and Eq. 5 with its four convolutions;
 they hold the same weights and give the same numbers, which is checked first. If pytorchcv is installed, its ResNet-20
@@ -9,7 +9,8 @@ runs beside ours. In every round each competitor has a process of its own, in tu
 images; medians, and their range. The peak of the memory is that of one more process, above what it took before the
 step. Beside each time stands its floor: what the convolutions need at least, by operations at the machine's rate in a
 matrix product or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's
-share of the first. Writes a table, JSON to benchmarks/results/ and a picture to docs/, or all into --out.
+share of the first. Prints the table of docs/speed.md and writes JSON and a picture to a folder of its own; with
+--record to benchmarks/results/ and docs/, where the page has them.
 
 On a GPU, whose memory is handed out by PyTorch's own allocator, all are timed in one process, and the trainer's CUDA
 graph beside the plain step; torch.compile, which takes minutes, with --compiled.
@@ -30,7 +31,7 @@ import measure
 import torch
 from literal import LiteralMSD, LiteralResidual
 from matplotlib.figure import Figure
-from measure import DOCS, RESULTS, Machine, Step
+from measure import Machine, Step
 from torch import nn
 
 import pursuitnet as pn
@@ -229,14 +230,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="on a GPU, torch.compile too")
-    parser.add_argument("--out", type=Path, help="folder for the JSON and the picture; parts (--only) are written too")
-    parser.add_argument("--only", action="append", help="competitors whose names hold this; written with --out only")
+    measure.add_out(parser, "networks")
+    parser.add_argument("--only", action="append", help="competitors whose names hold this; such a part is no record")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
         print(json.dumps(one(arguments)))
         return
+    if arguments.only and arguments.record:
+        parser.error("--only measures a part, which is no record: leave out --record")
     if not competitors(arguments):
         known = "; ".join(competitors(argparse.Namespace(**{**vars(arguments), "only": None})))
         parser.error(f"--only is {arguments.only}, which no competitor's name holds; they are {known}")
@@ -246,16 +249,12 @@ def main() -> None:
     told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     print(f"matrix product: {told}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
     found = rows(arguments, device, sys.argv[1:])
-    if arguments.only and not arguments.out:
-        return  # a part is no record
-    results, docs = (arguments.out, arguments.out) if arguments.out else (RESULTS, DOCS)
-    results.mkdir(exist_ok=True, parents=True)
     where = platform.machine() if arguments.device == "cpu" else torch.cuda.get_device_name()
-    about = {"machine": where, "torch": torch.__version__, "commit": train.commit(), **vars(arguments), "out": None}
-    about |= {"matrix_rate": rates, "copy_rate": device.bytes}
-    name = measure.name_of("networks", arguments.device)
-    (results / f"{name}.json").write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    draw(found, docs / f"{name}.png")
+    about = {"machine": where, "torch": torch.__version__, "commit": train.commit()}
+    about |= {**measure.settings(arguments), "matrix_rate": rates, "copy_rate": device.bytes}
+    numbers, picture = measure.places(arguments, measure.name_of("networks", arguments.device))
+    numbers.write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    draw(found, picture)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Do networks of hundreds of layers start to learn? Gradient norms by depth, and the first training steps.
 
-    python experiments/depth.py
+    python experiments/depth.py [--out runs/depth] [--record]
 
-Digits, batch 64, SGD with lr 0.05 and momentum 0.9, the same seed for all. Writes docs/depth.png and
-experiments/results/depth.json, and prints the table of docs/depth.md.
+Digits, batch 64, SGD with lr 0.05 and momentum 0.9, the same seed for all. Prints the table of docs/depth.md and
+writes depth.json and depth.png to a folder of its own; with --record to where the page has them, and the table into
+the page.
 """
 
+import argparse
 import json
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from pursuitnet import train
 from pursuitnet.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
+RECORD, PAGE = ROOT / "experiments" / "results" / "depth.json", ROOT / "docs" / "depth.md"
 FAMILIES = {"plain": "#c2410c", "res_csc_simplified": "#a16207", "resnet": "#1d4ed8", "res_csc": "#047857"}
 DEPTHS, STEPS = (110, 218), 30
 
@@ -40,7 +44,7 @@ def measure(name: str) -> dict[str, list[float]]:
     return {"gradient_norms": norms, "losses": losses}
 
 
-def draw(results: dict[str, dict[str, list[float]]]) -> None:
+def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Draw gradient norms above, losses below, a column a depth."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     axes = figure.subplots(2, len(DEPTHS), sharey="row")
@@ -48,7 +52,9 @@ def draw(results: dict[str, dict[str, list[float]]]) -> None:
         for family, colour in FAMILIES.items():
             found = results[f"{family}_{depth}"]
             axes[0, column].semilogy(found["gradient_norms"], color=colour, label=family, lw=1.2)
-            axes[1, column].plot(found["losses"], color=colour, label=family, lw=1.5)
+            axes[1, column].plot(
+                [float("nan") if v is None else v for v in found["losses"]], color=colour, label=family, lw=1.5
+            )
         axes[0, column].set(title=f"{depth} layers", xlabel="layer, from the image to the head")
         axes[1, column].set(xlabel="training step", ylim=(0, 3))
         axes[1, column].axhline(2.303, color="0.6", lw=0.8, ls=":")
@@ -57,7 +63,7 @@ def draw(results: dict[str, dict[str, list[float]]]) -> None:
     axes[0, 0].legend(frameon=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(ROOT / "docs" / "depth.png", dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Software": ""})
 
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
@@ -67,21 +73,41 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
         "|---|---|---|",
     ]
     for name, found in results.items():
-        norms, losses = found["gradient_norms"], found["losses"]
-        lines.append(f"| {name} | {norms[1] / norms[-1]:.3g} | {sum(losses[-5:]) / 5:.2f} |")
+        norms, last = found["gradient_norms"], found["losses"][-5:]
+        told = "not a number" if None in last else f"{sum(last) / 5:.2f}"
+        lines.append(f"| {name} | {norms[1] / norms[-1]:.3g} | {told} |")
     return "\n".join(lines)
 
 
+def page(text: str, results: dict[str, dict[str, list[float]]]) -> str:
+    """Return a page with its table made anew."""
+    return re.sub(r"\| network \|.*?(?=\n\n)", lambda _: table(results), text, count=1, flags=re.DOTALL)
+
+
+def finite(found: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """Return numbers with None for NaN, which JSON does not have."""
+    return {key: [v if v == v else None for v in values] for key, values in found.items()}
+
+
+def main() -> None:
+    """Train all, print the table, leave numbers and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs", "depth"), help="folder for numbers and picture")
+    parser.add_argument("--record", action="store_true", help="write docs/depth.md, its picture and its record instead")
+    arguments = parser.parse_args()
+    results = {}
+    for name in (f"{family}_{depth}" for depth in DEPTHS for family in FAMILIES):
+        results[name] = finite(measure(name))
+        print(name, results[name]["losses"][-1], flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    numbers = RECORD if arguments.record else arguments.out / "depth.json"
+    about = {"torch": torch.__version__, "commit": train.commit(), "results": results}
+    numbers.write_text(json.dumps(about) + "\n")
+    draw(results, PAGE.with_suffix(".png") if arguments.record else arguments.out / "depth.png")
+    if arguments.record:
+        PAGE.write_text(page(PAGE.read_text(), results))
+    print(table(results))
+
+
 if __name__ == "__main__":
-    found = {}
-    for depth in DEPTHS:
-        for family in FAMILIES:
-            found[f"{family}_{depth}"] = measure(f"{family}_{depth}")
-            print(f"{family}_{depth}", found[f"{family}_{depth}"]["losses"][-1], flush=True)
-    (ROOT / "experiments" / "results").mkdir(exist_ok=True)
-    finite = {n: {k: [v if v == v else None for v in vs] for k, vs in r.items()} for n, r in found.items()}
-    about = {"torch": torch.__version__, "commit": train.commit(), "results": finite}
-    (ROOT / "experiments" / "results" / "depth.json").write_text(json.dumps(about) + "\n")
-    (ROOT / "docs").mkdir(exist_ok=True)
-    draw(found)
-    print(table(found))
+    main()

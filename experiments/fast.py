@@ -1,9 +1,11 @@
 """The recipe "fast" on the whole of CIFAR-10: accuracy of the last epoch, and how fast.
 
     python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--only TEXT] [--speed] [--table]
+                                [--out experiments/results/fast]
 
-Every network is one cell of the ledger in experiments/results/fast/; only what is missing is run, and a run that was
-broken off goes on. With --table the ledger is printed, whatever machine each cell was run on.
+Every network is one cell of a ledger, by default that of docs/training.md in experiments/results/fast/; only what is
+missing is run, and a run that was broken off goes on. With --table the ledger is printed, whatever machine each cell
+was run on.
 """
 
 import argparse
@@ -34,10 +36,10 @@ class Said(train.Silent):
         print(json.dumps(record), flush=True)
 
 
-def run(name: str, recipe: Recipe, runs: Path) -> None:
+def run(name: str, recipe: Recipe, runs: Path, ledger: Path) -> None:
     """Train one cell, unless the ledger has it."""
     cell = f"{name.replace(', ', '-').replace(' ', '')}-epochs{recipe.epochs}-seed{recipe.seed}"
-    path, folder = RESULTS / f"{cell}.json", runs / cell
+    path, folder = ledger / f"{cell}.json", runs / cell
     if path.exists():
         return
     train.train(recipe, folder, Said(), resume=folder.exists())
@@ -67,13 +69,13 @@ def speeds(data_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def table() -> str:
-    """Return the ledger as a table, the last epoch of every cell."""
+def table(ledger: Path = RESULTS) -> str:
+    """Return a ledger as a table, the last epoch of every cell."""
     lines = [
         "| network | epochs | seed | test accuracy | training loss | images per second | wall time | on |",
         "|---" * 8 + "|",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(ledger.glob("*.json")):
         cell = json.loads(path.read_text())
         last, recipe = cell["epochs"][-1], cell["recipe"]
         numbers = f"{100 * last['test_accuracy']:.2f} % | {last['train_loss']:.3f} | {last['images_per_second']:.0f}"
@@ -83,8 +85,9 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder that holds cifar-10-batches-bin")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the ledger; by default that of docs/training.md")
     parser.add_argument("--runs", type=Path, default=Path("runs", "fast"))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
@@ -92,6 +95,8 @@ if __name__ == "__main__":
     parser.add_argument("--speed", action="store_true", help="only measure, on an epoch of 2,560 images")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
+    if arguments.data_dir is None and not arguments.table:
+        parser.error("--data-dir is missing: where CIFAR-10 lies; or --table for what is known")
     if arguments.speed:
         print(speeds(arguments.data_dir))
     elif not arguments.table:
@@ -99,6 +104,6 @@ if __name__ == "__main__":
             if arguments.only not in name:
                 continue
             own = replace(recipe, data_dir=arguments.data_dir, epochs=arguments.epochs, seed=arguments.seed)
-            run(name, own, arguments.runs)
+            run(name, own, arguments.runs, arguments.out)
     if not arguments.speed:
-        print(table())
+        print(table(arguments.out))

@@ -1,12 +1,14 @@
 """The reduced pursuit in a network: MSD-CSC whose identity part is solved for in every step, instead of being stepped.
 
     python experiments/reduced_network.py --data-dir DIR [--seeds 3] [--table]
+                                           [--out experiments/results/reduced_network.json]
 
 For γ₂ given, the best identity part is γ₁ = P_β₁(x − Dγ₂); what is left of the signal is cut off at β₁, and a step on
 γ₂ alone follows it, with L = λmax(DᵀD) instead of 1 + λmax(DᵀD). The optimum is that of Algorithm 2, and there are
 fewer steps to it (docs/solving.md). Here both stand in msd_csc_6, trained like the small scale of
 docs/reproduction.md, with the paper's batch normalisation: β₁ is in units of the root mean square of the signal, and
-the code is normalised as Algorithm 2's. Every run is a cell of experiments/results/reduced_network.json.
+the code is normalised as Algorithm 2's. Every run is a cell of one file, by default that
+of docs/speed.md; a cell that is there is not run again.
 """
 
 import argparse
@@ -121,16 +123,18 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the record; by default that of docs/speed.md")
     arguments = parser.parse_args()
-    records = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    records = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     if not arguments.table and arguments.data_dir is None:
         parser.error("--data-dir is missing: where CIFAR-10 lies")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds if not arguments.table else 0):
         for unfolding, penalty in CELLS:
             if (unfolding, penalty, seed) not in {(r["unfolding"], r["penalty"], r["seed"]) for r in records}:
                 records.append(run(unfolding, penalty, seed, arguments.data_dir))
                 print(json.dumps(records[-1]), flush=True)
-                RESULTS.write_text(json.dumps(records, indent=1) + "\n")
+                arguments.out.write_text(json.dumps(records, indent=1) + "\n")
     print(table(records))
 
 

@@ -1,14 +1,15 @@
 """How far is a code from the optimum after k steps: Algorithm 2, Algorithm 3, and the reduced pursuit?
 
-    python experiments/reduced_pursuit.py
+    python experiments/reduced_pursuit.py [--out runs/reduced_pursuit] [--record]
 
 One step costs one convolution and one transposed convolution in all of them. Every pursuit starts at zero, on [I Fᵀ]
 with Γ ≥ 0 and one β for both parts; the dictionaries are the two first layers of MSD-CSC as they are drawn at random
 and as a short training on the digits leaves them (with atoms at length 1 and as they are), the signals what 64 test
-images send into them. Prints a table and
-writes experiments/results/reduced_pursuit.json and docs/reduced_pursuit.png.
+images send into them. Prints the table of docs/solving.md and writes reduced_pursuit.json and reduced_pursuit.png to
+a folder of its own; with --record to experiments/results/ and docs/, where the page has them.
 """
 
+import argparse
 import copy
 import json
 from pathlib import Path
@@ -22,6 +23,7 @@ from pursuitnet.recipe import Recipe
 from pursuitnet.report.inside import watch
 
 HERE = Path(__file__).parent
+RECORD, PICTURE = HERE / "results" / "reduced_pursuit.json", HERE.parent / "docs" / "reduced_pursuit.png"
 RECIPE = Recipe(epochs=5)
 STEPS = 50
 BETAS = (0.01, 0.1, 0.3)
@@ -90,19 +92,30 @@ def picture(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Return the distances after some steps as Markdown."""
+    lines = ["| after 1 / 3 / 10 / 50 steps | " + " | ".join(PURSUITS) + " |", "|" + "---|" * 5]
+    for key, found in results.items():
+        cells = [" / ".join(f"{c[k]:.0e}" for k in (1, 3, 10, 50)) for c in found.values()]
+        lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run everything and leave numbers, picture and table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs", "reduced_pursuit"), help="folder for what is written")
+    parser.add_argument("--record", action="store_true", help="write the page's own record and picture instead")
+    arguments = parser.parse_args()
     results = {
         f"{name}, β = {share}·max": curves(x, D, share) for name, (x, D) in problems().items() for share in BETAS
     }
-    (HERE / "results").mkdir(exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rounded = {key: {n: [float(f"{v:.3e}") for v in c] for n, c in found.items()} for key, found in results.items()}
-    (HERE / "results" / "reduced_pursuit.json").write_text(json.dumps(rounded, ensure_ascii=False, indent=0) + "\n")
-    picture(results, HERE.parent / "docs" / "reduced_pursuit.png")
-    print("| after 1 / 3 / 10 / 50 steps | " + " | ".join(PURSUITS) + " |\n|" + "---|" * 5)
-    for key, found in results.items():
-        cells = [" / ".join(f"{c[k]:.0e}" for k in (1, 3, 10, 50)) for c in found.values()]
-        print(f"| {key} | " + " | ".join(cells) + " |")
+    numbers = RECORD if arguments.record else arguments.out / RECORD.name
+    numbers.write_text(json.dumps(rounded, ensure_ascii=False, indent=0) + "\n")
+    picture(results, PICTURE if arguments.record else arguments.out / PICTURE.name)
+    print(table(results))
 
 
 if __name__ == "__main__":

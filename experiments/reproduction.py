@@ -1,9 +1,9 @@
 """docs/reproduction.md: its tables and pictures, made from the ledger and from nothing else.
 
-    python experiments/reproduction.py [--ledger DIR]
+    python experiments/reproduction.py [--ledger DIR] [--out docs]
 
-Replaces what stands between <!-- NAME --> and <!-- end --> in the page, and draws docs/fig7-small.png and
-docs/fig8-small.png. The words around the tables are written by hand.
+Its purpose is to write the tracked page: it replaces what stands between <!-- NAME --> and <!-- end --> in it, and
+draws fig7-small.png and fig8-small.png beside it. The words around the tables are written by hand.
 """
 
 import argparse
@@ -139,18 +139,21 @@ def page(text: str, ledger: Path = LEDGER) -> str:
     )
 
 
-def pictures(ledger: Path) -> Iterator[Path]:
+def pictures(ledger: Path, folder: Path = PAGE.parent) -> Iterator[Path]:
     """Draw Figs. 7 and 8 at the small scale."""
     for name in ("fig7", "fig8"):
-        path = ROOT / "docs" / f"{name}-small.png"
+        path = folder / f"{name}-small.png"
         note = "1,600 training images of CIFAR-10, 4 epochs; mean and range over seeds: not the paper's experiment"
         draw(name, rows_of(name, "small", ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
         yield path
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", type=Path, default=LEDGER)
+    parser.add_argument("--out", type=Path, default=PAGE.parent, help="folder for the page; by default docs/ itself")
     arguments = parser.parse_args()
-    PAGE.write_text(page(PAGE.read_text(), arguments.ledger))
-    print(PAGE, *pictures(arguments.ledger), sep="\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    written = arguments.out / PAGE.name
+    written.write_text(page(PAGE.read_text(), arguments.ledger))
+    print(written, *pictures(arguments.ledger, arguments.out), sep="\n")

@@ -1,10 +1,11 @@
 """Does MSD-CSC train, and does unfolding help, on a fixed small budget? Runs what is missing, then prints the table.
 
-    python experiments/trainability.py --data-dir DIR [--only TEXT]
+    python experiments/trainability.py --data-dir DIR [--only TEXT] [--out experiments/results/trainability]
 
 Depth 6, width 32, the first 10,000 training images of CIFAR-10, 8 epochs, batch 64, SGD with a cosine schedule, the
 last epoch on all 10,000 test images; the candidates differ in what is named and in nothing else. Each run is one file
-in experiments/results/trainability/. Several processes may work at once: a run belongs to the one that begins it.
+of a ledger, by default that of docs/trainability.md. Several processes may work at once: a run belongs to the one that
+begins it.
 """
 
 import argparse
@@ -59,9 +60,9 @@ def cells() -> dict[str, Recipe]:
     return full | {f"short: {name}": replace(SHORT, **kw) for name, kw in SCREENED.items()}
 
 
-def run(name: str, recipe: Recipe, data_dir: Path) -> None:
+def run(name: str, recipe: Recipe, data_dir: Path, ledger: Path = RESULTS) -> None:
     """Train one cell and keep its record; do nothing if it was begun before."""
-    path = RESULTS / f"{name.replace(': ', '-').replace(', ', '-').replace(' ', '')}.json"
+    path = ledger / f"{name.replace(': ', '-').replace(', ', '-').replace(' ', '')}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)
@@ -86,9 +87,9 @@ def run(name: str, recipe: Recipe, data_dir: Path) -> None:
     print(f"{name}: {losses[-1]:.3f} {accuracy:.4f} {record['seconds']} s", flush=True)
 
 
-def table() -> str:
+def table(ledger: Path = RESULTS) -> str:
     """Return the results as Markdown, from the files alone."""
-    records = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json")) if p.stat().st_size]
+    records = [json.loads(p.read_text()) for p in sorted(ledger.glob("*.json")) if p.stat().st_size]
     by_cell: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         by_cell.setdefault(record["name"].split(", seed")[0], []).append(record)
@@ -116,8 +117,9 @@ if __name__ == "__main__":
         "--data-dir", type=Path, help="folder that holds cifar-10-batches-bin; without it, only the table"
     )
     parser.add_argument("--only", default="", help="only the runs whose name contains this text")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the ledger; by default that of docs/trainability.md")
     arguments = parser.parse_args()
     for name, recipe in cells().items():
         if arguments.data_dir and arguments.only in name:
-            run(name, recipe, arguments.data_dir)
-    print(table())
+            run(name, recipe, arguments.data_dir, arguments.out)
+    print(table(arguments.out))

@@ -10,6 +10,8 @@ from pursuitnet.layered import MultiLayerLasso
 from pursuitnet.problems import lasso
 from pursuitnet.solvers.loop import iterate
 
+pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
+
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -17,7 +17,10 @@ import pursuitnet as pn
 from pursuitnet.solvers import State
 
 # the sizes of the supports are kept in a --junitxml report of any family
-pytestmark = pytest.mark.filterwarnings("ignore:record_property is incompatible")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:record_property is incompatible"),
+    pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning"),  # many are stopped early on purpose
+]
 
 
 def normal(*shape, seed=0):
@@ -348,11 +351,54 @@ def test_too_few_steps_are_said_to_be_too_few_and_the_gap_still_holds(name, solv
         assert (found.objective - optimum <= found.gap * found.objective + 1e-13).all()
 
 
-def test_without_a_price_on_every_row_the_gap_says_that_nothing_is_proven():
-    """β = 0 admits only the dual point 0 unless the residual is orthogonal to the atoms."""
-    D = pn.LinearDictionary(unit(5, 12))
-    found = pn.solve(normal(2, 12, seed=1), D, 0.0, max_steps=50)
-    assert not found.converged and (found.gap > 0.99).all()
+def least_squares(matrix, x, nonnegative):
+    """The minimum of ½‖x − DΓ‖² over the given columns, (B,), by NumPy and SciPy."""
+    from scipy.optimize import nnls
+
+    flat = x.flatten(1).numpy()
+    if nonnegative:
+        return torch.tensor([0.5 * nnls(matrix.numpy(), one)[1] ** 2 for one in flat])
+    fit = np.linalg.lstsq(matrix.numpy(), flat.T)[0]
+    return torch.as_tensor(0.5 * ((flat.T - matrix.numpy() @ fit) ** 2).sum(0))
+
+
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
+@pytest.mark.parametrize(("atoms", "dtype"), [(5, torch.float64), (5, torch.float32), (30, torch.float64)])
+@either_sign
+def test_a_price_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solver, atoms, dtype, nonnegative):
+    x, D = normal(3, 12, seed=1), pn.LinearDictionary(unit(atoms, 12).to(dtype)).requires_grad_(False)
+    x = x.to(dtype)
+    minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
+    assert atoms == 30 or (minimum > 0.1).all()
+    tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 4 * torch.finfo(dtype).eps
+    for steps in (0, 2, 5, 20_000):
+        found = pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=steps, **SOLVERS[solver])
+        proven = found.objective * (1 - found.gap)
+        assert (proven <= minimum + rounding * x.double().square().sum(1)).all()
+    assert found.converged and (found.gap <= tol).all()
+    assert (found.objective - minimum <= tol * minimum + rounding * x.double().square().sum(1)).all()
+    assert not pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=1, tol=1e-9, **SOLVERS[solver]).converged
+
+
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
+@either_sign
+def test_rows_without_a_price_among_others_are_solved_to_a_certificate(solver, nonnegative):
+    """A mask of prices: those of a third of the rows are 0, so that they fit whatever they can."""
+    x, D, value = draw("matrix")
+    beta = torch.full((20,), 0.3 * value, dtype=torch.float64)
+    beta[:6] = 0
+    found = pn.solve(x, D, beta, nonnegative=nonnegative, max_steps=20_000, tol=1e-10, **SOLVERS[solver])
+    assert found.converged
+    assert_proper_support(found.code[:, 6:])
+    assert_optimal(D.matrix(x.shape), x, beta, found.code, nonnegative, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "Reduced(FISTA)"])
+def test_an_identity_without_a_price_takes_the_signal_and_leaves_nothing(solver):
+    x, D, value = draw("[I 2-D]")
+    beta = torch.cat([torch.zeros(D.rows[0]), torch.full((D.rows[1],), value)]).double()
+    found = pn.solve(x, D, beta, max_steps=9000, **SOLVERS[solver])
+    assert found.converged and (found.objective <= 1e-15 * x.flatten(1).square().sum(1)).all()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -597,7 +643,7 @@ def test_weights_can_be_swapped_in_by_functional_call():
             self.dictionary = dictionary
 
         def forward(self, x):
-            return pn.solve(x, self.dictionary, 0.6, tol=1e-12, max_steps=9000).code
+            return pn.solve(x, self.dictionary, 0.6, tol=1e-12, max_steps=9000, gradient="implicit").code
 
     x = normal(2, 12, seed=1)
     weight = unit(20, 12).requires_grad_()
@@ -617,9 +663,13 @@ def test_code_has_a_gradient_only_if_something_asks_for_one(name, solver):
     beta = torch.tensor(value, requires_grad=True)
     with torch.no_grad():
         assert pn.solve(x.clone().requires_grad_(), D.requires_grad_(), beta, **options).code.grad_fn is None
+    D.requires_grad_()  # as the weights of every new dictionary do, which is no wish
+    assert pn.solve(x, D, value, **options).code.grad_fn is None
     for asks in range(3):
         D.requires_grad_(asks == 1)
-        found = pn.solve(x.clone().requires_grad_(asks == 0), D, beta if asks == 2 else value, **options)
+        gradient = "implicit" if asks == 1 else None
+        signal = x.clone().requires_grad_(asks == 0)
+        found = pn.solve(signal, D, beta if asks == 2 else value, gradient=gradient, **options)
         assert found.code.grad_fn is not None
         assert not found.objective.requires_grad and not found.gap.requires_grad
         found.code.sum().backward()

@@ -32,6 +32,8 @@ _HOME = {
     "OMP": "solvers",
     "solve": "solvers",
     "Solution": "solvers",
+    "ConvergenceWarning": "solvers",
+    "beta_max": "problems",
     # the operator P and the step c
     "soft_threshold": "thresholds",
     "nonnegative_threshold": "thresholds",
@@ -72,9 +74,20 @@ if TYPE_CHECKING:
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
     from pursuitnet.norms import BatchNorm
+    from pursuitnet.problems import beta_max
     from pursuitnet.recipe import Recipe
     from pursuitnet.sharing import Trained, load, trained
-    from pursuitnet.solvers import FISTA, ISTA, OMP, Reduced, Solution, Solver, WorkingSet, solve
+    from pursuitnet.solvers import (
+        FISTA,
+        ISTA,
+        OMP,
+        ConvergenceWarning,
+        Reduced,
+        Solution,
+        Solver,
+        WorkingSet,
+        solve,
+    )
     from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
     from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep
     from pursuitnet.thresholds import IdentityPenalty, Threshold, nonnegative_threshold, soft_threshold

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.inputs import check_dictionary, kind_of, with_dictionary
 from pursuitnet.problems import Certificate, Lasso, lasso
-from pursuitnet.solvers import ISTA, Solution, Solver, solve
+from pursuitnet.projection import conjugate_gradients
+from pursuitnet.solvers import ISTA, OMP, Reduced, Solution, Solver, WorkingSet, solve
 from pursuitnet.solvers.loop import iterate
-from pursuitnet.solvers.solve import conjugate_gradients
+from pursuitnet.solvers.solve import check_effort, check_solver, default_tol, warn
 from pursuitnet.thresholds import nonnegative_threshold, soft_threshold
 
 
@@ -34,8 +36,12 @@ def layered_thresholding(
     Raises:
         ValueError: for input that does not fit together.
     """
-    codes, shrink = [signal], nonnegative_threshold if nonnegative else soft_threshold
-    for D, b in _paired(dictionaries, thresholds, "thresholds"):
+    pairs, shrink = (
+        _paired(dictionaries, thresholds, "thresholds"),
+        nonnegative_threshold if nonnegative else soft_threshold,
+    )
+    codes = [with_dictionary("the signal", signal, pairs[0][0])]
+    for D, b in pairs:
         problem = lasso(codes[-1], D, b, nonnegative)
         parts = zip(D.analyze_parts(codes[-1]), problem.beta, strict=True)
         codes.append(D.join(tuple(shrink(z, theta) for z, theta in parts)))
@@ -72,7 +78,7 @@ def multilayer_basis_pursuit(
     solver: Solver | None = None,
     nonnegative: bool = False,
     max_steps: int = 1000,
-    tol: float = 1e-6,
+    tol: float | None = None,
     *,
     trace: bool = False,
 ) -> Solution:
@@ -89,16 +95,27 @@ def multilayer_basis_pursuit(
         solver: ISTA(), FISTA(), or None for the alternating direction method.
         nonnegative: Γ_k ≥ 0; the Γᵢ before it may have any sign.
         max_steps: the most sweeps, or steps of the alternating direction method.
-        tol: relative duality gap to reach in every example.
+        tol: relative duality gap to reach in every example; by default that of ``solve``.
         trace: keep objective and gap of every sweep.
 
     Returns:
         A ``Solution`` whose code is the deepest one, Γ_k.
 
     Raises:
+        TypeError: for an argument of the wrong kind.
         ValueError: for input that does not fit together.
+
+    Warns:
+        ConvergenceWarning: as ``solve`` does.
     """
-    pairs, x = _paired(dictionaries, betas, "betas"), signal
+    check_effort(max_steps, tol)
+    if solver is not None:
+        check_solver(solver)
+    if isinstance(solver, (OMP, Reduced, WorkingSet)):
+        raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need the sweep alone")
+    pairs = _paired(dictionaries, betas, "betas")
+    x = signal = with_dictionary("the signal", signal, pairs[0][0])
+    tol = default_tol(signal) if tol is None else tol
     layers: list[Lasso] = []
     with torch.no_grad():
         for D, b in pairs:
@@ -107,10 +124,14 @@ def multilayer_basis_pursuit(
         sweeps, deepest = MultiLayerLasso(signal, tuple(layers)), layers[-1].dictionary
         if solver is None:
             split = Split(sweeps)
-            run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace)
-            return Solution.of(split.complete(run.code), run, tol)
-        run = iterate(sweeps, solver, deepest.split(x), max_steps, tol, trace=trace)
-        return Solution.of(deepest.join(run.code), run, tol)
+            # a step solves a least-squares problem, beside which a certificate costs little
+            run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace, every=1)
+            found = Solution.of(split.complete(run.code), run, tol)
+        else:
+            run = iterate(sweeps, solver, deepest.split(x), max_steps, tol, trace=trace)
+            found = Solution.of(deepest.join(run.code), run, tol)
+    warn(found, f"the duality gap is {float(found.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -272,8 +293,14 @@ def _size(values: Sequence[Tensor]) -> Tensor:
 def _paired(
     dictionaries: Sequence[Dictionary], values: Sequence[float | Tensor], name: str
 ) -> list[tuple[Dictionary, float | Tensor]]:
+    if isinstance(dictionaries, (Dictionary, Tensor)) or not hasattr(dictionaries, "__len__"):
+        raise TypeError(f"dictionaries is {kind_of(dictionaries)}; expected one for each layer, as in [D1, D2]")
+    if isinstance(values, (str, dict)) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} is {kind_of(values)}; expected one for each of the dictionaries, as in [0.1, 0.1]")
     if not len(dictionaries) or len(dictionaries) != len(values):
         raise ValueError(f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected as many, one or more")
+    for i, D in enumerate(dictionaries, 1):
+        check_dictionary(D, f"dictionary {i}")
     for i, (above, below) in enumerate(pairwise(dictionaries), 1):
         if sum(above.rows) != below.channels:
             raise ValueError(

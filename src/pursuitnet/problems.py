@@ -1,6 +1,6 @@
 """The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.inputs import check_types, tensor_of, with_dictionary
+from pursuitnet.projection import left_by
 from pursuitnet.thresholds import nonnegative_threshold, soft_threshold
 
 
@@ -61,13 +63,17 @@ class Lasso:
         """Return the code of the whole problem; a reduced one has kept a part of it back."""
         return code
 
+    def over(self, columns: Dictionary, beta: Tensor) -> "Lasso":
+        """Return (P1) over some columns of all examples, (1, n), as one example of one signal."""
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,))
+
     @torch.no_grad()
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
         A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
         ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best admissible s, which at the optimum is 1. Where β = 0, that
-        may leave s = 0 and the trivial bound 0.
+        may leave s = 0 and the trivial bound 0 (see ``UnpricedLasso``).
 
         Args:
             code: Γ in parts.
@@ -76,15 +82,20 @@ class Lasso:
         code = self.complete(code)
         r = self.residual(code) if residual is None else residual
         correlation = self.dictionary.analyze_parts(r)
-        most = self.admissible(correlation)
-        x, r64 = self.signal.flatten(1).double(), r.flatten(1).double()
-        overlap, energy = (x * r64).sum(1), r64.square().sum(1)
+        objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
+        u, reply = self.direction(code, r, correlation)
+        most = self.admissible(reply)
+        x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
+        overlap, energy = (x * u64).sum(1), u64.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0)
         s = best.clamp(min=0) if self.nonnegative else torch.maximum(best, -most)
         s = torch.minimum(s, most).nan_to_num(posinf=0.0)
-        objective = 0.5 * energy + self.penalty(code)
         short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
         return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), correlation)
+
+    def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
+        """Return the direction of the dual point, here x − DΓ itself, and Dᵀ times it in parts."""
+        return residual, correlation
 
     def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
         """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
@@ -105,6 +116,71 @@ class Lasso:
             for c, b in zip(code, self.beta, strict=True)
         ]
         return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class UnpricedLasso(Lasso):
+    """(P1) with β = 0 somewhere, as in least squares or under a mask.
+
+    A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which x − DΓ has at the optimum alone. Its part that is
+    orthogonal to these columns has it everywhere, by one least-squares problem for a certificate.
+
+    Attributes:
+        energy: ‖x‖² of each example, (B,), whose rounding an objective may be; computed unless it is given.
+    """
+
+    energy: Tensor | None = None
+
+    @torch.no_grad()
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+        """Return objective and duality gap; where DΓ = x, but for the rounding of ½‖x‖², the gap is 0."""
+        found = super().certificate(code, residual)
+        energy = self._energy() if self.energy is None else self.energy
+        nothing = found.objective <= torch.finfo(self.signal.dtype).eps * energy
+        return found._replace(gap=found.gap.masked_fill(nothing, 0.0))
+
+    def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
+        """Return the part of x − DΓ that is orthogonal to the columns with β = 0, and Dᵀ times it in parts.
+
+        For Γ ≥ 0 these are the columns in use and those that the residual asks for. In a second round conjugate
+        gradients correct themselves.
+        """
+        D, free = self.dictionary, tuple((b == 0).expand_as(c) for b, c in zip(self.beta, code, strict=True))
+        chosen = tuple(f & (c > 0) if self.nonnegative else f for f, c in zip(free, code, strict=True))
+        for _ in range(5):
+            wrong = tuple(
+                f & ((c if self.nonnegative else c.abs()) > self._rounding)
+                for f, c in zip(free, correlation, strict=True)
+            )
+            if not any(bool(w.any()) for w in wrong):
+                break
+            chosen = tuple(c | w for c, w in zip(chosen, wrong, strict=True))
+            residual = left_by(D, D.join(chosen).to(residual.dtype), residual)
+            correlation = D.analyze_parts(residual)
+        return residual, correlation
+
+    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+        """Return the largest admissible s ≤ 1, where rounding stands for β = 0: exact zeros are not to be had.
+
+        What rounding alone has left of x − DΓ would be admissible at any length; at the optimum s is 1.
+        """
+        prices = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
+        priced = Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step)
+        return priced.admissible(correlation).clamp(max=1)
+
+    def over(self, columns: Dictionary, beta: Tensor) -> Lasso:
+        least = self._energy().amin()[None]  # what is rounding in the smallest example is not so in their sum
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,), energy=least)
+
+    def _energy(self) -> Float[Tensor, " B"]:
+        return self.signal.flatten(1).double().square().sum(1)
+
+    @property
+    def _rounding(self) -> Tensor:
+        """What rounding leaves of a correlation, (B, 1, …): that of |dⱼ|·|x|, with 1/√c ≥ |dⱼ|."""
+        x = self.signal
+        size = x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+        return 16 * torch.finfo(x.dtype).eps * size * self.step.rsqrt()
 
 
 @dataclass(frozen=True)
@@ -156,21 +232,52 @@ def lasso(
         nonnegative: whether Γ ≥ 0.
 
     Raises:
+        TypeError: if signal, dictionary or β is no such thing.
         ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
     """
+    signal = _checked(signal, dictionary)
     weight = next(dictionary.parameters(), signal)
-    dictionary.check_signal(signal)
-    if not len(signal):
-        raise ValueError("the batch is empty; expected one signal or more")
-    if signal.dtype != weight.dtype:
-        raise ValueError(
-            f"the signal is {signal.dtype}, the dictionary {weight.dtype}; convert one, as in signal.double()"
-        )
     if not signal.isfinite().all():
         raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")
     if not weight.isfinite().all():
         raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
-    return Lasso(signal, dictionary, _betas(beta, signal, dictionary), nonnegative, step_of(dictionary))
+    betas = _betas(beta, signal, dictionary)
+    kind = UnpricedLasso if any(bool((b == 0).any()) for b in betas) else Lasso
+    return kind(signal, dictionary, betas, nonnegative, step_of(dictionary))
+
+
+@torch.no_grad()
+def beta_max(
+    signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, nonnegative: bool = False
+) -> Float[Tensor, "B 1 *one"]:
+    """Return the smallest β of each example whose code is zero: ‖Dᵀx‖∞, or max(Dᵀx, 0) for Γ ≥ 0.
+
+    It has the shape (B, 1, …) in which ``solve`` takes a β for each example, as in ``0.1 * beta_max(x, D)``. It is
+    scikit-learn's alpha_max times the size of the signal, by which its objective is divided. Has no gradient.
+
+    Args:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        nonnegative: whether Γ ≥ 0.
+
+    Raises:
+        TypeError: if signal or dictionary is no such thing.
+        ValueError: for shapes or types that do not fit, or an empty batch.
+    """
+    signal = _checked(signal, dictionary)
+    correlation = [d.flatten(1) for d in dictionary.analyze_parts(signal)]
+    most = torch.stack([(d.clamp(min=0) if nonnegative else d.abs()).amax(1) for d in correlation]).amax(0)
+    return most.view(-1, *[1] * (signal.dim() - 1))
+
+
+def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
+    """Return the signal as a tensor that fits the dictionary."""
+    signal = with_dictionary("the signal", signal, dictionary)
+    dictionary.check_signal(signal)
+    if not len(signal):
+        raise ValueError("the batch is empty; expected one signal or more")
+    check_types(signal, dictionary)
+    return signal
 
 
 def step_of(dictionary: Dictionary) -> Tensor:
@@ -182,7 +289,9 @@ def step_of(dictionary: Dictionary) -> Tensor:
 
 def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code:
     """Return β in parts, each (1 or B, 1 or rows, 1 or size, …)."""
-    value = torch.as_tensor(beta, dtype=signal.dtype, device=signal.device)
+    if isinstance(beta, (str, bool)):
+        raise TypeError(f"beta is {beta!r}; expected a number ≥ 0 or a tensor of them")
+    value = tensor_of("beta", beta, signal).to(signal)
     if not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"beta is {_shown(value.detach())}; expected finite numbers ≥ 0")
     rows, dims = sum(dictionary.rows), dictionary.dims

@@ -7,7 +7,7 @@ of [I D] first, and ``OMP`` solves (P0).
 
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, ISTA, Solver, State, Update
-from pursuitnet.solvers.solve import Reduced, Solution, solve
+from pursuitnet.solvers.solve import ConvergenceWarning, Reduced, Solution, solve
 from pursuitnet.solvers.unfolding import further_steps
 from pursuitnet.solvers.working_set import WorkingSet
 
@@ -15,6 +15,7 @@ __all__ = [
     "FISTA",
     "ISTA",
     "OMP",
+    "ConvergenceWarning",
     "Reduced",
     "Solution",
     "Solver",

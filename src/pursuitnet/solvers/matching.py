@@ -1,6 +1,7 @@
 """Orthogonal matching pursuit for (P0)."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -28,9 +29,9 @@ class OMP:
         if self.nonzeros is None and self.residual is None:
             raise ValueError("OMP has nothing to stop at; give nonzeros, residual, or both")
         if self.nonzeros is not None and (type(self.nonzeros) is not int or self.nonzeros < 1):
-            raise ValueError(f"nonzeros is {self.nonzeros}; expected an integer ≥ 1")
-        if self.residual is not None and not self.residual >= 0:
-            raise ValueError(f"residual is {self.residual}; expected a number ≥ 0")
+            raise ValueError(f"nonzeros is {self.nonzeros!r}; expected an integer ≥ 1")
+        if self.residual is not None and not (isinstance(self.residual, Real) and self.residual >= 0):
+            raise ValueError(f"residual is {self.residual!r}; expected a number ≥ 0")
 
     @torch.no_grad()
     def run(
@@ -38,14 +39,14 @@ class OMP:
     ) -> tuple[Float[Tensor, "B rows *code_size"], int, Tensor]:
         """Return the code, the number of steps, and which examples met the criterion, (B,)."""
         x, shape = signal.flatten(1), signal.shape
-        fit = _Fit(x, dictionary, shape)
+        fit = _Fit(x.double(), dictionary, shape)
         norms = dictionary.norms(shape).flatten(1)
         goal = torch.full_like(x[:, 0], 0.0 if self.residual is None else self.residual)
         goal = goal.maximum(x.norm(dim=1) * 8 * torch.finfo(x.dtype).eps)  # nothing is left to explain
         most = min(max_steps, self.nonzeros or max_steps, norms.shape[1])
         searching, taken = fit.rest.norm(dim=1) > goal, 0
         while taken < most and searching.any():
-            match = dictionary.analyze(fit.rest.view(shape)).flatten(1).abs() / norms
+            match = dictionary.analyze(fit.rest.to(x.dtype).view(shape)).flatten(1).abs() / norms
             searching &= fit.take(match.nan_to_num(0, 0, 0).argmax(1), searching)
             searching &= fit.rest.norm(dim=1) > goal
             taken += 1
@@ -54,13 +55,20 @@ class OMP:
             met |= searching & (taken == self.nonzeros)
         size = dictionary.code_size(shape) if dictionary.dims else ()
         code = torch.zeros(len(x), norms.shape[1], dtype=x.dtype, device=x.device)
-        return code.scatter_add(1, fit.chosen, fit.weights).view(len(x), -1, *size), taken, met
+        return code.scatter_add(1, fit.chosen, fit.weights.to(x.dtype)).view(len(x), -1, *size), taken, met
 
 
 class _Fit:
     """A least-squares fit by a growing number of columns of D, one more in every example at a time.
 
-    Keeps the Cholesky factor of their Gram matrix; an example that has stopped is given columns of zeros.
+    Keeps the Cholesky factor of their Gram matrix; an example that has stopped is given columns of zeros. The factor
+    squares the condition of the columns, so that all is in float64; a column of a dictionary in float32 is known to
+    its rounding only, and counts as independent from the square root of that on.
+
+    Args:
+        x: what is fitted, (B, numel), in float64.
+        dictionary: D.
+        shape: that of the signal, (B, channels, …).
     """
 
     def __init__(self, x: Tensor, dictionary: Dictionary, shape: torch.Size) -> None:
@@ -74,9 +82,11 @@ class _Fit:
     def take(self, atom: Tensor, wanted: Tensor) -> Tensor:
         """Add one column to each wanted example and fit anew; return which were independent of the earlier ones."""
         places, values = self.dictionary.columns(atom, self.shape)
+        least = max(1e-6, torch.finfo(values.dtype).eps ** 0.5)
+        values = values.to(self.x.dtype)
         column = torch.zeros_like(self.x).scatter_add(1, places, values)
         row, pivot = self._extend(column)
-        independent = wanted & (pivot > 1e-6 * column.norm(dim=1))
+        independent = wanted & (pivot > least * column.norm(dim=1))
         live = independent[:, None].to(values.dtype)
         self._append(atom, places, values * live, row * live, torch.where(independent, pivot, 1.0))
         self._refit()

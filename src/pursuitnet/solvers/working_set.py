@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +34,14 @@ class WorkingSet:
     accuracy: float = 0.1
     max_steps: int = 500
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.least, Real) or not self.least >= 0:
+            raise ValueError(f"least is {self.least!r}; expected a number ≥ 0")
+        if not isinstance(self.accuracy, Real) or not 0 < self.accuracy < 1:
+            raise ValueError(f"accuracy is {self.accuracy!r}; expected a number between 0 and 1")
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps!r}; expected an integer ≥ 1")
+
     def init(self, code: Code) -> State:
         return State(code)
 
@@ -44,7 +53,7 @@ class WorkingSet:
         small = _restrict(problem, code, chosen)
         tol = max(self.accuracy * float(before.gap.max()), 4 * torch.finfo(code.dtype).eps)
         (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
-        new = D.split(torch.zeros_like(code).view(-1).index_copy(0, chosen, found[0]).view_as(code))
+        new = D.split(code.new_zeros(code.numel()).index_copy(0, chosen, found[0]).view(code.shape))
         residual = small.residual((found,)).view_as(problem.signal)
         return State(new, certificate=problem.certificate(new, residual))
 
@@ -81,7 +90,7 @@ def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
     places, values = problem.dictionary.columns(chosen % one, signal.shape)
     columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())
     beta = _whole_beta(problem, code).take(chosen)[None]
-    return Lasso(signal.reshape(1, -1), columns, (beta,), problem.nonnegative, problem.step)
+    return problem.over(columns, beta)
 
 
 class Columns(Dictionary):
@@ -128,4 +137,5 @@ class Columns(Dictionary):
 
 def _sparse(ends: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
     """Return a sparse matrix in rows, of so many columns."""
-    return torch.sparse_csr_tensor(ends.int(), columns.int(), values, (len(ends) - 1, width))
+    size = (len(ends) - 1, width)
+    return torch.sparse_csr_tensor(ends.int(), columns.int(), values, size, device=values.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
+from pursuitnet.inputs import check_dictionary
 from pursuitnet.theory.inputs import finite, in_float64, without_identity
 
 
@@ -32,6 +33,7 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
     Raises:
         ValueError: if an atom is zero or not finite, or if the signal is too small for the filters.
     """
+    check_dictionary(dictionary)
     inner = without_identity(dictionary)
     beside_identity = inner is not dictionary
     if isinstance(inner, ConvDictionary):

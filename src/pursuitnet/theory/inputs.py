@@ -1,16 +1,18 @@
 """What the functions of the theory do to their input before they use it."""
 
 import copy
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.inputs import kind_of, tensor_of
 
 
 def nonnegative(name: str, value: object) -> Tensor:
     """Return numbers in float64, or raise ValueError where one is negative, infinite or not a number."""
-    numbers = torch.as_tensor(value, dtype=torch.float64)
+    numbers = number(name, value).double()
     bad = numbers[~((numbers >= 0) & numbers.isfinite())]
     if len(bad):
         raise ValueError(f"{name} is {float(bad[0])}; expected a finite number ≥ 0, so correct it first")
@@ -19,9 +21,18 @@ def nonnegative(name: str, value: object) -> Tensor:
 
 def coherence(value: float) -> float:
     """Return μ, or raise ValueError unless 0 ≤ μ ≤ 1."""
-    if not 0 <= value <= 1:
+    if isinstance(value, Dictionary) or not isinstance(value, (Real, Tensor)):
+        raise TypeError(f"μ is {kind_of(value)}; expected a number between 0 and 1, such as mutual_coherence returns")
+    if not 0 <= float(value) <= 1:
         raise ValueError(f"μ is {value}; expected a number between 0 and 1, such as mutual_coherence returns")
     return float(value)
+
+
+def number(name: str, value: object) -> Tensor:
+    """Return numbers as a tensor, those of Python in float64 and on the CPU; raise TypeError for anything else."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is {value}; expected a number ≥ 0")
+    return tensor_of(name, value, torch.empty(0, dtype=torch.float64, device="cpu"))
 
 
 def finite(name: str, values: Tensor) -> None:

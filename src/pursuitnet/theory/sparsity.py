@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
+from pursuitnet.inputs import kind_of, tensor_of, with_dictionary
 from pursuitnet.theory.inputs import coherence, finite, nonnegative, without_identity
 
 
@@ -34,6 +35,7 @@ def certified_unique(code: Float[Tensor, "B rows *code_size"], mu: float) -> Boo
     Raises:
         ValueError: unless 0 ≤ μ ≤ 1, or if the code is not finite somewhere.
     """
+    code = tensor_of("the code", code)
     finite("the code", code)
     return (code != 0).flatten(1).sum(dim=1) < uniqueness_bound(mu)
 
@@ -53,6 +55,7 @@ def stripe_norm(code: Float[Tensor, "B rows *code_size"], dictionary: Dictionary
     Raises:
         ValueError: if this is no code of the dictionary, or not finite somewhere.
     """
+    code = with_dictionary("the code", code, dictionary)
     _check(code, dictionary)
     D = without_identity(dictionary)
     filled = code != 0
@@ -92,6 +95,9 @@ def layered_error_bound(
     Raises:
         ValueError: if a number is negative or not finite, μ exceeds 1, or there are not as many norms as coherences.
     """
+    for name, given in (("stripe_norms", stripe_norms), ("coherences", coherences)):
+        if isinstance(given, str) or not hasattr(given, "__len__") or getattr(given, "ndim", 1) == 0:
+            raise TypeError(f"{name} is {kind_of(given)}; expected one for each layer, as in [3, 2]")
     if len(stripe_norms) != len(coherences) or len(coherences) == 0:
         raise ValueError(
             f"got {len(stripe_norms)} stripe norms and {len(coherences)} coherences; expected one of each for a layer"
@@ -99,7 +105,7 @@ def layered_error_bound(
     epsilon, *norms = torch.broadcast_tensors(
         nonnegative("noise", noise), *(nonnegative("a stripe norm", n) for n in stripe_norms)
     )
-    mu = torch.tensor([coherence(m) for m in coherences], dtype=torch.float64)
+    mu = epsilon.new_tensor([coherence(m) for m in coherences])
     left = 1 - (2 * torch.stack(norms) - 1) * mu.view(-1, *[1] * epsilon.dim())
     return (epsilon**2 * (4 / left).cumprod(dim=0)).masked_fill((left <= 0).cumsum(dim=0) > 0, math.inf)
 

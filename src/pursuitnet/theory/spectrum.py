@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import CircularDictionary, Dictionary, WithIdentity
+from pursuitnet.inputs import check_dictionary, tensor_of
 from pursuitnet.theory.inputs import finite, in_float64, nonnegative
 
 Number = TypeVar("Number", float, Tensor)
@@ -27,6 +28,7 @@ def with_identity_spectrum(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " m+n"
     Raises:
         ValueError: unless A is a matrix of finite numbers.
     """
+    matrix = tensor_of("A", matrix)
     if matrix.dim() != 2:
         raise ValueError(
             f"A has shape {tuple(matrix.shape)}; expected a matrix (m, n), such as dictionary.matrix(…).mT"
@@ -58,7 +60,8 @@ def lipschitz_interval(
     Raises:
         ValueError: if steps is below 1 or the signal_shape is not one of the dictionary's.
     """
-    if steps < 1:
+    check_dictionary(dictionary)
+    if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1 step of power iteration")
     if isinstance(dictionary, WithIdentity):
         lower, upper = lipschitz_interval(dictionary.dictionary, signal_shape, steps)
@@ -105,8 +108,8 @@ def _constant(lipschitz: float, convention: Convention) -> float:
 
 def _rayleigh(D: Dictionary, shape: tuple[int, ...], steps: int) -> float:
     """Return ‖Dᵀv‖² for the unit v that power iteration reaches from a random signal."""
-    device = next(D.parameters()).device
-    v = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    device = D._any().device
+    v = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu").to(device)
     for _ in range(steps):
         image = D.synthesize(D.analyze(v / v.norm()), shape)
         if not image.any():  # D = 0, or nothing of it reaches the signal

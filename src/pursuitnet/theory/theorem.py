@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.inputs import tensor_of, with_dictionary
 from pursuitnet.theory.inputs import finite, in_float64, nonnegative
 from pursuitnet.thresholds import soft_threshold
 
@@ -37,6 +38,7 @@ def unsuccessful(
     Raises:
         ValueError: if the shapes do not match, β is negative, or a value is not finite.
     """
+    signal, reconstruction = tensor_of("the signal", signal), tensor_of("the reconstruction", reconstruction)
     return _error(signal, reconstruction).abs() > 2 * _penalty(beta, signal)
 
 
@@ -68,6 +70,8 @@ def better_code(
     Raises:
         ValueError: if the shapes do not match, [I D] cannot be formed, β is negative, or a value is not finite.
     """
+    code = with_dictionary("the code", code, dictionary)
+    signal = with_dictionary("the signal", signal, dictionary)
     finite("the code", code)
     with_identity, beta = WithIdentity(dictionary), _penalty(beta, signal)
     error = _error(signal, in_float64(dictionary).synthesize(code.double(), signal.shape))
@@ -92,7 +96,7 @@ def _error(signal: Tensor, reconstruction: Tensor) -> Tensor:
 
 def _penalty(beta: Tensor | float, signal: Tensor) -> Tensor:
     """Return β ≥ 0 in float64."""
-    penalty = nonnegative("β", beta)
+    penalty = nonnegative("β", beta).to(signal.device)
     try:
         fits = torch.broadcast_shapes(penalty.shape, signal.shape) == signal.shape
     except RuntimeError:

@@ -1,0 +1,103 @@
+"""What is looked at where a signal, a code or a dictionary comes in: its kind, its number type and its device."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary
+
+
+def with_dictionary(name: str, value: Any, dictionary: Any) -> Tensor:
+    """Return a signal or a code as a tensor on the dictionary's device, after a look at both kinds.
+
+    Args:
+        name: what the value is called in a message, such as "the signal".
+        value: a tensor, an array or nested lists of numbers.
+        dictionary: D.
+
+    Raises:
+        TypeError: if one of the two is something else; the message says what.
+    """
+    if isinstance(value, Dictionary) and not isinstance(dictionary, Dictionary):
+        raise TypeError(f"{name} is {kind_of(value)} and the dictionary {kind_of(dictionary)}; swap the two")
+    check_dictionary(dictionary)
+    return tensor_of(name, value, dictionary._any())
+
+
+def check_dictionary(value: Any, name: str = "the dictionary") -> None:
+    """Raise TypeError unless this is a dictionary."""
+    if isinstance(value, type) and issubclass(value, Dictionary):
+        raise TypeError(f"{name} is {kind_of(value)}; expected an object, as {value.__name__}(weight) makes one")
+    if not isinstance(value, Dictionary):
+        raise TypeError(
+            f"{name} is {kind_of(value)}; expected a Dictionary, such as pn.ConvDictionary(weight) or "
+            "pn.LinearDictionary(weight)"
+        )
+
+
+def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
+    """Return a tensor as it is, and an array or nested lists of numbers as a tensor.
+
+    Args:
+        name: what it is called in a message.
+        value: what came.
+        like: a tensor that gives an array its device, and Python's numbers their type; by default the CPU and
+            PyTorch's own type.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, Tensor):
+        return value
+    device = torch.device("cpu") if like is None else like.device
+    expected = f"{name} is {kind_of(value)}; expected a tensor, or an array of numbers"
+    if isinstance(value, (str, bytes, type, Dictionary)) or value is None:
+        raise TypeError(expected)
+    try:
+        found = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(expected) from error
+    untyped = isinstance(value, (list, tuple, float)) and found.is_floating_point()
+    if untyped and like is not None and like.is_floating_point():
+        return torch.as_tensor(value, dtype=like.dtype, device=device)
+    return found
+
+
+def check_types(signal: Tensor, dictionary: Dictionary) -> None:
+    """Raise ValueError unless a signal and a dictionary are of one number type, float32 or float64, on one device."""
+    weight = next(dictionary.parameters(), signal)
+    kind, own = signal.dtype, weight.dtype
+    cast = {torch.float32: "float", torch.float64: "double"}.get(own, "float")
+    if not kind.is_floating_point:
+        raise ValueError(
+            f"the signal holds {kind} where the dictionary is {own}; convert it, as in signal.{cast}(), and scale it "
+            "as you mean it"
+        )
+    if kind != own:
+        raise ValueError(
+            f"the signal is {kind}, the dictionary {own}; convert one, as in signal.{cast}() or "
+            "dictionary.to(signal.dtype)"
+        )
+    if kind not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"signal and dictionary are {kind}, too coarse for a duality gap; convert both, as in signal.float() and "
+            "dictionary.float()"
+        )
+    if signal.device != weight.device:
+        raise ValueError(
+            f"the signal is on {signal.device}, the dictionary on {weight.device}; move one, as in "
+            f"signal.to({str(weight.device)!r})"
+        )
+
+
+def kind_of(value: Any) -> str:
+    """Return what something is, in a few words."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -1,0 +1,45 @@
+"""Least squares over columns of D by conjugate gradients, and what they leave of a signal."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary
+
+
+@torch.no_grad()
+def conjugate_gradients(gram: Callable[[Tensor], Tensor], right: Tensor, most: int = 1000) -> Tensor:
+    """Return the solution w of gram(w) = right, each example by itself, to about the square root of rounding."""
+    dims, tol = tuple(range(1, right.dim())), torch.finfo(right.dtype).eps ** 0.8
+    w, rest = torch.zeros_like(right), right.clone()
+    direction, energy = rest, rest.square().sum(dims, keepdim=True)
+    goal = energy * tol**2
+    for _ in range(most):
+        active = energy > goal
+        if not bool(active.any()):
+            break
+        image = gram(direction)
+        a = torch.where(active, energy / (direction * image).sum(dims, keepdim=True), 0.0)
+        w, rest = w + a * direction, rest - a * image
+        energy, last = rest.square().sum(dims, keepdim=True), energy
+        direction = rest + torch.where(active, energy / last, 0.0) * direction
+    return w
+
+
+@torch.no_grad()
+def left_by(dictionary: Dictionary, mask: Tensor, signal: Tensor, most: int = 200) -> Tensor:
+    """Return what the best fit by some columns leaves of a signal: its part that is orthogonal to them.
+
+    Args:
+        dictionary: D.
+        mask: 1 for the columns, 0 for all others, in the shape of the code, (B, rows, …).
+        signal: what is fitted, (B, channels, …).
+        most: the most steps of conjugate gradients.
+    """
+
+    def gram(v: Tensor) -> Tensor:
+        return mask * dictionary.analyze(dictionary.synthesize(v, signal.shape))
+
+    fit = conjugate_gradients(gram, mask * dictionary.analyze(signal), most)
+    return signal - dictionary.synthesize(fit, signal.shape)

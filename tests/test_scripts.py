@@ -1,0 +1,115 @@
+"""The scripts in experiments/ and benchmarks/: each answers --help at once, and its page is what it prints."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = [ROOT / "experiments", ROOT / "benchmarks"]
+pytestmark = pytest.mark.skipif(not all(f.is_dir() for f in FOLDERS), reason="needs the repository, not the package")
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in FOLDERS
+    for path in folder.glob("*.py")
+    if '__name__ == "__main__"' in path.read_text()
+)
+
+
+def loaded(path, monkeypatch):
+    """A script as a module, without running it."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def files():
+    """What is there, with size and time: --help must not touch any of it."""
+    kept = [ROOT / "docs", *FOLDERS]
+    return {p: p.stat().st_mtime_ns for f in kept for p in f.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+
+
+HELP = """
+import contextlib, io, json, runpy, sys
+told = {}
+for script in sys.argv[1:]:
+    sys.argv, text = [script, "--help"], io.StringIO()
+    sys.path.insert(0, script.rpartition("/")[0])
+    try:
+        with contextlib.redirect_stdout(text):
+            runpy.run_path(script, run_name="__main__")
+        code = "went on"
+    except SystemExit as end:
+        code = end.code
+    told[script] = code, text.getvalue()
+print(json.dumps(told))
+"""
+"""Asks one script after the other, in one process that imports PyTorch once."""
+
+
+def test_every_script_answers_help_and_writes_nothing(tmp_path):
+    before = files()
+    paths = [str(ROOT / script) for script in SCRIPTS]
+    done = subprocess.run([sys.executable, "-c", HELP, *paths], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told) >= 10 and set(told) == set(paths)
+    for script, (code, text) in told.items():
+        assert code == 0 and text.startswith("usage: "), (script, code, text[:200])
+    assert files() == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_writes_where_it_is_told(script):
+    """A script that writes takes --out."""
+    text = (ROOT / script).read_text()
+    if "write_text(" in text or "savefig(" in text:
+        assert '"--out"' in text or "add_out(" in text
+
+
+def told_by_depth(module):
+    return module.table(json.loads(module.RECORD.read_text())["results"])
+
+
+def told_by_reduced_pursuit(module):
+    return module.table(json.loads(module.RECORD.read_text()))
+
+
+def told_by_reduced_network(module):
+    return module.table(json.loads(module.RESULTS.read_text()))
+
+
+def told_by_networks(module):
+    rows = json.loads((ROOT / "benchmarks" / "results" / "networks.json").read_text())["rows"]
+    return "\n".join([*module.HEADER.splitlines(), *map(module.line, rows)])
+
+
+def told_by_sparse_coding(module):
+    curves = json.loads((ROOT / "benchmarks" / "results" / "sparse_coding.json").read_text())["curves"]
+    return module.table(curves).partition("\n\n")[0]
+
+
+PAGES = {
+    "experiments/depth.py": ("depth.md", told_by_depth),
+    "experiments/reduced_pursuit.py": ("solving.md", told_by_reduced_pursuit),
+    "experiments/reduced_network.py": ("speed.md", told_by_reduced_network),
+    "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
+    "benchmarks/networks.py": ("speed.md", told_by_networks),
+    "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),
+}
+
+
+@pytest.mark.parametrize("script", PAGES)
+def test_a_page_holds_the_table_that_its_script_prints(script, monkeypatch):
+    page, told = PAGES[script]
+    lines = set((ROOT / "docs" / page).read_text().splitlines())
+    table = told(loaded(ROOT / script, monkeypatch)).splitlines()
+    assert len(table) > 3
+    missing = [line for line in table if line not in lines]
+    assert not missing, missing
