@@ -111,7 +111,7 @@ class Dictionary(nn.Module, ABC):
         with torch.no_grad():
             if math.prod(shape) <= 512:
                 return float(torch.linalg.matrix_norm(exact.matrix(shape), 2) ** 2)
-            start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
             return _lanczos(lambda x: exact.synthesize(exact.analyze(x), shape), start.to(device))
 
     def _any(self) -> Tensor:
@@ -164,8 +164,8 @@ def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, most: int = 10
         exhausted = off[-1] <= 1e-12 * max(diagonal)
         if step == due or exhausted:
             due += max(10, step // 4)
-            ritz = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-            beside = torch.diag(torch.tensor(off[:-1], dtype=torch.float64), 1)
+            ritz = torch.diag(torch.tensor(diagonal, dtype=torch.float64, device="cpu"))
+            beside = torch.diag(torch.tensor(off[:-1], dtype=torch.float64, device="cpu"), 1)
             value = float(torch.linalg.eigvalsh(ritz + beside + beside.T)[-1])
             if exhausted or value - best < 1e-12 * value:
                 return value
