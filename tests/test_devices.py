@@ -140,6 +140,15 @@ def test_a_bound_of_half_precision_filters_is_that_of_the_same_filters_in_single
     assert D.lipschitz_bound() == copy.deepcopy(D).float().lipschitz_bound()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_tight_bound_is_rounded_upwards(dtype):
+    """Of filters of one tap and one channel the bound is λmax itself."""
+    for seed in range(8):
+        weight = torch.randn(4, 1, 1, 1, generator=torch.Generator().manual_seed(seed))
+        layer = pn.PursuitLayer(pn.ConvDictionary(weight)).to(dtype).eval()
+        assert float(layer.step.lipschitz.double()) >= layer.dictionary.lipschitz((1, 1, 4, 4))
+
+
 # the default width, where convolutions of more than 16 channels may go another way
 
 
