@@ -1,6 +1,7 @@
 """The one layer: a few steps of a pursuit."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.memory import again_of, in_turn
 from pursuitnet.solvers import ISTA, Solver, further_steps
 from pursuitnet.starts import Start, zero
-from pursuitnet.steps import BoundedStep, Step
+from pursuitnet.steps import BoundedStep, Step, Weight
 from pursuitnet.thresholds import Threshold, moved
 
 
@@ -83,7 +84,7 @@ class PursuitLayer(nn.Module):
 
         Dᵀ is linear, so it is applied once, to the residual, and never to x and D·probe apart.
         """
-        s, t = self.step()
+        s, t = self._weights()
         if probe is None:
             descent, sign = x, 1.0
         elif s is t:
@@ -92,6 +93,12 @@ class PursuitLayer(nn.Module):
             model = self.dictionary.synthesize_parts(probe, x.shape)
             descent, sign = moved(x, model, t, -1.0), 1.0
         return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign, spent=descent is not x)
+
+    def _weights(self) -> tuple[Weight, Weight]:
+        """Return the step; in training inside a transform, where the buffer of L may be one of outside, of L anew."""
+        if self.training and isinstance(self.step, BoundedStep) and torch._C._are_functorch_transforms_active():
+            return self.step(self.dictionary.lipschitz_bound().detach())
+        return self.step()
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ, the part of the signal that the code explains."""
@@ -119,4 +126,6 @@ def in_one_format(x: Tensor) -> Tensor:
 
 def _track_in_training(layer: PursuitLayer, inputs: object) -> None:
     if layer.training:
-        layer.track()
+        inside = torch._C._are_functorch_transforms_active()
+        with suppress(RuntimeError) if inside else nullcontext():  # torch.func lets nothing of outside be written
+            layer.track()

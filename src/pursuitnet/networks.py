@@ -279,7 +279,7 @@ def _scale(dictionary: ConvDictionary) -> None:
 def _step(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
     if _known("step", name, STEPS) == "bounded":
         return BoundedStep()
-    return FreeStep(1 / float(dictionary.lipschitz_bound().detach()))
+    return FreeStep(1 / dictionary.lipschitz_bound())
 
 
 FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {

@@ -5,6 +5,8 @@ Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already,
 paper's c = −L.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class BoundedStep(nn.Module):
         super().__init__()
         if not 0 < ratio <= 1 or (learned and ratio == 1):
             raise ValueError(f"ratio is {ratio}; expected 0 < ratio < 1, or 1 with learned=False")
-        self.register_buffer("lipschitz", torch.ones(()))
+        self.register_buffer("lipschitz", torch.ones(1))  # compilers lose what is written to float64 of no axes
         if learned:
             self.logit = nn.Parameter(torch.tensor(ratio).logit())
         else:
@@ -37,12 +39,27 @@ class BoundedStep(nn.Module):
 
     def track(self, lipschitz: Tensor) -> None:
         """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
-        self.lipschitz.copy_(lipschitz.clamp(min=1e-6))
+        kept = torch.finfo(self.lipschitz.dtype)
+        if kept.eps > torch.finfo(lipschitz.dtype).eps:
+            lipschitz = lipschitz * (1 + kept.eps)  # rounding must not make the bound too small
+        self.lipschitz.copy_(lipschitz.clamp(min=max(1e-6, 1 / kept.max)))
 
-    def forward(self) -> tuple[Weight, Weight]:
+    def forward(self, lipschitz: Tensor | None = None) -> tuple[Weight, Weight]:
+        """Return (c, c).
+
+        Args:
+            lipschitz: L, if it is not the one that was taken over.
+        """
         ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
-        c = ratio * self.lipschitz.reciprocal()
+        L = self.lipschitz[0] if lipschitz is None else lipschitz.clamp(min=1e-6)
+        c = ratio * L.reciprocal()
         return c, c
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        name = f"{prefix}lipschitz"
+        if name in state_dict:  # until version 0.1 it was a tensor without axes
+            state_dict[name] = state_dict[name].reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class FreeStep(nn.Module):
@@ -52,9 +69,9 @@ class FreeStep(nn.Module):
         c: the value at the start.
     """
 
-    def __init__(self, c: float) -> None:
+    def __init__(self, c: Weight) -> None:
         super().__init__()
-        self.c = nn.Parameter(torch.tensor(float(c)))
+        self.c = nn.Parameter(torch.as_tensor(c).detach().clone().float())
 
     def forward(self) -> tuple[Weight, Weight]:
         return self.c, self.c

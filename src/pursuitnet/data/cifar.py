@@ -51,7 +51,7 @@ class Pickled:
         for key in (b"data", self.labels):
             if key not in batch:
                 raise ValueError(f"it holds no {key.decode()!r}")
-        pixels, labels = batch[b"data"], torch.tensor(batch[self.labels], dtype=torch.int64)
+        pixels, labels = batch[b"data"], torch.tensor(batch[self.labels], dtype=torch.int64, device="cpu")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS):
             raise ValueError(f"its data are not uint8 ({len(labels)}, {_PIXELS})")
         return torch.from_numpy(np.ascontiguousarray(pixels)).reshape(-1, 3, 32, 32), labels

@@ -19,7 +19,7 @@ def read(root: Path | None, split: str, fetch: bool = False) -> Split:
     except ImportError as error:
         raise ImportError("digits are read from scikit-learn, not found: pip install scikit-learn") from error
     digits = load_digits()
-    images = torch.as_tensor(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.as_tensor(digits.target).to(torch.int64)
-    chosen = (torch.arange(len(labels)) % 5 == 0) == (split == "test")
+    images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(digits.target).to(torch.int64)
+    chosen = (torch.arange(len(labels), device=labels.device) % 5 == 0) == (split == "test")
     return images[chosen], labels[chosen]

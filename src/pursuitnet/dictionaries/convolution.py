@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.base import Dictionary
-from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, convolve, without_autocast
+from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, at_least_single, convolve, without_autocast
 
 Sizes = int | Sequence[int]
 
@@ -83,7 +83,7 @@ class ConvDictionary(Dictionary):
         trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
         1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
         """
-        filters = self._polyphase()
+        filters = at_least_single(self._polyphase())
         degrees = [k - 1 for k in filters.shape[2:]]
         points = [max(1, 8 * m) for m in degrees]
         with without_autocast(filters.device):
@@ -91,7 +91,8 @@ class ConvDictionary(Dictionary):
                 filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
             # Σ F[a]·F[b] at every shift from −m to m, by one convolution; that it begins at −m is a phase in the
             # frequency domain, which no norm sees
-            products = CONVOLUTIONS[self.dims - 1](filters, filters, None, 1, degrees)
+            exact = filters.double() if filters.is_cuda else filters  # single precision may have ten bits there
+            products = CONVOLUTIONS[self.dims - 1](exact, exact, None, 1, degrees).to(filters.dtype)
             gram = torch.fft.rfftn(products, points).flatten(2).movedim(2, 0).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
             power = gram / scale

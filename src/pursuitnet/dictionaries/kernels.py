@@ -25,6 +25,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 
+def at_least_single(weight: Tensor) -> Tensor:
+    """Return a weight in single precision, where it is of half: Fourier and singular values need that."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
 def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> Tensor:
     """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels, *)."""
     if not _wrong(x, weight, stride, padding, dilation):

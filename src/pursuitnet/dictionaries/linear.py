@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Dictionary
-from pursuitnet.dictionaries.kernels import without_autocast
+from pursuitnet.dictionaries.kernels import at_least_single, without_autocast
 
 
 class LinearDictionary(Dictionary):
@@ -38,7 +38,7 @@ class LinearDictionary(Dictionary):
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return λmax(DᵀD) itself: a matrix has one size."""
         with without_autocast(self.weight.device):
-            return torch.linalg.matrix_norm(self.weight, 2) ** 2
+            return torch.linalg.matrix_norm(at_least_single(self.weight), 2) ** 2
 
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None

@@ -72,7 +72,7 @@ def named(names: Sequence[str]) -> tuple[Corruption, ...]:
 
 
 def _gaussian_noise(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    return x + level[0] * torch.randn(x.shape, generator=generator)
+    return x + level[0] * torch.randn(x.shape, generator=generator, device=x.device)
 
 
 def _shot_noise(x: Tensor, level: Level, generator: Generator) -> Tensor:
@@ -80,21 +80,21 @@ def _shot_noise(x: Tensor, level: Level, generator: Generator) -> Tensor:
 
 
 def _impulse_noise(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    hit, white = (torch.rand(x.shape, generator=generator) for _ in range(2))
+    hit, white = (torch.rand(x.shape, generator=generator, device=x.device) for _ in range(2))
     return torch.where(hit < level[0], (white < 0.5).to(x), x)
 
 
 def _gaussian_blur(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    line = _bell(round(4 * level[0]), level[0])
+    line = _bell(round(4 * level[0]), level[0]).to(x.device)
     return _filtered(x, line[:, None] * line)
 
 
 def _defocus_blur(x: Tensor, level: Level, generator: Generator) -> Tensor:
     """Average over a disk of radius level[0], itself smoothed by 3 × 3 weights of width level[1]."""
     radius, smoothing = level
-    grid = torch.arange(-2, 3)
+    grid = torch.arange(-2, 3, device=x.device)
     disk = (grid[:, None] ** 2 + grid**2 <= radius**2).float()
-    line = _bell(1, smoothing)
+    line = _bell(1, smoothing).to(x.device)
     kernel = F.conv2d(disk[None, None], (line[:, None] * line)[None, None], padding=2)
     return _filtered(x, kernel[0, 0] / disk.sum())
 
@@ -123,7 +123,7 @@ def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 def _bell(reach: int, sigma: float) -> Tensor:
     """Return Gaussian weights at −reach … reach, which sum to 1."""
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device="cpu") / sigma) ** 2)
     return weights / weights.sum()
 
 

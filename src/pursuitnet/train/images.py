@@ -54,12 +54,12 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
             f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
     held, kept = (part.sort().values for part in order.tensor_split([recipe.valid_images]))
     if recipe.standardised:
         mean, std = data.channel_statistics(pixels[kept])
     else:
-        mean, std = torch.zeros(pixels.shape[1]), torch.ones(pixels.shape[1])
+        mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
     splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), tested)
     training, valid, testing = (
         (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
@@ -83,7 +83,8 @@ def batches(
     """
     pixels, labels = images.train
     seed = recipe.seed * 1_000_003 + epoch
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    draws = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=draws, device="cpu").to(labels.device)
     for number, chosen in enumerate(order.split(recipe.batch_size)):
         if number < skip or len(chosen) < max(2, group.size):  # a single image has no batch statistics
             continue
