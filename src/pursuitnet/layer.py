@@ -1,16 +1,20 @@
 """The one layer: a few steps of a pursuit."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code, Dictionary
-from pursuitnet.memory import again_of, in_turn
-from pursuitnet.solvers import ISTA, Solver, further_steps
+from pursuitnet.dictionaries.hooks import run_hooks
+from pursuitnet.memory import checkpointed_scan, recompute_of
+from pursuitnet.solvers import ISTA, Solver, unroll
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
-from pursuitnet.thresholds import Threshold, moved
+from pursuitnet.thresholds import Threshold
+from pursuitnet.update import proximal_step
 
 
 class PursuitLayer(nn.Module):
@@ -50,8 +54,8 @@ class PursuitLayer(nn.Module):
             raise ValueError(
                 f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}"
             )
-        self.track()
-        self.register_forward_pre_hook(_track_in_training)
+        self.update_lipschitz()
+        self.register_forward_pre_hook(prepare)
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """Return the code of x.
@@ -64,57 +68,55 @@ class PursuitLayer(nn.Module):
 
     def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
-        x = in_one_format(x)
+        x = to_autocast_dtype(x)
+        self.dictionary.check_signal(x)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = further_steps(self.solver, self.refine, self.unfolding)
+        chain = unroll(self.solver, self.refine, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
-        return in_turn(chain, self.solver.init(self.update(x, anchor, probe)), again_of(self), (x,), together=2).code
+        return checkpointed_scan(
+            chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
+        ).code
 
     def refine(self, step: int, probe: Code, x: Tensor) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
         return self.update(x, probe, probe, step)
 
     def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
-        """Return P_θ( anchor − c·Dᵀ(D·probe − x) ), the only forward rule of the package.
-
-        Dᵀ is linear, so it is applied once, to the residual, and never to x and D·probe apart.
-        """
-        s, t = self.step()
-        if probe is None:
-            descent, sign = x, 1.0
-        elif s is t:
-            descent, sign = self.dictionary.misfit(probe, x), -1.0
-        else:
-            model = self.dictionary.synthesize_parts(probe, x.shape)
-            descent, sign = moved(x, model, t, -1.0), 1.0
-        return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign, spent=descent is not x)
+        """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
+        c, weight = self.step()
+        return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ, the part of the signal that the code explains."""
         return self.dictionary.synthesize(code, signal_shape)
 
     @torch.no_grad()
-    def track(self) -> None:
+    def update_lipschitz(self) -> None:
         """Measure L of the dictionary as it stands, and hand it to the step, if that is bounded by it."""
         if isinstance(self.step, BoundedStep):
-            self.step.track(self.dictionary.lipschitz_bound())
+            run_hooks(self.dictionary)
+            self.step.update_lipschitz(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
         """Set training or evaluation mode; evaluation mode brings L up to date."""
         if not mode:
-            self.track()
+            self.update_lipschitz()
         return super().train(mode)
 
 
-def in_one_format(x: Tensor) -> Tensor:
-    """Return a signal in the number format of autocast, where it is on: a code in two formats would be slow."""
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """Return a signal in the type of autocast, where it is on: a code in two types would be slow."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():  # for check_signal to refuse
+        return x
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def _track_in_training(layer: PursuitLayer, inputs: object) -> None:
+def prepare(layer: PursuitLayer, inputs: tuple[Any, ...]) -> None:
+    """Bring weights that hooks compute and, in training, L up to date; runs before every forward."""
+    run_hooks(layer.dictionary, inputs[:1])
     if layer.training:
-        layer.track()
+        layer.update_lipschitz()

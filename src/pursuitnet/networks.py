@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.memory import again, in_turn
+from pursuitnet.memory import checkpointed_scan, recompute
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.norms import BatchNorm
 from pursuitnet.solvers import FISTA, ISTA, Solver
@@ -59,9 +59,9 @@ class Network(nn.Module):
         if not (self.grad_checkpointing and self.training):
             return self.features(x)
         if self.recursive:
-            return in_turn(list(self._parts()), x, partial(again, self))
+            return checkpointed_scan(list(self._parts()), x, partial(recompute, self))
         for part in self._parts():
-            x = again(part, part, x)
+            x = recompute(part, part, x)
         return x
 
     def set_grad_checkpointing(self, enable: bool = True, *, recursive: bool = False) -> None:
@@ -73,7 +73,7 @@ class Network(nn.Module):
         Args:
             enable: False keeps everything.
             recursive: keep the codes of about log₂(depth) layers only; a layer is computed up to log₂(depth) times
-                again, half as often on average (see ``memory.in_turn``).
+                again, half as often on average (see ``memory.checkpointed_scan``).
         """
         self.grad_checkpointing, self.recursive = enable, recursive
         for module in self.modules():

@@ -1,20 +1,20 @@
 """The step c of the update: bounded by 1/L, free, or absorbed in the filters.
 
-Each is called without arguments and returns two weights (s, t): the layer descends along Dᵀ( t·D·probe − s·x ).
-Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already, so s = 1 and t = −c with the
-paper's c = −L.
+Each is called without arguments and returns the step c and the weight w of the model: the layer moves along
+c·Dᵀ( x − w·D·probe ). Eqs. 1 and 4 of the paper have w = 1. In Eq. 5 the filters hold 1/L already, so the step is 1,
+and w = −c with the paper's c = −L.
 """
 
 import torch
 from torch import Tensor, nn
 
-Weight = Tensor | float
+from pursuitnet.update import Weight
 
 
 class BoundedStep(nn.Module):
     """c = σ(ρ)/L, inside (0, 1/L] whatever ρ is learned; L bounds λmax(DᵀD) at every image size.
 
-    L is a buffer, so it is saved, loaded and moved with the weights. ``track`` measures it anew; the layer does so
+    L is a buffer, so it is saved, loaded and moved with the weights. ``update_lipschitz`` sets it; the layer does so
     before every training forward and on ``eval()``, so ``forward`` itself changes nothing.
 
     Args:
@@ -35,14 +35,14 @@ class BoundedStep(nn.Module):
         else:
             self.register_buffer("ratio", torch.tensor(ratio))
 
-    def track(self, lipschitz: Tensor) -> None:
+    def update_lipschitz(self, lipschitz: Tensor) -> None:
         """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
         self.lipschitz.copy_(lipschitz.clamp(min=1e-6))
 
     def forward(self) -> tuple[Weight, Weight]:
         ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
         c = ratio * self.lipschitz.reciprocal()
-        return c, c
+        return c, 1.0
 
 
 class FreeStep(nn.Module):
@@ -57,7 +57,7 @@ class FreeStep(nn.Module):
         self.c = nn.Parameter(torch.tensor(float(c)))
 
     def forward(self) -> tuple[Weight, Weight]:
-        return self.c, self.c
+        return self.c, 1.0
 
 
 class AbsorbedStep(nn.Module):

@@ -32,16 +32,11 @@ class CircularDictionary(ConvDictionary):
         super().code_size(signal_shape)  # a filter wraps around at most once
         return tuple(signal_shape[-self.dims :])
 
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *size"]:
-        self.check_signal(signal)
-        self.code_size(signal.shape)
+    def _correlate(self, signal: Tensor, weight: Tensor) -> Tensor:
         after = [n for reach in reversed(self.reach) for n in (0, reach)]
-        return super().analyze(F.pad(signal, after, mode="circular"))
+        return super()._correlate(F.pad(signal, after, mode="circular"), weight)
 
-    def synthesize(
-        self, code: Float[Tensor, "B atoms *size"], signal_shape: Sequence[int]
-    ) -> Float[Tensor, "B channels *size"]:
-        self.check_code(code, signal_shape)
+    def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         signal = adjoint(code, self.weight, self.stride, self.padding, self.padding, self.dilation)  # of padding 0
         for axis, (size, reach) in enumerate(zip(signal_shape[-self.dims :], self.reach, strict=True), 2):
             signal, wrapped = signal.split([size, reach], dim=axis)

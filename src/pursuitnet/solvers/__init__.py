@@ -8,7 +8,7 @@ of [I D] first, and ``OMP`` solves (P0).
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, ISTA, Solver, State, Update
 from pursuitnet.solvers.solve import Reduced, Solution, solve
-from pursuitnet.solvers.unfolding import further_steps
+from pursuitnet.solvers.unfolding import unroll
 from pursuitnet.solvers.working_set import WorkingSet
 
 __all__ = [
@@ -21,6 +21,6 @@ __all__ = [
     "State",
     "Update",
     "WorkingSet",
-    "further_steps",
     "solve",
+    "unroll",
 ]
