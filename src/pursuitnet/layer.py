@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
+from pursuitnet.dictionaries.inputs import check_kind, described
 from pursuitnet.memory import checkpointed_scan, recompute_of
-from pursuitnet.solvers import ISTA, Solver, unroll
+from pursuitnet.solvers import ISTA, OMP, Reduced, Solver, WorkingSet, unroll
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
 from pursuitnet.thresholds import Threshold
@@ -44,6 +45,13 @@ class PursuitLayer(nn.Module):
         threshold: Threshold | None = None,
     ) -> None:
         super().__init__()
+        check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight)")
+        check_kind("start", start, Start, "pursuitnet.zero, resnet, res_csc_simplified or res_csc, no string")
+        check_solver(solver)
+        if step is not None:
+            check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
+        if threshold is not None:
+            check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.rows, 0.1)")
         if not isinstance(unfolding, int) or unfolding < 0:
             raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
@@ -89,6 +97,9 @@ class PursuitLayer(nn.Module):
         c, weight = self.step()
         return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
 
+    def extra_repr(self) -> str:
+        return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
+
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ, the part of the signal that the code explains."""
         return self.dictionary.synthesize(code, signal_shape)
@@ -97,14 +108,28 @@ class PursuitLayer(nn.Module):
     def update_lipschitz(self) -> None:
         """Measure L of the dictionary as it stands, and hand it to the step, if that is bounded by it."""
         if isinstance(self.step, BoundedStep):
-            run_hooks(self.dictionary)
             self.step.update_lipschitz(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
         """Set training or evaluation mode; evaluation mode brings L up to date."""
         if not mode:
+            run_hooks(self.dictionary)  # loading may have left weights behind that hooks compute
             self.update_lipschitz()
         return super().train(mode)
+
+
+def check_solver(solver: object) -> None:
+    """Raise TypeError unless a layer can take steps of this solver."""
+    if isinstance(solver, OMP | WorkingSet | Reduced):
+        raise TypeError(
+            f"solver is {solver}, which needs the whole problem and not its update alone: give it to "
+            "solve(signal, dictionary, beta, solver), and the layer ISTA() or FISTA()"
+        )
+    if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
+        raise TypeError(
+            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            "pursuitnet.FISTA()"
+        )
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.layer import PursuitLayer, prepare, to_autocast_dtype
+from pursuitnet.layer import PursuitLayer, check_solver, prepare, to_autocast_dtype
 from pursuitnet.memory import checkpointed_scan, recompute_of
 from pursuitnet.solvers import ISTA, Solver, unroll
 
@@ -35,6 +35,7 @@ class MultiLayerPursuit(nn.Module):
             raise ValueError(
                 f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass"
             )
+        check_solver(solver)
         self.layers = nn.ModuleList(layers)
         if not len(self.layers) or len(self._each()) < len(self.layers):
             found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
@@ -61,6 +62,9 @@ class MultiLayerPursuit(nn.Module):
         chain = unroll(self.solver, self.sweep, self.unfolding)
         found = checkpointed_scan(chain, self.solver.init(code), recompute_of(self), (x, shapes), segment=2)
         return self._each()[-1].dictionary.join(found.code)
+
+    def extra_repr(self) -> str:
+        return f"solver={self.solver}, unfolding={self.unfolding}"
 
     def sweep(self, step: int, deepest: Code, x: Tensor, shapes: Sequence[torch.Size]) -> Code:
         """Return the deepest code after one sweep down and up."""

@@ -321,12 +321,18 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
     for choice in choices:
         if choice not in known:
             raise ValueError(f"{name} has no choice {choice!r}; its choices are {', '.join(known)}")
-    if isinstance(width := choices.get("width", 1), int) and width < 1:
-        raise ValueError(f"width is {width}; expected an integer ≥ 1")
+    given = {"num_classes": num_classes, "in_chans": in_chans, **choices}
+    for what, least in (("num_classes", 0), ("in_chans", 1), ("width", 1), ("unfolding", 0)):
+        value = given.get(what, least)
+        if not isinstance(value, int) or value < least:
+            hint = ", where 0 leaves the head out" if what == "num_classes" else ""
+            raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
     return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
 
 
 def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected a string, such as 'msd_csc_6'")
     match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
     family, digits = match.groups() if match else (name, None)
     if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.thresholds import nonnegative_threshold, soft_threshold
 from pursuitnet.update import Prox, proximal_step, residual, sums
 
@@ -178,8 +179,9 @@ def lasso(
     Raises:
         ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
     """
-    weight = next(dictionary.parameters(), signal)
     dictionary.check_signal(signal)
+    run_hooks(dictionary, (signal,))
+    weight = next(dictionary.parameters(), signal)
     if not len(signal):
         raise ValueError("the batch is empty; expected one signal or more")
     if signal.dtype != weight.dtype:

@@ -39,6 +39,9 @@ class BoundedStep(nn.Module):
         """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
         self.lipschitz.copy_(lipschitz.clamp(min=1e-6))
 
+    def extra_repr(self) -> str:
+        return "learned" if hasattr(self, "logit") else f"ratio={float(self.ratio):.3g}"
+
     def forward(self) -> tuple[Weight, Weight]:
         ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
         c = ratio * self.lipschitz.reciprocal()

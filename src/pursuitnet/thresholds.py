@@ -85,6 +85,15 @@ class Threshold(nn.Module):
         self.identity_weight = _filled(rows[0], penalty) if own else None
         self.norms = StepNorms(rows, norm, steps)
 
+    def extra_repr(self) -> str:
+        beta = self.penalty.detach()
+        shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
+        parts = [f"rows={self.rows}", f"β={'none' if self.atom_weight is None else shown}"]
+        if len(self.rows) > 1:
+            parts.append(f"identity={self.identity.value}")
+        parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
+        return ", ".join([*parts, f"norm={self.norm}"] if self.norm else parts)
+
     @property
     def penalty(self) -> Tensor:
         """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
@@ -113,24 +122,27 @@ class Threshold(nn.Module):
         """
         code = []
         for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
-            place = reusable(u, a) if fresh else None
-            z = self.norms.normalized_sum(part, step, a, u, place)
-            code.append(self.prox(part, z, self.theta(part, c, step), place))
+            z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
+            code.append(self.prox(part, z, self.theta(part, c, step), inplace=fresh or z is not u))
         return tuple(code)
 
-    def prox(self, part: int, z: Tensor, theta: Tensor | None, place: Tensor | None = None) -> Tensor:
+    def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
         """Return P_θ(z) of one part of a code.
 
         Args:
             part: −1 for the atoms, −2 for an identity part.
             z: (B, rows, …).
             theta: θ, as ``theta`` gives it.
-            place: of the code in memory, of the shape of z; None for a new one.
+            inplace: nobody else needs z, so that the result may take its place in memory.
         """
+        if theta is None and self.nonnegative and not self._signed(part):
+            return z.relu_() if inplace else z.relu()
         if theta is None:
-            return z.relu() if self.nonnegative and not self._signed(part) else z
+            return z
         theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
-        return torch.sub(z, theta, out=place).relu_() if self.nonnegative else soft_threshold(z, theta)
+        if not self.nonnegative:
+            return soft_threshold(z, theta)
+        return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
         """Return θ of one part, (rows,) or (1,): β·c, or β where a norm has cancelled c; None for a part without β."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pursuitnet.dictionaries.hooks import detached_copy, run_hooks
+from pursuitnet.dictionaries.hooks import float64_copy
 from pursuitnet.dictionaries.inputs import check_tensor
 from pursuitnet.memory import reusable
 
@@ -117,8 +117,7 @@ class Dictionary(nn.Module, ABC):
             signal_shape: (B, channels, …) or (channels, …); B is of no account.
         """
         shape = (1, *self._example(signal_shape))
-        exact = detached_copy(self).double()
-        run_hooks(exact)
+        exact = float64_copy(self)
         device = exact._any().device
         with torch.no_grad():
             if math.prod(shape) <= 512:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.convolution import ConvDictionary, Sizes
+from pursuitnet.dictionaries.inputs import takes_weight
 from pursuitnet.dictionaries.kernels import adjoint
 
 
@@ -21,6 +22,7 @@ class CircularDictionary(ConvDictionary):
         dilation: distance between two taps, one for all axes or one each.
     """
 
+    @takes_weight("CircularDictionary(torch.randn(atoms, channels, 3, 3))")
     def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1) -> None:
         super().__init__(weight, dilation=dilation)
 

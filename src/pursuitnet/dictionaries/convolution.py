@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.base import Code, Dictionary
-from pursuitnet.dictionaries.inputs import as_weight, check_type, takes_weight
+from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
 from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, convolve
 
 Sizes = int | Sequence[int]
@@ -44,6 +44,10 @@ class ConvDictionary(Dictionary):
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
 
+    def extra_repr(self) -> str:
+        places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        return f"{self.channels} → {self.rows[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
+
     @property
     def reach(self) -> tuple[int, ...]:
         """Distance between the first and the last tap along each axis, dilation included."""
@@ -77,8 +81,8 @@ class ConvDictionary(Dictionary):
         return self._superpose(parts[0], signal_shape)
 
     def check_signal(self, signal: Tensor) -> None:
+        check_tensor(signal, self.weight)
         super().check_signal(signal)
-        check_type(signal, self.weight)
         self.code_size(signal.shape)
 
     def _correlate(self, signal: Tensor, weight: Tensor) -> Tensor:

@@ -45,3 +45,10 @@ def detached_copy(module: M) -> M:
     """Return a deep copy of a module, also of one that a hook has given a weight with a gradient."""
     held = [value for m in module.modules() for value in vars(m).values() if isinstance(value, Tensor)]
     return copy.deepcopy(module, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+
+
+def float64_copy(dictionary: M) -> M:
+    """Return a copy of a dictionary that computes in float64, with the weights that its hooks compute."""
+    copied = detached_copy(dictionary).double().eval()
+    run_hooks(copied)
+    return copied

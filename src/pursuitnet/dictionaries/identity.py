@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.convolution import ConvDictionary
+from pursuitnet.dictionaries.inputs import check_kind
 from pursuitnet.memory import reusable
 
 
@@ -21,6 +22,7 @@ class WithIdentity(Dictionary):
 
     def __init__(self, dictionary: Dictionary) -> None:
         super().__init__()
+        check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight, padding=1)")
         if isinstance(dictionary, ConvDictionary) and not dictionary.keeps_size:
             padding = tuple(r / 2 for r in dictionary.reach)
             raise ValueError(

@@ -23,10 +23,13 @@ def as_weight(weight: object, shape: str) -> Tensor:
         TypeError: for what is no array, or not of floats.
     """
     found = weight
-    if isinstance(weight, np.ndarray):
-        found = torch.tensor(weight.astype(weight.dtype.newbyteorder("=")))
-    elif isinstance(weight, Sequence) and not isinstance(weight, str):
-        found = torch.tensor(weight)
+    try:
+        if isinstance(weight, np.ndarray):
+            found = torch.tensor(weight.astype(weight.dtype.newbyteorder("=")))
+        elif isinstance(weight, Sequence) and not isinstance(weight, str):
+            found = torch.tensor(weight)
+    except (TypeError, ValueError):  # of strings, objects, lists of unequal length
+        found = None
     if not isinstance(found, Tensor):
         raise TypeError(f"weight is {described(weight)}; expected a tensor of floats, {shape}")
     if not found.is_floating_point():
@@ -38,30 +41,35 @@ def described(value: object) -> str:
     """Return what came, in words: a short value itself, otherwise its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return repr(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
+    return repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
 
 
-def check_tensor(signal: object) -> None:
-    """Raise TypeError unless this is a tensor of floats, as signals are."""
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Raise TypeError unless a value is an object of a class; the example says what was expected."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {described(value)}; expected a {kind.__name__}, {example}")
+
+
+def check_tensor(signal: object, weight: Tensor | None = None) -> None:
+    """Raise TypeError unless this is a tensor, and ValueError unless it holds floats of the weight's type.
+
+    Under autocast any floats will do.
+    """
     if not isinstance(signal, Tensor):
         raise TypeError(
             f"the signal is {described(signal)}; expected a tensor of floats (B, channels, …): for an array or a "
             "list, torch.as_tensor(array).float(); for a PIL image, "
             "torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
         )
+    dtype = torch.get_default_dtype() if weight is None else weight.dtype
+    convert = {torch.float32: ".float()", torch.float64: ".double()"}.get(dtype, f".to({dtype})")
     if not signal.is_floating_point():
-        raise TypeError(
-            f"the signal holds {signal.dtype}; expected floats: convert it with .float(), and an image of 0…255 with "
-            ".float() / 255"
-        )
-
-
-def check_type(signal: Tensor, weight: Tensor) -> None:
-    """Raise ValueError unless signal and weight have one type, or autocast sees to it."""
-    if signal.dtype != weight.dtype and not torch.is_autocast_enabled(signal.device.type):
         raise ValueError(
-            f"the signal is {signal.dtype}, the dictionary {weight.dtype}; convert one, as in signal.to({weight.dtype})"
+            f"the signal holds {signal.dtype}; expected {dtype}: convert it with {convert}, and an image of 0…255 with "
+            f"{convert} / 255"
         )
+    if weight is not None and signal.dtype != dtype and not torch.is_autocast_enabled(signal.device.type):
+        raise ValueError(f"the signal is {signal.dtype}, the dictionary {dtype}; convert one, as in signal{convert}")
 
 
 def takes_weight(

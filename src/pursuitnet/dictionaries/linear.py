@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Code, Dictionary
-from pursuitnet.dictionaries.inputs import as_weight, check_type, takes_weight
+from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
 
 
 class LinearDictionary(Dictionary):
@@ -27,6 +27,9 @@ class LinearDictionary(Dictionary):
         self.weight = nn.Parameter(weight)
         self.rows, self.channels = (weight.shape[0],), weight.shape[1]
 
+    def extra_repr(self) -> str:
+        return f"{self.channels} → {self.rows[0]}"
+
     def analyze(self, signal: Float[Tensor, "B features"]) -> Float[Tensor, "B atoms"]:
         self.check_signal(signal)
         return F.linear(signal, self.weight)
@@ -44,8 +47,8 @@ class LinearDictionary(Dictionary):
         return F.linear(parts[0], self.weight.mT)
 
     def check_signal(self, signal: Tensor) -> None:
+        check_tensor(signal, self.weight)
         super().check_signal(signal)
-        check_type(signal, self.weight)
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return λmax(DᵀD) itself: a matrix has one size."""
