@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pursuitnet import PursuitLayer, train
+from pursuitnet import PursuitLayer, Threshold, train
 from pursuitnet.dictionaries import Code, WithIdentity
 from pursuitnet.norms import still
 from pursuitnet.recipe import Recipe
@@ -49,14 +49,22 @@ class ReducedLayer(PursuitLayer):
         for step in range(self.unfolding + 1):
             left = x if atoms is None else x - D.synthesize(atoms, x.shape)
             follow = D.analyze(torch.minimum(left, cut))
-            atoms = threshold._part(-1, atoms, follow, c, step, 1.0)
-        return threshold._part(-2, None, x - D.synthesize(atoms, x.shape), 1.0, self.unfolding, 1.0), atoms
+            atoms = one_part(threshold, -1, atoms, c * follow, c, step)
+        return one_part(threshold, -2, None, x - D.synthesize(atoms, x.shape), 1.0, self.unfolding), atoms
 
     @torch.no_grad()
-    def track(self) -> None:
+    def update_lipschitz(self) -> None:
         dictionary = self.dictionary
         assert isinstance(dictionary, WithIdentity)
-        self.step.track(dictionary.dictionary.lipschitz_bound())
+        self.step.update_lipschitz(dictionary.dictionary.lipschitz_bound())
+
+
+def one_part(
+    threshold: Threshold, part: int, anchor: Tensor | None, update: Tensor, c: Tensor | float, step: int
+) -> Tensor:
+    """Return P_θ(anchor + update) for one part of a code."""
+    z = threshold.norms.normalized_sum(part, step, anchor, update, None)
+    return threshold.prox(part, z, threshold.theta(part, c, step))
 
 
 def recipe_of(unfolding: int, seed: int, data_dir: Path) -> Recipe:

@@ -178,9 +178,9 @@ def test_what_cannot_be_evaluated_is_refused():
 @pytest.mark.parametrize("choices", [{}, {"norm": None}, {"norm": "features"}, {"identity": "same"}, {"unfolding": 2}])
 def test_the_threshold_of_every_part_is_multiplied_and_put_back(choices):
     model, c = network(**choices), 0.3
-    before, parts = state(model), [layer.threshold.in_evaluation(c) for layer in model.pursuits()]
+    before, parts = state(model), [layer.threshold.eval_affine(c) for layer in model.pursuits()]
     with with_thresholds(model, 2.5):
-        scaled = [layer.threshold.in_evaluation(c) for layer in model.pursuits()]
+        scaled = [layer.threshold.eval_affine(c) for layer in model.pursuits()]
         assert not same(model, before)
     for old, new in zip((a for layer in parts for a in layer), (a for layer in scaled for a in layer), strict=True):
         assert torch.equal(old.scale, new.scale) and torch.equal(old.shift, new.shift)  # the centre stays

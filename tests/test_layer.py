@@ -189,7 +189,7 @@ def test_every_step_uses_its_own_norm():
 def test_a_step_that_is_a_plain_number_is_applied_to_the_signal():
     class Half(torch.nn.Module):
         def forward(self):
-            return 0.5, 0.5
+            return 0.5, 1.0
 
     layer = layer_of("matrix", unfolding=1)
     x, _ = inputs("matrix")

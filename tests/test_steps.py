@@ -43,10 +43,10 @@ def assert_inside(c, layer, size):
 def test_bounded_step_is_its_share_of_one_over_the_bound(ratio, learned):
     step = pn.BoundedStep(ratio, learned=learned).double()
     layer = pn.PursuitLayer(pn.ConvDictionary(normal(3, 2, 3, 3)), step=step)
-    s, t = step()
-    assert s is t
+    c, weight = step()
+    assert weight == 1.0
     expected = ratio / float(layer.dictionary.lipschitz_bound().detach())
-    assert float(s.detach()) == pytest.approx(expected, rel=1e-6)  # the ratio was given in float32
+    assert float(c.detach()) == pytest.approx(expected, rel=1e-6)  # the ratio was given in float32
     assert len(list(step.parameters())) == learned
     assert "lipschitz" in step.state_dict()
 
@@ -64,14 +64,14 @@ def test_bounded_step_refuses_a_ratio_outside(ratio, learned):
 
 def test_free_step_is_its_parameter_and_absorbed_step_leaves_the_signal_unscaled():
     free = pn.FreeStep(0.3)
-    s, t = free()
-    assert s is t
-    assert float(s.detach()) == pytest.approx(0.3)
+    c, weight = free()
+    assert weight == 1.0
+    assert float(c.detach()) == pytest.approx(0.3)
     assert len(list(free.parameters())) == 1
     absorbed = pn.AbsorbedStep(-0.25)  # the paper's c = −L
-    s, t = absorbed()
-    assert s == 1.0
-    assert float(t.detach()) == 0.25
+    c, weight = absorbed()
+    assert c == 1.0
+    assert float(weight.detach()) == 0.25
     assert len(list(absorbed.parameters())) == 1
     assert pn.AbsorbedStep()() == (1.0, 1.0)
     assert not list(pn.AbsorbedStep().parameters())

@@ -63,7 +63,7 @@ def test_every_row_has_its_own_penalty_scaled_by_the_step_of_this_call(size, non
     assert P.penalty.unique().numel() == 3
     anchor, update = normal(4, 3, *size), normal(4, 3, *size, seed=1)
     for c in (0.5, torch.tensor(2.0, dtype=torch.float64), 0.5):
-        (code,) = P((anchor,), (update,), c)
+        (code,) = P((anchor,), (c * update,), c)
         z = anchor + c * update
         torch.testing.assert_close(code, shrunk(z, column(P.penalty, z) * c, nonnegative), rtol=0, atol=1e-15)
     torch.testing.assert_close(P(None, (update,))[0], shrunk(update, column(P.penalty, update), nonnegative))
@@ -98,7 +98,7 @@ def test_a_free_penalty_may_become_negative_and_then_lifts_the_code():
     (-P(None, (update,))[0].mean()).backward()
     torch.optim.SGD(P.parameters(), lr=1.0).step()
     assert (P.penalty < 0).all()
-    torch.testing.assert_close(P(None, (update,), 0.5)[0], (update - P.penalty).clamp(min=0) / 2)
+    torch.testing.assert_close(P(None, (update / 2,), 0.5)[0], (update - P.penalty).clamp(min=0) / 2)
 
 
 def test_a_negative_penalty_is_refused_unless_it_is_free():
@@ -117,7 +117,7 @@ def test_the_penalty_on_the_identity_part(identity, parameters, nonnegative):
     assert sum(p.numel() for p in P.parameters()) == parameters
     anchor, update = ((normal(4, 2, 5, seed=s), normal(4, 3, 5, seed=s + 1)) for s in (0, 2))
     (z_identity, z_atoms), c = (a + 0.7 * u for a, u in zip(anchor, update, strict=True)), 0.7
-    got_identity, got_atoms = P(anchor, update, c)
+    got_identity, got_atoms = P(anchor, tuple(c * u for u in update), c)
     torch.testing.assert_close(got_atoms, shrunk(z_atoms, c * column(P.penalty, z_atoms), nonnegative))
     expected = {
         IdentityPenalty.OWN: lambda: shrunk(z_identity, c * column(P.identity_weight.abs(), z_identity), nonnegative),
@@ -152,8 +152,8 @@ def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(o
     def rescaled(z):
         return z / (z.square().mean(dim=(0, 2), keepdim=True) + 1e-5).sqrt()
 
-    got_identity, got_atoms = P(anchor, update, 0.3)
     update = tuple(0.3 * part for part in update)
+    got_identity, got_atoms = P(anchor, update, 0.3)
     z = normed(a_atoms, update[1], scale, shift)
     torch.testing.assert_close(got_atoms, shrunk(z, column(P.penalty, z)))
     one, none = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)

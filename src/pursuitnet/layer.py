@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
-from pursuitnet.memory import again_of, in_turn
-from pursuitnet.solvers import ISTA, Solver, further_steps
+from pursuitnet.dictionaries.hooks import run_hooks
+from pursuitnet.dictionaries.inputs import check_kind, described
+from pursuitnet.memory import checkpointed_scan, recompute_of
+from pursuitnet.solvers import ISTA, OMP, Reduced, Solver, WorkingSet, unroll
 from pursuitnet.starts import Start, zero
-from pursuitnet.steps import BoundedStep, Step, Weight
-from pursuitnet.thresholds import Threshold, moved
+from pursuitnet.steps import BoundedStep, Step
+from pursuitnet.thresholds import Threshold
+from pursuitnet.update import Weight, proximal_step
 
 
 class PursuitLayer(nn.Module):
@@ -42,6 +47,13 @@ class PursuitLayer(nn.Module):
         threshold: Threshold | None = None,
     ) -> None:
         super().__init__()
+        check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight)")
+        check_kind("start", start, Start, "pursuitnet.zero, resnet, res_csc_simplified or res_csc, no string")
+        check_solver(solver)
+        if step is not None:
+            check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
+        if threshold is not None:
+            check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.rows, 0.1)")
         if not isinstance(unfolding, int) or unfolding < 0:
             raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
@@ -52,8 +64,8 @@ class PursuitLayer(nn.Module):
             raise ValueError(
                 f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}"
             )
-        self.track()
-        self.register_forward_pre_hook(_track_in_training)
+        self.update_lipschitz()
+        self.register_forward_pre_hook(prepare)
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """Return the code of x.
@@ -66,33 +78,29 @@ class PursuitLayer(nn.Module):
 
     def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
-        x = in_one_format(x)
+        x = to_autocast_dtype(x)
+        self.dictionary.check_signal(x)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = further_steps(self.solver, self.refine, self.unfolding)
+        chain = unroll(self.solver, self.refine, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
-        return in_turn(chain, self.solver.init(self.update(x, anchor, probe)), again_of(self), (x,), together=2).code
+        return checkpointed_scan(
+            chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
+        ).code
 
     def refine(self, step: int, probe: Code, x: Tensor) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
         return self.update(x, probe, probe, step)
 
     def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
-        """Return P_θ( anchor − c·Dᵀ(D·probe − x) ), the only forward rule of the package.
+        """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
+        c, weight = self._weights()
+        return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
 
-        Dᵀ is linear, so it is applied once, to the residual, and never to x and D·probe apart.
-        """
-        s, t = self._weights()
-        if probe is None:
-            descent, sign = x, 1.0
-        elif s is t:
-            descent, sign = self.dictionary.misfit(probe, x), -1.0
-        else:
-            model = self.dictionary.synthesize_parts(probe, x.shape)
-            descent, sign = moved(x, model, t, -1.0), 1.0
-        return self.threshold(anchor, self.dictionary.analyze_parts(descent), s, step, sign, spent=descent is not x)
+    def extra_repr(self) -> str:
+        return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
 
     def _weights(self) -> tuple[Weight, Weight]:
         """Return the step; in training inside a transform, where the buffer of L may be one of outside, of L anew."""
@@ -105,27 +113,46 @@ class PursuitLayer(nn.Module):
         return self.dictionary.synthesize(code, signal_shape)
 
     @torch.no_grad()
-    def track(self) -> None:
+    def update_lipschitz(self) -> None:
         """Measure L of the dictionary as it stands, and hand it to the step, if that is bounded by it."""
         if isinstance(self.step, BoundedStep):
-            self.step.track(self.dictionary.lipschitz_bound())
+            self.step.update_lipschitz(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
         """Set training or evaluation mode; evaluation mode brings L up to date."""
         if not mode:
-            self.track()
+            run_hooks(self.dictionary)  # loading may have left weights behind that hooks compute
+            self.update_lipschitz()
         return super().train(mode)
 
 
-def in_one_format(x: Tensor) -> Tensor:
-    """Return a signal in the number format of autocast, where it is on: a code in two formats would be slow."""
+def check_solver(solver: object) -> None:
+    """Raise TypeError unless a layer can take steps of this solver."""
+    if isinstance(solver, OMP | WorkingSet | Reduced):
+        raise TypeError(
+            f"solver is {solver}, which needs the whole problem and not its update alone: give it to "
+            "solve(signal, dictionary, beta, solver), and the layer ISTA() or FISTA()"
+        )
+    if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
+        raise TypeError(
+            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            "pursuitnet.FISTA()"
+        )
+
+
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """Return a signal in the type of autocast, where it is on: a code in two types would be slow."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():  # for check_signal to refuse
+        return x
     device = x.device.type
     on = is_autocast_available(device) and torch.is_autocast_enabled(device)
     return x.to(torch.get_autocast_dtype(device)) if on else x
 
 
-def _track_in_training(layer: PursuitLayer, inputs: object) -> None:
+def prepare(layer: PursuitLayer, inputs: tuple[Any, ...]) -> None:
+    """Bring weights that hooks compute and, in training, L up to date; runs before every forward."""
+    run_hooks(layer.dictionary, inputs[:1])
     if layer.training:
         inside = torch._C._are_functorch_transforms_active()
         with suppress(RuntimeError) if inside else nullcontext():  # torch.func lets nothing of outside be written
-            layer.track()
+            layer.update_lipschitz()

@@ -153,10 +153,8 @@ class MultiLayerLasso:
         """Return the deepest code after a sweep down and up, and vᵢ ∈ βᵢ∂‖Γᵢ‖₁, what each threshold took away."""
         signal, duals, code = self.signal, [], probe
         for layer, at in zip(self.layers, self.descend(probe), strict=True):
-            here = replace(layer, signal=signal)
-            ahead = layer.dictionary.analyze_parts(here.step * here.residual(at))
-            code = here(at)
-            duals.append(tuple((p + a - new) / layer.step for p, a, new in zip(at, ahead, code, strict=True)))
+            code, dual = replace(layer, signal=signal).step_with(layer.prox_and_dual, at)
+            duals.append(dual)
             signal = layer.dictionary.join(code)
         return code, duals
 

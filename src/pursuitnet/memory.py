@@ -1,4 +1,4 @@
-"""Gradient checkpointing: memory for the backward pass, paid for with computing again."""
+"""Memory: what the backward pass computes again instead of keeping it, and what is computed in an old place."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -6,51 +6,52 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from pursuitnet.norms import still
 
 S = TypeVar("S")
-Again = Callable[..., Any]
+Recompute = Callable[..., Any]
 """Calls a function with arguments so that the backward pass calls it again, instead of keeping what it computed."""
 
 
-def in_turn(
+def checkpointed_scan(
     chain: Sequence[Callable[..., S]],
     state: S,
-    again: Again | None = None,
+    recompute: Recompute | None = None,
     given: tuple[Any, ...] = (),
-    together: int = 1,
+    segment: int = 1,
 ) -> S:
     """Return what the functions of a chain make of a state, one after another.
 
     Args:
         chain: the functions (state, *given) → state.
         state: what the first one is handed.
-        again: if there is one, the backward pass needs memory for about log₂ n states of a chain of n instead of all,
-            and computes a function up to log₂ n times again, half as often on average (recursive bisection: Griewank,
-            1992).
+        recompute: if there is one, the backward pass needs memory for about log₂ n states of a chain of n instead of
+            all, and computes a function up to log₂ n times again, half as often on average (recursive bisection:
+            Griewank, 1992).
         given: what all functions are handed besides; a tensor bound into a function would be kept with it.
-        together: of how many functions in a row all is kept once the backward pass has come to them.
+        segment: of how many functions in a row all is kept once the backward pass has come to them.
     """
-    if again is not None and len(chain) > together:
+    if recompute is not None and len(chain) > segment:
         middle = len(chain) // 2
-        state = again(in_turn, chain[:middle], state, again, given, together)
-        return in_turn(chain[middle:], state, again, given, together)
+        state = recompute(checkpointed_scan, chain[:middle], state, recompute, given, segment)
+        return checkpointed_scan(chain[middle:], state, recompute, given, segment)
     for function in chain:
         state = function(state, *given)
     return state
 
 
-def again_of(module: nn.Module) -> Again | None:
+def recompute_of(module: nn.Module) -> Recompute | None:
     """Return how a module's own steps are called where it is to compute them again; None where it keeps them."""
     needed = module.training and torch.is_grad_enabled() and module.grad_checkpointing
-    return partial(again, module) if needed else None
+    return partial(recompute, module) if needed else None
 
 
-def again(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
+def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of a module, and once more in the backward pass, which leaves running statistics alone."""
     leaves, structure = tree_flatten(arguments)  # only tensors that it is handed one by one are let go in turn
 
@@ -64,3 +65,21 @@ def again(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> A
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts of the forward pass and of its repetition."""
     return nullcontext(), still(module)
+
+
+def reusable(tensor: Tensor, other: Tensor | None = None) -> Tensor | None:
+    """Return a tensor as the place of a result (``out=``), or None where what it holds would be missed.
+
+    All that a pursuit computes in place asks here. The answer is None where a gradient, a transform of ``torch.func``
+    or forward differentiation looks on, and where the other operand would make a result of another type or shape.
+
+    Args:
+        tensor: an operand that nobody needs afterwards.
+        other: the other operand; may be left out if it is a number, or one for each row and of the tensor's type.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return None
+    fits = other is None or (other.dtype == tensor.dtype and other.shape == tensor.shape)
+    return tensor if fits else None

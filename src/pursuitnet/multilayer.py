@@ -5,14 +5,15 @@ After Sulam, Aberdam, Beck and Elad (2019), the paper's reference [27].
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.layer import PursuitLayer, _track_in_training, in_one_format
-from pursuitnet.memory import again_of, in_turn
-from pursuitnet.solvers import ISTA, Solver, further_steps
+from pursuitnet.layer import PursuitLayer, check_solver, prepare, to_autocast_dtype
+from pursuitnet.memory import checkpointed_scan, recompute_of
+from pursuitnet.solvers import ISTA, Solver, unroll
 
 
 class MultiLayerPursuit(nn.Module):
@@ -34,6 +35,7 @@ class MultiLayerPursuit(nn.Module):
             raise ValueError(
                 f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass"
             )
+        check_solver(solver)
         self.layers = nn.ModuleList(layers)
         if not len(self.layers) or len(self._each()) < len(self.layers):
             found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
@@ -45,20 +47,24 @@ class MultiLayerPursuit(nn.Module):
                     f"a layer has start {layer.start.name!r} and unfolding {layer.unfolding}; layers that are swept "
                     "together start at zero and have unfolding 0"
                 )
-        self.register_forward_pre_hook(_track_all_in_training)
+        self.register_forward_pre_hook(_prepare_all)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deepest code of x: (B, channels, …) → (B, rows of the last layer, …)."""
-        x = in_one_format(x)
+        x = to_autocast_dtype(x)
         shapes, signal = [], x
         code: Code = ()
         for layer in self._each():
+            layer.dictionary.check_signal(signal)
             shapes.append(signal.shape)
             code = layer.update(signal, None, None)
             signal = layer.dictionary.join(code)
-        chain = further_steps(self.solver, self.sweep, self.unfolding)
-        found = in_turn(chain, self.solver.init(code), again_of(self), (x, shapes), together=2)
+        chain = unroll(self.solver, self.sweep, self.unfolding)
+        found = checkpointed_scan(chain, self.solver.init(code), recompute_of(self), (x, shapes), segment=2)
         return self._each()[-1].dictionary.join(found.code)
+
+    def extra_repr(self) -> str:
+        return f"solver={self.solver}, unfolding={self.unfolding}"
 
     def sweep(self, step: int, deepest: Code, x: Tensor, shapes: Sequence[torch.Size]) -> Code:
         """Return the deepest code after one sweep down and up."""
@@ -75,9 +81,9 @@ class MultiLayerPursuit(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, PursuitLayer)]
 
 
-def _track_all_in_training(pursuit: MultiLayerPursuit, inputs: object) -> None:
+def _prepare_all(pursuit: MultiLayerPursuit, inputs: tuple[Any, ...]) -> None:
     for layer in pursuit._each():
-        _track_in_training(layer, inputs)
+        prepare(layer, inputs)
 
 
 def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.memory import again, in_turn
+from pursuitnet.memory import checkpointed_scan, recompute
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.nearest import did_you_mean
 from pursuitnet.norms import BatchNorm
@@ -59,9 +59,9 @@ class Network(nn.Module):
         if not (self.grad_checkpointing and self.training):
             return self.features(x)
         if self.recursive:
-            return in_turn(list(self._parts()), x, partial(again, self))
+            return checkpointed_scan(list(self._parts()), x, partial(recompute, self))
         for part in self._parts():
-            x = again(part, part, x)
+            x = recompute(part, part, x)
         return x
 
     def set_grad_checkpointing(self, enable: bool = True, *, recursive: bool = False) -> None:
@@ -73,7 +73,7 @@ class Network(nn.Module):
         Args:
             enable: False keeps everything.
             recursive: keep the codes of about log₂(depth) layers only; a layer is computed up to log₂(depth) times
-                again, half as often on average (see ``memory.in_turn``).
+                again, half as often on average (see ``memory.checkpointed_scan``).
         """
         self.grad_checkpointing, self.recursive = enable, recursive
         for module in self.modules():
@@ -322,12 +322,18 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
         if choice not in known:
             near = did_you_mean(choice, known, ".")
             raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known)}")
-    if isinstance(width := choices.get("width", 1), int) and width < 1:
-        raise ValueError(f"width is {width}; expected an integer ≥ 1")
+    given = {"num_classes": num_classes, "in_chans": in_chans, **choices}
+    for what, least in (("num_classes", 0), ("in_chans", 1), ("width", 1), ("unfolding", 0)):
+        value = given.get(what, least)
+        if not isinstance(value, int) or value < least:
+            hint = ", where 0 leaves the head out" if what == "num_classes" else ""
+            raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
     return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
 
 
 def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected a string, such as 'msd_csc_6'")
     match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
     family, digits = match.groups() if match else (name, None)
     if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):

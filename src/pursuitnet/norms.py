@@ -1,4 +1,4 @@
-"""Batch normalisation inside P, with own statistics in every step."""
+"""Batch normalization inside P, with own statistics in every step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation inside P, with own statistics in every step.
+    """Batch normalization inside P, with own statistics in every step.
 
     Attributes:
-        on: "sum" normalises anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
-        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalised
+        on: "sum" normalizes anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
+        affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalized
             units.
         identity: what happens to the identity part of a code of [I D]: "none", "batch", or "scale", which divides by
             the root mean square and subtracts nothing, so that nothing is clipped.
@@ -30,8 +30,39 @@ class BatchNorm:
     momentum: float = 0.3
 
 
+class StepNorms(nn.ModuleList):
+    """The normalizations of every step; the last ones serve all later steps. Empty without any.
+
+    Args:
+        rows: rows of each part of the code.
+        norm: which normalization, or None.
+        steps: number of steps that have their own statistics.
+    """
+
+    def __init__(self, rows: tuple[int, ...], norm: BatchNorm | None, steps: int) -> None:
+        super().__init__(norms_of(rows, norm) for _ in range(steps) if norm)
+        self.on = norm.on if norm else None
+
+    def of(self, part: int, step: int) -> nn.Module | None:
+        """Return what normalizes a part of the code, −1 for the atoms and −2 for an identity part, in a step."""
+        if not len(self):
+            return None
+        norms = list(self[min(step, len(self) - 1)].children())
+        return norms[part] if -part <= len(norms) else None
+
+    def normalized_sum(
+        self, part: int, step: int, anchor: Tensor | None, update: Tensor, place: Tensor | None
+    ) -> Tensor:
+        """Return anchor + update, with the sum or the update normalized; place: of the sum in memory, or None."""
+        norm = self.of(part, step)
+        if norm is not None and self.on == "update":
+            update = norm(update)
+        z = update if anchor is None else torch.add(anchor, update, out=place)
+        return norm(z) if norm is not None and self.on == "sum" else z
+
+
 def norms_of(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
-    """Return the normalisations of one step, of the last part of the code or of all."""
+    """Return the normalizations of one step, of the last part of the code or of all."""
     norms: list[nn.Module] = [RowNorm(rows[-1], affine=norm.affine, momentum=norm.momentum)]
     if len(rows) > 1 and norm.identity == "batch":
         norms.insert(0, RowNorm(rows[0], affine=norm.affine, momentum=norm.momentum))
@@ -41,7 +72,7 @@ def norms_of(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
 
 
 class RowNorm(_BatchNorm):
-    """Batch normalisation over all axes but the second, for any number of them."""
+    """Batch normalization over all axes but the second, for any number of them."""
 
     synchronised = False
     momentum: float
@@ -70,7 +101,7 @@ class RowNorm(_BatchNorm):
             x = x * self.weight.view(wide) + self.bias.view(wide)
         return x.to(z.dtype)
 
-    def in_evaluation(self) -> tuple[Tensor, Tensor]:
+    def eval_affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
         scale = (self.running_var + self.eps).rsqrt() * (self.weight if self.affine else 1.0)
         return scale, (self.bias if self.affine else 0.0) - scale * self.running_mean
@@ -91,7 +122,7 @@ class ScaleNorm(nn.Module):
         self.momentum, self.eps = momentum, eps
         self.register_buffer("mean_square", torch.ones(rows))
 
-    def in_evaluation(self) -> tuple[Tensor, Tensor]:
+    def eval_affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, (rows,) each, of the affine map that evaluation applies."""
         return (self.mean_square + self.eps).rsqrt(), torch.zeros_like(self.mean_square)
 
@@ -154,7 +185,7 @@ class _ByRootMeanSquare(torch.autograd.Function):
 
 
 def synchronise(model: nn.Module) -> None:
-    """Let the normalisations take their statistics from the batches of all processes together."""
+    """Let the normalizations take their statistics from the batches of all processes together."""
     for module in model.modules():
         if isinstance(module, RowNorm | ScaleNorm):
             module.synchronised = True
@@ -162,7 +193,7 @@ def synchronise(model: nn.Module) -> None:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Leave the running statistics as they are, while batches are normalised by their own."""
+    """Leave the running statistics as they are, while batches are normalized by their own."""
     norms = [module for module in model.modules() if isinstance(module, RowNorm | ScaleNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked.clone() for norm in norms if isinstance(norm, RowNorm)]

@@ -1,16 +1,20 @@
 """The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.inputs import check_types, tensor_of, with_dictionary
 from pursuitnet.projection import left_by
 from pursuitnet.thresholds import nonnegative_threshold, soft_threshold
+from pursuitnet.update import Prox, proximal_step, residual, sums
+
+T = TypeVar("T")
 
 
 class Certificate(NamedTuple):
@@ -48,16 +52,33 @@ class Lasso:
     step: Tensor
 
     def __call__(self, probe: Code) -> Code:
-        ahead = self.dictionary.analyze_parts(self.step * self.residual(probe))
-        return tuple(self.shrink(p + a, self.step * b) for p, a, b in zip(probe, ahead, self.beta, strict=True))
+        return self.step_with(self.prox, probe)
+
+    def step_with(self, P: Prox[T], probe: Code) -> T:
+        """Return what P makes of the probe and of c·Dᵀ(x − D·probe)."""
+        return proximal_step(self.dictionary, self.signal, probe, probe, P, self.step, loss_slope=self.loss_slope)
+
+    def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
+        """Return P_{β·c}(anchor + update) in parts."""
+        return tuple(self.shrink(z, self.step * b) for z, b in zip(sums(anchor, update, fresh), self.beta, strict=True))
+
+    def prox_and_dual(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> tuple[Code, Code]:
+        """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold took away."""
+        z = sums(anchor, update, fresh)
+        code = self.prox(None, z)
+        return code, tuple((whole - kept) / self.step for whole, kept in zip(z, code, strict=True))
+
+    def loss_slope(self, off: Tensor) -> Tensor:
+        """Return the derivative of the data fit at x − DΓ: of ½‖x − DΓ‖², that itself."""
+        return off
 
     def shrink(self, z: Tensor, theta: Tensor) -> Tensor:
         """Return P_θ(z)."""
         return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
 
     def residual(self, code: Code) -> Tensor:
-        """Return x − DΓ."""
-        return self.signal - self.dictionary.synthesize_parts(code, self.signal.shape)
+        """Return x − DΓ, or what the data fit makes of it (see ``loss_slope``)."""
+        return self.loss_slope(residual(self.dictionary, self.signal, code))
 
     def complete(self, code: Code) -> Code:
         """Return the code of the whole problem; a reduced one has kept a part of it back."""
@@ -206,13 +227,13 @@ class ReducedLasso(Lasso):
         inner = full.dictionary.dictionary
         return ReducedLasso(full.signal, inner, full.beta[1:], full.nonnegative, step_of(inner), full)
 
-    def residual(self, code: Code) -> Tensor:
+    def loss_slope(self, off: Tensor) -> Tensor:
         """Return the part of x − DΓ_F that the identity part leaves: clip(x − DΓ_F, ±β_I)."""
-        off, most = super().residual(code), self.full.beta[0]
+        most = self.full.beta[0]
         return off.minimum(most) if self.nonnegative else off.minimum(most).maximum(-most)
 
     def complete(self, code: Code) -> Code:
-        off = self.signal - self.dictionary.synthesize_parts(code, self.signal.shape)
+        off = residual(self.dictionary, self.signal, code)
         return (self.shrink(off, self.full.beta[0]), *code)
 
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
@@ -236,6 +257,7 @@ def lasso(
         ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
     """
     signal = _checked(signal, dictionary)
+    run_hooks(dictionary, (signal,))
     weight = next(dictionary.parameters(), signal)
     if not signal.isfinite().all():
         raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")

@@ -1,8 +1,8 @@
 """The step c of the update: bounded by 1/L, free, or absorbed in the filters.
 
-Each is called without arguments and returns two weights (s, t): the layer descends along Dᵀ( t·D·probe − s·x ).
-Eqs. 1 and 4 of the paper have s = t = c. In Eq. 5 the filters hold 1/L already, so s = 1 and t = −c with the
-paper's c = −L.
+Each is called without arguments and returns the step c and the weight w of the model: the layer moves along
+c·Dᵀ( x − w·D·probe ). Eqs. 1 and 4 of the paper have w = 1. In Eq. 5 the filters hold 1/L already, so the step is 1,
+and w = −c with the paper's c = −L.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Weight = Tensor | float
+from pursuitnet.update import Weight
 
 
 class BoundedStep(nn.Module):
     """c = σ(ρ)/L, inside (0, 1/L] whatever ρ is learned; L bounds λmax(DᵀD) at every image size.
 
-    L is a buffer, so it is saved, loaded and moved with the weights. ``track`` measures it anew; the layer does so
+    L is a buffer, so it is saved, loaded and moved with the weights. ``update_lipschitz`` sets it; the layer does so
     before every training forward and on ``eval()``, so ``forward`` itself changes nothing.
 
     Args:
@@ -37,23 +37,25 @@ class BoundedStep(nn.Module):
         else:
             self.register_buffer("ratio", torch.tensor(ratio))
 
-    def track(self, lipschitz: Tensor) -> None:
+    def update_lipschitz(self, lipschitz: Tensor) -> None:
         """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
         kept = torch.finfo(self.lipschitz.dtype)
         if kept.eps > torch.finfo(lipschitz.dtype).eps:
             lipschitz = lipschitz * (1 + kept.eps)  # rounding must not make the bound too small
         self.lipschitz.copy_(lipschitz.clamp(min=max(1e-6, 1 / kept.max)))
 
+    def extra_repr(self) -> str:
+        return "learned" if hasattr(self, "logit") else f"ratio={float(self.ratio):.3g}"
+
     def forward(self, lipschitz: Tensor | None = None) -> tuple[Weight, Weight]:
-        """Return (c, c).
+        """Return (c, 1).
 
         Args:
             lipschitz: L, if it is not the one that was taken over.
         """
         ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
         L = self.lipschitz[0] if lipschitz is None else lipschitz.clamp(min=1e-6)
-        c = ratio * L.reciprocal()
-        return c, c
+        return ratio * L.reciprocal(), 1.0
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         name = f"{prefix}lipschitz"
@@ -74,7 +76,7 @@ class FreeStep(nn.Module):
         self.c = nn.Parameter(torch.as_tensor(c).detach().clone().float())
 
     def forward(self) -> tuple[Weight, Weight]:
-        return self.c, self.c
+        return self.c, 1.0
 
 
 class AbsorbedStep(nn.Module):

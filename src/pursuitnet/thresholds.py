@@ -1,4 +1,4 @@
-"""The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalisation.
+"""The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalization.
 
 The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, norms_of
+from pursuitnet.memory import reusable
+from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, StepNorms
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -50,7 +51,7 @@ class Affine(NamedTuple):
 class Threshold(nn.Module):
     """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
 
-    Where a part is normalised first, c has cancelled and θ = β, in units of the part's own size.
+    Where a part is normalized first, c has cancelled and θ = β, in units of the part's own size.
 
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
@@ -59,7 +60,7 @@ class Threshold(nn.Module):
         identity: the penalty on the identity part, if the code has one.
         nonnegative: S⁺ instead of S.
         free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
-        norm: the batch normalisation, or None.
+        norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
     """
 
@@ -83,7 +84,16 @@ class Threshold(nn.Module):
         shared = len(rows) > 1 and identity is IdentityPenalty.SAME
         self.atom_weight = _filled(1 if shared else rows[-1], penalty)
         self.identity_weight = _filled(rows[0], penalty) if own else None
-        self.norms = nn.ModuleList(norms_of(rows, norm) for _ in range(steps) if norm)
+        self.norms = StepNorms(rows, norm, steps)
+
+    def extra_repr(self) -> str:
+        beta = self.penalty.detach()
+        shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
+        parts = [f"rows={self.rows}", f"β={'none' if self.atom_weight is None else shown}"]
+        if len(self.rows) > 1:
+            parts.append(f"identity={self.identity.value}")
+        parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
+        return ", ".join([*parts, f"norm={self.norm}"] if self.norm else parts)
 
     @property
     def penalty(self) -> Tensor:
@@ -96,39 +106,54 @@ class Threshold(nn.Module):
         return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
 
     def scales(self) -> list[nn.Parameter]:
-        """Return the learned scales of the normalisations with ``affine``."""
+        """Return the learned scales of the normalizations with ``affine``."""
         return [norm.weight for norm in self.modules() if isinstance(norm, RowNorm) and norm.affine]
 
     def forward(
-        self,
-        anchor: Code | None,
-        direction: Code,
-        c: Tensor | float = 1.0,
-        step: int = 0,
-        sign: float = 1.0,
-        *,
-        spent: bool = False,
+        self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0, *, fresh: bool = False
     ) -> Code:
-        """Return P_θ(anchor + c·direction) in parts.
+        """Return P_θ(anchor + update) in parts.
 
         Args:
             anchor: the code that is updated, or None for zero.
-            direction: Dᵀ(x − D·probe), in parts.
-            c: the step.
+            update: c·Dᵀ(x − D·probe), in parts.
+            c: the step, for θ = β·c.
             step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
-            sign: −1 if the direction is given with the opposite sign, as the gradient.
-            spent: nobody reads the direction afterwards, so that where no gradient does either, the code may take
-                its place in memory.
+            fresh: nobody else needs the update, so that the code may take its place in memory (``memory.reusable``).
         """
-        spent = spent and not torch.is_grad_enabled()
-        anchors = anchor or (None,) * len(direction)
-        return tuple(
-            self._part(i - len(direction), a, d, c, step, sign, spent)
-            for i, (a, d) in enumerate(zip(anchors, direction, strict=True))
-        )
+        code = []
+        for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
+            z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
+            code.append(self.prox(part, z, self.theta(part, c, step), inplace=fresh or z is not u))
+        return tuple(code)
+
+    def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
+        """Return P_θ(z) of one part of a code.
+
+        Args:
+            part: −1 for the atoms, −2 for an identity part.
+            z: (B, rows, …).
+            theta: θ, as ``theta`` gives it.
+            inplace: nobody else needs z, so that the result may take its place in memory.
+        """
+        if theta is None and self.nonnegative and not self._signed(part):
+            return z.relu_() if inplace else z.relu()
+        if theta is None:
+            return z
+        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+        if not self.nonnegative:
+            return soft_threshold(z, theta)
+        return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
+
+    def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
+        """Return θ of one part, (rows,) or (1,): β·c, or β where a norm has cancelled c; None for a part without β."""
+        weight = self._weight(part)
+        if weight is None:
+            return None
+        return self._kept(weight) * (c if self.norms.of(part, step) is None else 1.0)
 
     @torch.no_grad()
-    def in_evaluation(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
+    def eval_affine(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
         """Return what P does to each part of the code in evaluation, where a norm is a fixed affine map.
 
         Args:
@@ -138,44 +163,14 @@ class Threshold(nn.Module):
         return tuple(self._affine(part, c, step) for part in range(-len(self.rows), 0))
 
     def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
-        norm, weight, theta = self._norm(part, step), self._weight(part), None
-        one = next((p for p in (weight, *self.parameters(), *self.buffers()) if p is not None), torch.zeros(1))
+        norm, theta = self.norms.of(part, step), self.theta(part, c, step)
+        one = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
         one = one.new_ones(self.rows[part])
-        if weight is not None or (self.nonnegative and not self._signed(part)):
-            theta = self._kept(weight).to(one) * (c if norm is None else 1.0) * one
+        if theta is not None or (self.nonnegative and not self._signed(part)):
+            theta = one * (0.0 if theta is None else theta)
         if isinstance(norm, RowNorm | ScaleNorm):
-            return Affine(*norm.in_evaluation(), theta)
+            return Affine(*norm.eval_affine(), theta)
         return Affine(one, 0 * one, theta)
-
-    def _part(
-        self,
-        part: int,
-        anchor: Tensor | None,
-        direction: Tensor,
-        c: Tensor | float,
-        step: int,
-        sign: float,
-        spent: bool,
-    ) -> Tensor:
-        norm, place = self._norm(part, step), self.norm.on if self.norm else None
-        given = None if spent else direction
-        if norm is not None and place == "update":
-            direction, c, sign = norm(moved(None, direction, c, sign, spent)), 1.0, 1.0
-        z = moved(anchor, direction, c, sign, spent)
-        if norm is not None and place == "sum":
-            z = norm(z)
-        if self._signed(part):
-            return z
-        weight = self._weight(part)
-        if weight is not None:
-            theta = self._kept(weight) * (c if norm is None else 1.0)
-            theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
-            if not self.nonnegative:
-                return soft_threshold(z, theta)
-            z = z - theta if z is given else z.add_(-theta)  # z is new, and no gradient needs it as it is
-        if not self.nonnegative:
-            return z
-        return z.relu() if z is given else z.relu_()
 
     def _signed(self, part: int) -> bool:
         return part == -2 and self.identity is IdentityPenalty.SIGNED
@@ -186,36 +181,11 @@ class Threshold(nn.Module):
             return None
         return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
 
-    def _norm(self, part: int, step: int) -> nn.Module | None:
-        if not len(self.norms):
-            return None
-        norms = list(self.norms[min(step, len(self.norms) - 1)].children())
-        return norms[part] if -part <= len(norms) else None
-
     def _kept(self, weight: Tensor | None) -> Tensor:
         if weight is None:
             return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
         return weight if self.free else torch.where(weight < 0, -weight, weight)
-
-
-def moved(anchor: Tensor | None, direction: Tensor, c: Tensor | float, sign: float, spent: bool = False) -> Tensor:
-    """Return anchor + sign·c·direction; the direction itself where that is all there is.
-
-    A spent direction gives the sum its memory; no gradient may need it then.
-    """
-    if spent and anchor is not None and anchor.dtype == direction.dtype:
-        scaled = isinstance(c, Tensor) or sign * c != 1
-        return (direction.mul_(sign * c) if scaled else direction).add_(anchor)
-    if isinstance(c, Tensor) and anchor is not None:
-        if not c.requires_grad:
-            return torch.addcmul(anchor, direction, c, value=sign)
-        return (sign * c * direction).add_(anchor)  # a pass more here saves two in the backward pass of addcmul
-    if isinstance(c, Tensor):
-        return sign * c * direction
-    if anchor is None:
-        return direction if sign * c == 1 else sign * c * direction
-    return torch.add(anchor, direction, alpha=sign * c)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:

@@ -1,14 +1,18 @@
 """What every dictionary promises, and what follows from its two directions."""
 
-import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from pursuitnet.dictionaries.hooks import float64_copy
+from pursuitnet.dictionaries.inputs import check_tensor
+from pursuitnet.memory import reusable
 
 Code = tuple[Tensor, ...]
 """A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, rows, …)."""
@@ -45,7 +49,7 @@ class Dictionary(nn.Module, ABC):
         """Return the code's size along each axis after the second for a signal of the given shape."""
         return ()
 
-    # A code travels through the loop in its parts; these four lines are all that [I D] overrides.
+    # A code travels through the loop in its parts, and is checked before.
     def split(self, code: Tensor) -> Code:
         """Return the parts of a code: views, not copies."""
         return (code,)
@@ -55,16 +59,23 @@ class Dictionary(nn.Module, ABC):
         return parts[0]
 
     def analyze_parts(self, signal: Tensor) -> Code:
-        """Return Dᵀx in parts."""
-        return (self.analyze(signal),)
+        """Return Dᵀx in parts, for a signal that has been checked.
+
+        The caller may overwrite them: they are new, but for an identity part, which is the signal itself.
+        """
+        return self.split(_new(self.analyze(signal)))
 
     def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
-        """Return DΓ of a code in parts."""
-        return self.synthesize(parts[0], signal_shape)
+        """Return DΓ of a code in parts that has been checked: a new tensor, which the caller may overwrite."""
+        return _new(self.synthesize(self.join(parts), signal_shape))
 
-    def misfit(self, parts: Code, signal: Tensor) -> Tensor:
-        """Return DΓ − x of a code in parts."""
-        return self.synthesize_parts(parts, signal.shape) - signal
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Let what a class writes in ``analyze`` or ``synthesize`` hold for the parts too."""
+        super().__init_subclass__(**arguments)
+        for name in ("analyze", "synthesize"):
+            parts, writer = f"{name}_parts", next(c for c in cls.__mro__ if name in vars(c))
+            if parts not in vars(cls) and parts not in vars(writer):
+                setattr(cls, parts, getattr(Dictionary, parts))
 
     def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "signal_numel code_numel"]:
         """Return the explicit D of one example, rows and columns in the order of ``flatten``.
@@ -106,7 +117,7 @@ class Dictionary(nn.Module, ABC):
             signal_shape: (B, channels, …) or (channels, …); B is of no account.
         """
         shape = (1, *self._example(signal_shape))
-        exact = copy.deepcopy(self).double()
+        exact = float64_copy(self)
         device = exact._any().device
         with torch.no_grad():
             if math.prod(shape) <= 512:
@@ -139,12 +150,18 @@ class Dictionary(nn.Module, ABC):
             )
 
     def check_signal(self, signal: Tensor) -> None:
-        """Raise ValueError unless this is a batch of signals, (B, channels, …)."""
+        """Raise TypeError or ValueError unless this is a batch of signals, (B, channels, …)."""
+        check_tensor(signal)
         if signal.dim() != self.dims + 2 or signal.shape[1] != self.channels:
             raise ValueError(
                 f"the signal has shape {tuple(signal.shape)}; this {type(self).__name__} expects "
                 f"(B, {self.channels}{f', and {self.dims} sizes' if self.dims else ''})"
             )
+
+
+def _new(tensor: Tensor) -> Tensor:
+    """Return what a dictionary gave, or a copy of it where it may be overwritten: it may be its argument."""
+    return tensor if reusable(tensor) is None else tensor.clone()
 
 
 def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, most: int = 1000) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries.convolution import ConvDictionary, Sizes
+from pursuitnet.dictionaries.inputs import takes_weight
 from pursuitnet.dictionaries.kernels import adjoint
 
 
@@ -21,6 +22,7 @@ class CircularDictionary(ConvDictionary):
         dilation: distance between two taps, one for all axes or one each.
     """
 
+    @takes_weight("CircularDictionary(torch.randn(atoms, channels, 3, 3))")
     def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1) -> None:
         super().__init__(weight, dilation=dilation)
 
@@ -32,16 +34,11 @@ class CircularDictionary(ConvDictionary):
         super().code_size(signal_shape)  # a filter wraps around at most once
         return tuple(signal_shape[-self.dims :])
 
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *size"]:
-        self.check_signal(signal)
-        self.code_size(signal.shape)
+    def _correlate(self, signal: Tensor, weight: Tensor) -> Tensor:
         after = [n for reach in reversed(self.reach) for n in (0, reach)]
-        return super().analyze(F.pad(signal, after, mode="circular"))
+        return super()._correlate(F.pad(signal, after, mode="circular"), weight)
 
-    def synthesize(
-        self, code: Float[Tensor, "B atoms *size"], signal_shape: Sequence[int]
-    ) -> Float[Tensor, "B channels *size"]:
-        self.check_code(code, signal_shape)
+    def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         signal = adjoint(code, self.weight, self.stride, self.padding, self.padding, self.dilation)  # of padding 0
         for axis, (size, reach) in enumerate(zip(signal_shape[-self.dims :], self.reach, strict=True), 2):
             signal, wrapped = signal.split([size, reach], dim=axis)

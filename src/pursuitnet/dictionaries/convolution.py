@@ -1,6 +1,5 @@
 """Shifted copies of small filters, the dictionary of a convolutional layer."""
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -8,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pursuitnet.dictionaries.base import Dictionary
+from pursuitnet.dictionaries.base import Code, Dictionary
+from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
 from pursuitnet.dictionaries.kernels import CONVOLUTIONS, adjoint, at_least_single, convolve, without_autocast
 
 Sizes = int | Sequence[int]
@@ -24,6 +24,7 @@ class ConvDictionary(Dictionary):
         dilation: distance between two taps, the paper's s.
     """
 
+    @takes_weight("ConvDictionary(torch.randn(atoms, channels, 3, 3), padding=1)")
     def __init__(
         self,
         weight: Float[Tensor, "atoms channels *kernel"],
@@ -32,6 +33,7 @@ class ConvDictionary(Dictionary):
         dilation: Sizes = 1,
     ) -> None:
         super().__init__()
+        weight = as_weight(weight, "(atoms, channels, *kernel)")
         if weight.dim() not in (3, 4, 5) or 0 in weight.shape:
             raise ValueError(
                 f"weight has shape {tuple(weight.shape)}; expected (atoms, channels, *kernel) with 1 to 3 kernel axes"
@@ -41,6 +43,10 @@ class ConvDictionary(Dictionary):
         self.stride = _sizes("stride", stride, self.dims, least=1)
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
+
+    def extra_repr(self) -> str:
+        places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        return f"{self.channels} → {self.rows[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -60,13 +66,31 @@ class ConvDictionary(Dictionary):
 
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B atoms *code_size"]:
         self.check_signal(signal)
-        self.code_size(signal.shape)
-        return convolve(signal, self.weight, self.stride, self.padding, self.dilation)
+        return self._correlate(signal, self.weight)
+
+    def analyze_parts(self, signal: Tensor) -> Code:
+        return (self._correlate(signal, self.weight),)
 
     def synthesize(
         self, code: Float[Tensor, "B atoms *code_size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
+        return self._superpose(code, signal_shape)
+
+    def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
+        return self._superpose(parts[0], signal_shape)
+
+    def check_signal(self, signal: Tensor) -> None:
+        check_tensor(signal, self.weight)
+        super().check_signal(signal)
+        self.code_size(signal.shape)
+
+    def _correlate(self, signal: Tensor, weight: Tensor) -> Tensor:
+        """Return Dᵀx for filters (atoms, channels, *kernel): a new tensor."""
+        return convolve(signal, weight, self.stride, self.padding, self.dilation)
+
+    def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
+        """Return DΓ: a new tensor."""
         # A stride leaves 0 to stride − 1 over at the end of the signal: all is computed, and cut to the signal.
         spare = tuple(s - 1 for s in self.stride)
         signal = adjoint(code, self.weight, self.stride, self.padding, spare, self.dilation)
@@ -126,10 +150,9 @@ class ConvDictionary(Dictionary):
 
     def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms *code_size"]:
         # ‖dⱼ‖² sums the squared taps that land on the signal: it is the analysis of ones by squared filters.
-        squared = copy.copy(self)
-        squared._parameters = {"weight": nn.Parameter(self.weight.square())}
         ones = self.weight.new_ones(1, *self._example(signal_shape))
-        return squared.analyze(ones).clamp(min=0).sqrt()
+        self.code_size(ones.shape)
+        return self._correlate(ones, self.weight.square()).clamp(min=0).sqrt()
 
     @property
     def keeps_size(self) -> bool:

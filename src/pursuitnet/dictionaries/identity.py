@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.convolution import ConvDictionary
+from pursuitnet.dictionaries.inputs import check_kind
+from pursuitnet.memory import reusable
 
 
 class WithIdentity(Dictionary):
@@ -20,6 +22,7 @@ class WithIdentity(Dictionary):
 
     def __init__(self, dictionary: Dictionary) -> None:
         super().__init__()
+        check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight, padding=1)")
         if isinstance(dictionary, ConvDictionary) and not dictionary.keeps_size:
             padding = tuple(r / 2 for r in dictionary.reach)
             raise ValueError(
@@ -31,13 +34,14 @@ class WithIdentity(Dictionary):
         self.rows = (dictionary.channels, sum(dictionary.rows))
 
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B channels+atoms *size"]:
-        return self.join(self.analyze_parts(signal))
+        return self.join((signal, self.dictionary.analyze(signal)))
 
     def synthesize(
         self, code: Float[Tensor, "B channels+atoms *size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
-        return self.synthesize_parts(self.split(code), signal_shape)
+        identity, atoms = self.split(code)
+        return identity + self.dictionary.synthesize(atoms, signal_shape)
 
     def code_size(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
         return self.dictionary.code_size(signal_shape)
@@ -49,14 +53,14 @@ class WithIdentity(Dictionary):
         return torch.cat(parts, dim=1)
 
     def analyze_parts(self, signal: Tensor) -> Code:
-        return signal, self.dictionary.analyze(signal)
+        return signal, self.dictionary.join(self.dictionary.analyze_parts(signal))
 
     def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
-        return parts[0] + self.dictionary.synthesize(parts[1], signal_shape)
+        model = self.dictionary.synthesize_parts(self.dictionary.split(parts[1]), signal_shape)
+        return torch.add(model, parts[0], out=reusable(model, parts[0]))
 
-    def misfit(self, parts: Code, signal: Tensor) -> Tensor:
-        # in place: what D gives is a new tensor, and no gradient needs it
-        return self.dictionary.synthesize(parts[1], signal.shape).add_(parts[0]).sub_(signal)
+    def check_signal(self, signal: Tensor) -> None:
+        self.dictionary.check_signal(signal)
 
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pursuitnet.dictionaries.base import Dictionary
+from pursuitnet.dictionaries.base import Code, Dictionary
+from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
 from pursuitnet.dictionaries.kernels import at_least_single, without_autocast
 
 
@@ -18,22 +19,37 @@ class LinearDictionary(Dictionary):
         weight: (atoms, features), one atom a row.
     """
 
+    @takes_weight("LinearDictionary(torch.randn(atoms, features))")
     def __init__(self, weight: Float[Tensor, "atoms features"]) -> None:
         super().__init__()
+        weight = as_weight(weight, "(atoms, features)")
         if weight.dim() != 2:
             raise ValueError(f"weight has shape {tuple(weight.shape)}; expected (atoms, features)")
         self.weight = nn.Parameter(weight)
         self.rows, self.channels = (weight.shape[0],), weight.shape[1]
 
+    def extra_repr(self) -> str:
+        return f"{self.channels} → {self.rows[0]}"
+
     def analyze(self, signal: Float[Tensor, "B features"]) -> Float[Tensor, "B atoms"]:
         self.check_signal(signal)
         return F.linear(signal, self.weight)
+
+    def analyze_parts(self, signal: Tensor) -> Code:
+        return (F.linear(signal, self.weight),)
 
     def synthesize(
         self, code: Float[Tensor, "B atoms"], signal_shape: Sequence[int] | None = None
     ) -> Float[Tensor, "B features"]:
         self.check_code(code, (len(code), self.channels) if signal_shape is None else signal_shape)
         return F.linear(code, self.weight.mT)
+
+    def synthesize_parts(self, parts: Code, signal_shape: Sequence[int]) -> Tensor:
+        return F.linear(parts[0], self.weight.mT)
+
+    def check_signal(self, signal: Tensor) -> None:
+        check_tensor(signal, self.weight)
+        super().check_signal(signal)
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return λmax(DᵀD) itself: a matrix has one size."""

@@ -23,7 +23,7 @@ def penalties(model: nn.Module) -> list[nn.Parameter]:
 def with_thresholds(model: nn.Module, factor: float) -> Iterator[None]:
     """Multiply every β of a network by a factor S ≥ 0, and put the old ones back, bit by bit.
 
-    Γ = P_θ( a·z + b ) in evaluation (``Threshold.in_evaluation``), where a and b are batch normalisation; what is
+    Γ = P_θ( a·z + b ) in evaluation (``Threshold.eval_affine``), where a and b are batch normalisation; what is
     multiplied is θ, whichever units it has:
 
     - without normalisation θ = β·c, in units of the code: S·β is the Lasso's own β;

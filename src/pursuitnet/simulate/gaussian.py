@@ -164,8 +164,8 @@ def equalise(reading: Reading, plain: TwoLayers, dense: TwoLayers) -> None:
     for one, other in ((plain.first, dense.first), (plain.second, dense.second)):
         if reading.beta == "twin" and one is plain.first:
             _atoms(other).weight.copy_(_atoms(one).weight)
-        one.track()
-        other.track()
+        one.update_lipschitz()
+        other.update_lipschitz()
         theta = one.threshold.penalty * (_step_times_lambda(one) / _step_times_lambda(other))
         for weight, value in ((other.threshold.atom_weight, theta), (other.threshold.identity_weight, theta.mean())):
             if weight is not None:

@@ -8,7 +8,7 @@ of [I D] first, and ``OMP`` solves (P0).
 from pursuitnet.solvers.matching import OMP
 from pursuitnet.solvers.proximal import FISTA, ISTA, Solver, State, Update
 from pursuitnet.solvers.solve import ConvergenceWarning, Reduced, Solution, solve
-from pursuitnet.solvers.unfolding import further_steps
+from pursuitnet.solvers.unfolding import unroll
 from pursuitnet.solvers.working_set import WorkingSet
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "State",
     "Update",
     "WorkingSet",
-    "further_steps",
     "solve",
+    "unroll",
 ]

@@ -8,8 +8,8 @@ from pursuitnet.dictionaries import Code
 from pursuitnet.solvers.proximal import Solver, State
 
 
-def further_steps(solver: Solver, update: Callable[..., Code], steps: int) -> list[Callable[..., State]]:
-    """Return the steps that a solver takes from its first code on, as a chain for ``memory.in_turn``.
+def unroll(solver: Solver, update: Callable[..., Code], steps: int) -> list[Callable[..., State]]:
+    """Return the steps that a solver takes from its first code on, as a chain for ``memory.checkpointed_scan``.
 
     Args:
         solver: ISTA() or FISTA().

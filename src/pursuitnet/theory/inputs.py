@@ -1,12 +1,12 @@
 """What the functions of the theory do to their input before they use it."""
 
-import copy
 from numbers import Real
 
 import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.dictionaries.hooks import float64_copy
 from pursuitnet.inputs import kind_of, tensor_of
 
 
@@ -43,7 +43,7 @@ def finite(name: str, values: Tensor) -> None:
 
 def in_float64(dictionary: Dictionary) -> Dictionary:
     """Return a copy of a dictionary that computes in float64; the original stays as it is."""
-    return copy.deepcopy(dictionary).double()
+    return float64_copy(dictionary)
 
 
 def without_identity(dictionary: Dictionary) -> Dictionary:

@@ -218,12 +218,13 @@ def blame(model: nn.Module) -> str:
     """Return which layer has left its bounds, in words."""
     for name, layer in model.named_modules():
         if isinstance(layer, PursuitLayer):
-            s, t = (float(w) for w in layer.step())
+            c, weight = (float(w) for w in layer.step())
             L = float(layer.dictionary.lipschitz_bound())
-            if not math.isfinite(L) or not math.isfinite(s + t):
-                return f"the first layer that is not finite is {name}: λmax at most {L:.3g}, steps {s:.3g} and {t:.3g}"
-            if isinstance(layer.step, FreeStep) and not 0 < s * L <= 1:
-                return f"{name} has left (0, 1/L]: c = {s:.3g}, c·L = {s * L:.3g}; lower --lr, or use --step bounded"
+            if not math.isfinite(L) or not math.isfinite(c * weight):
+                at = f"λmax at most {L:.3g}, step {c:.3g}, weight of the model {weight:.3g}"
+                return f"the first layer that is not finite is {name}: {at}"
+            if isinstance(layer.step, FreeStep) and not 0 < c * L <= 1:
+                return f"{name} has left (0, 1/L]: c = {c:.3g}, c·L = {c * L:.3g}; lower --lr, or use --step bounded"
     return "every step is within its bound and every filter finite: lower --lr or lengthen --warmup"
 
 

@@ -1,6 +1,5 @@
 """``inspect``: a network read layer by layer as layered thresholding, measured, as numbers, JSON and a page."""
 
-import copy
 import json
 import math
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet import __version__, theory
+from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.report.inside import Seen
 from pursuitnet.whitebox.foreign import seen_in
@@ -107,7 +107,7 @@ def inspect(
         _check(model, labelled[0], unfolding)
         _check_labels(labelled)
     effort = Effort(further=unfolding) if effort is None else effort
-    still = copy.deepcopy(model).eval().requires_grad_(False)
+    still = detached_copy(model).eval().requires_grad_(False)
     pursuits = any(isinstance(module, PursuitLayer) for module in still.modules())
     seen, unread = _run(still, images, pursuits)
     found, refused = _read(seen)

@@ -10,6 +10,7 @@ from pursuitnet.dictionaries import Code, WithIdentity
 from pursuitnet.problems import Certificate, Lasso, ReducedLasso
 from pursuitnet.solvers import FISTA
 from pursuitnet.solvers.loop import iterate
+from pursuitnet.update import sums
 
 
 class Slack(NamedTuple):
@@ -60,12 +61,11 @@ class LayerLasso(Lasso):
     slack: Slack | None = None
     trivial: bool = False
 
-    def __call__(self, probe: Code) -> Code:
+    def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
         if not self.trivial:
-            return super().__call__(probe)
-        ahead = self.dictionary.analyze_parts(self.step * self.residual(probe))
-        cut = (self.shrink(p + a, self.step * b) for p, a, b in zip(probe[1:], ahead[1:], self.beta[1:], strict=True))
-        return (probe[0] + ahead[0], *cut)
+            return super().prox(anchor, update, fresh=fresh)
+        free, *cut = sums(anchor, update, fresh)
+        return (free, *(self.shrink(z, self.step * b) for z, b in zip(cut, self.beta[1:], strict=True)))
 
     @torch.no_grad()
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:

@@ -115,16 +115,16 @@ def read(at: Seen, name: str, lipschitz: float | None = None) -> Reading:
         UnreadableError: if it has no positive step, or a normalisation turns the sign of its rows.
     """
     layer, x, step = at.layer, at.signals[-1], len(at.codes) - 1
-    s, t = (float(w) for w in layer.step())
-    affine = layer.threshold.in_evaluation(s, step)
+    c, weight = (float(w) for w in layer.step())
+    affine = layer.threshold.eval_affine(c, step)
     absorbed = isinstance(layer.step, AbsorbedStep) and isinstance(layer.dictionary, ConvDictionary | LinearDictionary)
-    terms = _absorbed(layer, affine[-1], lipschitz) if absorbed else _explicit(layer, affine, s, lipschitz)
+    terms = _absorbed(layer, affine[-1], lipschitz) if absorbed else _explicit(layer, affine, c, lipschitz)
     D, signed = terms.dictionary, any(part.theta is None for part in affine[:-1])
     D.check_signal(x)
     beta = D.split(terms.beta.clamp(min=0).view(1, -1, *[1] * D.dims))
-    c = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
-    problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, c, terms.lipschitz, trivial=signed)
-    missed = _missed(layer, affine, absorbed, step, s == t)
+    at_most = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
+    problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, at_most, terms.lipschitz, trivial=signed)
+    missed = _missed(layer, affine, absorbed, step, weight == 1)
     notes = [*missed, *_remarks(terms, problem, affine)]
     return Reading(
         layer, at.signals, at.codes, at.below, name, problem.with_slack(), terms.step, terms.beta, terms.scale,

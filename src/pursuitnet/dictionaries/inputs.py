@@ -1,0 +1,96 @@
+"""What a dictionary is handed: weights and signals, taken or refused with a sentence."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+S = TypeVar("S")
+
+
+def as_weight(weight: object, shape: str) -> Tensor:
+    """Return the weight of a dictionary as a tensor: an array or a nested list is copied into one.
+
+    Args:
+        weight: what came.
+        shape: what was expected, in words.
+
+    Raises:
+        TypeError: for what is no array, or not of floats.
+    """
+    found = weight
+    try:
+        if isinstance(weight, np.ndarray):
+            found = torch.tensor(weight.astype(weight.dtype.newbyteorder("=")))
+        elif isinstance(weight, Sequence) and not isinstance(weight, str):
+            found = torch.tensor(weight)
+    except (TypeError, ValueError):  # of strings, objects, lists of unequal length
+        found = None
+    if not isinstance(found, Tensor):
+        raise TypeError(f"weight is {described(weight)}; expected a tensor of floats, {shape}")
+    if not found.is_floating_point():
+        raise TypeError(f"weight holds {found.dtype}; expected floats: convert it with .float()")
+    return found
+
+
+def described(value: object) -> str:
+    """Return what came, in words: a short value itself, otherwise its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+
+
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Raise TypeError unless a value is an object of a class; the example says what was expected."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {described(value)}; expected a {kind.__name__}, {example}")
+
+
+def check_tensor(signal: object, weight: Tensor | None = None) -> None:
+    """Raise TypeError unless this is a tensor, and ValueError unless it holds floats of the weight's type.
+
+    Under autocast any floats will do.
+    """
+    if not isinstance(signal, Tensor):
+        raise TypeError(
+            f"the signal is {described(signal)}; expected a tensor of floats (B, channels, …): for an array or a "
+            "list, torch.as_tensor(array).float(); for a PIL image, "
+            "torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
+        )
+    dtype = torch.get_default_dtype() if weight is None else weight.dtype
+    convert = {torch.float32: ".float()", torch.float64: ".double()"}.get(dtype, f".to({dtype})")
+    if not signal.is_floating_point():
+        raise ValueError(
+            f"the signal holds {signal.dtype}; expected {dtype}: convert it with {convert}, and an image of 0…255 with "
+            f"{convert} / 255"
+        )
+    if weight is not None and signal.dtype != dtype and not torch.is_autocast_enabled(signal.device.type):
+        raise ValueError(f"the signal is {signal.dtype}, the dictionary {dtype}; convert one, as in signal{convert}")
+
+
+def takes_weight(
+    example: str,
+) -> Callable[[Callable[Concatenate[S, Tensor, P], None]], Callable[Concatenate[S, Tensor, P], None]]:
+    """Let a dictionary's constructor refuse sizes, as PyTorch's layers are called with, before Python counts arguments.
+
+    Args:
+        example: how to call it instead.
+    """
+
+    def decorate(init: Callable[Concatenate[S, Tensor, P], None]) -> Callable[Concatenate[S, Tensor, P], None]:
+        @functools.wraps(init)
+        def checked(self: S, weight: Tensor, /, *others: P.args, **named: P.kwargs) -> None:
+            if isinstance(weight, int):
+                raise TypeError(
+                    f"weight is {weight}; unlike a layer of PyTorch, a {type(self).__name__} takes the atoms "
+                    f"themselves and not their sizes: {example}"
+                )
+            init(self, weight, *others, **named)
+
+        return checked
+
+    return decorate
