@@ -9,6 +9,7 @@ import pytest
 
 from pursuitnet import cli, train
 from pursuitnet.recipe import RECIPES, Recipe
+from pursuitnet.reproduce.ledger import identity
 
 
 @pytest.fixture
@@ -128,3 +129,14 @@ def test_a_run_goes_on_with_its_own_recipe_on_another_machine():
     assert recipe.going_on(Recipe()) == recipe == recipe.going_on(Recipe(epochs=30))
     with pytest.raises(ValueError, match="leave out epochs, lr"):
         recipe.going_on(Recipe(epochs=31, lr=1.0))
+
+
+def test_the_sign_of_the_penalty_and_the_dilations_are_options_that_leave_older_recipes_as_they_are(asked):
+    recipe = asked("--model", "msd_csc_3", "--penalty", "free", "--dilations", "block", "--width", "1")
+    assert recipe.choices() == {"penalty": "free", "dilations": "block", "width": 1}
+    layers = train.model_of(recipe).pursuits()
+    assert all(layer.threshold.free for layer in layers)
+    assert [layer.dictionary.dictionary.dilation for layer in layers] == [(1, 1)] * 3
+    assert {"penalty", "dilations"} <= set(identity(recipe))
+    assert not {"penalty", "dilations"} & set(identity(Recipe(model="msd_csc_3")))
+    assert not Recipe(model="msd_csc_3").choices()

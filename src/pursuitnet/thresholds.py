@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, norms_of
+from pursuitnet.norms import BatchNorm, in_evaluation, norms_of
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -96,7 +97,7 @@ class Threshold(nn.Module):
 
     def scales(self) -> list[nn.Parameter]:
         """Return the learned scales of the normalisations with ``affine``."""
-        return [norm.weight for norm in self.modules() if isinstance(norm, RowNorm) and norm.affine]
+        return [norm.weight for norm in self.modules() if isinstance(norm, _BatchNorm) and norm.affine]
 
     def forward(
         self,
@@ -142,8 +143,8 @@ class Threshold(nn.Module):
         one = one.new_ones(self.rows[part])
         if weight is not None or (self.nonnegative and not self._signed(part)):
             theta = self._kept(weight).to(one) * (c if norm is None else 1.0) * one
-        if isinstance(norm, RowNorm | ScaleNorm):
-            return Affine(*norm.in_evaluation(), theta)
+        if isinstance(norm, _BatchNorm):
+            return Affine(*in_evaluation(norm), theta)
         return Affine(one, 0 * one, theta)
 
     def _part(
