@@ -4,6 +4,7 @@ The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtra
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
+import copy
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ class Affine(NamedTuple):
 class Threshold(nn.Module):
     """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
 
-    Where a part is normalised first, c has cancelled and θ = β, in units of the part's own size.
+    Where a part is normalised first, c has cancelled and θ = β, in units of the part's own size. Without norm θ is in
+    units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
 
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
@@ -94,6 +96,11 @@ class Threshold(nn.Module):
     def identity_penalty(self) -> Tensor:
         """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
         return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+
+    def extend(self, steps: int) -> None:
+        """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
+        while 0 < len(self.norms) < steps:
+            self.norms.append(copy.deepcopy(self.norms[-1]))
 
     def scales(self) -> list[nn.Parameter]:
         """Return the learned scales of the normalisations with ``affine``."""
