@@ -47,9 +47,9 @@ def codes_of(layers, x):
 
 
 def health(layers, x):
-    """Return the shares of non-zeros of all codes, and how far the gradients that reach them are apart."""
+    """Return the shares of non-zeros of all codes, and how far the gradients that come back to them are apart."""
     codes = codes_of(layers, x)
-    gradients = torch.autograd.grad((codes[-1] * torch.randn_like(codes[-1])).sum(), codes)
+    gradients = torch.autograd.grad((codes[-1] * torch.randn_like(codes[-1])).sum(), codes[:-1])
     norms = torch.stack([g.norm() for g in gradients])
     return [float((code != 0).float().mean()) for code in codes], float(norms.max() / norms.min())
 
