@@ -46,7 +46,7 @@ def stirred(model, seed=0):
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 for name, low, high in (("running_mean", -0.3, 0.3), ("running_var", 0.2, 2.0), ("bias", -0.4, 0.2)):
-                    value = getattr(module, name)
+                    value = getattr(module, name, None)
                     if value is not None:
                         value.uniform_(low, high, generator=generator)
                 if module.weight is not None:
