@@ -101,10 +101,13 @@ def test_without_sweeps_it_is_the_layers_in_sequence(dictionaries):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_sweep_over_one_layer_is_that_layer_unfolded(index, solver):
     D = dense()[index]
-    layer = pn.PursuitLayer(D, solver=solver, unfolding=4).double()
-    pursuit = pn.MultiLayerPursuit([pn.PursuitLayer(D).double()], solver, unfolding=4)
     x = normal(2, D.channels, 4, 5)
-    assert torch.equal(pursuit(x), layer(x))
+    for bare in (True, False):
+        given = [{"threshold": pn.Threshold(D.rows)} if bare else {} for _ in range(2)]
+        layer = pn.PursuitLayer(D, solver=solver, unfolding=4, **given[0]).double()
+        pursuit = pn.MultiLayerPursuit([pn.PursuitLayer(D, **given[1]).double()], solver, unfolding=4)
+        assert torch.equal(pursuit(x), layer(x))
+        assert torch.equal(pursuit.eval()(x), layer.eval()(x))
 
 
 @kinds

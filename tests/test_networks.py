@@ -55,6 +55,36 @@ def test_msd_stages_dilations_and_rows():
     assert sizes == [32, 32, 16, 16, 8, 8]
 
 
+@pytest.mark.parametrize(
+    ("depth", "network", "block"),
+    [(6, "123123", "121212"), (9, "123123123", "123123123"), (12, "123123123123", "123112311231")],
+)
+def test_dilations_are_counted_through_the_network_or_in_every_block(depth, network, block):
+    def found(**choices):
+        layers = pn.create_model(f"msd_csc_{depth}", width=1, **choices).pursuits()
+        return "".join(str(layer.dictionary.dictionary.dilation[0]) for layer in layers)
+
+    assert found() == found(dilations="network") == network
+    assert found(dilations="block") == block
+
+
+@pytest.mark.parametrize(("name", "layers"), [("msd_csc_3", 3), ("msdnet_3", 3), ("ml_csc", 3)])
+def test_penalties_of_either_sign_are_a_choice(name, layers):
+    for penalty, kept in (("nonnegative", 0.5), ("free", -0.5)):
+        thresholds = [layer.threshold for layer in small(name, penalty=penalty).pursuits()[:layers]]
+        for threshold in thresholds:
+            torch.nn.init.constant_(threshold.atom_weight, -0.5)
+            assert (threshold.penalty == kept).all()
+
+
+@pytest.mark.parametrize("unfolding", [0, 2])
+def test_signed_input_is_clipped_by_no_layer(unfolding):
+    model = small("msd_csc_3", signed_input=True, unfolding=unfolding)
+    code = model.forward_features(torch.randn(4, 3, 16, 16) - 1)
+    assert (code[:, :3] < 0).any()
+    assert (code[:, -4:] >= 0).all()
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_channels_last_gives_the_same(name):
     model, x = small(name).eval(), torch.rand(2, 3, 16, 16)
@@ -157,6 +187,11 @@ def test_gradients_reach_the_first_layer_of_residual_networks_of_hundreds_of_lay
         ("msd_csc_6", {"solver": "adam"}, "'ista', 'fista'"),
         ("msd_csc_6", {"unfolding": -1}, "integer ≥ 0"),
         ("msd_csc_6", {"norm": "layer"}, "'batch'"),
+        ("msd_csc_6", {"penalty": "signed"}, "'nonnegative', 'free'"),
+        ("ml_csc", {"penalty": "none"}, "'nonnegative', 'free'"),
+        ("resnet_20", {"penalty": "free"}, "no choice 'penalty'"),
+        ("msd_csc_6", {"dilations": "stage"}, "'network', 'block'"),
+        ("msd_csc_6", {"identity": "same", "signed_input": True}, "expected one of the two"),
         ("resnet_20", {"num_classes": -1}, "0 leaves the head out"),
         ("msd_csc_6", {"width": 0}, "width is 0"),
     ],

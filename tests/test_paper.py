@@ -180,6 +180,18 @@ def test_algorithm_2_msd_csc_ista(unfolding, dilation):
     same_values_and_gradients(layer, layer(x), algorithm_2(layer, x, 4, dilation), x)
 
 
+@pytest.mark.parametrize(("solver", "algorithm"), [("ista", algorithm_2), ("fista", algorithm_3)])
+def test_algorithms_2_and_3_with_b_of_either_sign_by_name(solver, algorithm):
+    choices = {"norm": None, "step": "free", "penalty": "free", "width": 4}
+    model = pn.create_model("msd_csc_3", unfolding=3, solver=solver, **choices)
+    layer = model.pursuits()[1]
+    for parameter in (layer.threshold.atom_weight, layer.threshold.identity_weight):
+        nn.init.uniform_(parameter, -1.0, 1.0)
+    assert {True, False} == set((b_of(layer, layer.step.c) > 0).flatten().tolist())
+    x = torch.randn(2, 7, 7, 6).requires_grad_()
+    same_values_and_gradients(layer, layer(x), algorithm(layer, x, 4, 2), x)
+
+
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 @pytest.mark.parametrize("unfolding", UNFOLDINGS)
 def test_algorithm_3_msd_csc_fista(unfolding, dilation):
@@ -356,6 +368,40 @@ def test_proposition_1_fails_for_negative_values_in_the_image():
     torch.testing.assert_close(network[0](x)[:, :3], x)  # unless it has no threshold at all
 
 
+def literal_msdnet(model: pn.Network, x: Tensor) -> Tensor:
+    """MSDNet with two poolings, gathered by concatenation, with the network's filters and biases b = −β."""
+    maps, layers = [x], model.pursuits()
+    for i, layer in enumerate(layers):
+        W, s, b = layer.dictionary.dictionary.weight, i % 3 + 1, -layer.threshold.penalty
+        maps.append(relu(F.conv2d(torch.cat(maps, 1), W, b, padding=s, dilation=s)))
+        if i + 1 in (len(layers) // 3, 2 * len(layers) // 3):
+            maps = [F.max_pool2d(m, 2, ceil_mode=True) for m in maps]
+    return torch.cat(maps, 1)
+
+
+@pytest.mark.parametrize("penalty", ["nonnegative", "free"])
+def test_proposition_1_holds_for_mean_subtracted_images_through_a_network_for_signed_input(penalty):
+    choices = {"norm": None, "step": "free", "width": 4, "penalty": penalty}
+    x = 2 * torch.randn(2, 3, 9, 10)
+    x -= x.mean(dim=(0, 2, 3), keepdim=True)
+    x[0] = -x[0].abs()  # one image stays negative in both poolings
+    for signed in (True, False):
+        model = pn.create_model("msdnet_6", signed_input=signed, **choices)
+        for layer in model.pursuits():
+            nn.init.uniform_(layer.threshold.atom_weight, -0.1 if penalty == "free" else 0.0, 0.1)
+            nn.init.ones_(layer.step.c)
+        ours, theirs = model.forward_features(x), literal_msdnet(model, x)
+        assert (ours[:, :3] < 0).any() == signed
+        if signed:
+            same_values_and_gradients(nn.ModuleList(), ours, theirs, *msd_weights(model))
+        else:
+            assert not torch.allclose(ours, theirs)
+
+
+def msd_weights(model: pn.Network) -> list[Tensor]:
+    return [t for layer in model.pursuits() for t in (layer.dictionary.dictionary.weight, layer.threshold.atom_weight)]
+
+
 def test_proposition_1_fails_for_a_step_other_than_1():
     network, x = one_step_network("none", c=0.5), torch.rand(SHAPE)
     assert not torch.allclose(network(x), msdnet(network, x))
@@ -472,6 +518,7 @@ def test_table_3_parameter_counts_do_not_grow_with_the_unfolding(depth, count, p
     for name, choices in (
         (f"msdnet_{depth}", {}),
         *((f"msd_csc_{depth}", {"unfolding": u}) for u in range(3)),
+        (f"msd_csc_{depth}", {"penalty": "free", "dilations": "block"}),
     ):
         model = pn.create_model(name, norm=norm, **choices)
         assert sum(p.numel() for p in model.parameters()) == count

@@ -12,6 +12,7 @@ import torch
 from pursuitnet import cli, train
 from pursuitnet.recipe import RECIPES, Recipe
 from pursuitnet.records import settings_of
+from pursuitnet.reproduce.ledger import identity
 
 
 @pytest.fixture
@@ -183,3 +184,14 @@ def test_a_shift_out_of_the_image_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(ValueError, match="shift is 8; expected at most 7"):
         train.train(Recipe(shift=8, device="cpu"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_sign_of_the_penalty_and_the_dilations_are_options_that_leave_older_recipes_as_they_are(asked):
+    recipe = asked("--model", "msd_csc_3", "--penalty", "free", "--dilations", "block", "--width", "1")
+    assert recipe.choices() == {"penalty": "free", "dilations": "block", "width": 1}
+    layers = train.model_of(recipe).pursuits()
+    assert all(layer.threshold.free for layer in layers)
+    assert [layer.dictionary.dictionary.dilation for layer in layers] == [(1, 1)] * 3
+    assert {"penalty", "dilations"} <= set(identity(recipe))
+    assert not {"penalty", "dilations"} & set(identity(Recipe(model="msd_csc_3")))
+    assert not Recipe(model="msd_csc_3").choices()

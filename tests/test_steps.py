@@ -17,7 +17,8 @@ def layer_of(seed=0, unfolding=2, **arguments):
     """MSD-CSC's layer: [I D] with 3×3 filters."""
     weight = normal(4, 2, 3, 3, seed=seed)
     dictionary = pn.WithIdentity(pn.ConvDictionary(weight, padding=1))
-    return pn.PursuitLayer(dictionary, unfolding=unfolding, **arguments).double()
+    bare = {"threshold": pn.Threshold(dictionary.rows)}
+    return pn.PursuitLayer(dictionary, unfolding=unfolding, **bare | arguments).double()
 
 
 def train(layer, steps=3, lr=0.5, size=(6, 5), model=None):

@@ -63,7 +63,7 @@ def test_standardised_images_have_mean_0_and_deviation_1_and_reach_msd_networks_
     pixels = images.prepared(images.train[0])
     assert pixels.mean().item() == pytest.approx(0, abs=1e-4)
     assert pixels.std().item() == pytest.approx(1, abs=1e-3)
-    assert train.model_of(recipe).pursuits()[0].threshold.identity == "signed"
+    assert all(layer.threshold.identity == "signed" for layer in train.model_of(recipe).pursuits())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_layer(tmp_path, monkeypatch):

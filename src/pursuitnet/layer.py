@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.dictionaries.inputs import check_kind, described
 from pursuitnet.memory import checkpointed_scan, recompute_of
+from pursuitnet.norms import BatchNorm
 from pursuitnet.solvers import ISTA, OMP, Reduced, Solver, WorkingSet, unroll
 from pursuitnet.starts import Start, zero
 from pursuitnet.steps import BoundedStep, Step
@@ -27,13 +28,23 @@ class PursuitLayer(nn.Module):
 
         Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )          Eq. 1 of the paper, c = 1/L, θ = β·c
 
+    By default P normalizes each row by the statistics of the batch (``default_threshold``), so that stacked layers pass
+    on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its own size:
+    ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one value a row, and
+    evaluation uses running statistics, so that it means something after training only.
+
+    ``threshold=Threshold(dictionary.rows)`` is the paper's bare form, with the code in units of the signal, batch by
+    batch or one by one. It dies in a stack: a row is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer makes the code
+    smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β and no gradient
+    comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
+
     Args:
         dictionary: D.
         start: the first step's (anchor, probe).
         solver: which probe each further step takes.
         unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
-        threshold: P; by default non-negative with a learned β ≥ 0 for every row of the code.
+        threshold: P; by default non-negative with a learned β ≥ 0 for every row of the code, after normalization.
     """
 
     def __init__(
@@ -59,7 +70,7 @@ class PursuitLayer(nn.Module):
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step
-        self.threshold = Threshold(dictionary.rows) if threshold is None else threshold
+        self.threshold = default_threshold(dictionary.rows, start, unfolding) if threshold is None else threshold
         if self.threshold.rows != dictionary.rows:
             raise ValueError(
                 f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}"
@@ -109,7 +120,7 @@ class PursuitLayer(nn.Module):
         return self.step()
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
-        """Return DΓ, the part of the signal that the code explains."""
+        """Return DΓ, the part of the signal that the code explains; up to scale where P normalizes."""
         return self.dictionary.synthesize(code, signal_shape)
 
     @torch.no_grad()
@@ -124,6 +135,24 @@ class PursuitLayer(nn.Module):
             run_hooks(self.dictionary)  # loading may have left weights behind that hooks compute
             self.update_lipschitz()
         return super().train(mode)
+
+
+def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int = 0) -> Threshold:
+    """Return the P of a layer that is given none, with own statistics in every step.
+
+    From zero the whole sum is normalized, as in the MSD networks of ``create_model``. Beside an anchor only the update
+    is, as in its residual networks: c·Dᵀx is small beside X₋₁, and normalized together with it would be lost. As
+    nothing bounds the sum then, β is larger there and keeps it from growing with depth. An identity part is divided by
+    its size.
+
+    Args:
+        rows: rows of each part of the code, ``dictionary.rows``.
+        start: the layer's start.
+        unfolding: the layer's number of steps after the first.
+    """
+    on: Literal["sum", "update"] = "update" if start.anchored else "sum"
+    norm = BatchNorm(on=on, identity="scale", eps=1e-14)  # far below the variance of c·Dᵀx for signals of size 1e-3
+    return Threshold(rows, 0.2 if start.anchored else 0.01, norm=norm, steps=unfolding + 1)
 
 
 def check_solver(solver: object) -> None:

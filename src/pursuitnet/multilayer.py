@@ -24,7 +24,8 @@ class MultiLayerPursuit(nn.Module):
     solver's momentum acts on the deepest code.
 
     Args:
-        layers: the layers, first to last; each starts at zero and takes no steps of its own.
+        layers: the layers, first to last; each starts at zero and takes no steps of its own. A normalisation with
+            statistics of fewer steps than there are sweeps gets own ones for each.
         solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
     """
@@ -47,6 +48,7 @@ class MultiLayerPursuit(nn.Module):
                     f"a layer has start {layer.start.name!r} and unfolding {layer.unfolding}; layers that are swept "
                     "together start at zero and have unfolding 0"
                 )
+            layer.threshold.extend(unfolding + 1)
         self.register_forward_pre_hook(_prepare_all)
 
     def forward(self, x: Tensor) -> Tensor:

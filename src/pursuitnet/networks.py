@@ -27,6 +27,8 @@ from pursuitnet.thresholds import IdentityPenalty, Threshold
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
 STEPS = ("bounded", "free")
+PENALTIES = ("nonnegative", "free")
+DILATIONS = ("network", "block")
 NORMS: dict[str | None, BatchNorm | None] = {
     None: None,
     "batch": BatchNorm(identity="scale"),
@@ -179,8 +181,10 @@ def msd(
     sweep: str = "layer",
     norm: str | None = "batch",
     step: str = "bounded",
+    penalty: str = "nonnegative",
     identity: str = "own",
     signed_input: bool = False,
+    dilations: str = "network",
 ) -> Network:
     """Build MSDNet (unfolding 0) or MSD-CSC with dictionaries [I Fᵀ], dilations 1, 2, 3 in turn (Fig. 6B, Table III).
 
@@ -197,21 +201,29 @@ def msd(
             identity part is divided by its root mean square; "features": of the new features only; "whole": of both
             parts alike; None: of nothing.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
+        penalty: "nonnegative" keeps β ≥ 0; "free" lets it take either sign, as b of Algorithms 2 and 3 does.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
-        signed_input: for images with negative values: no threshold on the identity part of the first layer.
+        signed_input: for images with negative values: no threshold on the identity part of any layer, so that all
+            layers see the image as it is; takes the place of ``identity``.
+        dilations: "network" goes on counting 1, 2, 3, 1, … through the whole network; "block" begins at 1 again
+            after each pooling, as the authors' code does. They are the same where the depth is a multiple of 9.
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
     pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
     sweeps = _known("sweep", sweep, SWEEPS) == "multilayer"
-    penalties = [IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))] * depth
+    on_identity = IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))
+    if signed_input and on_identity is IdentityPenalty.SAME:
+        raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
     if signed_input:
-        penalties[0] = IdentityPenalty.SIGNED
+        on_identity = IdentityPenalty.SIGNED
+    free = _known("penalty", penalty, PENALTIES) == "free"
+    counted = depth if _known("dilations", dilations, DILATIONS) == "network" else depth // 3
     spec = NORMS[_known("norm", norm, NORMS)]
     layers = []
     for i in range(depth):
-        dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % 3 + 1)
-        threshold = Threshold(dictionary.rows, identity=penalties[i], norm=spec, steps=unfolding + 1)
+        dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % counted % 3 + 1)
+        threshold = Threshold(dictionary.rows, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
         own = 0 if sweeps else unfolding
         layers.append(
             PursuitLayer(dictionary, starts.zero, pursuit, own, step=_step(step, dictionary), threshold=threshold)
@@ -239,6 +251,7 @@ def six_layers(
     solver: str = "ista",
     norm: str | None = "batch",
     step: str = "bounded",
+    penalty: str = "nonnegative",
 ) -> Network:
     """Build the feed-forward baseline (unfolding 0) or ML-CSC, which sweeps over its first three layers [27].
 
@@ -251,7 +264,10 @@ def six_layers(
         norm: "batch" normalises every layer in every step, each with its own statistics; None does not, and then
             c ≤ 1/L makes the codes of six layers too small to learn from in reasonable time.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
+        penalty: "nonnegative" keeps β ≥ 0 in the first three layers; "free" lets it take either sign. The others
+            have a bias of either sign in any case.
     """
+    free = _known("penalty", penalty, PENALTIES) == "free"
     rows = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
     spec = NORMS[_known("norm", norm, (None, "batch"))]
     pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
@@ -259,7 +275,7 @@ def six_layers(
     for a, b in pairwise(rows[:4]):
         dictionary = ConvDictionary(torch.randn(b, a, 4, 4), stride=2, padding=1)
         _scale(dictionary)
-        threshold = Threshold(dictionary.rows, norm=spec, steps=unfolding + 1)
+        threshold = Threshold(dictionary.rows, free=free, norm=spec, steps=unfolding + 1)
         swept.append(PursuitLayer(dictionary, step=_step(step, dictionary), threshold=threshold))
     plain = [_residual_layer(a, b, norm=HE if spec else None) for a, b in pairwise(rows[3:])]
     features = [MultiLayerPursuit(swept, pursuit, unfolding), plain[0], plain[1], _pool(), plain[2], _pool()]

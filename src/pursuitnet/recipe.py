@@ -116,8 +116,14 @@ class Recipe:
     step: Literal["bounded", "free"] | None = None
     """Step size kept inside (0, 1/L], or learned without bound."""
 
+    penalty: Literal["nonnegative", "free"] | None = None
+    """Penalty β kept ≥ 0, or of either sign, as b of Algorithms 2 and 3."""
+
     identity: Literal["own", "same", "none", "signed"] | None = None
     """Penalty on the identity part of [I D]."""
+
+    dilations: Literal["network", "block"] | None = None
+    """Dilations 1, 2, 3 in turn through the network, or from 1 again after each pooling."""
 
     width: int | None = None
     """Atoms a layer."""
@@ -229,7 +235,7 @@ class Recipe:
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = ("unfolding", "solver", "sweep", "norm", "step", "identity", "width")
+        names = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None

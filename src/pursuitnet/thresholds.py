@@ -4,16 +4,18 @@ The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtra
 Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 """
 
+import copy
 import itertools
 from enum import StrEnum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.memory import reusable
-from pursuitnet.norms import BatchNorm, RowNorm, ScaleNorm, StepNorms
+from pursuitnet.norms import BatchNorm, StepNorms, eval_affine
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -51,7 +53,8 @@ class Affine(NamedTuple):
 class Threshold(nn.Module):
     """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
 
-    Where a part is normalized first, c has cancelled and θ = β, in units of the part's own size.
+    Where a part is normalized first, c has cancelled and θ = β, in units of the part's own size. Without norm θ is in
+    units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
 
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
@@ -105,9 +108,14 @@ class Threshold(nn.Module):
         """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
         return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
 
+    def extend(self, steps: int) -> None:
+        """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
+        while 0 < len(self.norms) < steps:
+            self.norms.append(copy.deepcopy(self.norms[-1]))
+
     def scales(self) -> list[nn.Parameter]:
         """Return the learned scales of the normalizations with ``affine``."""
-        return [norm.weight for norm in self.modules() if isinstance(norm, RowNorm) and norm.affine]
+        return [norm.weight for norm in self.modules() if isinstance(norm, _BatchNorm) and norm.affine]
 
     def forward(
         self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0, *, fresh: bool = False
@@ -168,8 +176,8 @@ class Threshold(nn.Module):
         one = one.new_ones(self.rows[part])
         if theta is not None or (self.nonnegative and not self._signed(part)):
             theta = one * (0.0 if theta is None else theta)
-        if isinstance(norm, RowNorm | ScaleNorm):
-            return Affine(*norm.eval_affine(), theta)
+        if isinstance(norm, _BatchNorm):
+            return Affine(*eval_affine(norm), theta)
         return Affine(one, 0 * one, theta)
 
     def _signed(self, part: int) -> bool:

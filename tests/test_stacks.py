@@ -1,0 +1,119 @@
+"""Layers as they come, stacked: that they pass on signals and gradients of one size, and learn."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import pursuitnet as pn
+
+DEPTH = 12
+# name: (dictionary for so many channels, signal shape of one example)
+DICTIONARIES = {
+    "matrix": (lambda channels: pn.LinearDictionary(torch.randn(24, channels)), (24,)),
+    "conv 1": (lambda channels: pn.ConvDictionary(torch.randn(6, channels, 3), padding=1), (6, 24)),
+    "conv 2": (lambda channels: pn.ConvDictionary(torch.randn(6, channels, 3, 3), padding=1), (6, 6, 6)),
+    "conv 3": (lambda channels: pn.ConvDictionary(torch.randn(6, channels, 3, 3, 3), padding=1), (6, 3, 3, 4)),
+    "circular": (lambda channels: pn.CircularDictionary(torch.randn(6, channels, 3, 3)), (6, 6, 6)),
+}
+DICTIONARIES |= {
+    f"[I {name}]": (lambda channels, make=make: pn.WithIdentity(make(channels)), shape)
+    for name, (make, shape) in DICTIONARIES.items()
+}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def stack(make, channels, depth=DEPTH, start=pn.zero, **choices):
+    """Layers with random filters, each of the codes of the one before."""
+    layers = []
+    for _ in range(depth):
+        dictionary = make(channels)
+        channels = sum(dictionary.rows)
+        given = {"threshold": pn.Threshold(dictionary.rows)} if choices.get("bare") else {}
+        layers.append(pn.PursuitLayer(dictionary, start, unfolding=choices.get("unfolding", 0), **given))
+    return nn.ModuleList(layers)
+
+
+def codes_of(layers, x):
+    codes = []
+    for layer in layers:
+        codes.append(layer(x, x if layer.start.needs_previous else None))
+        x = codes[-1]
+    return codes
+
+
+def health(layers, x):
+    """Return the shares of non-zeros of all codes, and how far the gradients that come back to them are apart."""
+    codes = codes_of(layers, x)
+    gradients = torch.autograd.grad((codes[-1] * torch.randn_like(codes[-1])).sum(), codes[:-1])
+    norms = torch.stack([g.norm() for g in gradients])
+    return [float((code != 0).float().mean()) for code in codes], float(norms.max() / norms.min())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_stacked_layers_keep_codes_sparse_and_gradients_of_one_size_at_any_scale(kind, scale):
+    make, shape = DICTIONARIES[kind]
+    nonzeros, apart = health(stack(make, shape[0]), scale * torch.rand(32, *shape))
+    assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
+    assert apart < 10
+
+
+@pytest.mark.parametrize("kind", ["matrix", "conv 2", "circular"])
+@pytest.mark.parametrize("start", [pn.resnet, pn.res_csc], ids=lambda start: start.name)
+def test_stacked_layers_that_begin_at_the_code_before_keep_them_too(kind, start):
+    make, shape = DICTIONARIES[kind]
+    nonzeros, apart = health(stack(make, shape[0], start=start), torch.rand(32, *shape))
+    assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
+    assert apart < 10
+
+
+@pytest.mark.parametrize("start", [pn.zero, pn.resnet, pn.res_csc_simplified, pn.res_csc], ids=lambda s: s.name)
+@pytest.mark.parametrize("kind", ["matrix", "conv 2", "circular"])
+def test_thirty_layers_are_alive_from_every_start(kind, start):
+    make, shape = DICTIONARIES[kind]
+    nonzeros, apart = health(stack(make, shape[0], 30, start), torch.rand(32, *shape))
+    assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
+    assert apart < float("inf")
+
+
+@pytest.mark.parametrize(("kind", "most"), [("matrix", float("inf")), ("[I conv 2]", 10)])
+def test_unfolded_layers_are_alive_too(kind, most):
+    make, shape = DICTIONARIES[kind]
+    nonzeros, apart = health(stack(make, shape[0], unfolding=2), torch.rand(32, *shape))
+    assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
+    assert apart < most
+
+
+@pytest.mark.parametrize("kind", ["matrix", "conv 2", "[I conv 2]"])
+def test_the_bare_form_dies_in_a_stack(kind):
+    make, shape = DICTIONARIES[kind]
+    nonzeros, _ = health(stack(make, shape[0], bare=True), torch.rand(32, *shape))
+    assert nonzeros[0] > 0.2
+    assert nonzeros[-1] < 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_codes_do_not_depend_on_the_scale_of_the_signal(scale):
+    make, shape = DICTIONARIES["[I conv 2]"]
+    layers, x = stack(make, shape[0]), torch.rand(32, *shape)
+    torch.testing.assert_close(codes_of(layers, scale * x)[0], codes_of(layers, x)[0], rtol=0.01, atol=0.01)
+
+
+def test_stacked_layers_learn_the_digits():
+    images, labels = pn.data.load("digits", split="train")
+    layers = stack(lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(8, channels, 3, 3), padding=1)), 1, 6)
+    network = pn.Network(nn.Sequential(*layers), 1 + 6 * 8, 10)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(4):
+        for at in torch.randperm(len(images)).split(48):
+            loss = F.cross_entropy(network(images[at] / 255), labels[at])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    images, labels = pn.data.load("digits", split="test")
+    assert (network.eval()(images / 255).argmax(1) == labels).float().mean() > 0.9
