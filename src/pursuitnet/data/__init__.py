@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pursuitnet.data import cifar, digits, folder, svhn
-from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, standardise, to_unit
+from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, standardise, to_unit
 from pursuitnet.data.files import Split
+from pursuitnet.data.identity import Identity
+from pursuitnet.data.order import stratified
 from pursuitnet.data.words import require_known
 
 __all__ = [
@@ -19,11 +21,14 @@ __all__ = [
     "NAMES",
     "SPLITS",
     "Dataset",
+    "Identity",
     "augment",
     "channel_statistics",
+    "divisor",
     "info",
     "load",
     "standardise",
+    "stratified",
     "to_unit",
 ]
 

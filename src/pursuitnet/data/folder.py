@@ -234,6 +234,11 @@ def tree_of(root: Path) -> Tree:
     return _tree(root, train, test)
 
 
+def has_splits(root: Path) -> bool:
+    """Whether a folder keeps images to train on and to test on apart."""
+    return _splits(root) is not None
+
+
 def _splits(root: Path) -> tuple[Path, Path] | None:
     """The folders to train on and to test on; None where all are classes, perhaps one of such a name too.
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
+OPTIONAL = ("data",)
+"""What they may hold: which images the network was trained on; weights of older versions do not say it."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
@@ -47,7 +49,9 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if said != _digest(header, data):
         raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
     try:
-        weights, about = load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
+        said = header["__metadata__"]
+        weights, about = load(content), {name: json.loads(said[name]) for name in NEEDED}
+        more = {name: json.loads(said[name]) for name in OPTIONAL if name in said}
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} lacks what a network needs ({error}); get it anew") from error
     if not _fits(**about):
@@ -55,7 +59,7 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} has classes, mean or std that no network has; expected names of classes, and for every channel "
             "a mean and an std > 0"
         )
-    return weights, about
+    return weights, about | more
 
 
 def _fits(recipe: object, classes: object, mean: object, std: object) -> bool:

@@ -44,6 +44,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        recipe = recipe.located()
         self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
         if recipe.batch_size < 2 * group.size:
             raise ValueError(
@@ -66,11 +67,23 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "data": self.images.learned(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
-        self.model.load_state_dict(state["model"])
+        """Go back to a state.
+
+        Raises:
+            ValueError: if the images are not those that it was trained on.
+        """
+        self.images = self.images.resumed(state.get("data"), self.recipe)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            which = " ".join(str(error).splitlines()[-1].split())
+            raise ValueError(
+                f"the checkpoint holds weights of another network than {self.recipe.model}: {which}"
+            ) from error
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
 
