@@ -298,6 +298,9 @@ def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
         train.images_of(replace(recipe, seed=1)).test[0].equal(found.test[0])
     )  # seeds are compared on the same images
     assert not train.images_of(replace(recipe, seed=1)).valid[0].equal(found.valid[0])
+    for seed in range(1, 6):
+        held, kept = train.images.held_out(replace(recipe, seed=seed), torch.tensor([0, 1] * 20))
+        assert (held % 2).sum() == 5 and len(kept) == 30
     less = train.images_of(replace(recipe, test_images=7)).test
     assert torch.equal(less[0], found.test[0][:7])
 
