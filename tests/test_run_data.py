@@ -369,6 +369,14 @@ def test_a_moved_run_goes_on_and_is_reported_evaluated_and_inspected(first, tmp_
     assert call("inspect", place / "run", "--images", 2, "--unfolding", 0, *data_dir, "--device", "cpu")[0] == 0
 
 
+def test_the_report_is_made_where_the_program_was_told_to_train(tmp_path, monkeypatch, capsys):
+    got = []
+    monkeypatch.setattr("pursuitnet.report.write", lambda *given: got.append(given) or given[0])
+    monkeypatch.setattr("pursuitnet.train.train", lambda *given, **more: {"test_accuracy": 0.0, "epoch": 1})
+    program(monkeypatch, capsys, "train", "--out", tmp_path / "run", "--device", "cpu", "--data-dir", tmp_path)
+    assert got == [(tmp_path / "run", tmp_path, "cpu")]
+
+
 def test_a_device_that_is_not_here_names_the_option(first, monkeypatch, capsys):
     code, _, said = program(monkeypatch, capsys, "evaluate", first / "run", "--device", "cuda:99")
     assert code == 2 and "device is 'cuda:99', which is not here (--device names another)" in said
