@@ -292,3 +292,71 @@ def test_an_altered_byte_in_a_png_is_refused_by_name_or_alters_no_pixel(tmp_path
             refused += 1
         assert same
     assert refused > 30
+
+
+# splits and classes
+
+
+@pytest.mark.parametrize("train", ["Train", "training", "TRAINING"])
+@pytest.mark.parametrize("tested", ["Test", "testing", "Val", "valid", "Validation", "eval"])
+def test_splits_are_found_in_any_case_and_usual_spelling(tmp_path, train, tested):
+    for k, split in enumerate((train, tested)):
+        for name in ("cats", "dogs"):
+            put(tmp_path / split / name / "0.png", np.full((2, 2), 10 * k + ord(name[0]), np.uint8))
+    assert data.info("folder", tmp_path).classes == ("cats", "dogs")
+    assert load(tmp_path)[0][:, 0, 0, 0].tolist() == [ord("c"), ord("d")]
+    assert load(tmp_path, "test")[0][:, 0, 0, 0].tolist() == [10 + ord("c"), 10 + ord("d")]
+
+
+def test_with_test_and_val_the_test_is_tested_on_and_other_folders_are_no_classes(tmp_path):
+    for k, split in enumerate(("train", "val", "test", "docs")):
+        for name in "ab":
+            put(tmp_path / split / name / "0.png", np.full((2, 2), k, np.uint8))
+    assert load(tmp_path, "test")[0].unique().tolist() == [2]
+    assert data.info("folder", tmp_path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("first/cats", "first/dogs", "second/cats", "second/dogs"), "both have the sub-folders cats, dogs"),
+        (
+            ("first/cats", "first/dogs", "second/CATS", "second/dogs", "second/x"),
+            "both have the sub-folders cats, dogs",
+        ),
+        (("cats/train", "cats/test", "dogs/train", "dogs/test"), "both have the sub-folders test, train"),
+        (("cats/Train", "dogs/Train"), "both have the sub-folders train"),
+        (("train/x/a", "train/x/b", "train/y/a", "train/y/b", "test/x/a", "test/y/a"), "x and y both have"),
+        (("train/a", "Training/a", "test/a"), "stand for the same split: keep one of them"),
+        (("train/a", "train/b", "test"), "test has no sub-folders: sort its images into one sub-folder a class"),
+        (("train", "test"), "train has no sub-folders: sort"),
+        (("train/a", "train/b", "bus"), "neither test nor val beside it: add .*; if train is a class, put its images"),
+        (("Test/a", "Test/b"), r"no train beside it: add .*train; if Test is a class"),
+    ],
+)
+def test_what_may_be_a_split_or_a_class_is_a_question(tmp_path, names, words):
+    for name in names:
+        for k in range(2):
+            put(tmp_path / name / f"{k}.png", grey_levels())
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train", "bus"), ("Test", "bus"), ("train", "test", "bus"), ("valid", "train")])
+def test_a_class_may_be_called_train(tmp_path, names):
+    for name in names:
+        for k in range(2):
+            put(tmp_path / name / f"{k}.png", grey_levels())
+    if "bus" not in names:
+        with pytest.raises(ValueError, match="has no sub-folders"):
+            load(tmp_path)
+        put(tmp_path / "bus" / "0.png", grey_levels())
+        put(tmp_path / "bus" / "1.png", grey_levels())
+    assert data.info("folder", tmp_path).classes == tuple(sorted({*names, "bus"}))
+
+
+def test_a_folder_of_the_same_name_inside_of_each_class_is_no_riddle(tmp_path):
+    for name in ("a/images", "b/images", "__MACOSX/a"):
+        for k in range(2):
+            put(tmp_path / name / f"{k}.png", grey_levels())
+    assert data.info("folder", tmp_path).classes == ("a", "b")

@@ -18,7 +18,7 @@ from pursuitnet.reproduce.ledger import identity
 @pytest.fixture
 def asked(monkeypatch):
     """What the program is asked to train, without training it."""
-    monkeypatch.setattr("pursuitnet.report.write", lambda folder: folder)
+    monkeypatch.setattr("pursuitnet.report.write", lambda folder, *machine: folder)
 
     def ask(*arguments):
         got = []

@@ -81,6 +81,18 @@ def test_images_that_the_network_was_not_made_for_are_refused(shape):
         made("resnet_8", width=2).prepare(torch.zeros(shape, dtype=torch.int64))
 
 
+def test_floats_on_another_scale_are_refused():
+    one, x = made("resnet_8", width=2), torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
+    unit = x / 255
+    for wrong in (x.float(), 2 * unit - 1, one.prepare(unit), unit.where(unit < 0.9, torch.nan), -x.double()):
+        for call in (one.deployed(), one.prepare):
+            with pytest.raises(ValueError, match=r"floats from \S+ to \S+; expected uint8, or floats in \[0, 1\]"):
+                call(wrong)
+    for right in (unit, unit.double().float(), 1.1 * unit - 0.05, unit[:0]):  # a filter may overshoot
+        assert torch.equal(one.prepare(right), (right - 0.4) / 0.3)
+    assert torch.vmap(one.prepare)(unit[None]).shape == (1, *unit.shape)
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_a_changed_byte_is_found_out_wherever_it_is(run, tmp_path, seed):
     content, draw = bytearray((run / "model.safetensors").read_bytes()), random.Random(seed)

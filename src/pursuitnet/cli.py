@@ -89,7 +89,7 @@ def train(
         sys.exit(128 + stop.signal)
     if not training.group_of(os.environ).first:
         return
-    page = report.write(folder)
+    page = report.write(folder, settings.data_dir, settings.device)
     print(
         f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
     )
@@ -105,6 +105,8 @@ def evaluate(
     corruptions: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     adapt: Literal["reconstruction", "usage"] | None = None,
     tested: int | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
     pictures: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
 ) -> None:
@@ -119,7 +121,9 @@ def evaluate(
         adapt: With --corruptions, also multiply the thresholds by what brings codes of the corrupted images back to
             those of clean training images: how well they reconstruct their layer's input, or how often each atom of
             the last layer is used; no label is used.
-        tested: Test only the first so many images.
+        tested: Test only the first so many images; of a folder a fixed random choice, every class in proportion.
+        data_dir: Folder of the data set, if it is no longer where it was in training.
+        device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         pictures: Also write evaluation.png.
         out: Where the files go; by default into the run folder.
     """
@@ -128,7 +132,7 @@ def evaluate(
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, tested)
     tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
-    found = evaluate_run(run, settings, tell)
+    found = evaluate_run(run, settings, tell, data_dir, device)
     paths = found.save(run if out is None else out, pictures)
     print("\n".join([*found.lines(), *map(str, paths)]))
 
@@ -164,7 +168,16 @@ def simulate(
 
 
 @app.command
-def inspect(run: Path, *, images: int = 64, unfolding: int = 4, tested: int = 1000, out: Path | None = None) -> None:
+def inspect(
+    run: Path,
+    *,
+    images: int = 64,
+    unfolding: int = 4,
+    tested: int = 1000,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> None:
     """Read a trained network as layered sparse coding and write inspect.json and inspect.html.
 
     Args:
@@ -172,11 +185,13 @@ def inspect(run: Path, *, images: int = 64, unfolding: int = 4, tested: int = 10
         images: Test images to measure every layer on.
         unfolding: The most steps after the first to try without training anew.
         tested: Test images to count the accuracy on, at every number of steps.
+        data_dir: Folder of the data set, if it is no longer where it was in training.
+        device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         out: Where the two files go; by default into the run folder.
     """
     from pursuitnet.whitebox.run import inspect_run, summary
 
-    found = inspect_run(run, images, unfolding, tested)
+    found = inspect_run(run, images, unfolding, tested, data_dir, device)
     page = found.save(run if out is None else out)
     print("\n".join(summary(found)))
     print(f"{page}")
@@ -341,7 +356,7 @@ def _fetch(recipe: Recipe) -> None:
     from pursuitnet import data
 
     for split in data.SPLITS:
-        data.load(recipe.data, recipe.data_dir, split, download=True, image_size=recipe.image_size)
+        data.load(**recipe.images(), split=split, download=True)
 
 
 def _nothing(line: str) -> None:

@@ -75,14 +75,21 @@ class Recipe:
     image_size: int | None = None
     """Height and width that the images of a folder are scaled and cropped to."""
 
+    skip_broken: bool = False
+    """Leave out the files of a folder that are no images, or broken, with a warning."""
+
+    white_level: float | None = None
+    """Value of white in images of a folder with more than 8 bits that do not say it, such as 4095 for 12 bits."""
+
     valid_images: int = 0
-    """Training images held out to choose by, drawn at random by the seed; never choose by the test images."""
+    """Training images held out to choose by, drawn at random by the seed, of a folder with every class in proportion;
+    never choose by the test images."""
 
     train_images: int | None = None
-    """Use only the first so many training images."""
+    """Use only the first so many training images; of a folder a fixed random choice, every class in proportion."""
 
     test_images: int | None = None
-    """Use only the first so many test images."""
+    """Use only the first so many test images; of a folder a fixed random choice, every class in proportion."""
 
     shift: int | None = None
     """Largest random translation in pixels; by default 4, and 0 for digits."""
@@ -210,6 +217,12 @@ class Recipe:
             raise ValueError(f"drops are {self.drops}; expected shares of the epochs between 0 and 1, in order")
         if self.image_size is not None and self.data != "folder":
             raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
+        if (self.skip_broken or self.white_level is not None) and self.data != "folder":
+            raise ValueError(
+                f"skip_broken and white_level are for a folder of images, not for {self.data}: leave them out"
+            )
+        if self.white_level is not None and not 0 < self.white_level < float("inf"):
+            raise ValueError(f"white_level is {self.white_level}; expected a number > 0, such as 4095 for 12 bits")
 
     def differs(self, other: "Recipe") -> list[str]:
         """Return the fields that decide the result and are not the same in another recipe."""
@@ -232,6 +245,15 @@ class Recipe:
                 "or start another run"
             )
         return replace(self, **{name: value for name, value in asked.items() if name in MACHINE})
+
+    def located(self) -> "Recipe":
+        """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
+        return self if self.data_dir is None else replace(self, data_dir=Path(self.data_dir).expanduser().absolute())
+
+    def images(self) -> dict[str, Any]:
+        """Return where the images are and how they are read, as ``data.info`` takes it."""
+        choices = {"image_size": self.image_size, "skip_broken": self.skip_broken, "white_level": self.white_level}
+        return {"name": self.data, "root": self.data_dir, **choices}
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pursuitnet.data import cifar, digits, folder, svhn
-from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, standardise, to_unit
+from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, standardise, to_unit
 from pursuitnet.data.files import Split
+from pursuitnet.data.identity import Identity
+from pursuitnet.data.order import stratified
 from pursuitnet.data.words import require_known
 from pursuitnet.paths import expanded
 
@@ -20,11 +22,14 @@ __all__ = [
     "NAMES",
     "SPLITS",
     "Dataset",
+    "Identity",
     "augment",
     "channel_statistics",
+    "divisor",
     "info",
     "load",
     "standardise",
+    "stratified",
     "to_unit",
 ]
 
@@ -54,30 +59,42 @@ def load(
     *,
     download: bool = False,
     image_size: int | Sequence[int] | None = None,
+    skip_broken: bool = False,
+    white_level: float | None = None,
 ) -> Split:
     """Read one split of a data set: images uint8 (N, C, H, W), values 0..255, and labels int64 (N,).
 
     `root` holds the original files, packed as they were downloaded or unpacked: "cifar10" takes the folder that holds
     `cifar-10-batches-bin`, `cifar-10-batches-py`, or an archive of one, or any of these itself; "cifar100" likewise;
     "svhn" the folder of `train_32x32.mat` and `test_32x32.mat`; "folder" the images, one sub-folder a class; "digits"
-    needs none. Without a root, the user's cache is looked into. `download` fetches what is not there. `image_size`, one
-    number or (H, W), scales and crops the images of a "folder".
+    needs none. Without a root, the user's cache is looked into. `download` fetches what is not there.
 
-    Raises ValueError for an unknown name or split, a data set that is nowhere and a file that is not the original,
-    FileNotFoundError for a file that is not there, ConnectionError for one that cannot be downloaded, ImportError for
-    "digits" without scikit-learn.
+    For the images of a "folder" only: `image_size`, one number or (H, W), scales and crops them; `skip_broken` leaves
+    out the files that are no images, with a warning; `white_level` is the value of white in images of more than 8 bits
+    that do not say it themselves, such as 4095 for 12 bits in a 16-bit file.
+
+    Raises ValueError for an unknown name or split, a data set that is nowhere, a file that is not the original, and
+    images of a folder that are broken or whose scale is not known, FileNotFoundError for a file that is not there,
+    ConnectionError for one that cannot be downloaded, ImportError for "digits" without scikit-learn.
     """
     require_known("data set", name, NAMES)
     require_known("split", split, SPLITS)
     place = None if root is None else expanded(root)
-    read = info(name, root, image_size).read if name in DATASETS else _folder(root, image_size)
+    choices = (image_size, skip_broken, white_level)
+    read = info(name, root, *choices).read if name in DATASETS else _folder(root, *choices)
     return read(place, split, download)
 
 
-def info(name: str, root: str | Path | None = None, image_size: int | Sequence[int] | None = None) -> Dataset:
+def info(
+    name: str,
+    root: str | Path | None = None,
+    image_size: int | Sequence[int] | None = None,
+    skip_broken: bool = False,
+    white_level: float | None = None,
+) -> Dataset:
     """The description of a data set, without reading it: classes, num_classes, in_chans, image_size (H, W).
 
-    Only "folder" needs `root`, from which its classes come, and takes an `image_size`.
+    Only "folder" needs `root`, from which its classes come, and takes the choices of `load`.
 
     Raises ValueError for an unknown name.
     """
@@ -85,16 +102,24 @@ def info(name: str, root: str | Path | None = None, image_size: int | Sequence[i
     if name in DATASETS and image_size is not None:
         height, width = DATASETS[name].image_size
         raise ValueError(f"image_size is for a folder of images; those of {name} are {height}x{width}: leave it out")
+    if name in DATASETS and (skip_broken or white_level is not None):
+        raise ValueError(f"skip_broken and white_level are for a folder of images, not for {name}: leave them out")
     if name in DATASETS:
         return DATASETS[name]
-    reader = _folder(root, image_size)
+    reader = _folder(root, image_size, skip_broken, white_level)
     return Dataset(*reader.about(), reader)
 
 
-def _folder(root: str | Path | None, image_size: int | Sequence[int] | None) -> folder.Folder:
+def _folder(
+    root: str | Path | None, image_size: int | Sequence[int] | None, skip_broken: bool, white_level: float | None
+) -> folder.Folder:
     if root is None:
         raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images a class")
-    return folder.Folder(expanded(root), folder.size_of(image_size))
+    if white_level is not None and not 0 < white_level < float("inf"):
+        raise ValueError(
+            f"white_level is {white_level}: pass the value of white, a number > 0, such as 4095 for 12 bits"
+        )
+    return folder.Folder(expanded(root), folder.size_of(image_size), skip_broken, white_level)
 
 
 DATASETS: dict[str, Dataset] = {

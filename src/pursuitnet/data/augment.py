@@ -11,6 +11,8 @@ from torch import Tensor
 from pursuitnet.data.words import require_known
 
 FILLINGS = ("zeros", "reflect")
+ROUNDING = 1 / (255 * math.sqrt(12))
+"""Standard deviation of the error that rounding to 8 bits makes, on the [0, 1] scale."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # pixels of any type are moved as these
 
 
@@ -77,6 +79,16 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels: pass at least one image")
     mean, std = zip(*(_moments(channel) for channel in images.unbind(1)), strict=True)
     return images.new_tensor(mean, dtype=torch.float32), images.new_tensor(std, dtype=torch.float32)
+
+
+def divisor(std: Tensor) -> Tensor:
+    """What to divide each channel by: its deviation, and 1 for a channel that is constant up to rounding.
+
+    (C,) on the [0, 1] scale -> (C,). A constant channel has nothing to be scaled to, and its deviation would make one
+    grey level of a later image thousands. What is below `ROUNDING` is no deviation in images of 8 bits. So does
+    scikit-learn's StandardScaler, with the rounding of its own floats.
+    """
+    return torch.where(std > ROUNDING, std, torch.ones_like(std))
 
 
 def _moments(pixels: Tensor) -> tuple[float, float]:

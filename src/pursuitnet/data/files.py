@@ -149,7 +149,7 @@ class Originals:
         if root is None:
             return ValueError(
                 f"{self.name} is not in {cache.folder() / self.name}: pass root (--data-dir), "
-                f"the folder that holds {holds}, or download=True (--download)"
+                f"the folder that holds {holds}, or download=True (--download) in `pursuitnet train`"
             )
         begun = (layout for layout in self.layouts if layout.folder_in(root).is_dir())
         layout = next(begun, main)
@@ -158,7 +158,7 @@ class Originals:
         how = "put it there" if layout.archive is None else f"unpack {layout.archive.name}"
         return FileNotFoundError(
             f"{path} is missing: {how} (from {self.page}) so that this file is there, or pass download=True "
-            f"(--download); root (--data-dir) is the folder that holds {holds}"
+            f"(--download) in `pursuitnet train`; root (--data-dir) is the folder that holds {holds}"
         )
 
     def _read(self, layout: Layout, path: Path, split: str) -> Split:

@@ -1,29 +1,29 @@
 """Any folder of images, one sub-folder a class."""
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pursuitnet.data import cache
 from pursuitnet.data.files import Split
+from pursuitnet.data.pixels import FOURTEEN_BITS, FULL, BrokenImageError, Depth, Head, Size, decoded, extremes, head
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+T = TypeVar("T")
 
-Size = tuple[int, int]
-"""Height and width."""
-
-_GREY = {"1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N"}
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that exchange height and width
+TRAIN, TEST, VALID = ("train", "training"), ("test", "testing"), ("val", "valid", "validation", "eval", "evaluation")
+"""What the folders of the splits are called, in any case; one of `VALID` is tested on if there is none of `TEST`."""
+NAMED = 10
+"""Files that a message names."""
+Broken = dict[Path, BrokenImageError]
+"""Files that cannot be used, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,16 @@ class Tree:
 
 @dataclass(frozen=True)
 class Folder:
-    """Reads a folder of images; `image_size` (H, W) scales and crops them, None takes them as they are."""
+    """Reads a folder of images.
+
+    `image_size` (H, W) scales and crops them, None takes them as they are; `skip_broken` leaves out files that are no
+    images; `white_level` is the value of white in images of more than 8 bits that do not say it.
+    """
 
     root: Path
     image_size: Size | None
+    skip_broken: bool = False
+    white_level: float | None = None
 
     def __call__(self, root: Path | None, split: str, fetch: bool = False) -> Split:
         """Return one split, through the cache."""
@@ -61,21 +67,27 @@ class Folder:
                 return tree.classes, channels, (height, width)
         except (OSError, ValueError, KeyError):
             pass  # a damaged note: load says so when it rebuilds it
-        return tree.classes, *self._survey(tree)
+        return tree.classes, *self._shape(self._survey(tree))
 
     def _name(self, split: str) -> str:
         size = "" if self.image_size is None else "-{}x{}".format(*self.image_size)
-        return f"folder-{split}{size}"
+        white = "" if self.white_level is None else f"-white{self.white_level:g}"
+        return f"folder-{split}{size}{white}{'-skip' if self.skip_broken else ''}"
 
-    def _survey(self, tree: Tree) -> tuple[int, Size]:
-        """Channels and size that all images share, from their headers."""
-        with ThreadPoolExecutor() as pool:
-            heads = dict(zip(tree.paths(), pool.map(_head, tree.paths()), strict=True))
-        channels = 1 if all(grey for grey, _ in heads.values()) else 3
+    def _survey(self, tree: Tree) -> dict[Path, Head]:
+        """The headers of all images."""
+        heads, broken = _attempted(head, tree.paths())
+        if broken and (not self.skip_broken or not heads):
+            raise self._refusal(tree, broken)
+        return heads
+
+    def _shape(self, heads: dict[Path, Head]) -> tuple[int, Size]:
+        """Channels and size that all images share."""
+        channels = 1 if all(about.grey for about in heads.values()) else 3
         if self.image_size is not None:
             return channels, self.image_size
-        (first, (_, size)), *others = heads.items()
-        for path, (_, other) in others:
+        (first, size), *others = ((path, about.size) for path, about in heads.items())
+        for path, other in others:
             if other != size:
                 raise ValueError(
                     f"{path} has {other[0]}x{other[1]} pixels and {first} has {size[0]}x{size[1]}: "
@@ -84,13 +96,115 @@ class Folder:
         return channels, size
 
     def _read(self, tree: Tree, split: str) -> Split:
-        channels, size = self._survey(tree)
-        decode = partial(_decoded, channels=channels, size=self.image_size)
+        heads = self._survey(tree)
+        channels, size = self._shape(heads)
+        white = self._white(tree, heads)
+        decode = partial(decoded, channels=channels, size=size, fit=self.image_size is not None, white=white)
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:
-            for image, pixels in zip(images.numpy(), pool.map(decode, tree.paths(split)), strict=True):
-                image[:] = pixels
-        return images, torch.tensor([label for _, label in tree.files[split]])
+        labels: list[int] = []
+        broken: Broken = {}
+        for (path, label), found in zip(tree.files[split], _results(decode, tree.paths(split)), strict=True):
+            if isinstance(found, BrokenImageError):
+                broken[path] = found
+            else:
+                images.numpy()[len(labels)] = found
+                labels.append(label)
+        if broken and not self.skip_broken:
+            raise self._refusal(tree, broken, white)
+        if broken:
+            _tell(tree, split, broken, labels)
+        return images[: len(labels)], torch.tensor(labels)
+
+    def _white(self, tree: Tree, heads: dict[Path, Head]) -> float:
+        """The value of white in images of more than 8 bits that do not say it themselves.
+
+        Raises ValueError where it is not given and cannot be known.
+        """
+        by_depth: dict[Depth, list[Path]] = {}
+        for path, about in heads.items():
+            if about.white is None:
+                by_depth.setdefault(about.depth, []).append(path)
+        for depth, paths in by_depth.items():
+            if self.white_level is None or depth == "16-bit colors":
+                self._require_scale(tree, depth, paths)
+        return FULL if self.white_level is None else self.white_level
+
+    def _require_scale(self, tree: Tree, depth: Depth, paths: list[Path]) -> None:
+        found, broken = _attempted(extremes, paths)
+        if broken and not self.skip_broken:
+            raise self._refusal(tree, broken)
+        if not found:
+            return
+        path = max(found, key=lambda path: found[path][1])
+        if question := _question(depth, *found[path], self.white_level):
+            raise ValueError(f"{path} {question}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
+
+    def _refusal(self, tree: Tree, known: Broken, white: float = float("inf")) -> ValueError:
+        """What to say of all files that are broken, not of the first one alone; each is decoded for that."""
+        check = partial(decoded, channels=3, size=self.image_size or (1, 1), fit=True, white=white)
+        broken = known | _attempted(check, [path for path in tree.paths() if path not in known])[1]
+        if len(broken) == 1:
+            return ValueError(f"{next(iter(broken.values()))}, or pass skip_broken (--skip-broken) to leave it out")
+        return ValueError(
+            f"{tree.root} has {len(broken)} files that cannot be read as images, {_listed(tree.root, broken)}: repair "
+            "or remove them, or pass skip_broken (--skip-broken) to leave them out"
+        )
+
+
+def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:
+    """Warn of broken files that are left out, and raise ValueError if they leave a class without any image."""
+    listed = _listed(tree.root, broken)
+    if empty := [name for k, name in enumerate(tree.classes) if k not in labels]:
+        raise ValueError(f"class {empty[0]!r} has no image to {split} on but broken ones: {listed}")
+    warnings.warn(f"broken files left out of those to {split} on: {len(broken)}, {listed}", stacklevel=2)
+
+
+def _question(depth: Depth, least: float, most: float, white: float | None) -> str:
+    """What has to be known of images of more than 8 bits of such values; nothing if it is known."""
+    way_out = "pass white_level (--white-level), the value of white"
+    if depth == "floats":
+        return (
+            f"has floating-point numbers, whose scale is not known, {least:g}..{most:g}: save it with 8 or 16 bits, or "
+            f"{way_out}, such as 1"
+        )
+    if depth == "32 bits" and not 0 <= least <= most <= FULL:
+        return f"cannot be used as it is, its pixels are {least:.0f}..{most:.0f}, expected 8 or 16 bits: {way_out}"
+    if depth == "32 bits":
+        return f"has numbers of 32 bits, whose scale is not known, {least:.0f}..{most:.0f}: {way_out}, such as 255"
+    if depth == "16-bit colors" and most <= FOURTEEN_BITS >> 8 and white != FULL:
+        return (
+            f"has 16 bits a channel, of which 8 are read, but no value above {256 * most + 255:.0f}: save it with 8 "
+            f"bits, or pass white_level (--white-level) {FULL} if it is that dark"
+        )
+    if depth == "16 bits" and most <= FOURTEEN_BITS:
+        return f"has 16 bits but no value above {most:.0f}: {way_out}, 4095 for 12 bits, {FULL} if it is that dark"
+    return ""
+
+
+def _results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
+    """Yield what is made of each file, in order, or why it cannot be used."""
+
+    def one(path: Path) -> T | BrokenImageError:
+        try:
+            return work(path)
+        except BrokenImageError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(one, paths)
+
+
+def _attempted(work: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
+    """What is made of the files, and which of them cannot be used."""
+    results = dict(zip(paths, _results(work, paths), strict=True))
+    broken = {path: result for path, result in results.items() if isinstance(result, BrokenImageError)}
+    return {path: result for path, result in results.items() if not isinstance(result, BrokenImageError)}, broken
+
+
+def _listed(root: Path, broken: Broken) -> str:
+    """The first few files with what is wrong with each, and how many more there are."""
+    named = [f"{path.relative_to(root)} ({error.reason})" for path, error in sorted(broken.items())[:NAMED]]
+    return ", ".join(named) + (f" and {len(broken) - NAMED} more" if len(broken) > NAMED else "")
 
 
 def size_of(image_size: int | Sequence[int] | None) -> Size | None:
@@ -104,24 +218,57 @@ def size_of(image_size: int | Sequence[int] | None) -> Size | None:
 
 
 def tree_of(root: Path) -> Tree:
-    """The files of root/train/CLASS/ and root/test/CLASS/ (or val), or of root/CLASS/, where every fifth of each class,
-    from the first in sorted order, is for testing.
+    """The files of root/train/CLASS/ and root/test/CLASS/, by any of the names above, or of root/CLASS/, where every
+    fifth of each class, from the first in sorted order, is for testing.
 
-    Raises ValueError for an empty class, fewer than two classes, and splits of different classes.
+    Raises ValueError for an empty class, fewer than two classes, splits of different classes, and where it is not clear
+    what is a split and what a class.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder: pass root (--data-dir), a folder with one sub-folder a class")
-    if not (root / "train").is_dir():
-        classes = _classes(root)
-        parts = {name: [(i % 5 == 0, file) for i, file in enumerate(files)] for name, files in classes.items()}
-        train, test = (
-            {k: [f for t, f in part if t == tested] for k, part in parts.items()} for tested in (False, True)
+    splits = _splits(root)
+    if splits is not None:
+        return _tree(root, *map(_classes, splits))
+    parts = {name: [(i % 5 == 0, file) for i, file in enumerate(files)] for name, files in _classes(root).items()}
+    train, test = ({k: [f for t, f in part if t == tested] for k, part in parts.items()} for tested in (False, True))
+    return _tree(root, train, test)
+
+
+def has_splits(root: Path) -> bool:
+    """Whether a folder keeps images to train on and to test on apart."""
+    return _splits(root) is not None
+
+
+def _splits(root: Path) -> tuple[Path, Path] | None:
+    """The folders to train on and to test on; None where all are classes, perhaps one of such a name too.
+
+    A split has sub-folders, a class has its images.
+    """
+    train, test, valid = (_called(names, root) for names in (TRAIN, TEST, VALID))
+    tested = test or valid
+    found = [folder for folder in (train, test, valid) if folder]
+    parents = [folder for folder in found if _folders(folder)]
+    if train and tested and {train, tested} <= set(parents):
+        return train, tested
+    others = set(_folders(root)) - set(found)
+    if not parents and (others or not (train and tested)):
+        return None
+    if not (train and tested):
+        lacks, add = ("neither test nor val", "test") if train else ("no train", "train")
+        raise FileNotFoundError(
+            f"{found[0]} is there but {lacks} beside it: add {root / add}; if {found[0].name} is a class, put its "
+            "images into it directly"
         )
-        return _tree(root, train, test)
-    tested = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if tested is None:
-        raise FileNotFoundError(f"{root / 'train'} is there but neither test nor val beside it: add {root / 'test'}")
-    return _tree(root, _classes(root / "train"), _classes(tested))
+    odd = next(folder for folder in (train, tested) if folder not in parents)
+    raise ValueError(f"{odd} has no sub-folders: sort its images into one sub-folder a class")
+
+
+def _called(names: Sequence[str], root: Path) -> Path | None:
+    """The folder that has one of these names, in any case; raises ValueError if there are two."""
+    found = [folder for folder in _folders(root) if folder.name.casefold() in names]
+    if len(found) > 1:
+        raise ValueError(f"{found[0]} and {found[1].name} stand for the same split: keep one of them")
+    return found[0] if found else None
 
 
 def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> Tree:
@@ -138,12 +285,35 @@ def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]])
 
 def _classes(root: Path) -> dict[str, list[Path]]:
     """The files of each class in sorted order, those deeper down too; hidden ones (.DS_Store) are no images."""
-    classes = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    classes, folders = {}, _folders(root)
+    _require_clear(folders)
+    for folder in folders:
         classes[folder.name] = sorted(_files(folder))
         if not classes[folder.name]:
             raise ValueError(f"class {folder} is empty: put images into it, or remove it")
     return classes
+
+
+def _require_clear(folders: Sequence[Path]) -> None:
+    """Raise ValueError if classes hold folders of the same names, which may be the classes themselves, or splits.
+
+    A single name that is no split's, such as images/ in each of them, leaves no doubt.
+    """
+    inside = {folder: {inner.name.casefold() for inner in _folders(folder)} for folder in folders}
+    deep = {folder: names for folder, names in inside.items() if names}
+    for (one, names), (other, others) in combinations(deep.items(), 2):
+        shared = names & others
+        if len(shared) > 1 or shared & {*TRAIN, *TEST, *VALID}:
+            raise ValueError(
+                f"{one} and {other.name} both have the sub-folders {', '.join(sorted(shared)[:3])}, so that it is not "
+                "clear which are the classes: call splits train and test, or put the images of a class into one folder"
+            )
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders inside of one, sorted; hidden ones, and what macOS leaves beside unpacked files, are left out."""
+    inside = sorted(path for path in root.iterdir() if path.is_dir())
+    return [path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX"]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -151,57 +321,3 @@ def _files(folder: Path) -> Iterator[Path]:
         for entry in entries:
             if not entry.name.startswith("."):
                 yield from _files(Path(entry.path)) if entry.is_dir() else (Path(entry.path),)
-
-
-@contextmanager
-def _opened(path: Path) -> "Iterator[Image]":
-    """An image file; whatever is wrong with it or with what is done to it, its path is named."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image that can be read: remove it from the folder") from error
-    except Exception as error:  # decoders of damaged images raise anything
-        raise ValueError(f"{path} cannot be read as an image ({error}): repair or remove it") from error
-
-
-def _head(path: Path) -> tuple[bool, Size]:
-    """Whether an image is grey, and its height and width when upright, without decoding it."""
-    with _opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-        return image.mode in _GREY, (width, height) if turned else (height, width)
-
-
-def _decoded(path: Path, channels: int, size: Size | None) -> NDArray[np.uint8]:
-    """One image, uint8 (C, H, W), upright; scaled with antialiasing until it covers `size`, and cropped around its
-    centre.
-    """
-    from PIL import Image, ImageOps
-
-    with _opened(path) as image:
-        if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's MPO carries a preview
-            raise ValueError(f"it has {getattr(image, 'n_frames', 'several')} frames, expected one")
-        upright = _eight_bits(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
-        if size is not None:
-            upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.asarray(upright).reshape(*upright.size[::-1], channels).transpose(2, 0, 1)
-
-
-def _eight_bits(image: "Image") -> "Image":
-    """16-bit grey scaled to 0..255, and transparency laid on black; floats have no scale and are refused."""
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose scale is not known: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"its pixels are {values.min()}..{values.max()}, expected 8 or 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from pursuitnet import data
 from pursuitnet.data.words import require_known
 from pursuitnet.evaluation.adaptation import CRITERIA, Adaptation
 from pursuitnet.evaluation.corruptions import named
@@ -19,7 +18,7 @@ from pursuitnet.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.evaluation.words import lines
 from pursuitnet.multilayer import unfolded
 from pursuitnet.thresholds import Threshold
-from pursuitnet.train import images_of, load_run
+from pursuitnet.train import open_run
 
 
 @dataclass(frozen=True)
@@ -118,26 +117,36 @@ class Found:
         return paths
 
 
-def evaluate_run(folder: Path, settings: Settings, tell: Callable[[str], None] = lambda line: None) -> Found:
+def evaluate_run(
+    folder: Path,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> Found:
     """Evaluate the network of a run folder on the test images of its data set.
 
     Args:
         folder: as ``pursuitnet train`` has left it.
         settings: what to evaluate.
         tell: is told which corruption has been tested.
+        data_dir: where the data set is now; None for where it was.
+        device: where to compute.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run.
-        ValueError: if a file is damaged, or the network has no steps or thresholds to change.
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        ValueError: if a file is damaged, the data set has classes that the network does not know, or the network has
+            no steps or thresholds to change.
         FloatingPointError: if the network's output is not finite.
     """
-    recipe, model = load_run(folder)
-    images = images_of(recipe)
+    run = open_run(folder, data_dir, device)
+    recipe, model, images = run.recipe, run.model, run.images
     pixels, labels = (part[: settings.tested] for part in images.test)
-    classes = data.info(recipe.data, recipe.data_dir, recipe.image_size).classes
-    notes = tuple(settings.notes(model))
+    looked_at = ("test", "train") if settings.adapt else ("test",)
+    changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
+    notes = (*settings.notes(model), *changed)
     with settings.of(model):
-        found = evaluate(model, pixels, labels, classes, prepare=images.prepared)
+        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
         hard = None
         if settings.corruptions is not None:
             chosen = named(settings.corruptions)

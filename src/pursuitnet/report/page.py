@@ -1,5 +1,6 @@
 """One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,40 +48,43 @@ class Run:
     recipe: Recipe
     model: Network
     images: train.Images
+    classes: tuple[str, ...]
     records: list[train.Record]
     about: dict[str, Any]
     predicted: Tensor
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes by label."""
-        return train.dataset_of(self.recipe).classes
 
     def seen(self, chosen: Tensor) -> list[Seen]:
         """Return what every layer does with the chosen test images."""
         return watch(self.model, self.images.prepared(self.images.test[0][chosen]))
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> Path:
     """Write ``report.html`` into a finished run's folder and return its path.
 
+    Args:
+        folder: as ``train`` has left it.
+        data_dir: where the data set is now; None for where it was.
+        device: where to compute.
+
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run.
-        ValueError: if a file in it is damaged.
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
     """
-    run = _read(Path(folder))
+    run = _read(Path(folder), data_dir, device)
     return write_whole(Path(folder) / "report.html", render("report.html.j2", _content(run)))
 
 
-def _read(folder: Path) -> Run:
-    recipe, model = train.load_run(folder)
+def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
+    opened = train.open_run(folder, data_dir, device)
+    if changed := opened.changes("test"):
+        warnings.warn(changed, stacklevel=3)
     needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
     about = record_of(_there(folder / "record.json"), needed, RECORD)
     lines = epochs_of(_there(folder / "metrics.jsonl"), {**NEEDED, "test_loss": EPOCH["test_loss"]})
     if not lines:
         raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
-    images = train.images_of(recipe)
-    return Run(recipe, model, images, lines, about, train.evaluate(model, images, images.test)[2])
+    predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
+    return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
 
 
 def _there(path: Path) -> Path:
@@ -94,11 +98,11 @@ def _there(path: Path) -> Path:
 def _content(run: Run) -> dict[str, Any]:
     """Return everything that the template shows."""
     seen = run.seen(torch.arange(min(MEASURED, len(run.predicted)), device=run.predicted.device))
-    shown = evenly(len(seen), SHOWN_LAYERS)
+    shown, image_size = evenly(len(seen), SHOWN_LAYERS), run.images.test[0].shape[2:]
     return {
         "recipe": run.recipe,
         "set": {key: value for key, value in run.recipe.to_json().items() if value is not None},
-        "info": train.dataset_of(run.recipe),
+        "info": {"num_classes": len(run.classes), "in_chans": len(run.images.mean), "image_size": image_size},
         "last": run.records[-1],
         "about": run.about,
         "right": int((run.predicted == run.images.test[1]).sum()),
@@ -184,7 +188,7 @@ def _dictionary(layer: PursuitLayer) -> str:
 
 def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
-    chans, at = train.dataset_of(run.recipe).in_chans, seen[index]
+    chans, at = len(run.images.mean), seen[index]
     atoms = effective_atoms(seen, index, SHOWN_ATOMS, chans)
     base = carry(seen, index, at.codes[-1][:1])[1]
     grid = seen[base].signals[-1].shape[2:]
@@ -239,7 +243,7 @@ def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
 
 def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    chans = train.dataset_of(run.recipe).in_chans
+    chans = len(run.images.mean)
     down, base = carry(seen, index, seen[index].codes[-1])
     if not pictured(seen, base):
         return None

@@ -2,15 +2,20 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.data.identity import Identity
 from pursuitnet.networks import Network, create_model
 from pursuitnet.paths import expanded
 from pursuitnet.recipe import Recipe
 from pursuitnet.runs import MARKS
 from pursuitnet.sharing.weights import unpack
+
+SLACK = 0.5
+"""How far floats may lie outside of [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Trained:
         classes: their names by label.
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
+        data: which images it was trained on; None where weights of an older version do not say it.
     """
 
     network: Network = field(repr=False)
@@ -30,6 +36,7 @@ class Trained:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    data: Identity | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
@@ -66,14 +73,36 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Raises:
         TypeError: for images of another kind.
-        ValueError: for images of another number of axes or channels.
+        ValueError: for images of another number of axes or channels, and for floats far outside of [0, 1], such as
+            0 to 255 or images that are normalised already.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"the images are {images.dtype}; expected uint8, or floats in [0, 1]")
     if images.dim() != 4 or images.shape[1] != len(mean):  # one channel would be spread over all
         raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, {len(mean)}, H, W)")
+    if images.dtype != torch.uint8:
+        _require_unit(images)
     unit = images / 255 if images.dtype == torch.uint8 else images
     return (unit - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def _require_unit(images: Tensor) -> None:
+    """Raise ValueError for floats far outside of [0, 1]; a little noise, or a filter that overshoots, is no reason.
+
+    While a program is made of the network there are no values to look at.
+    """
+    recording = torch.compiler.is_compiling() or images.is_meta
+    if recording or (images.is_cuda and torch.cuda.is_current_stream_capturing()) or not images.numel():
+        return
+    try:
+        low, high = (float(value) for value in images.detach().aminmax())
+    except RuntimeError:  # under vmap there are none either
+        return
+    if not (low >= -SLACK and high <= 1 + SLACK):  # NaN is not
+        raise ValueError(
+            f"the images are floats from {low:.4g} to {high:.4g}; expected uint8, or floats in [0, 1]: divide 0 to 255 "
+            "by 255, and leave the normalisation to the network"
+        )
 
 
 def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
@@ -99,7 +128,14 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
-    return Trained(network, recipe, tuple(about["classes"]), mean, std)
+    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
+
+
+def _identity(about: dict[str, Any], file: Path) -> Identity | None:
+    try:
+        return Identity.from_json(about["data"]) if "data" in about else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not say on which images it was trained ({error!r}); get it anew") from error
 
 
 def _weights(path: Path) -> Path:

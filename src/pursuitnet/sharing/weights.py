@@ -14,6 +14,8 @@ from pursuitnet.records import fits
 
 NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
+OPTIONAL = ("data",)
+"""What they may hold: which images the network was trained on; weights of older versions do not say it."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
@@ -49,7 +51,9 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if said != found:
         raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
     try:
-        weights, about = load(content), {name: json.loads(header["__metadata__"][name]) for name in NEEDED}
+        said = header["__metadata__"]
+        weights, about = load(content), {name: json.loads(said[name]) for name in NEEDED}
+        more = {name: json.loads(said[name]) for name in OPTIONAL if name in said}
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} lacks what a network needs ({why}); get it anew") from error
@@ -58,7 +62,7 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} has classes, mean or std that no network has; expected names of classes, and for every channel "
             "a mean and an std > 0"
         )
-    return weights, about
+    return weights, about | more
 
 
 def _fits(recipe: object, classes: object, mean: object, std: object) -> bool:

@@ -1,7 +1,9 @@
 """A data set on its device, and its batches."""
 
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from pursuitnet import data
 from pursuitnet.recipe import Recipe
 from pursuitnet.train.group import ALONE, Group
-from pursuitnet.train.run import device_of
+from pursuitnet.train.run import dataset_of, device_of
 
 Split = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
@@ -20,6 +22,8 @@ class Images:
     """A data set on its device, where it stays; ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects.
 
     ``valid`` holds the training images that are held out to choose by, and is empty unless the recipe asks for them.
+    ``identity`` tells these images from others. The images of a folder are in an order in which the first so many stand
+    for all.
     """
 
     train: Split
@@ -27,10 +31,36 @@ class Images:
     test: Split
     mean: Tensor
     std: Tensor
+    identity: data.Identity
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return float images (B, C, H, W) from uint8 ones."""
         return data.standardise(images, self.mean, self.std)
+
+    def learned(self) -> dict[str, Any]:
+        """Return what a network is trained with besides its weights, for a checkpoint."""
+        return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
+
+    def resumed(self, learned: dict[str, Any] | None, recipe: Recipe) -> "Images":
+        """Return these images with the mean and std of a checkpoint.
+
+        Raises:
+            ValueError: if they are not those that it was trained on.
+        """
+        where = recipe.data_dir or recipe.data
+        if learned is None:  # of an older version
+            if recipe.data == "folder":
+                warnings.warn(
+                    f"the checkpoint does not say on which images it was trained; going on with those in {where}",
+                    stacklevel=2,
+                )
+            return self
+        if changes := data.Identity.from_json(learned["identity"]).changes(self.identity):
+            raise ValueError(
+                f"{where} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, name its "
+                "folder with --data-dir if it has moved, or start another run"
+            )
+        return replace(self, mean=learned["mean"].to(self.mean), std=learned["std"].to(self.std))
 
 
 def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
@@ -39,12 +69,7 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
     Raises:
         ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
     """
-    device = device_of(recipe) if device is None else device
-    train, test = (
-        data.load(recipe.data, recipe.data_dir, split, image_size=recipe.image_size) for split in ("train", "test")
-    )
-    pixels, labels = (part[: recipe.train_images] for part in train)
-    tested = (test[0][: recipe.test_images], test[1][: recipe.test_images])
+    (pixels, labels), test = splits_of(recipe)
     if recipe.valid_images > len(labels) - 2:
         raise ValueError(
             f"valid_images is {recipe.valid_images}; expected at most {len(labels) - 2}, to leave some to train on"
@@ -54,17 +79,48 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
             f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
-    held, kept = (part.sort().values for part in order.tensor_split([recipe.valid_images]))
+    identity = data.Identity.of(dataset_of(recipe).classes, (pixels, labels), test)
+    held, kept = held_out(recipe, labels)
     if recipe.standardised:
         mean, std = data.channel_statistics(pixels[kept])
     else:
         mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
-    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), tested)
+    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
+    return placed(splits, mean, data.divisor(std), identity, device_of(recipe) if device is None else device)
+
+
+def splits_of(recipe: Recipe) -> tuple[Split, Split]:
+    """Return the images to train on and to test on, as many as the recipe asks for.
+
+    Those of a folder lie class by class: they are put into a fixed order in which the first so many stand for all.
+    """
+    train, test = (data.load(**recipe.images(), split=split) for split in data.SPLITS)
+    return _first(recipe, train, recipe.train_images), _first(recipe, test, recipe.test_images)
+
+
+def _first(recipe: Recipe, split: Split, count: int | None) -> Split:
+    chosen = data.stratified(split[1])[:count] if recipe.data == "folder" else slice(count)
+    return split[0][chosen], split[1][chosen]
+
+
+def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the training images are held out to choose by, drawn by the seed, and which are trained on."""
+    if recipe.data == "folder":
+        order = data.stratified(labels, recipe.seed)
+    else:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
+    held, kept = (part.sort().values for part in order.tensor_split([min(recipe.valid_images, len(order) - 2)]))
+    return held, kept
+
+
+def placed(
+    splits: tuple[Split, Split, Split], mean: Tensor, std: Tensor, identity: data.Identity, device: torch.device
+) -> Images:
+    """Return images to train on, to choose by and to test on, on a device."""
     training, valid, testing = (
         (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
     )
-    return Images(training, valid, testing, mean.to(device), std.clamp(min=1e-6).to(device))
+    return Images(training, valid, testing, mean.to(device), std.to(device), identity)
 
 
 def batches(

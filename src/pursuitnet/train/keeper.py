@@ -47,8 +47,7 @@ class Keeper:
         """Begin a run; a folder that cannot hold it is found out before the first step."""
         if self.writes:
             self.folder.mkdir(parents=True)
-            content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
-            checkpoints.replace(self.folder / "recipe.json", content.encode())
+            self._write_recipe()
         self.save(0, None)
         return 0, None
 
@@ -68,10 +67,15 @@ class Keeper:
         self.trainer.restore(state)
         self.metrics = state["metrics"]
         if self.writes:
+            self._write_recipe()  # the run may have moved, and its data
             checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
         self.at = state["epoch"], state["step"]
         begun = Begun(state["step"], state["total"], state["count"]) if state["step"] else None
         return state["epoch"], begun
+
+    def _write_recipe(self) -> None:
+        content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
+        checkpoints.replace(self.folder / "recipe.json", content.encode())
 
     def between(self, epoch: int, requests: list[int], begun: Begun, check: Callable[[], None]) -> None:
         """After a step: keep it if it is time, stop if a signal has asked for it; a bad loss is not kept."""

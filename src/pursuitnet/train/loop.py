@@ -58,7 +58,7 @@ def _run(keeper: Keeper, watch: Watcher, resume: bool, requests: list[int]) -> R
             keeper.after(epoch, record, requests)
             begun = None
         if group.first:
-            finish(folder, recipe, trainer.model, trainer.images.mean, trainer.images.std, about)
+            finish(folder, recipe, trainer.model, trainer.images, about)
     return record or last_record(folder)
 
 

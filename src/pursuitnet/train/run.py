@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from pursuitnet.nearest import did_you_mean, nearest
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
 from pursuitnet.records import epochs_of, record_of
-from pursuitnet.sharing.reading import trained
+from pursuitnet.sharing.reading import Trained, trained
 from pursuitnet.sharing.weights import pack
 from pursuitnet.train import checkpoints
+
+if TYPE_CHECKING:
+    from pursuitnet.train.images import Images
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 """The usual names of devices; PyTorch may know more."""
@@ -49,7 +53,9 @@ def _device(name: str, local: int) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         near = did_you_mean(name, DEVICES) if nearest(name, DEVICES) != name else ""
         why = (str(error).splitlines() or ["it is not known"])[0]
-        raise ValueError(f"device is {name!r}, which is not here{near or f': {why:.200}'}") from error
+        raise ValueError(
+            f"device is {name!r}, which is not here (--device names another){near or f': {why:.200}'}"
+        ) from error
     if found.type == "meta":
         raise ValueError(f"device is {name!r}, which holds no numbers; expected {', '.join(DEVICES)}")
     return found
@@ -57,7 +63,7 @@ def _device(name: str, local: int) -> torch.device:
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
     """Return what the recipe's data set holds."""
-    return data.info(recipe.data, recipe.data_dir, recipe.image_size)
+    return data.info(**recipe.images())
 
 
 def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
@@ -69,21 +75,33 @@ def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def load_run(folder: Path) -> tuple[Recipe, Network]:
+def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Network]:
     """Return the recipe and the trained network of a run folder, in evaluation mode.
+
+    Args:
+        folder: as ``train`` has left it.
+        data_dir: where its data set is now; None for where it was.
+        device: where the network goes, and what the recipe says then; it is not that of the training.
 
     Raises:
         FileNotFoundError: if the folder is not that of a finished run.
         ValueError: if a file in it is damaged.
     """
-    recipe = read_recipe(folder)
+    recipe, about = trained_run(folder, data_dir, device)
+    return recipe, about.network
+
+
+def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Trained]:
+    """Return what ``load_run`` does, and what the weights say besides; it raises the same."""
+    recipe = replace(read_recipe(folder), device=device)
+    recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
     about = trained(folder, device_of(recipe))
     if changed := recipe.differs(about.recipe):
         raise ValueError(
             f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
             f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
         )
-    return recipe, about.network
+    return recipe, about
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -104,27 +122,27 @@ def last_record(folder: Path) -> Record:
     return records(folder)[-1]
 
 
-def finish(folder: Path, recipe: Recipe, model: Network, mean: Tensor, std: Tensor, about: Record) -> None:
+def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about: Record) -> None:
     """Leave the weights, with all that is needed to use them, and the record of the whole run.
 
     Args:
         folder: the run's.
         recipe: what was trained.
         model: the network.
-        mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
-        std: what it is then divided by, (C,).
+        images: what it was trained on: their classes, mean, std and identity go with the weights.
         about: what else is known of the run.
     """
     needed = {
         "recipe": recipe.to_json(),
-        "classes": dataset_of(recipe).classes,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
+        "classes": images.identity.classes,
+        "mean": images.mean.tolist(),
+        "std": images.std.tolist(),
+        "data": images.identity.to_json(),
     }
     checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
     kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
     seconds = sum(record["seconds"] for record in records(folder))
-    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds}
+    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds, "data": needed["data"]}
     checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
 
 

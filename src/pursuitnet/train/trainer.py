@@ -45,6 +45,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        recipe = recipe.located()
         self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
         if recipe.batch_size < 2 * group.size:
             raise ValueError(
@@ -69,14 +70,16 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "data": self.images.learned(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state.
 
         Raises:
-            ValueError: if it is that of another network or optimiser.
+            ValueError: if it is that of another network or optimiser, or the images are not those it was trained on.
         """
+        self.images = self.images.resumed(state.get("data"), self.recipe)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])

@@ -1,5 +1,6 @@
 """A trained run, inspected, and what the program prints of it."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,14 @@ from pursuitnet.report.words import fraction, number
 from pursuitnet.whitebox.inspection import Inspection, inspect
 
 
-def inspect_run(folder: Path, images: int = 64, unfolding: int = 4, tested: int = 1000) -> Inspection:
+def inspect_run(
+    folder: Path,
+    images: int = 64,
+    unfolding: int = 4,
+    tested: int = 1000,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> Inspection:
     """Inspect the network of a run folder on the first test images of its data set.
 
     Args:
@@ -16,20 +24,24 @@ def inspect_run(folder: Path, images: int = 64, unfolding: int = 4, tested: int 
         images: how many to measure the layers on.
         unfolding: the most steps after the first to try without training anew.
         tested: how many to count the accuracy on, at every number of steps.
+        data_dir: where the data set is now; None for where it was.
+        device: where to compute.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run.
-        ValueError: if a number does not fit, or a file is damaged.
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        ValueError: if a number does not fit, a file is damaged, or the data set has classes that the network does not
+            know.
     """
     for name, value in (("images", images), ("tested", tested)):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
-    recipe, model = train.load_run(folder)
-    data = train.images_of(recipe)
-    pixels, labels = data.test
+    run = train.open_run(folder, data_dir, device)
+    if changed := run.changes("test"):
+        warnings.warn(changed, stacklevel=2)
+    data, (pixels, labels) = run.images, run.images.test
     labelled = (data.prepared(pixels[:tested]), labels[:tested])
-    title = f"{recipe.model} on {recipe.data}"
-    return inspect(model, data.prepared(pixels[:images]), labelled, unfolding=unfolding, title=title)
+    title = f"{run.recipe.model} on {run.recipe.data}"
+    return inspect(run.model, data.prepared(pixels[:images]), labelled, unfolding=unfolding, title=title)
 
 
 def summary(found: Inspection) -> Iterator[str]:

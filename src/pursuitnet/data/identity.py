@@ -1,0 +1,71 @@
+"""Which images a run was trained on: the names of its classes, and number and checksum of the images of each split."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pursuitnet.data.files import Split
+
+
+@dataclass(frozen=True)
+class Part:
+    """The number of images of a split, and the SHA-256 of images and labels, in order."""
+
+    images: int
+    sha256: str
+
+    @classmethod
+    def of(cls, split: Split) -> "Part":
+        """The identity of images (N, C, H, W) and labels (N,)."""
+        found = hashlib.sha256()
+        for tensor in split:
+            found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            found.update(tensor.contiguous().numpy().data)
+        return cls(len(split[1]), found.hexdigest())
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a data set was when a run was trained on it."""
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+
+    @classmethod
+    def of(cls, classes: tuple[str, ...], train: Split, test: Split) -> "Identity":
+        """The identity of the images that are used of a data set."""
+        return cls(classes, Part.of(train), Part.of(test))
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON has it."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Identity":
+        """The identity with these fields; raises KeyError or TypeError if they are of none."""
+        parts = (Part(values[split]["images"], values[split]["sha256"]) for split in ("train", "test"))
+        return cls(tuple(values["classes"]), *parts)
+
+    def changes(self, now: "Identity", *splits: str) -> list[str]:
+        """What is not as it was, in words: classes, and the images of these splits, of both without an argument."""
+        found = []
+        if gone := [name for name in self.classes if name not in now.classes]:
+            found.append(f"without {_listed(gone)}")
+        if new := [name for name in now.classes if name not in self.classes]:
+            found.append(f"with {_listed(new)}")
+        for split in splits or ("train", "test"):
+            before, after = getattr(self, split), getattr(now, split)
+            if before.images != after.images:
+                found.append(f"{after.images} images to {split} on instead of {before.images}")
+            elif before != after:
+                found.append(
+                    f"other images to {split} on (SHA-256 {after.sha256[:8]}… instead of {before.sha256[:8]}…)"
+                )
+        return found
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    """Names of classes, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"class{'es' if len(names) > 1 else ''} {', '.join(names[:most])}{more}"

@@ -1,0 +1,181 @@
+"""One image file: what its header says, and its pixels as bytes, upright and on a scale that is known."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = tuple[int, int]
+"""Height and width."""
+Depth = Literal["8 bits", "16 bits", "16-bit colors", "32 bits", "floats"]
+"""How the pixels of a file are stored; numbers with a sign count as 32 bits."""
+
+FULL = 65_535
+"""White in 16 bits."""
+FOURTEEN_BITS = 2**14 - 1
+"""The most that cameras and scanners of fewer than 16 bits write into 16."""
+_GREY = {"1", "L", "LA", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that exchange height and width
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 256, 257, 258, 262, 281, 339  # tags of TIFF
+_SCALED = {"PPM", "JPEG2000"}  # Pillow brings these to 16 bits itself, by what the file says
+
+
+class BrokenImageError(ValueError):
+    """A file that cannot be used as an image.
+
+    Attributes:
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, path: Path, what: str, reason: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the header of an image says.
+
+    Attributes:
+        grey: whether it has one channel.
+        size: height and width when upright.
+        depth: how its pixels are stored.
+        white: the value of white, where the file says it.
+        inverted: whether 0 is white instead.
+    """
+
+    grey: bool
+    size: Size
+    depth: Depth
+    white: float | None
+    inverted: bool = False
+
+
+@contextmanager
+def opened(path: Path) -> "Iterator[Image]":
+    """An image file; whatever is wrong with it or with what is done to it, its path is named."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        # by its own name Pillow maps an uncompressed TIFF into memory, and turns one that lies on its side wrongly
+        with path.open("rb") as file, Image.open(file) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(path, "is no image that can be read: remove it from the folder", "no image") from error
+    except (BrokenImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders of damaged images raise anything
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise BrokenImageError(path, f"cannot be read as an image ({said}): repair or remove it", said) from error
+
+
+def head(path: Path) -> Head:
+    """Read the header of an image, without decoding it."""
+    with opened(path) as image:
+        return _head(image)
+
+
+def _head(image: "Image") -> Head:
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    # Pillow's releases differ in whether the size of a TIFF is that before or after turning it
+    width, height = (tags[_WIDTH], tags[_HEIGHT]) if tags else image.size
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    depth, size = _depth(image, tags), (width, height) if turned else (height, width)
+    inverted = tags.get(_PHOTOMETRIC) == 0 and depth in ("16 bits", "32 bits")  # Pillow inverts 8 bits itself
+    return Head(image.mode in _GREY, size, depth, _white(image, tags, depth), inverted)
+
+
+def _tag(tags: Mapping[int, Any], number: int, default: int) -> int:
+    """The value of a tag of TIFF, the largest where there is one for each channel."""
+    value = tags.get(number, default)
+    return int(max(value) if isinstance(value, tuple) else value)
+
+
+def _depth(image: "Image", tags: Mapping[int, Any]) -> Depth:
+    signed = _tag(tags, _SAMPLE_FORMAT, 1) == 2
+    if image.mode == "F":
+        return "floats"
+    if image.mode.startswith("I"):
+        return "32 bits" if signed or _tag(tags, _BITS, 1) == 32 else "16 bits"
+    if signed:
+        raise ValueError("its pixels are signed numbers of 8 bits, whose scale is not known: save it with 8 or 16 bits")
+    tile = getattr(image, "tile", None)
+    return "16-bit colors" if tile and ";16" in str(tile[0][3]) else "8 bits"
+
+
+def _white(image: "Image", tags: Mapping[int, Any], depth: Depth) -> float | None:
+    """The value of white where the file says it: by its bits, or by the largest value that bits have."""
+    if depth == "8 bits" or image.format in _SCALED:
+        return 255 if depth == "8 bits" else FULL
+    bits, most = _tag(tags, _BITS, 0), _tag(tags, _MAX_SAMPLE, 0)
+    if depth == "16 bits" and 8 < bits < 16:
+        return 2**bits - 1
+    # a largest value such as 3,071 is a statistic of the one image, and no scale
+    return most if depth == "16 bits" and 255 < most < FULL and (most & (most + 1)) == 0 else None
+
+
+def extremes(path: Path) -> tuple[float, float]:
+    """The smallest and the largest value in an image as it is stored."""
+    with opened(path) as image:
+        pixels = np.asarray(_single(image))
+        return float(pixels.min()), float(pixels.max())
+
+
+def decoded(path: Path, channels: int, size: Size, fit: bool, white: float) -> NDArray[np.uint8]:
+    """One image, uint8 (C, H, W), upright.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        size: height and width of the result.
+        fit: scale it, with antialiasing, until it covers `size`, and crop it around its centre; else it has that size.
+        white: the value of white in more than 8 bits, where the file does not say it.
+
+    Raises BrokenImageError, which names the file.
+    """
+    from PIL import Image, ImageOps
+
+    with opened(path) as image:
+        about = _head(image)
+        upright = _eight_bits(ImageOps.exif_transpose(_single(image)), about, white)
+        upright = upright.convert("L" if channels == 1 else "RGB")
+        if fit:
+            upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
+        if upright.size != size[::-1]:
+            raise ValueError(f"it has {upright.height}x{upright.width} pixels, expected {size[0]}x{size[1]}")
+        return np.asarray(upright).reshape(*size, channels).transpose(2, 0, 1)
+
+
+def _single(image: "Image") -> "Image":
+    """The image itself, of one frame."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's MPO carries a preview
+        raise ValueError(f"it has {getattr(image, 'n_frames', 'several')} frames, expected one")
+    return image
+
+
+def _eight_bits(image: "Image", about: Head, white: float) -> "Image":
+    """More than 8 bits scaled to 0..255, and transparency laid on black."""
+    from PIL import Image
+
+    if about.depth in ("16 bits", "32 bits", "floats"):
+        return Image.fromarray(_scaled(np.asarray(image), about, white if about.white is None else about.white))
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    return image
+
+
+def _scaled(pixels: NDArray[Any], about: Head, white: float) -> NDArray[np.uint8]:
+    values = pixels.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # NaN is not
+        raise ValueError(f"its pixels are {low:g}..{high:g}, expected 0..{white:g}, which is white")
+    scaled = np.floor(values * (255 / white) + 0.5)
+    return (255 - scaled if about.inverted else scaled).astype(np.uint8)
