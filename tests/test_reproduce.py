@@ -8,6 +8,7 @@ import signal
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,12 @@ import torch
 from rich.console import Console
 
 import pursuitnet as pn
-from pursuitnet import cli, reproduce
+from pursuitnet import cli, reproduce, train
+from pursuitnet.owner import held, owned
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables, together
 from pursuitnet.reproduce.cells import Cell
-from pursuitnet.runs import running, this_process
+from pursuitnet.runs import running
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 CELLS = (
@@ -270,7 +272,7 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monk
         with pytest.raises(KeyboardInterrupt):
             program.program(options, options.ledger.parent / "out", lambda line: None)
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
-    assert 0 < len(lines.read_text().splitlines()) < 12 and not list(options.runs.glob("*.lock"))
+    assert 0 < len(lines.read_text().splitlines()) < 12 and not held(options.runs / run.key)
     assert reproduce.run(options, [run], lambda run, end: None) == 0
     assert_same_as_uninterrupted(options, run)
 
@@ -292,26 +294,44 @@ def test_two_processes_never_do_one_run(options):
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 
-def test_a_lock_of_a_dead_process_is_taken_over_and_one_of_the_living_is_not(options, tmp_path):
-    folder = tmp_path / "runs" / "some"
-    lock = folder.with_suffix(".lock")
-    lock.parent.mkdir()
-    me = this_process()
-    lock.write_text(json.dumps(me))
-    with pytest.raises(jobs.TakenError, match="is being run by another process"), jobs._claim(folder):
-        pass
-    for dead in ({**me, "pid": 2**22 + 1}, {**me, "ticks": 1}):  # gone; another process has its number
-        lock.write_text(json.dumps(dead))
-        with jobs._claim(folder):
-            assert json.loads(lock.read_text())["pid"] == os.getpid()
-        assert not lock.exists()
-    for unseen in (json.dumps({**me, "host": "elsewhere"}), ""):
-        lock.write_text(unseen)
-        with pytest.raises(jobs.TakenError), jobs._claim(folder):
-            pass
-        os.utime(lock, (0, 0))
-        with jobs._claim(folder):
-            pass
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options):
+    """As a kill or a full disk leaves it: in every call after that the run would fail otherwise."""
+    run = reproduce.missing(options)[0]
+    folder = options.runs / run.key
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(run.recipe.to_json()))
+    (folder / "checkpoint.pt.new").write_bytes(b"pursuitnet check")
+    assert jobs.work(job_of(run, options)) == run.key
+    assert_same_as_uninterrupted(options, run)
+
+
+def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
+    run = reproduce.missing(options)[0]
+    folder = options.runs / run.key
+    with pytest.raises(KeyboardInterrupt):
+        train.train(run.recipe, folder, Cut())
+    (folder / "checkpoint.pt").replace(folder / "checkpoint.previous.pt")  # killed between two moves
+    assert jobs.work(job_of(run, options)) == run.key
+    assert_same_as_uninterrupted(options, run)
+
+
+class Cut(train.Silent):
+    def epoch(self, record):
+        raise KeyboardInterrupt
+
+
+def test_a_retry_waits_for_the_lock_of_a_lost_worker_and_does_not_run_what_is_done(options, monkeypatch):
+    run, waited = reproduce.missing(options)[0], []
+
+    @contextmanager
+    def owned(folder, wait):
+        waited.append(wait)
+        ledger.Ledger(options.ledger).add(run.key, {})  # by whoever had it
+        yield
+
+    monkeypatch.setattr(jobs, "owned", owned)
+    assert jobs.work(job_of(run, options)) == run.key
+    assert waited == [jobs.LEASE] and waited[0] >= 90 and not (options.runs / run.key).exists()
 
 
 def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
@@ -373,7 +393,7 @@ def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_p
     (folder / "recipe.json").write_text(json.dumps(TINY.to_json()))
     paper = io.StringIO()
     console = Console(file=paper, force_terminal=True, width=200)
-    with running(folder), program.live(folder.parent, console) as say:
+    with owned(folder), running(folder), program.live(folder.parent, console) as say:
         say("[1/2] done [bold]")
     assert "[1/2] done [bold]" in paper.getvalue() and "msd_csc_3" in paper.getvalue()
 

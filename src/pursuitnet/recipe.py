@@ -3,6 +3,8 @@
 import difflib
 import tomllib
 from dataclasses import asdict, dataclass, replace
+from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -175,6 +177,14 @@ class Recipe:
     """Batch statistics over all processes, so that their number does not change the result."""
 
     def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            try:
+                object.__setattr__(self, name, _as(kind, getattr(self, name), name))
+            except TypeError as error:
+                raise ValueError(str(error)) from error
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
@@ -207,19 +217,17 @@ class Recipe:
         """Return this recipe for a run that goes on, on another machine perhaps.
 
         Args:
-            given: what was asked for anew; fields at their defaults were not.
+            given: this recipe, but for the fields that were asked for anew.
 
         Raises:
             ValueError: if a field that decides the result is to change.
         """
-        plain = Recipe()
-        asked = {name: value for name, value in vars(given).items() if value != getattr(plain, name)}
-        if changed := [name for name in asked if name not in MACHINE and asked[name] != getattr(self, name)]:
+        if changed := self.differs(given):
             raise ValueError(
                 f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
                 "or start another run"
             )
-        return replace(self, **{name: value for name, value in asked.items() if name in MACHINE})
+        return replace(self, **{name: getattr(given, name) for name in MACHINE})
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
@@ -292,7 +300,7 @@ def _parsed(path: Path) -> Any:
 def _fields(values: object, source: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{source} is {values!r:.40}; expected a table of fields, such as epochs = 30")
-    kinds = get_type_hints(Recipe)
+    kinds = _kinds()
     for name in values:
         if name not in kinds:
             near = difflib.get_close_matches(str(name), kinds, 1)
@@ -304,8 +312,14 @@ def _fields(values: object, source: str) -> dict[str, Any]:
         raise ValueError(f"{source} has {error}") from error
 
 
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the type of every field."""
+    return get_type_hints(Recipe)
+
+
 def _as(kind: Any, value: Any, name: str) -> Any:
-    """Return a value of JSON, TOML or YAML as a field's type has it, or raise TypeError."""
+    """Return a value of Python, JSON, TOML or YAML as a field's type has it, or raise TypeError."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Union or origin is UnionType:
         if value is None and NoneType in inside:
@@ -317,8 +331,8 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         return tuple(_as(inside[0], v, name) for v in value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if kind in (int, float) and isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool):
+        return kind(value)  # of NumPy too
     if isinstance(kind, type) and type(value) is kind:
         return value
     expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")

@@ -44,9 +44,8 @@ class Keeper:
         self.metrics = ""
 
     def open(self) -> tuple[int, None]:
-        """Begin a run; a folder that cannot hold it is found out before the first step."""
+        """Begin a run in its folder; one that cannot hold it is found out before the first step."""
         if self.writes:
-            self.folder.mkdir(parents=True)
             content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
             checkpoints.replace(self.folder / "recipe.json", content.encode())
         self.save(0, None)
@@ -78,6 +77,7 @@ class Keeper:
         stop = self._agreed(bool(requests), begun.steps)
         if stop or time.monotonic() - self.kept > self.every:
             check()
+            self.trainer.check_state(f"epoch {epoch}, step {begun.steps}")
             self.save(epoch - 1, begun)
         if stop:
             self._stop(f"epoch {epoch}, step {begun.steps}", requests)
