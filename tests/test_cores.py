@@ -1,10 +1,9 @@
 """How many cores a process may use: affinity and control groups of both versions, from files written for the test."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+from programs import finished
 
 from pursuitnet import cores
 
@@ -93,7 +92,7 @@ def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
     probe += "from pursuitnet import cores\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
     free = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for given, said in (({}, "PASSIVE 3"), ({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "2"}, "ACTIVE 2")):
-        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=free | given)
+        done = finished("-c", probe, env=free | given)
         assert done.stdout.strip() == said, done.stderr
 
 

@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import threading
+from contextlib import ExitStack
 
 import pytest
+from programs import started
 
 from pursuitnet import owner, train
 from pursuitnet.owner import TakenError, held, owned
@@ -25,15 +27,16 @@ with owned(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def holder(start):
+def holder():
     """Start a process that owns a folder, and wait until it does."""
+    with ExitStack() as stack:
 
-    def begin(folder):
-        process = start("-c", HOLD, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdout.readline() == "here\n"
-        return process
+        def begin(folder):
+            process = stack.enter_context(started("-c", HOLD, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert process.stdout.readline() == "here\n"
+            return process
 
-    return begin
+        yield begin
 
 
 def test_a_killed_process_frees_its_run_at_once_and_a_living_one_keeps_it(tmp_path, holder):

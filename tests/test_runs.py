@@ -3,13 +3,12 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from programs import finished
 from safetensors.numpy import save_file
 
 from pursuitnet import cli, report, runs
@@ -176,7 +175,7 @@ def test_the_program_lists_runs_without_loading_torch(tmp_path):
     made(tmp_path / "runs" / "a")
     probe = "import sys; sys.argv = ['pursuitnet', 'runs']\nfrom pursuitnet.cli import main\n"
     probe += "try:\n    main()\nfinally:\n    assert not {'torch', 'matplotlib'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
+    done = finished("-c", probe, cwd=tmp_path)
     assert "AssertionError" not in done.stderr
     assert "37.50 %" in done.stdout
     assert "--out" in done.stdout

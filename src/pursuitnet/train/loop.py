@@ -49,6 +49,8 @@ def train(
     begun = not checkpoints.unbegun(folder)
     if begun and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
+    if resume and not folder.exists():
+        raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
     with stop_requests() as requests, joined(device_of(recipe)) as group:
         told = Silent() if watch is None or not group.first else watch
         keeper = Keeper(folder, Trainer(recipe, group), every)
