@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -261,15 +262,19 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monk
     run, other = reproduce.missing(options)
     lines = options.runs / run.key / "metrics.jsonl"
 
+    over = Event()
+
     def interrupt():
-        while not lines.exists():
+        while not lines.exists() and not over.is_set():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
         pool.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        try:
             program.program(options, options.ledger.parent / "out", lambda line: None)
+        finally:
+            over.set()
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert 0 < len(lines.read_text().splitlines()) < 12 and not held(options.runs / run.key)
     assert reproduce.run(options, [run], lambda run, end: None) == 0
