@@ -8,7 +8,7 @@ import signal
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -269,12 +269,11 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monk
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        stack.callback(over.set)
         pool.submit(interrupt)
-        try:
+        with pytest.raises(KeyboardInterrupt):
             program.program(options, options.ledger.parent / "out", lambda line: None)
-        finally:
-            over.set()
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert 0 < len(lines.read_text().splitlines()) < 12 and not held(options.runs / run.key)
     assert reproduce.run(options, [run], lambda run, end: None) == 0
