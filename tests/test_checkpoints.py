@@ -1,21 +1,21 @@
 """A run survives being killed, stopped, and damaged, and ends as if nothing had happened."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from programs import finished
 from safetensors.torch import load_file
 
 from pursuitnet import train
 from pursuitnet.recipe import Recipe
+from pursuitnet.runs import read
 from pursuitnet.train import StoppedError, checkpoints
 from pursuitnet.train.keeper import Keeper
 
@@ -66,35 +66,85 @@ def test_a_signal_ends_the_run_after_its_step_and_resume_ends_the_same(tmp_path,
     assert_same_end(tmp_path / "run", whole)
 
 
-def test_kills_at_random_moments_and_resume_end_the_same(tmp_path):
-    recipe = Recipe(model="msd_csc_3", width=4, epochs=6, batch_size=16)
-    began = time.monotonic()
-    train.train(recipe, tmp_path / "whole")
-    took = time.monotonic() - began
-    script = (
-        "import sys; from pathlib import Path; from pursuitnet import train; from pursuitnet.recipe import Recipe\n"
-        "folder = Path(sys.argv[1]); resume = folder.exists()\n"
-        f"recipe = {recipe!r}\n"
-        "train.train(recipe, folder, resume=resume, every=0.01)\n"
-    )
-    draw, folder, kills = random.Random(0), tmp_path / "run", 0
-    last = folder / "checkpoint.pt"
-    for attempt in range(12):
-        before = last.stat().st_mtime_ns if last.exists() else 0
-        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.PIPE)
-        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
-            time.sleep(0.001)  # until it has kept its first step
-        try:
-            process.wait(None if attempt == 11 else draw.uniform(0, took / 3))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            kills += 1
-        error = process.communicate()[1].decode()
-        assert "Traceback" not in error, error
-        if process.returncode == 0:
-            break
-    assert kills
-    assert_same_end(folder, tmp_path / "whole")
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pursuitnet import train
+from pursuitnet.recipe import Recipe
+
+left = int(sys.argv[2])
+
+def counted(function):
+    def call(*given, **options):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **options)
+    return call
+
+os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+train.Silent.batch = counted(train.Silent.batch)
+folder = Path(sys.argv[1])
+train.train({recipe!r}, folder, resume=folder.exists(), every=0.0)
+"""
+
+
+def test_kills_anywhere_and_resume_end_the_same(tmp_path, whole):
+    """Before files are synchronized and moved and after steps; the first ones before there is a checkpoint."""
+    script, folder = KILLED.format(recipe=TINY), tmp_path / "run"
+    for left in (1, 3, 4, *random.Random(0).sample(range(5, 25), 3)):
+        killed = finished("-c", script, folder, left)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert read(folder).state in ("stopped", "damaged")  # damaged where even its recipe was not yet there
+    done = finished("-c", script, folder, 0)
+    assert done.returncode == 0, done.stderr
+    assert_same_end(folder, whole)
+
+
+LEAVES = {
+    "nothing": (),
+    "a recipe": ("recipe.json",),
+    "half a file": ("recipe.json", "checkpoint.pt.new", "running.json"),
+}
+
+
+@pytest.mark.parametrize("left", LEAVES)
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, whole, left, resume):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in LEAVES[left]:
+        (folder / name).write_text(json.dumps(TINY.to_json()) if name == "recipe.json" else "{")
+    train.train(TINY, folder, resume=resume)
+    assert_same_end(folder, whole)
+
+
+def test_a_full_disk_in_the_first_save_is_no_dead_end(tmp_path, monkeypatch, whole):
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:  # recipe.json is written, the checkpoint is not
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="make room, then --resume"):
+            train.train(TINY, tmp_path / "run")
+    train.train(train.read_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
+    assert_same_end(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, resume):
+    (tmp_path / "recipe.json").write_text(json.dumps(TINY.to_json()))
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(FileNotFoundError if resume else FileExistsError, match="another --out"):
+        train.train(TINY, tmp_path, resume=resume)
+    assert (tmp_path / "metrics.jsonl").read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        train.train(TINY, tmp_path / "nowhere", resume=True)
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, whole):

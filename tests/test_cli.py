@@ -1,19 +1,15 @@
 """The program as a user meets it: in a process of its own."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
+from programs import finished
 
 
 def run(*arguments, cwd, code=0):
     """Run the program and return what it printed, or what it said about what went wrong."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pursuitnet", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    done = finished("-m", "pursuitnet", *arguments, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -30,7 +26,7 @@ def trained(tmp_path_factory):
 def test_help_does_not_load_torch(tmp_path):
     probe = "import sys; sys.argv = ['pursuitnet', 'train', '--help']\nfrom pursuitnet.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
+    done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--unfolding" in done.stdout
 
@@ -43,6 +39,7 @@ def test_train_leaves_a_whole_run_folder(trained):
         "metrics.jsonl",
         "checkpoint.pt",
         "checkpoint.previous.pt",
+        "run.lock",
         "model.safetensors",
         "record.json",
         "report.html",
@@ -81,7 +78,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
         "try: train.train(r, Path('cut'), Stop())\n"
         "except KeyboardInterrupt: pass\n"
     )
-    subprocess.run([sys.executable, "-c", probe], cwd=folder, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert finished("-c", probe, cwd=folder).returncode == 0
     assert not (folder / "cut" / "model.safetensors").exists()
     assert "--resume" in run("evaluate", "cut", cwd=folder, code=2)
     run("train", "--out", "cut", "--resume", cwd=folder)

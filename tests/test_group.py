@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from programs import finished
 from safetensors.torch import load_file
 
 from pursuitnet import train
@@ -21,15 +20,8 @@ TINY = [
 
 def launch(folder, *arguments, script=("-m", "pursuitnet", "train"), code=0):
     """Run two processes under torchrun and return what they said."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = subprocess.run(
-        [*torchrun, *script, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    found = finished(*torchrun, *script, *arguments, cwd=folder)
     assert (found.returncode == 0) == (code == 0), found.stdout + found.stderr
     return found.stdout + found.stderr
 

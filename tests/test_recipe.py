@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,7 @@ def asked(monkeypatch):
 
         monkeypatch.setattr("pursuitnet.train.train", take)
         cli.app(
-            ["train", *arguments, "--out", "nowhere"],
+            ["train", *arguments, *([] if "--out" in arguments else ["--out", "nowhere"])],
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -129,11 +130,10 @@ def test_a_list_and_broken_yaml_are_no_recipes(tmp_path):
 
 def test_a_run_goes_on_with_its_own_recipe_on_another_machine():
     recipe = Recipe(epochs=30, data_dir=Path("there"))
-    moved = recipe.going_on(Recipe(device="cpu", data_dir=Path("here")))
+    moved = recipe.going_on(Recipe(epochs=30, device="cpu", data_dir=Path("here")))
     assert moved == Recipe(epochs=30, data_dir=Path("here"), device="cpu")
-    assert recipe.going_on(Recipe()) == recipe == recipe.going_on(Recipe(epochs=30))
     with pytest.raises(ValueError, match="leave out epochs, lr"):
-        recipe.going_on(Recipe(epochs=31, lr=1.0))
+        recipe.going_on(Recipe(lr=1.0))
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,72 @@ def test_the_sign_of_the_penalty_and_the_dilations_are_options_that_leave_older_
     assert {"penalty", "dilations"} <= set(identity(recipe))
     assert not {"penalty", "dilations"} & set(identity(Recipe(model="msd_csc_3")))
     assert not Recipe(model="msd_csc_3").choices()
+
+
+@pytest.fixture
+def resumed(tmp_path, asked):
+    """What --resume trains where the run has 30 epochs, unlike the default, and was on another device."""
+    run = Recipe(epochs=30, lr=0.1, nesterov=False, unfolding=2, device="cuda:1", data_dir=Path("there"))
+    (tmp_path / "recipe.json").write_text(json.dumps(run.to_json()))
+    return run, lambda *given: asked("--resume", *given, "--out", str(tmp_path))
+
+
+def test_what_is_given_with_resume_is_given_whatever_its_value(resumed):
+    run, resume = resumed
+    assert resume() == run
+    assert resume("--epochs", "30", "--lr", "0.1", "--no-nesterov") == run  # what it has already
+    assert resume("--device", "auto") == replace(run, device="auto")  # the default, asked for
+    assert resume("--device", "cpu", "--data-dir", "here") == replace(run, device="cpu", data_dir=Path("here"))
+    plain = Recipe()
+    for given in (["--epochs", str(plain.epochs)], ["--lr", str(plain.lr)], ["--nesterov"], ["--epochs", "11"]):
+        with pytest.raises(ValueError, match=f"leave out {given[0][2:]}, or start another run"):
+            resume(*given)
+    with pytest.raises(ValueError, match="leave out"):
+        resume("--recipe", "fast")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 1.5}, "epochs = 1.5; expected a whole number"),
+        ({"epochs": True}, "epochs = True; expected a whole number"),
+        ({"unfolding": 2.5}, "unfolding = 2.5; expected a whole number"),
+        ({"lr": "0.1"}, "lr = '0.1'; expected a number"),
+        ({"lr": None}, "lr = None; expected a number"),
+        ({"model": 6}, "model = 6; expected a word"),
+        ({"drops": 0.5}, "drops = 0.5; expected a list of numbers"),
+        ({"compile": "no"}, "compile = 'no'; expected true or false"),
+        ({"solver": "lars"}, "solver = 'lars'; expected ista or fista"),
+        ({"data_dir": 3}, "data_dir = 3; expected a path"),
+    ],
+)
+def test_types_are_checked_where_a_recipe_is_made(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Recipe(**values)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(Recipe(), **values)
+
+
+def test_what_can_be_taken_is_taken():
+    found = Recipe(epochs=np.int64(3), lr=np.float32(0.5), warmup=2, drops=[0.25, 0.5], data_dir="here")
+    assert found == Recipe(epochs=3, lr=0.5, warmup=2.0, drops=(0.25, 0.5), data_dir=Path("here"))
+    assert [type(getattr(found, name)) for name in ("epochs", "lr", "warmup", "drops")] == [int, float, float, tuple]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--epochs", "1.9"],
+        ["train", "--unfolding", "2.5"],
+        ["train", "--seed", "nan"],
+        ["evaluate", "nothing", "--tested", "20.5"],
+        ["evaluate", "nothing", "--unfolding", "1.5"],
+        ["inspect", "nothing", "--images", "6.4"],
+        ["simulate", "fig4", "--seeds", "1.5"],
+        ["reproduce", "table2", "--jobs", "1.5"],
+        ["reproduce", "table2", "--seeds", "1.5"],
+    ],
+)
+def test_a_fraction_is_no_whole_number_on_the_command_line(arguments):
+    with pytest.raises(ValueError, match=rf"{arguments[-2]} is {arguments[-1]}; expected a whole number"):
+        cli.app(arguments, exit_on_error=False, print_error=False)

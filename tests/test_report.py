@@ -275,7 +275,7 @@ def in_browser(path, folder):
     """Open a page in a browser without a window; return the document as it then is, and what its console says."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
     command += ["--enable-logging=stderr", f"--user-data-dir={folder}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert "</html>" in done.stdout, done.stderr
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -8,20 +8,23 @@ import signal
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 from rich.console import Console
 
 import pursuitnet as pn
-from pursuitnet import cli, reproduce
+from pursuitnet import cli, reproduce, train
+from pursuitnet.owner import held, owned
 from pursuitnet.recipe import Recipe
 from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables, together
 from pursuitnet.reproduce.cells import Cell
-from pursuitnet.runs import running, this_process
+from pursuitnet.runs import running
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 CELLS = (
@@ -278,12 +281,12 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     lines = options.runs / run.key / "metrics.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if lines.exists() else "")
-        assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 1
+        assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 1
     assert isinstance(ends[0], TimeoutError) and not list(ledger.Ledger(options.ledger).entries())
     assert 0 < len(lines.read_text().splitlines()) < 12
     with pytest.raises(TimeoutError, match="not begun"):
         jobs.apart(job_of(run, options, deadline=time.time() - 1))
-    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=600) == 0
+    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 0
     assert_same_as_uninterrupted(options, run)
 
 
@@ -294,18 +297,20 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, monk
     run, other = reproduce.missing(options)
     lines = options.runs / run.key / "metrics.jsonl"
 
+    over = Event()
+
     def interrupt():
-        until = time.monotonic() + 60
-        while not lines.exists() and time.monotonic() < until:
+        while not lines.exists() and not over.is_set():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        stack.callback(over.set)
         pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
             program.program(options, options.ledger.parent / "out", lambda line: None)
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
-    assert 0 < len(lines.read_text().splitlines()) < 12 and not list(options.runs.glob("*.lock"))
+    assert 0 < len(lines.read_text().splitlines()) < 12 and not held(options.runs / run.key)
     assert reproduce.run(options, [run], lambda run, end: None) == 0
     assert_same_as_uninterrupted(options, run)
 
@@ -327,26 +332,44 @@ def test_two_processes_never_do_one_run(options):
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 
-def test_a_lock_of_a_dead_process_is_taken_over_and_one_of_the_living_is_not(options, tmp_path):
-    folder = tmp_path / "runs" / "some"
-    lock = folder.with_suffix(".lock")
-    lock.parent.mkdir()
-    me = this_process()
-    lock.write_text(json.dumps(me))
-    with pytest.raises(jobs.TakenError, match="is being run by another process"), jobs._claim(folder):
-        pass
-    for dead in ({**me, "pid": 2**22 + 1}, {**me, "ticks": 1}):  # gone; another process has its number
-        lock.write_text(json.dumps(dead))
-        with jobs._claim(folder):
-            assert json.loads(lock.read_text())["pid"] == os.getpid()
-        assert not lock.exists()
-    for unseen in (json.dumps({**me, "host": "elsewhere"}), ""):
-        lock.write_text(unseen)
-        with pytest.raises(jobs.TakenError), jobs._claim(folder):
-            pass
-        os.utime(lock, (0, 0))
-        with jobs._claim(folder):
-            pass
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options):
+    """As a kill or a full disk leaves it: in every call after that the run would fail otherwise."""
+    run = reproduce.missing(options)[0]
+    folder = options.runs / run.key
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps(run.recipe.to_json()))
+    (folder / "checkpoint.pt.new").write_bytes(b"pursuitnet check")
+    assert jobs.work(job_of(run, options)) == run.key
+    assert_same_as_uninterrupted(options, run)
+
+
+def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
+    run = reproduce.missing(options)[0]
+    folder = options.runs / run.key
+    with pytest.raises(KeyboardInterrupt):
+        train.train(run.recipe, folder, Cut())
+    (folder / "checkpoint.pt").replace(folder / "checkpoint.previous.pt")  # killed between two moves
+    assert jobs.work(job_of(run, options)) == run.key
+    assert_same_as_uninterrupted(options, run)
+
+
+class Cut(train.Silent):
+    def epoch(self, record):
+        raise KeyboardInterrupt
+
+
+def test_a_retry_waits_for_the_lock_of_a_lost_worker_and_does_not_run_what_is_done(options, monkeypatch):
+    run, waited = reproduce.missing(options)[0], []
+
+    @contextmanager
+    def owned(folder, wait):
+        waited.append(wait)
+        ledger.Ledger(options.ledger).add(run.key, {})  # by whoever had it
+        yield
+
+    monkeypatch.setattr(jobs, "owned", owned)
+    assert jobs.work(job_of(run, options)) == run.key
+    assert waited == [jobs.LEASE] and waited[0] >= 90 and not (options.runs / run.key).exists()
 
 
 def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
@@ -377,28 +400,37 @@ def test_other_data_than_planned_are_refused(options):
         jobs.work(replace(job_of(run, options), key="0" * 20))
 
 
+KILL = """
+import os, signal
+from pathlib import Path
+from pursuitnet import watch
+
+def epoch(self, record):
+    mark = Path({mark!r})
+    if record["epoch"] == 2 and not mark.exists():  # in the middle, after its line and before its checkpoint
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+watch.Silent.epoch = epoch
+"""
+
+
 @pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
-def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch):
+def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path):
     from distributed import LocalCluster
 
     from pursuitnet.reproduce.cluster import dask
 
-    long = Cell("long", 3, replace(TINY, epochs=12, train_images=None), None)
+    long = Cell("long", 3, replace(TINY, epochs=4, train_images=None), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
-    (run,) = reproduce.missing(options)
-    folder, ends = options.runs / run.key, []
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as local,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    (run,), ends = reproduce.missing(options), []
+    script, mark = tmp_path / "kill.py", tmp_path / "killed"
+    script.write_text(KILL.format(mark=str(mark)))
+    workers = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "preload": [str(script)]}
+    with LocalCluster(**workers, dashboard_address=None) as local:
         end = lambda run, end: ends.append(end)  # noqa: E731
-        done = pool.submit(reproduce.run, options, [run], end, cluster=dask(local.scheduler_address))
-        until = time.monotonic() + 60
-        while not (folder / "metrics.jsonl").exists() and time.monotonic() < until and not done.done():
-            time.sleep(0.01)
-        os.kill(json.loads(folder.with_suffix(".lock").read_text())["pid"], signal.SIGKILL)
-        assert done.result(timeout=250) == 0
-    assert ends == [run.key]
+        assert reproduce.run(options, [run], end, cluster=dask(local.scheduler_address)) == 0
+    assert ends == [run.key] and mark.exists()
     assert_same_as_uninterrupted(options, run)
 
 
@@ -408,7 +440,7 @@ def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_p
     (folder / "recipe.json").write_text(json.dumps(TINY.to_json()))
     paper = io.StringIO()
     console = Console(file=paper, force_terminal=True, width=200)
-    with running(folder), program.live(folder.parent, console) as say:
+    with owned(folder), running(folder), program.live(folder.parent, console) as say:
         say("[1/2] done [bold]")
     assert "[1/2] done [bold]" in paper.getvalue() and "msd_csc_3" in paper.getvalue()
 

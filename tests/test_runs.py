@@ -3,17 +3,16 @@
 import json
 import os
 import socket
-import subprocess
-import sys
-import time
 from functools import partial
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from programs import finished
 from safetensors.numpy import save_file
 
 from pursuitnet import cli, report, runs
+from pursuitnet.owner import owned
 
 RECIPE = {"model": "msd_csc_6", "data": "digits", "epochs": 3}
 
@@ -37,13 +36,6 @@ def made(folder, done=3, *, finished=True, recipe=RECIPE):
 def mark(folder, **changes):
     given = {"pid": os.getpid(), "host": socket.gethostname(), "since": "2030-01-01T00:00:00+00:00", **changes}
     (folder / "running.json").write_text(json.dumps(given))
-
-
-def dead():
-    """Return the number of a process that has ended."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
 
 
 def program(monkeypatch, capsys, *arguments):
@@ -78,44 +70,34 @@ def test_a_run_without_its_weights_has_stopped(tmp_path, done):
 
 def test_a_run_goes_on_while_its_process_lives_and_no_longer(tmp_path):
     folder = made(tmp_path / "a", 1, finished=False)
-    with runs.running(folder, device="cpu"):
+    with owned(folder), runs.running(folder, device="cpu"):
         assert json.loads((folder / "running.json").read_text())["pid"] == os.getpid()
         run = runs.read(folder)
         assert (run.state, run.note, run.device) == ("running", "", "cpu")
     assert not (folder / "running.json").exists()
     assert runs.read(folder).state == "stopped"
-    mark(folder, pid=dead())
-    assert (runs.read(folder).state, runs.read(folder).note) == ("stopped", "killed")
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="the system does not tell when a process began")
-def test_another_process_with_the_same_number_is_not_the_run(tmp_path):
-    folder = made(tmp_path / "a", 1, finished=False)
-    with runs.running(folder):
-        begun = json.loads((folder / "running.json").read_text())["ticks"]
-        mark(folder, ticks=begun)
-        assert runs.read(folder).state == "running"
-        mark(folder, ticks=begun - 1)
-        assert runs.read(folder).state == "stopped"
+    mark(folder)
+    assert (runs.read(folder).state, runs.read(folder).note) == ("stopped", "killed")  # though a process has its number
 
 
 def test_a_resumed_run_is_running_though_its_folder_is_whole(tmp_path):
-    folder = made(tmp_path / "a")
-    mark(folder)
-    assert runs.read(folder).state == "running"
+    with owned(made(tmp_path / "a")):
+        assert runs.read(tmp_path / "a").state == "running"
+    assert runs.read(tmp_path / "a").state == "finished"
 
 
-def test_a_run_of_another_machine_is_judged_by_its_last_sign_of_life(tmp_path):
+def test_a_run_of_another_machine_is_judged_by_its_lock_too(tmp_path):
     folder = made(tmp_path / "a", 1, finished=False)
-    mark(folder, host="elsewhere", pid=dead())
-    assert (runs.read(folder).state, runs.read(folder).note) == ("running", "on elsewhere")
-    long_ago = time.time() - 2 * 3600
-    for path in folder.iterdir():
-        os.utime(path, (long_ago, long_ago))
-    assert runs.read(folder).state == "stopped"
-    assert runs.read(folder).note.startswith("on elsewhere, where nothing has been heard of it for 2.0 h")
-    (folder / "checkpoint.pt").touch()
-    assert runs.read(folder).state == "running"
+    mark(folder, host="elsewhere")
+    with owned(folder):
+        assert (runs.read(folder).state, runs.read(folder).note) == ("running", "on elsewhere")
+    assert (runs.read(folder).state, runs.read(folder).note) == ("stopped", "killed")
+
+
+def test_a_mark_without_a_machine_is_damage_and_no_riddle(tmp_path):
+    folder = made(tmp_path / "a", 1, finished=False)
+    (folder / "running.json").write_text(json.dumps({"pid": 1}))
+    assert (runs.read(folder).state, runs.read(folder).note) == ("damaged", "running.json is damaged: host is None")
 
 
 def test_a_failure_is_kept_until_the_run_is_taken_up_again_and_a_stop_is_none(tmp_path):
@@ -204,7 +186,7 @@ def test_the_program_lists_runs_without_loading_torch(tmp_path):
     made(tmp_path / "runs" / "a")
     probe = "import sys; sys.argv = ['pursuitnet', 'runs']\nfrom pursuitnet.cli import main\n"
     probe += "try:\n    main()\nfinally:\n    assert not {'torch', 'matplotlib'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
+    done = finished("-c", probe, cwd=tmp_path)
     assert "AssertionError" not in done.stderr
     assert "37.50 %" in done.stdout
     assert "--out" in done.stdout

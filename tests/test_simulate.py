@@ -2,15 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import typing
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from programs import finished
 
 import pursuitnet as pn
 from pursuitnet import cli, simulate
@@ -21,9 +19,7 @@ SMALL = Reading(width=7, iterations=4, every=2)
 
 
 def program(*arguments, cwd, code=0):
-    command = [sys.executable, "-m", "pursuitnet", "simulate", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    done = finished("-m", "pursuitnet", "simulate", *arguments, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -274,7 +270,7 @@ def test_the_program_knows_every_figure():
 def test_help_does_not_load_torch(tmp_path):
     probe = "import sys; sys.argv = ['pursuitnet', 'simulate', '--help']\nfrom pursuitnet.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert not {'torch', 'matplotlib'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
+    done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--variations" in done.stdout
 

@@ -1,5 +1,6 @@
 """Recipes, schedules, batches and run folders."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -9,7 +10,9 @@ import torch
 
 from pursuitnet import train
 from pursuitnet.recipe import Recipe
-from pursuitnet.train import checkpoints
+from pursuitnet.train import checkpoints, trainer
+from pursuitnet.train.group import Group
+from pursuitnet.train.images import steps_of
 from pursuitnet.train.run import flops_per_image
 from pursuitnet.train.stopwatch import Stopwatch
 
@@ -145,12 +148,73 @@ def test_what_explodes_is_stopped_before_it_is_kept(tmp_path):
     assert not damaged and all(value.isfinite().all() for value in state["model"].values())
 
 
+@pytest.fixture
+def seldom(monkeypatch):
+    """Look at the loss as seldom as on an accelerator, where each look waits for the device."""
+    monkeypatch.setitem(trainer.LOOK, "cpu", 50)
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 66, 97])
+@pytest.mark.parametrize("group", [Group(), Group(1, 3, 1)])
+def test_an_epoch_has_as_many_batches_as_are_yielded(count, group):
+    recipe = replace(TINY, train_images=count, batch_size=32)
+    images = train.images_of(recipe)
+    yielded = sum(1 for _ in train.batches(recipe, 1, images, group=group))
+    assert steps_of(images, recipe, group) == yielded == 2 + (count == 97) + (count == 66 and group.size == 1)
+
+
+def test_the_last_steps_of_an_epoch_are_looked_at_where_the_last_batch_is_dropped(tmp_path, seldom):
+    recipe = replace(TINY, train_images=97, batch_size=32, lr=1e30, epochs=3)
+    with pytest.raises(FloatingPointError, match=r"epoch 1.*after 0 epochs"):
+        train.train(recipe, tmp_path / "run")
+    assert_finite(tmp_path / "run")
+
+
+@pytest.mark.parametrize("every", [0.0, 60.0])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_weights_that_the_last_step_has_broken_are_not_kept(tmp_path, monkeypatch, seldom, step, every):
+    """The loss of a step is that of the weights before it."""
+    inner = train.Trainer._set_rate
+
+    def broken(self, epochs):
+        inner(self, epochs)
+        if epochs * 3 == pytest.approx(step):
+            for group in self.optimiser.param_groups:
+                group["lr"] = float("nan")
+
+    monkeypatch.setattr(train.Trainer, "_set_rate", broken)
+    with pytest.raises(FloatingPointError, match="The last good checkpoint is"):
+        train.train(replace(TINY, train_images=97, batch_size=32), tmp_path / "run", every=every)
+    assert_finite(tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_test_loss_that_is_no_number_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.Trainer, "evaluate", lambda self, split: (float("nan"), 0.1))
+    with pytest.raises(FloatingPointError, match=r"the loss on the test images is nan.*after 0 epochs"):
+        train.train(TINY, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def assert_finite(folder):
+    """Assert that every checkpoint in a folder, the one before too, holds finite weights."""
+    for path in folder.glob("checkpoint*"):
+        content = path.read_bytes().partition(b"\n")[2]
+        weights = torch.load(io.BytesIO(content), weights_only=True)["model"].values()
+        assert all(value.isfinite().all() for value in weights), path
+
+
+def test_too_few_images_for_the_processes_are_refused():
+    with pytest.raises(ValueError, match="3 training images are too few for 4 processes"):
+        train.Trainer(replace(TINY, train_images=3), Group(0, 4, 0))
+
+
 def test_label_smoothing_and_decay_of_all_are_the_recipes():
-    trainer = train.Trainer(replace(TINY, label_smoothing=0.2, decay_all=True, weight_decay=0.3))
-    assert {group["weight_decay"] for group in trainer.optimiser.param_groups} == {0.3}
-    pixels, labels, count = next(iter(train.batches(trainer.recipe, 1, trainer.images)))
-    loss = trainer._gradients(trainer.model.train(), pixels, labels, count, Stopwatch(trainer.device))
-    logits = trainer.model(pixels).log_softmax(1)
+    made = train.Trainer(replace(TINY, label_smoothing=0.2, decay_all=True, weight_decay=0.3))
+    assert {group["weight_decay"] for group in made.optimiser.param_groups} == {0.3}
+    pixels, labels, count = next(iter(train.batches(made.recipe, 1, made.images)))
+    loss = made._gradients(made.model.train(), pixels, labels, count, Stopwatch(made.device))
+    logits = made.model(pixels).log_softmax(1)
     target = torch.full_like(logits, 0.02).scatter_(1, labels[:, None], 0.82)
     assert loss.item() == pytest.approx(-(target * logits).sum(1).mean().item(), rel=1e-5)
 

@@ -4,13 +4,12 @@ import io
 import json
 import os
 import pty
-import select
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import started
 from rich.console import Console
 
 from pursuitnet import watch
@@ -322,12 +321,11 @@ def on_a_terminal(arguments, folder, until):
     """Run the program on a terminal of its own, interrupt it when it has said something; return code and output."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    command = [sys.executable, "-m", "pursuitnet", *arguments]
-    said = b""
-    with subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    said, streams = b"", dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    with started("-m", "pursuitnet", *arguments, cwd=folder, env=environment, **streams) as process:
         os.close(theirs)
         asked = False
-        while select.select([ours], [], [], 120)[0]:
+        while True:
             try:
                 said += os.read(ours, 65536)
             except OSError:  # the other side has closed the terminal
@@ -335,6 +333,7 @@ def on_a_terminal(arguments, folder, until):
             if not asked and until in said:
                 process.send_signal(signal.SIGINT)
                 asked = True
+        process.wait()
     os.close(ours)
     return process.returncode, said.decode()
 

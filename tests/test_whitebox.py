@@ -2,15 +2,13 @@
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from programs import finished
 from scipy.optimize import lsq_linear
 from sklearn.linear_model import Lasso as ScikitLasso
 from torch import nn
@@ -603,9 +601,7 @@ def test_deep_networks_are_drawn_without_underflow(tmp_path):
 
 
 def run(*arguments, cwd, code=0):
-    command = [sys.executable, "-m", "pursuitnet", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    done = finished("-m", "pursuitnet", *arguments, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -635,6 +631,6 @@ def test_the_program_inspects_a_trained_run(tmp_path):
 def test_help_of_inspect_does_not_load_torch(tmp_path):
     probe = "import sys; sys.argv = ['pursuitnet', 'inspect', '--help']\nfrom pursuitnet.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path)
+    done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--unfolding" in done.stdout

@@ -1,5 +1,6 @@
 """The program: arguments → Recipe → run folder. PyTorch is loaded only when a command needs it."""
 
+import json
 import os
 import sys
 import time
@@ -7,17 +8,35 @@ import warnings
 from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.argument import ArgumentCollection, update_argument_collection
 
-from pursuitnet import __version__, hints, streams
+from pursuitnet import __version__, cores, hints, streams
 from pursuitnet.paths import expanded
 from pursuitnet.recipe import Recipe, values_of
+from pursuitnet.writable import check_file, check_folder
 
 if TYPE_CHECKING:
     from pursuitnet.train import Record
+
+
+def _whole(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse a fraction where a whole number is expected, which would be rounded."""
+    for argument in arguments:
+        kinds = {argument.hint, *get_args(argument.hint)}
+        if int in kinds and float not in kinds:
+            for token in argument.tokens:
+                if _fraction(token.value):
+                    raise ValueError(f"{argument.name} is {token.value}; expected a whole number")
+
+
+def _fraction(text: str) -> bool:
+    try:
+        return not float(text).is_integer()
+    except ValueError:  # no number, which is refused elsewhere
+        return False
 
 
 def _from_recipe(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -35,12 +54,29 @@ def _at_home(app: App, commands: tuple[str, ...], arguments: ArgumentCollection)
             argument.tokens[:] = [token.evolve(value=str(expanded(token.value))) for token in argument.tokens]
 
 
+def _from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the options of `train --resume` that are not given with those of the run, so that given ones stand out."""
+    given = {argument.name: argument for argument in arguments if argument.tokens}
+    if commands == ("train",) and "--out" in given and "--resume" in given and given["--resume"].convert():
+        path = given["--out"].convert() / "recipe.json"
+        values = {name: value for name, value in _json(path).items() if value is not None}
+        update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the fields of a run's recipe; none if it is not one, which is said when the run is read."""
+    try:
+        return Recipe.from_json(json.loads(path.read_text(encoding="utf-8"))).to_json()
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 app = App(
     name="pursuitnet",
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=(_from_recipe, _at_home),
+    config=(_whole, _from_recipe, _at_home, _from_run),
 )
 
 
@@ -76,9 +112,10 @@ def train(
         if out is None:
             raise ValueError("--resume continues a run: name its folder with --out")
         settings = training.read_recipe(out).going_on(settings)
+    folder = _free_folder(settings) if out is None else out
+    check_folder(folder)
     if download:
         _fetch(settings)
-    folder = _free_folder(settings) if out is None else out
     watch = watching.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
     began = time.perf_counter()
     try:
@@ -89,11 +126,10 @@ def train(
         sys.exit(128 + stop.signal)
     if not training.group_of(os.environ).first:
         return
-    page = report.write(folder, settings.data_dir, settings.device)
     print(
         f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
     )
-    print(f"{page}")
+    print(f"{report.write(folder, settings.data_dir, settings.device)}")
 
 
 @app.command
@@ -132,9 +168,10 @@ def evaluate(
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, tested)
     tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
+    folder = _into(run, out, "evaluation.json", *(["evaluation.png"] if pictures else []))
     found = evaluate_run(run, settings, tell, data_dir, device)
-    paths = found.save(run if out is None else out, pictures)
-    print("\n".join([*found.lines(), *map(str, paths)]))
+    print("\n".join(found.lines()))
+    print("\n".join(map(str, found.save(folder, pictures))))
 
 
 @app.command
@@ -159,11 +196,12 @@ def simulate(
     from pursuitnet import simulate as simulations
 
     folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
+    check_folder(folder)
     began = time.perf_counter()
-    result, paths = simulations.run(
+    _, paths = simulations.run(
         figure, folder, lambda line: print(line, flush=True), seeds=seeds, iterations=iterations, variations=variations
     )
-    print(f"\n{result.text}\n\nin {time.perf_counter() - began:.0f} s")
+    print(f"\nin {time.perf_counter() - began:.0f} s")
     print("\n".join(map(str, paths)))
 
 
@@ -191,10 +229,10 @@ def inspect(
     """
     from pursuitnet.whitebox.run import inspect_run, summary
 
+    folder = _into(run, out, "inspect.json", "inspect.html")
     found = inspect_run(run, images, unfolding, tested, data_dir, device)
-    page = found.save(run if out is None else out)
     print("\n".join(summary(found)))
-    print(f"{page}")
+    print(f"{found.save(folder)}")
 
 
 @app.command
@@ -210,7 +248,9 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     from pursuitnet.sharing.export import export as write
 
     path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
-    off = write(trained(run), path, format)
+    network = trained(run)
+    check_file(path)
+    off = write(network, path, format)
     print(f"{path}\nlogits within {off:.1e} of the network's, relatively, on images of three sizes")
 
 
@@ -287,6 +327,8 @@ def runs(
     """
     from pursuitnet import runs as listing
 
+    if out is not None:
+        check_file(out)
     found = listing.below(folder)
     if json:
         print(listing.to_json(found))
@@ -310,6 +352,7 @@ def models() -> None:
 
 def main() -> None:
     """Run the program; what a user got wrong ends in one line and exit code 2, a closed pipe without a word."""
+    cores.settle()  # before PyTorch is loaded
     warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
     streams.prepare()
     try:
@@ -357,6 +400,14 @@ def _fetch(recipe: Recipe) -> None:
 
     for split in data.SPLITS:
         data.load(**recipe.images(), split=split, download=True)
+
+
+def _into(run: Path, out: Path | None, *names: str) -> Path:
+    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default."""
+    folder = run if out is None else out
+    if out is not None or run.is_dir():  # where there is no run, that is what is to be said
+        check_folder(folder, *names)
+    return folder
 
 
 def _nothing(line: str) -> None:

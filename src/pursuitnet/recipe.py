@@ -2,6 +2,8 @@
 
 import reprlib
 from dataclasses import asdict, dataclass, replace
+from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -192,6 +194,14 @@ class Recipe:
     """Batch statistics over all processes, so that their number does not change the result."""
 
     def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            try:
+                object.__setattr__(self, name, _as(kind, getattr(self, name), name))
+            except TypeError as error:
+                raise ValueError(str(error)) from error
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
@@ -232,19 +242,17 @@ class Recipe:
         """Return this recipe for a run that goes on, on another machine perhaps.
 
         Args:
-            given: what was asked for anew; fields at their defaults were not.
+            given: this recipe, but for the fields that were asked for anew.
 
         Raises:
             ValueError: if a field that decides the result is to change.
         """
-        plain = Recipe()
-        asked = {name: value for name, value in vars(given).items() if value != getattr(plain, name)}
-        if changed := [name for name in asked if name not in MACHINE and asked[name] != getattr(self, name)]:
+        if changed := self.differs(given):
             raise ValueError(
                 f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
                 "or start another run"
             )
-        return replace(self, **{name: value for name, value in asked.items() if name in MACHINE})
+        return replace(self, **{name: getattr(given, name) for name in MACHINE})
 
     def located(self) -> "Recipe":
         """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
@@ -317,7 +325,7 @@ def values_of(name: str | Path) -> dict[str, Any]:
 def _fields(values: object, source: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{source} is {reprlib.repr(values)}; expected a table of fields, such as epochs = 30")
-    kinds = get_type_hints(Recipe)
+    kinds = _kinds()
     for name in values:
         if name not in kinds:
             near = did_you_mean(name, kinds, f"; the fields are {', '.join(kinds)}")
@@ -328,8 +336,14 @@ def _fields(values: object, source: str) -> dict[str, Any]:
         raise ValueError(f"{source} has {error}") from error
 
 
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the type of every field."""
+    return get_type_hints(Recipe)
+
+
 def _as(kind: Any, value: Any, name: str) -> Any:
-    """Return a value of JSON, TOML or YAML as a field's type has it, or raise TypeError."""
+    """Return a value of Python, JSON, TOML or YAML as a field's type has it, or raise TypeError."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Union or origin is UnionType:
         if value is None and NoneType in inside:
@@ -341,7 +355,13 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         return tuple(_as(inside[0], v, name) for v in value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is float and fits(value, float, finite=False):
+    if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # of NumPy too
+    if (
+        kind is float
+        and isinstance(value, Real)
+        and fits(value if isinstance(value, int) else float(value), float, finite=False)
+    ):
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value

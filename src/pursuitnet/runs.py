@@ -4,14 +4,14 @@ import json
 import os
 import re
 import socket
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pursuitnet.owner import held
 from pursuitnet.records import RECORD, Kinds, epochs_of, record_of
 from pursuitnet.report.words import duration, written
 
@@ -19,9 +19,6 @@ State = Literal["finished", "running", "stopped", "failed", "damaged"]
 
 MARKS = ("recipe.json", "metrics.jsonl", "checkpoint.pt", "running.json")
 """A folder with one of these is that of a run."""
-
-QUIET = 15 * 60.0
-"""Seconds without a sign of life, such as a checkpoint, after which a run on another machine counts as stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,17 +108,18 @@ def table(runs: Sequence[Run]) -> list[str]:
 
 @contextmanager
 def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] = (), **about: str) -> Iterator[None]:
-    """Say in a run's folder that this process is at it: ``running.json`` while it is, ``failed.json`` if it fails.
+    """Say in a run's folder who is at it: ``running.json`` while this process is, ``failed.json`` if it fails.
 
-    A killed process leaves ``running.json`` with its number, by which it is found to be dead.
+    A killed process leaves ``running.json``; that it is dead is told by its lock (``owner``), which it leaves free.
 
     Args:
-        folder: the run's; it exists.
+        folder: the run's, which this process owns (``owner.owned``).
         stops: exceptions by which a run stops in good order; any other one is a failure.
         about: what else to say of it, such as the device and the commit.
     """
     mark, failure = folder / "running.json", folder / "failed.json"
-    write_whole(mark, json.dumps({**this_process(), **about}))
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    write_whole(mark, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since, **about}))
     failure.unlink(missing_ok=True)
     try:
         yield
@@ -134,34 +132,6 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
         raise
     finally:
         mark.unlink(missing_ok=True)
-
-
-def this_process() -> dict[str, Any]:
-    """Return who this process is, for a file by which ``at_work`` can tell whether it still goes on."""
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "ticks": _ticks(os.getpid())}
-
-
-def at_work(process: Mapping[str, Any], signs: Iterable[Path]) -> bool:
-    """Return whether a process goes on, as far as can be seen from here.
-
-    Args:
-        process: what it said of itself, see ``this_process``.
-        signs: files that it writes, by which one on another machine shows that it lives.
-    """
-    if elsewhere(process):
-        return silence(signs) < QUIET
-    return _alive(process["pid"], process.get("ticks"))
-
-
-def elsewhere(process: Mapping[str, Any]) -> bool:
-    """Return whether a process cannot be looked at from here."""
-    return process["host"] != socket.gethostname() or os.name != "posix"
-
-
-def silence(signs: Iterable[Path]) -> float:
-    """Return the seconds since the latest of some files was written."""
-    return time.time() - max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
 
 
 def below(folder: Path) -> list[Run]:
@@ -246,37 +216,14 @@ def _content(folder: Path) -> dict[str, Any]:
 
 def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:
     """Return whether a run goes on, has ended or broken off, and a note on it."""
-    signs = [folder / name for name in MARKS]
-    if mark and at_work(mark, signs):
-        return "running", f"on {mark['host']}" if elsewhere(mark) else ""
-    if mark and elsewhere(mark):
-        return "stopped", f"on {mark['host']}, where nothing has been heard of it for {silence(signs) / 3600:.1f} h"
+    if held(folder):
+        return "running", f"on {mark['host']}" if mark and mark["host"] != socket.gethostname() else ""
     if failure := _object(folder / "failed.json", {"reason": str}):
         return "failed", failure["reason"]
     if complete:
         _check_weights(folder / "model.safetensors")
         return "finished", ""
     return "stopped", "killed" if mark else ""
-
-
-def _alive(pid: int, ticks: int | None) -> bool:
-    """Return whether a process of this machine lives, and is the one that began then."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it lives and is another user's
-        pass
-    return ticks is None or _ticks(pid) == ticks
-
-
-def _ticks(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine started; None where that is not told."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])  # field 22 of the whole line; a zombie is dead
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

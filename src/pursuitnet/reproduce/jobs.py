@@ -5,16 +5,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+from pursuitnet.cores import available
+from pursuitnet.owner import GLANCE, TakenError, owned
 from pursuitnet.recipe import Recipe
-from pursuitnet.runs import QUIET, at_work, silence, this_process
+
+__all__ = ["LEASE", "Job", "TakenError", "apart", "local", "run_all", "started", "work"]
+
+LEASE = 120.0
+"""Seconds that a run waits for its folder where a worker may have been lost with it: a file server needs as many to see
+that a machine is gone, and a run that is tried again at once must not be refused until then."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,17 @@ class Job:
         return cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
 
 
-class TakenError(Exception):
-    """Another process is at this run."""
-
-
-def work(job: Job) -> str:
+def work(job: Job, wait: float = LEASE) -> str:
     """Train in this process, going on where the run was cut off, and add the record; return its key.
 
     A loss that stops being a number is a result too: its record says so and has no accuracy.
 
+    Args:
+        job: what to run.
+        wait: seconds to wait for another process that is at it.
+
     Raises:
-        TakenError: if another process is at it.
+        TakenError: if another process is still at it.
         StoppedError: if it was asked to stop; and what ``train`` raises.
     """
     from pursuitnet import train
@@ -69,10 +75,11 @@ def work(job: Job) -> str:
         return job.key
     if key(job.recipe, checksum(job.recipe.data, job.recipe.data_dir)) != job.key:
         raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan anew")
-    with _claim(job.folder):
-        begun = (job.folder / "checkpoint.pt").exists()
+    with owned(job.folder, wait):
+        if job.key in ledger:  # by whoever had the folder before
+            return job.key
         try:
-            train.train(job.recipe, job.folder, resume=begun)
+            train.train(job.recipe, job.folder, resume=True)  # which begins where there is no checkpoint yet
             epochs = train.records(job.folder)
             record = json.loads((job.folder / "record.json").read_text())
         except FloatingPointError as error:
@@ -83,38 +90,6 @@ def work(job: Job) -> str:
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {"recipe": recipe, "data": data, "machine": machine(), **record, "epochs": epochs})
     return job.key
-
-
-@contextmanager
-def _claim(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process, by a lock file beside it that names the machine and the process.
-
-    Raises:
-        TakenError: if another process holds it and lives.
-    """
-    lock = folder.with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    if lock.exists() and not _alive(lock, folder):
-        lock.unlink(missing_ok=True)
-    try:
-        with lock.open("x") as file:
-            json.dump(this_process(), file)
-    except FileExistsError:
-        raise TakenError(f"{folder} is being run by another process (see {lock})") from None
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _alive(lock: Path, folder: Path) -> bool:
-    """Return whether the process that holds a lock is still at work, as far as can be seen from here."""
-    try:
-        return at_work(json.loads(lock.read_text()), (lock, folder / "checkpoint.pt"))
-    except FileNotFoundError:
-        return False
-    except ValueError:  # written to this very moment, or its writer was killed then
-        return silence((lock,)) < QUIET
 
 
 def apart(job: Job, at_once: int = 1, stop: Event | None = None) -> str:
@@ -157,12 +132,16 @@ def _over(job: Job, stop: Event) -> str:
     return "the time is up" if job.deadline is not None and time.time() > job.deadline else ""
 
 
+def environment(at_once: int) -> dict[str, str]:
+    """Return the environment of one of so many processes: its share of the cores, unless the user says otherwise."""
+    return {"OMP_NUM_THREADS": str(max(1, available() // at_once)), "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+
+
 def started(module: str, at_once: int) -> "subprocess.Popen[str]":
     """Start a module in a process that takes its share of the cores, unless OMP_NUM_THREADS says how many."""
-    threads = max(1, (os.cpu_count() or 1) // at_once)
     return subprocess.Popen(
         [sys.executable, "-m", module],
-        env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        env=environment(at_once),
         text=True,
         errors="replace",
         stdin=subprocess.PIPE,
@@ -211,7 +190,7 @@ def main() -> None:
     from pursuitnet.train import StoppedError
 
     try:
-        work(Job.from_json(sys.stdin.read()))
+        work(Job.from_json(sys.stdin.read()), wait=GLANCE)
     except StoppedError as stop:
         sys.exit(128 + stop.signal)
     except Exception as error:  # its last line is all that the other side reads

@@ -34,7 +34,7 @@ def run(
     Args:
         figure: one of ``FIGURES``.
         folder: where they go; it must not exist.
-        watch: is told of every finished part.
+        watch: is told of every finished part, and of the result before it is written.
         seeds: fig4 only: how many seeds; 5, or 3 for the variations.
         iterations: fig4 only: steps of the optimiser.
         variations: fig4 only: the picture of the other readings.
@@ -46,6 +46,7 @@ def run(
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name another --out")
     result = _result(figure, watch, {"seeds": seeds, "iterations": iterations}, variations)
+    watch(f"\n{result.text}")  # before anything can fail in writing it
     return result, write(result, folder)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from pursuitnet.owner import LOCK
+
 LAST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 _HEAD = b"pursuitnet checkpoint, sha256 "
 State = dict[str, Any]
@@ -19,6 +21,9 @@ KINDS: dict[str, type] = {
     "total": torch.Tensor,
 }
 """What a state holds."""
+_SAID = ("recipe.json", "running.json", "failed.json")
+_UNBEGUN = {LOCK, LAST + ".new", *_SAID, *(name + ".new" for name in _SAID)}
+"""What a folder may hold before the first checkpoint stands."""
 
 
 def save(folder: Path, state: State) -> None:
@@ -57,8 +62,13 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
     if not found and damaged:
         raise ValueError(f"{folder}: {' and '.join(damaged)} {'are' if len(damaged) > 1 else 'is'} damaged; start anew")
     if not found:
-        raise FileNotFoundError(f"{folder} has no {LAST} to resume from; start it without --resume")
+        raise FileNotFoundError(f"{folder} has no {LAST} to resume from; start anew in another --out")
     return max(found, key=lambda state: (state["epoch"], state["step"])), damaged
+
+
+def unbegun(folder: Path) -> bool:
+    """Return whether a folder holds no more than a run leaves that was cut off before its first checkpoint stood."""
+    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= _UNBEGUN)
 
 
 def replace(path: Path, content: bytes, before: Path | None = None) -> None:

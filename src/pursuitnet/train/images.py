@@ -123,6 +123,17 @@ def placed(
     return Images(training, valid, testing, mean.to(device), std.to(device), identity)
 
 
+def steps_of(images: Images, recipe: Recipe, group: Group = ALONE) -> int:
+    """Return how many batches an epoch has: the last, smaller one counts if ``batches`` yields it."""
+    whole, rest = divmod(len(images.train[1]), recipe.batch_size)
+    return whole + (rest >= _least(group))
+
+
+def _least(group: Group) -> int:
+    """Return the fewest images of a batch: a single one has no batch statistics, and each process needs one."""
+    return max(2, group.size)
+
+
 def batches(
     recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: Group = ALONE
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -142,7 +153,7 @@ def batches(
     draws = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=draws, device="cpu").to(labels.device)
     for number, chosen in enumerate(order.split(recipe.batch_size)):
-        if number < skip or len(chosen) < max(2, group.size):  # a single image has no batch statistics
+        if number < skip or len(chosen) < _least(group):
             continue
         batch = pixels[chosen]
         if recipe.shifted or recipe.flipped:

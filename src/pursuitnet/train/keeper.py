@@ -44,9 +44,8 @@ class Keeper:
         self.metrics = ""
 
     def open(self) -> tuple[int, None]:
-        """Begin a run; a folder that cannot hold it is found out before the first step."""
+        """Begin a run in its folder; one that cannot hold it is found out before the first step."""
         if self.writes:
-            self.folder.mkdir(parents=True)
             self._write_recipe()
         self.save(0, None)
         return 0, None
@@ -82,6 +81,7 @@ class Keeper:
         stop = self._agreed(bool(requests), begun.steps)
         if stop or time.monotonic() - self.kept > self.every:
             check()
+            self.trainer.check_state(f"epoch {epoch}, step {begun.steps}")
             self.save(epoch - 1, begun)
         if stop:
             self._stop(f"epoch {epoch}, step {begun.steps}", requests)

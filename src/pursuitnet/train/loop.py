@@ -1,13 +1,17 @@
 """From a recipe to a run folder: one loop, no global state, the last epoch reported."""
 
+import math
+import os
 import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from pursuitnet.owner import TakenError, check_free, owned
 from pursuitnet.recipe import Recipe
 from pursuitnet.runs import running
-from pursuitnet.train.group import joined
+from pursuitnet.train import checkpoints
+from pursuitnet.train.group import group_of, joined
 from pursuitnet.train.keeper import Keeper, StoppedError, stop_requests
 from pursuitnet.train.run import Record, commit, device_of, finish, flops_per_image, last_record
 from pursuitnet.train.trainer import Begun, Trainer
@@ -24,30 +28,42 @@ def train(
     Args:
         recipe: what to train.
         folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
-            model.safetensors, record.json. It must not exist, unless ``resume`` continues the run that it holds.
+            model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
+            first checkpoint, unless ``resume`` continues the run that it holds.
         watch: is told of every step and epoch.
-        resume: continue after the last checkpoint; on a CPU the end is the same to the last bit as without the break.
+        resume: continue after the last checkpoint, or begin where there was none yet; on a CPU the end is the same to
+            the last bit as without the break.
         every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
 
     Raises:
         ConnectionError: if another process of the run has gone.
-        FileExistsError: if the folder exists and resume is False.
+        FileExistsError: if the folder holds something and resume is False.
         FileNotFoundError: if there is nothing to resume.
         FloatingPointError: if the loss is no number or explodes; the last checkpoint is of before.
         OSError: if the folder cannot be written to, which is tried before the first step.
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
+        TakenError: if another process is at this run.
     """
-    if folder.exists() and not resume:
+    if group_of(os.environ).first:
+        check_free(folder)  # before anything is read
+    begun = not checkpoints.unbegun(folder)
+    if begun and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
+    if resume and not folder.exists():
+        raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
     with stop_requests() as requests, joined(device_of(recipe)) as group:
         told = Silent() if watch is None or not group.first else watch
-        return _run(Keeper(folder, Trainer(recipe, group), every), told, resume, requests)
+        keeper = Keeper(folder, Trainer(recipe, group), every)
+        with owned(folder) if group.first else nullcontext():
+            if group.first and checkpoints.unbegun(folder) == begun:
+                raise TakenError(f"{folder} has been begun by another process in this very moment")
+            return _run(keeper, told, begun, requests)
 
 
-def _run(keeper: Keeper, watch: Watcher, resume: bool, requests: list[int]) -> Record:
+def _run(keeper: Keeper, watch: Watcher, goes_on: bool, requests: list[int]) -> Record:
     trainer, folder = keeper.trainer, keeper.folder
     recipe, group = trainer.recipe, trainer.group
-    done, begun = keeper.reopen() if resume else keeper.open()
+    done, begun = keeper.reopen() if goes_on else keeper.open()
     about, record = _about(trainer, folder), Record()
     said = {"device": about["device"], "commit": commit() or ""}
     with running(folder, StoppedError, **said) if group.first else nullcontext():
@@ -68,18 +84,26 @@ def _epoch(
     began = time.perf_counter()
     try:
         trained = trainer.epoch(epoch, watch, begun, partial(keeper.between, epoch, requests))
+        trainer.check_state(f"epoch {epoch}")
+        tested = _tested(trainer)
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
-    return {"epoch": epoch, **trained, **_tested(trainer), "seconds": time.perf_counter() - began}
+    return {"epoch": epoch, **trained, **tested, "seconds": time.perf_counter() - began}
 
 
 def _tested(trainer: Trainer) -> Record:
-    """Return loss and accuracy on the validation images, if there are any, and on the test images."""
+    """Return loss and accuracy on the validation images, if there are any, and on the test images.
+
+    Raises:
+        FloatingPointError: if a loss is no number.
+    """
     splits = {"valid": trainer.images.valid, "test": trainer.images.test}
     found: Record = {}
     for name, split in splits.items():
         if len(split[1]):
             found[f"{name}_loss"], found[f"{name}_accuracy"] = trainer.evaluate(split)
+            if not math.isfinite(found[f"{name}_loss"]):
+                raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
     return found
 
 
@@ -95,5 +119,5 @@ def _about(trainer: Trainer, folder: Path) -> Record:
         "processes": trainer.group.size,
         "precision": str(trainer.precision).removeprefix("torch."),
         "images": [len(images.train[1]), len(images.test[1])],
-        "steps": -(-len(images.train[1]) // trainer.recipe.batch_size),
+        "steps": trainer.steps,
     }

@@ -53,9 +53,8 @@ def _device(name: str, local: int) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         near = did_you_mean(name, DEVICES) if nearest(name, DEVICES) != name else ""
         why = (str(error).splitlines() or ["it is not known"])[0]
-        raise ValueError(
-            f"device is {name!r}, which is not here (--device names another){near or f': {why:.200}'}"
-        ) from error
+        hint = near or f" (--device names another): {why:.200}"
+        raise ValueError(f"device is {name!r}, which is not here{hint}") from error
     if found.type == "meta":
         raise ValueError(f"device is {name!r}, which holds no numbers; expected {', '.join(DEVICES)}")
     return found

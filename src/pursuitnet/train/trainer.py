@@ -18,7 +18,7 @@ from pursuitnet.recipe import Recipe
 from pursuitnet.steps import FreeStep
 from pursuitnet.train.cuda_graph import GraphedStep
 from pursuitnet.train.group import ALONE, Group
-from pursuitnet.train.images import Images, Split, batches, images_of
+from pursuitnet.train.images import Images, Split, batches, images_of, steps_of
 from pursuitnet.train.optimiser import learning_rate, optimiser_of
 from pursuitnet.train.run import device_of, model_of
 from pursuitnet.train.stopwatch import Stopwatch
@@ -26,6 +26,10 @@ from pursuitnet.watch import Silent, Watcher
 
 EXPLODED = 100.0
 """A loss of so many times that of guessing stops the run."""
+
+
+LOOK = {"cpu": 1}
+"""Steps between two looks at the loss, by the type of the device; elsewhere 50, as each waits for the device."""
 
 
 class Begun(NamedTuple):
@@ -52,6 +56,9 @@ class Trainer:
                 f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
             )
         self.images: Images = images_of(recipe, self.device)
+        self.steps = steps_of(self.images, recipe, group)
+        if not self.steps:
+            raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
         self.model: Network = model_of(recipe, self.device)
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
@@ -86,7 +93,9 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             which = (str(error).splitlines() or [""])[-1].strip()
-            raise ValueError(f"the checkpoint is not that of {self.recipe.model}: {which:.200}") from error
+            raise ValueError(
+                f"the checkpoint holds weights of another network than {self.recipe.model}: {which:.200}"
+            ) from error
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the network computes."""
@@ -113,14 +122,14 @@ class Trainer:
         watch, network = Silent() if watch is None else watch, _parallel(self.model, self.group).train()
         begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
         clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
-        steps = -(-len(self.images.train[1]) // self.recipe.batch_size)
+        steps, look = self.steps, LOOK.get(self.device.type, 50)
         parts = batches(self.recipe, number, self.images, begun.steps, self.group)
         for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
             self._set_rate(number - 1 + step / steps)
             loss = self._gradients(network, images, labels, count, clock)
             worst = torch.maximum(worst, loss)
             check = partial(self.check, worst, number, step)
-            if self.device.type == "cpu" or step % 50 == 0 or step == steps:  # elsewhere it would wait for the device
+            if step % look == 0 or step == steps:
                 check()
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -172,6 +181,15 @@ class Trainer:
         if not float(worst) < limit:  # NaN is not
             what = f"the loss is {float(worst):.4g}" + (f", above {limit:.0f}" if worst > limit else "")
             raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
+
+    def check_state(self, where: str) -> None:
+        """Raise FloatingPointError if a weight or a statistic of the network is no number: it is not to be kept.
+
+        The loss of a step is that of the weights before it, so that it does not tell of the last step.
+        """
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            raise FloatingPointError(f"weights are no longer finite after {where}; {blame(self.model)}")
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return mean loss and accuracy as a fraction, each process taking its share of the images."""

@@ -1,0 +1,69 @@
+"""Who works in a run folder: one process at a time, told by a lock that dies with its process. Loads no PyTorch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = "run.lock"
+"""The file that is locked; it stays, and only a lock on it means anything."""
+
+GLANCE = 2.0
+"""Seconds to wait for a lock: whoever only looks whether a run is at work holds it for an instant."""
+
+
+class TakenError(OSError):
+    """Another process is at work in this run folder."""
+
+
+@contextmanager
+def owned(folder: Path, wait: float = GLANCE) -> Iterator[None]:
+    """Own a run folder, which is made if it is not there; again and again in one thread, but no one else beside it.
+
+    The lock is the operating system's: it ends with the process, however that ends, on another machine of a shared
+    file system too (on NFS by its own locks, which a server gives up up to some minutes after a machine is lost).
+
+    Args:
+        folder: the run's.
+        wait: seconds to wait for it.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        TakenError: if another process owns it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / LOCK, is_singleton=True)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise TakenError(
+            f"{folder} is being run by another process; wait until it has ended, or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_free(folder: Path) -> None:
+    """Raise TakenError if another process owns a run folder."""
+    if (folder / LOCK).exists():
+        with owned(folder):
+            pass
+
+
+def held(folder: Path) -> bool:
+    """Return whether a process owns a run folder; one that cannot be looked at counts as owned while it says so."""
+    from filelock import FileLock, Timeout
+
+    path = folder.resolve() / LOCK
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # another user's folder, or one that can only be read
+        return (folder / "running.json").exists()

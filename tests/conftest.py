@@ -1,0 +1,8 @@
+"""What holds for all tests: threads that do not fight over the cores, here and in the programs that tests start."""
+
+import os
+
+from pursuitnet.cores import settle
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded
+settle()

@@ -1,0 +1,126 @@
+"""One process at a run: whoever has it keeps it, and it is free as soon as that process is gone."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from contextlib import ExitStack
+
+import pytest
+from programs import started
+
+from pursuitnet import owner, train
+from pursuitnet.owner import TakenError, held, owned
+from pursuitnet.recipe import Recipe
+from pursuitnet.runs import read
+
+HOLD = """
+import sys
+from pathlib import Path
+from pursuitnet.owner import owned
+
+with owned(Path(sys.argv[1])):
+    print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder():
+    """Start a process that owns a folder, and wait until it does."""
+    with ExitStack() as stack:
+
+        def begin(folder):
+            process = stack.enter_context(started("-c", HOLD, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert process.stdout.readline() == "here\n"
+            return process
+
+        yield begin
+
+
+def test_a_killed_process_frees_its_run_at_once_and_a_living_one_keeps_it(tmp_path, holder):
+    folder = tmp_path / "run"
+    process = holder(folder)
+    assert held(folder)
+    with pytest.raises(TakenError, match="is being run by another process"), owned(folder, wait=0):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not held(folder)
+    with owned(folder, wait=0):
+        assert held(folder)
+    assert not held(folder)
+
+
+def test_one_thread_owns_again_and_another_does_not(tmp_path):
+    ends = []
+
+    def other():
+        try:
+            with owned(tmp_path, wait=0):
+                ends.append("owned")
+        except TakenError as error:
+            ends.append(str(error))
+
+    with owned(tmp_path):
+        with owned(tmp_path):
+            pass
+        owner.check_free(tmp_path)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert held(tmp_path)
+    assert len(ends) == 1 and "being run by another" in ends[0]
+    assert not held(tmp_path) and not held(tmp_path / "nowhere")
+
+
+def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder):
+    process = holder(tmp_path)
+    killer = threading.Timer(0.1, process.kill)
+    killer.start()
+    with owned(tmp_path, wait=600):
+        assert process.wait() == -signal.SIGKILL
+    killer.join()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_is_not_trained_beside_a_living_one(tmp_path, holder, resume):
+    folder = tmp_path / "run"
+    process = holder(folder)
+    recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
+    with pytest.raises(TakenError, match="stop it first"):
+        train.train(recipe, folder, resume=resume)
+    assert [path.name for path in folder.iterdir()] == [owner.LOCK]
+    process.kill()
+    process.wait()
+    assert train.train(recipe, folder, resume=resume)["epoch"] == 1
+
+
+def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
+    recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
+    made = train.Trainer
+
+    def late(*given):
+        monkeypatch.setattr("pursuitnet.train.loop.Trainer", made)
+        train.train(recipe, tmp_path / "run")  # another one is faster
+        return made(*given)
+
+    monkeypatch.setattr("pursuitnet.train.loop.Trainer", late)
+    with pytest.raises(TakenError, match="begun by another process"):
+        train.train(recipe, tmp_path / "run")
+    assert read(tmp_path / "run").state == "finished"
+
+
+def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_path, monkeypatch):
+    (tmp_path / owner.LOCK).touch()
+
+    def closed(*given, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", closed)
+    assert not held(tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "running.json").write_text(f'{{"pid": 1, "host": "{socket.gethostname()}"}}')
+    monkeypatch.setattr(os, "open", closed)
+    assert held(tmp_path)

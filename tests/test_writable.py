@@ -1,0 +1,107 @@
+"""Output that cannot be written is found out before the work, and what was found is printed before it is written."""
+
+import errno
+import json
+import tempfile
+from functools import partial
+
+import pytest
+
+from pursuitnet import cli, train
+from pursuitnet.recipe import Recipe
+from pursuitnet.writable import check_file, check_folder
+
+TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64, test_images=40, device="cpu")
+
+
+def program(monkeypatch, capsys, *arguments):
+    """Run the program here; return its code, what it printed and what it said."""
+    with monkeypatch.context() as here:
+        here.setattr(cli, "app", partial(cli.app, list(map(str, arguments))))
+        here.setattr("warnings.formatwarning", None)  # put back afterwards
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code or 0, *capsys.readouterr()
+    return 0, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train.train(TINY, folder)
+    return folder
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A file system that can only be read, which holds for every user."""
+
+    def refused(*given, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+
+
+def test_a_folder_is_tried_and_left_as_it_is(tmp_path):
+    check_folder(tmp_path / "new" / "deep")
+    check_folder(tmp_path, "x.json")
+    check_file(tmp_path / "x.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(NotADirectoryError, match=r"file is no folder; name another --out"):
+        check_folder(tmp_path / "file" / "below")
+    with pytest.raises(PermissionError, match=r"x\.json cannot be replaced"):
+        check_folder(tmp_path, "x.json")
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder; make it"):
+        check_file(tmp_path / "nowhere" / "x.json")
+
+
+def test_a_file_system_that_can_only_be_read_is_said_so(tmp_path, read_only):
+    with pytest.raises(OSError, match=r"cannot be written to \(Read-only file system\); name another --out"):
+        check_folder(tmp_path)
+
+
+WORK = {
+    "train": ("pursuitnet.train.train", ["--out", "OUT"]),
+    "evaluate": ("pursuitnet.evaluation.run.evaluate_run", ["RUN"]),
+    "inspect": ("pursuitnet.whitebox.run.inspect_run", ["RUN"]),
+    "simulate": ("pursuitnet.simulate.run", ["fig1", "--out", "OUT"]),
+    "export": ("pursuitnet.sharing.export.export", ["RUN"]),
+    "runs": ("pursuitnet.runs.below", [".", "--out", "runs.html"]),
+}
+
+
+@pytest.mark.parametrize("command", WORK)
+def test_no_command_works_for_what_cannot_be_written(command, run, tmp_path, monkeypatch, capsys, read_only):
+    work, arguments = WORK[command]
+    monkeypatch.setattr(work, lambda *given, **options: pytest.fail("it has begun to work"))
+    given = [str(run) if a == "RUN" else str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    code, _, said = program(monkeypatch, capsys, command, *given)
+    assert code == 2 and said.count("\n") == 1
+    assert "cannot be written to (Read-only file system)" in said
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "inspect", "simulate"])
+def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, monkeypatch, capsys):
+    def full(*given, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writes = {
+        "train": ("pursuitnet.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
+        "evaluate": ("pursuitnet.evaluation.run.Found.save", [run]),
+        "inspect": ("pursuitnet.whitebox.inspection.Inspection.save", [run, "--images", "2", "--tested", "8"]),
+        "simulate": ("pursuitnet.simulate.write", ["fig1", "--out", tmp_path / "out"]),
+    }
+    (tmp_path / "r.json").write_text(json.dumps(TINY.to_json()))
+    monkeypatch.setattr(writes[command][0], full)
+    code, printed, said = program(monkeypatch, capsys, command, *writes[command][1])
+    assert code == 2 and "No space left on device" in said
+    assert {"simulate": "| μ |", "inspect": "unfolding 0"}.get(command, "accuracy") in printed
+
+
+def test_every_command_that_writes_is_among_these():
+    silent = {"models", "reproduce"}
+    named = {name for names in cli.app for name in [names] if not name.startswith("-")}
+    assert named - silent == set(WORK)
