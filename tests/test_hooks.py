@@ -67,7 +67,7 @@ def plain_copy(dictionary):
 def test_training_uses_the_weights_of_this_step(make, change):
     dictionary = make()
     change(dictionary)
-    layer = pn.PursuitLayer(dictionary, unfolding=1).double()
+    layer = pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.rows)).double()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
     x = normal(3, *SIGNALS[make], seed=5)
     weights = []
@@ -92,7 +92,7 @@ def test_a_pruned_layer_gives_the_saved_codes_when_it_is_loaded(make, evaluated)
     for seed in (0, 1):
         dictionary = make(seed)
         pruned(dictionary)
-        layers.append(pn.PursuitLayer(dictionary, unfolding=1).double())
+        layers.append(pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.rows)).double())
     saved, loaded = layers
     saved.eval()
     expected = saved(x)

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
 
 import pursuitnet as pn
-from pursuitnet.norms import RowNorm, ScaleNorm, _ByRootMeanSquare, in_evaluation, still
+from pursuitnet.norms import RowNorm, ScaleNorm, _ByRootMeanSquare, eval_affine, still
 
 KINDS = {
     "rows": lambda: RowNorm(3, affine=False, momentum=0.3),
@@ -32,7 +32,7 @@ def test_update_bn_takes_the_average_over_all_batches(kind):
     model, seen = nn.Sequential(KINDS[kind]()).double(), batches()
     model(100 * seen[0])  # what was there is forgotten
     update_bn(seen, model)
-    scale, shift = in_evaluation(model[0])
+    scale, shift = eval_affine(model[0])
     if kind == "rows":
         mean = torch.stack([x.mean((0, 2)) for x in seen]).mean(0)
         size = torch.stack([x.var((0, 2)) for x in seen]).mean(0)
@@ -57,9 +57,9 @@ def test_update_bn_of_a_network_reaches_all_of_its_normalisations():
 def test_a_batch_of_nothing_leaves_the_statistics_as_they_are(kind):
     norm = KINDS[kind]().double()
     norm(batches()[3])
-    kept = in_evaluation(norm)
+    kept = eval_affine(norm)
     assert norm(torch.empty(0, 3, 5, dtype=torch.float64)).shape == (0, 3, 5)
-    torch.testing.assert_close(in_evaluation(norm), kept, rtol=0, atol=0)
+    torch.testing.assert_close(eval_affine(norm), kept, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*all_reduce is deprecated:FutureWarning")  # its successor has no gradient
@@ -77,7 +77,7 @@ def test_statistics_of_all_processes_are_those_of_one_and_a_batch_of_nothing_lea
         shared(torch.empty(0, 3, 5, dtype=torch.float64))
     finally:
         torch.distributed.destroy_process_group()
-    torch.testing.assert_close(in_evaluation(shared), in_evaluation(alone), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(eval_affine(shared), eval_affine(alone), rtol=1e-6, atol=1e-6)
 
 
 def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
@@ -98,10 +98,10 @@ def test_what_evaluation_does_is_known_of_a_synchronised_batch_normalisation_of_
     model(normal(8, 3, 8, 8))
     layer = model.pursuits()[1]
     nn.init.uniform_(layer.threshold.norms[0][0].weight, 0.5, 2.0)
-    expected = layer.threshold.in_evaluation()
+    expected = layer.threshold.eval_affine()
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(layer.threshold))
     assert isinstance(converted.norms[0][0], nn.SyncBatchNorm)
-    (found,) = converted.in_evaluation()
+    (found,) = converted.eval_affine()
     torch.testing.assert_close(found, expected[0], rtol=0, atol=0)
     assert len(converted.scales()) == 1
 
@@ -113,7 +113,7 @@ def test_without_running_statistics_the_batch_is_taken_in_evaluation_too(kind):
     torch.func.replace_all_batch_norm_modules_(norm)
     torch.testing.assert_close(norm.eval()(x), expected)
     with pytest.raises(ValueError, match="keeps no running statistics"):
-        in_evaluation(norm[0])
+        eval_affine(norm[0])
 
 
 def test_a_scale_norm_keeps_the_names_of_its_state_and_loads_one_without_versions():

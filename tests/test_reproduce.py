@@ -127,7 +127,8 @@ def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_no
         "sweep": "layer", "norm": "none", "step": "free", "identity": "same", "width": 3, "epochs": 3,
         "batch_size": 3, "lr": 1.0, "momentum": 0.1, "nesterov": False, "weight_decay": 1.0, "decay_all": True,
         "label_smoothing": 0.1, "schedule": "steps", "drops": (0.1,), "warmup": 0.0, "seed": 1,
-        "precision": "float16", "sync_norm": True,
+        "precision": "float16", "sync_norm": True, "penalty": "free", "dilations": "block", "skip_broken": True,
+        "white_level": 4095.0,
     }  # fmt: skip
     assert set(changed) | set(ledger.MACHINE) | {"image_size"} == {f.name for f in fields(Recipe)}
     keys = [ledger.key(replace(TINY, **{name: value}), "x") for name, value in changed.items()]
@@ -577,4 +578,4 @@ def test_the_page_takes_its_tables_from_the_ledger_and_leaves_the_words(script, 
     with pytest.raises(KeyError, match="table9"):
         script.page("<!-- table9 -->\n<!-- end -->", tmp_path)
     for name in script.BLOCKS:
-        assert "not run" in script.BLOCKS[name](tmp_path) or name.endswith(("paper", "contrasts"))
+        assert "not run" in script.BLOCKS[name](tmp_path) or name.endswith(("paper", "contrasts", "questions"))

@@ -116,7 +116,7 @@ def test_a_cut_file_is_found_out(run, tmp_path, length):
 
 
 def test_what_is_no_trained_network_is_refused(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="has not finished: pursuitnet train --out"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: neither model\.safetensors nor recipe\.json is there"):
         pn.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="is missing; name a run"):
         pn.load(tmp_path / "nothing.safetensors")
@@ -342,7 +342,7 @@ def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["nothing"], "nothing is missing; name a run"), ([".", "--format", "tflite"], "tflite"), (["."], "not finished")],
+    [(["nothing"], "nothing is missing; name a run"), ([".", "--format", "tflite"], "tflite"), (["."], "holds no run")],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import fields
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 import pursuitnet as pn
 from pursuitnet.norms import BatchNorm
-from pursuitnet.problems import lasso
+from pursuitnet.problems import Lasso, lasso
 from pursuitnet.report.inside import watch
 from pursuitnet.thresholds import IdentityPenalty
 from pursuitnet.whitebox import Effort
@@ -158,6 +159,12 @@ def test_further_steps_are_the_layers_own_without_normalisation():
         (code,) = layer.refine(1, (code,), x)
 
 
+def plain_lasso(x, dictionary, beta):
+    """(P1) with Γ ≥ 0 and the certificate that knows nothing of β = 0."""
+    found = lasso(x, dictionary, beta, True)
+    return Lasso(*(getattr(found, field.name) for field in fields(Lasso)))
+
+
 def found_minimum(problem, x):
     solution = pn.solve(x, problem.dictionary, 0.25, nonnegative=True, max_steps=5000, tol=1e-10)
     return solution.objective / (0.5 * x.flatten(1).square().sum(1))
@@ -169,7 +176,8 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
     dictionary = pn.WithIdentity(inner) if identity else inner
     beta = torch.tensor([0.3] * (6 * identity) + [0.0, 0.4, 0.0, 0.8]).double()
     x = uniform(2, 6, 4, 4, seed=3)
-    problem = LayerLasso(*vars(lasso(x, dictionary, beta, True)).values(), dictionary.lipschitz_bound().item())
+    plain = plain_lasso(x, dictionary, beta)
+    problem = LayerLasso(*vars(plain).values(), dictionary.lipschitz_bound().item())
     found = solved(problem.with_slack(), 3000, 1e-8)
     # the same minimum by another route: ½‖x − DΓ‖² + βᵀΓ is a bounded least-squares problem where D has full rank
     D, b = dictionary.matrix(x.shape).detach().numpy(), beta.repeat_interleave(16).numpy()
@@ -183,14 +191,14 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
     assert (found.bound <= found.objective * (1 + 1e-12)).all()
     assert (found.bound >= found.objective * (1 - 1e-4)).all()
     if not identity:
-        assert (lasso(x, dictionary, beta, True).certificate(found.code).gap > 0.5).all()
+        assert (plain.certificate(found.code).gap > 0.5).all()
 
 
 def test_where_free_atoms_can_cancel_each_other_the_bound_stays_zero():
     weight = normal(1, 1, 3, 3, seed=4)
     dictionary = pn.ConvDictionary(torch.cat([weight, -weight]), padding=1).double()
     x = uniform(1, 1, 4, 4)
-    problem = LayerLasso(*vars(lasso(x, dictionary, 0.0, True)).values(), dictionary.lipschitz_bound().item())
+    problem = LayerLasso(*vars(plain_lasso(x, dictionary, 0.0)).values(), dictionary.lipschitz_bound().item())
     assert problem.with_slack().slack is None
     assert float(solved(problem.with_slack(), 50, 1e-9).bound) == 0
 

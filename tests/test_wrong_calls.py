@@ -48,8 +48,8 @@ WRONG = {
     "ragged lists": (lambda: pn.solve([[1.0], [1.0, 2.0]], M, 0.1), TypeError, ["the signal is a list", "numbers"]),
     "objects": (lambda: pn.solve(np.array([["a"]]), M, 0.1), TypeError, ["the signal is a ndarray", "numbers"]),
     # number types
-    "bytes": (lambda: pn.solve(X.to(torch.uint8), D, 0.1), ValueError, ["uint8", "float64", "signal.double()"]),
-    "integers in a list": (lambda: pn.solve([[1] * 12], M, 0.1), ValueError, ["int64", "signal.double()"]),
+    "bytes": (lambda: pn.solve(X.to(torch.uint8), D, 0.1), ValueError, ["uint8", "float64", ".double()"]),
+    "integers in a list": (lambda: pn.solve([[1] * 12], M, 0.1), ValueError, ["int64", ".double()"]),
     "float32 signal": (lambda: pn.solve(X.float(), D, 0.1), ValueError, ["float32", "float64", "signal.double()"]),
     "float32 dictionary": (
         lambda: pn.solve(X.numpy(), conv().float(), 0.1),

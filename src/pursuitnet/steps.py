@@ -73,7 +73,7 @@ class FreeStep(nn.Module):
 
     def __init__(self, c: Weight) -> None:
         super().__init__()
-        self.c = nn.Parameter(torch.as_tensor(c).detach().clone().float())
+        self.c = nn.Parameter(torch.as_tensor(c).detach().clone().to(torch.get_default_dtype()))
 
     def forward(self) -> tuple[Weight, Weight]:
         return self.c, 1.0

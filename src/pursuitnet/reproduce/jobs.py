@@ -88,7 +88,7 @@ def work(job: Job, wait: float = LEASE) -> str:
             record = {**train.versions(), "device": str(train.device_of(job.recipe)), **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
-        ledger.add(job.key, {"recipe": recipe, "data": data, "machine": machine(), **record, "epochs": epochs})
+        ledger.add(job.key, {**record, "recipe": recipe, "data": data, "machine": machine(), "epochs": epochs})
     return job.key
 
 

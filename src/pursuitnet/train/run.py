@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet import __version__, data
-from pursuitnet.nearest import did_you_mean, nearest
+from pursuitnet.nearest import did_you_mean
 from pursuitnet.networks import Network, create_model
 from pursuitnet.recipe import Recipe
 from pursuitnet.records import epochs_of, record_of
@@ -51,7 +51,7 @@ def _device(name: str, local: int) -> torch.device:
             device = torch.device(device.type, local)
         found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:
-        near = did_you_mean(name, DEVICES) if nearest(name, DEVICES) != name else ""
+        near = "" if name.partition(":")[0] in DEVICES else did_you_mean(name, DEVICES)
         why = (str(error).splitlines() or ["it is not known"])[0]
         hint = near or f" (--device names another): {why:.200}"
         raise ValueError(f"device is {name!r}, which is not here{hint}") from error
