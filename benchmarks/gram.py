@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 import pursuitnet as pn
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, WithIdentity
-from pursuitnet.steps import BoundedStep
-from pursuitnet.thresholds import IdentityPenalty, Threshold
+from pursuitnet.prox.step_size import BoundedStep
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 
 SIZES = ((67, 32, 2), (131, 32, 1), (195, 16, 1), (259, 16, 2), (355, 8, 3))
 """Channels, height and width, dilation of some layers of msd_csc_12."""

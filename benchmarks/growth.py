@@ -25,7 +25,7 @@ from measure import Step
 from torch import Tensor, nn
 
 import pursuitnet as pn
-from pursuitnet import train
+from pursuitnet.program import train
 
 TIMED = (0, 1, 2, 4, 8)
 DEPTHS = (6, 12, 24, 48)

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pursuitnet as pn
-from pursuitnet.train.cuda_graph import GraphedStep
+from pursuitnet.program.train.cuda_graph import GraphedStep
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"

@@ -35,7 +35,7 @@ from measure import Machine, Step
 from torch import nn
 
 import pursuitnet as pn
-from pursuitnet import train
+from pursuitnet.program import train
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:

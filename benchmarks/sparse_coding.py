@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pursuitnet as pn
-from pursuitnet.problems import Lasso, lasso
-from pursuitnet.solvers.loop import restarted
+from pursuitnet.problems.lasso import Lasso, lasso
+from pursuitnet.problems.loop import restarted
 
 TARGETS = (1e-3, 1e-5)
 Codes = Iterator[Callable[[], Tensor]]

@@ -17,8 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 RECORD, PAGE = ROOT / "experiments" / "results" / "depth.json", ROOT / "docs" / "depth.md"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "fast"
 CELLS = {

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import torch
 
-from pursuitnet import reproduce
-from pursuitnet.reproduce import plan
+from pursuitnet.program import reproduce
+from pursuitnet.program.reproduce import plan
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

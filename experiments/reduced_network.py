@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pursuitnet import PursuitLayer, Threshold, train
+from pursuitnet import PursuitLayer, Threshold
 from pursuitnet.dictionaries import Code, WithIdentity
-from pursuitnet.norms import still
-from pursuitnet.recipe import Recipe
-from pursuitnet.reproduce import cells_of
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce import cells_of
+from pursuitnet.prox.norms import still
 
 RESULTS = Path(__file__).parent / "results" / "reduced_network.json"
 CELLS = [

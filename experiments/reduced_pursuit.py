@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pursuitnet as pn
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
-from pursuitnet.report.inside import watch
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.trace import watch
 
 HERE = Path(__file__).parent
 RECORD, PICTURE = HERE / "results" / "reduced_pursuit.json", HERE.parent / "docs" / "reduced_pursuit.png"

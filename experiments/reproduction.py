@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pursuitnet.reproduce import Filled, Ledger, cells_of, filled
-from pursuitnet.reproduce.figures import draw
-from pursuitnet.reproduce.tables import by_layers, contrast, markdown, tested
+from pursuitnet.program.reproduce import Filled, Ledger, cells_of, filled
+from pursuitnet.program.reproduce.figures import draw
+from pursuitnet.program.reproduce.tables import by_layers, contrast, markdown, tested
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"

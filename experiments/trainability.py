@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "trainability"
 BUDGET = Recipe(data="cifar10", model="msd_csc_6", train_images=10_000, epochs=8, lr=0.1)

@@ -2,7 +2,7 @@
 
 import os
 
-from pursuitnet.cores import settle
+from pursuitnet.program.cores import settle
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded
 settle()

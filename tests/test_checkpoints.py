@@ -13,11 +13,11 @@ import torch
 from programs import finished
 from safetensors.torch import load_file
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
-from pursuitnet.runs import read
-from pursuitnet.train import StoppedError, checkpoints
-from pursuitnet.train.keeper import Keeper
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.runs import read
+from pursuitnet.program.train import StoppedError, checkpoints
+from pursuitnet.program.train.keeper import Keeper
 
 TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
 CPU = torch.device("cpu")
@@ -69,8 +69,8 @@ def test_a_signal_ends_the_run_after_its_step_and_resume_ends_the_same(tmp_path,
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
 
 left = int(sys.argv[2])
 

@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
 
 
 def test_help_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'train', '--help']\nfrom pursuitnet.cli import main\n"
+    probe = "import sys; sys.argv = ['pursuitnet', 'train', '--help']\nfrom pursuitnet.program.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,8 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     folder, _ = trained
     run("train", *TINY[:2], "--epochs", "3", *TINY[4:], "--out", "long", cwd=folder)
     probe = (  # the same run, interrupted after its second epoch
-        "import torch; from pathlib import Path; from pursuitnet import train; from pursuitnet.recipe import Recipe\n"
+        "import torch; from pathlib import Path\n"
+        "from pursuitnet.program import train; from pursuitnet.program.recipe import Recipe\n"
         "r = Recipe(width=4, epochs=3, train_images=300)\n"
         "class Stop(train.Silent):\n"
         "    def epoch(self, record):\n"

@@ -5,7 +5,7 @@ import os
 import pytest
 from programs import finished
 
-from pursuitnet import cores
+from pursuitnet.program import cores
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_threads_wait_passively_and_follow_the_quota_unless_the_user_says_otherw
 
 
 def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
-    probe = "import os, sys; sys.argv = ['pursuitnet', 'models']\nfrom pursuitnet import cli\n"
+    probe = "import os, sys; sys.argv = ['pursuitnet', 'models']\nfrom pursuitnet.program import cli\n"
     probe += "inner = cli.app\ndef app(**options):\n    assert 'torch' not in sys.modules\n"
     probe += "    print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])\ncli.app = app\n"
     probe += "from pursuitnet import cores\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
@@ -97,7 +97,7 @@ def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
 
 
 def test_processes_of_reproduce_share_the_cores(monkeypatch):
-    from pursuitnet.reproduce import jobs
+    from pursuitnet.program.reproduce import jobs
 
     monkeypatch.setattr(jobs, "available", lambda: 6)
     for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):

@@ -11,9 +11,10 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import pursuitnet as pn
-from pursuitnet import data, train
-from pursuitnet.evaluation.corruptions import CORRUPTIONS
-from pursuitnet.recipe import Recipe
+from pursuitnet import data
+from pursuitnet.program import train
+from pursuitnet.program.evaluation.corruptions import CORRUPTIONS
+from pursuitnet.program.recipe import Recipe
 
 DEFAULT = ["res_csc_8", "res_csc_simplified_8", "plain_8", "ml_csc", "feed_forward", "msdnet_3", "msd_csc_3"]
 DICTIONARIES = {

@@ -17,16 +17,17 @@ from sklearn import metrics
 from torch import nn
 
 import pursuitnet as pn
-from pursuitnet import cli, data, train
-from pursuitnet.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
-from pursuitnet.evaluation.adaptation import CRITERIA, errors, usage
-from pursuitnet.evaluation.measures import measured
-from pursuitnet.evaluation.robustness import Robustness, Row
-from pursuitnet.evaluation.run import Settings, evaluate_run
-from pursuitnet.evaluation.words import lines
-from pursuitnet.recipe import Recipe
-from pursuitnet.report.inside import watch
-from pursuitnet.thresholds import IdentityPenalty
+from pursuitnet import data
+from pursuitnet.program import cli, train
+from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
+from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
+from pursuitnet.program.evaluation.measures import measured
+from pursuitnet.program.evaluation.robustness import Robustness, Row
+from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.trace import watch
+from pursuitnet.prox.threshold import IdentityPenalty
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Cyclopts application invoked"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
-from pursuitnet.reproduce import cells, plan
-from pursuitnet.reproduce.cells import Cell
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce import cells, plan
+from pursuitnet.program.reproduce.cells import Cell
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 

@@ -8,9 +8,9 @@ import torch
 from programs import finished
 from safetensors.torch import load_file
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
-from pursuitnet.train.group import ALONE, Group, first_host, group_of
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train.group import ALONE, Group, first_host, group_of
 
 TINY = [
     *("--model", "msd_csc_3", "--width", "4", "--epochs", "2", "--train-images", "230", "--batch-size", "32"),
@@ -59,8 +59,8 @@ def test_two_processes_are_one_to_rounding_and_the_first_alone_writes_and_speaks
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
 
 inner = train.Trainer.check
 def check(self, worst, epoch, step):
@@ -68,7 +68,7 @@ def check(self, worst, epoch, step):
     if (self.group.rank, epoch, step) == (1, 2, 3):
         {what}
 train.Trainer.check = check
-from pursuitnet.cli import main
+from pursuitnet.program.cli import main
 sys.argv[1:1] = ["train"]
 main()
 """

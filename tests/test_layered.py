@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import pursuitnet as pn
-from pursuitnet.layered import MultiLayerLasso
-from pursuitnet.problems import lasso
-from pursuitnet.solvers.loop import iterate
+from pursuitnet.problems.lasso import lasso
+from pursuitnet.problems.loop import iterate
+from pursuitnet.problems.multilayer import MultiLayerLasso
 
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
 

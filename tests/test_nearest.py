@@ -5,10 +5,11 @@ import re
 import pytest
 
 import pursuitnet as pn
-from pursuitnet import cli, data, hints
-from pursuitnet.nearest import ELSEWHERE, did_you_mean, nearest
-from pursuitnet.recipe import Recipe
-from pursuitnet.train import device_of
+from pursuitnet import data
+from pursuitnet.program import cli, hints
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train import device_of
+from pursuitnet.utils.nearest import ELSEWHERE, did_you_mean, nearest
 
 
 @pytest.mark.parametrize(

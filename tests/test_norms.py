@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
 
 import pursuitnet as pn
-from pursuitnet.norms import RowNorm, ScaleNorm, _ByRootMeanSquare, eval_affine, still
+from pursuitnet.prox.norms import RowNorm, ScaleNorm, _ByRootMeanSquare, eval_affine, still, synchronise
 
 KINDS = {
     "rows": lambda: RowNorm(3, affine=False, momentum=0.3),
@@ -68,7 +68,7 @@ def test_a_batch_of_nothing_leaves_the_statistics_as_they_are(kind):
 def test_statistics_of_all_processes_are_those_of_one_and_a_batch_of_nothing_leaves_them(kind, momentum, tmp_path):
     alone, shared = KINDS[kind]().double(), KINDS[kind]().double()
     alone.momentum = shared.momentum = momentum
-    pn.norms.synchronise(shared)
+    synchronise(shared)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
@@ -89,7 +89,9 @@ def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
 
 def test_a_scale_norm_is_not_replaced_by_one_that_subtracts_means():
     model = pn.create_model("msd_csc_3", width=2)
-    with pytest.raises(AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.norms.synchronise\(model\)"):
+    with pytest.raises(
+        AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.prox.norms.synchronise\(model\)"
+    ):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 

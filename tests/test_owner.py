@@ -10,15 +10,15 @@ from contextlib import ExitStack
 import pytest
 from programs import started
 
-from pursuitnet import owner, train
-from pursuitnet.owner import TakenError, held, owned
-from pursuitnet.recipe import Recipe
-from pursuitnet.runs import read
+from pursuitnet.program import owner, train
+from pursuitnet.program.owner import TakenError, held, owned
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.runs import read
 
 HOLD = """
 import sys
 from pathlib import Path
-from pursuitnet.owner import owned
+from pursuitnet.program.owner import owned
 
 with owned(Path(sys.argv[1])):
     print("here", flush=True)
@@ -102,11 +102,11 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
     made = train.Trainer
 
     def late(*given):
-        monkeypatch.setattr("pursuitnet.train.loop.Trainer", made)
+        monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", made)
         train.train(recipe, tmp_path / "run")  # another one is faster
         return made(*given)
 
-    monkeypatch.setattr("pursuitnet.train.loop.Trainer", late)
+    monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", late)
     with pytest.raises(TakenError, match="begun by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"

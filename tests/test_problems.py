@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pursuitnet as pn
-from pursuitnet.problems import Lasso, ReducedLasso, lasso
+from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from pursuitnet import cli, train
-from pursuitnet.recipe import RECIPES, Recipe
-from pursuitnet.records import settings_of
-from pursuitnet.reproduce.ledger import identity
+from pursuitnet.program import cli, train
+from pursuitnet.program.recipe import RECIPES, Recipe
+from pursuitnet.program.reproduce.ledger import identity
+from pursuitnet.utils.records import settings_of
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """What the program is asked to train, without training it."""
-    monkeypatch.setattr("pursuitnet.report.write", lambda folder, *machine: folder)
+    monkeypatch.setattr("pursuitnet.program.report.write", lambda folder, *machine: folder)
 
     def ask(*arguments):
         got = []
@@ -28,7 +28,7 @@ def asked(monkeypatch):
             got.append(recipe)
             return {"test_accuracy": 0.0, "epoch": 1}
 
-        monkeypatch.setattr("pursuitnet.train.train", take)
+        monkeypatch.setattr("pursuitnet.program.train.train", take)
         cli.app(
             ["train", *arguments, *([] if "--out" in arguments else ["--out", "nowhere"])],
             exit_on_error=False,

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pursuitnet import data, report
-from pursuitnet import runs as listing
-from pursuitnet.recipe import Recipe
-from pursuitnet.report import inside
-from pursuitnet.report import page as finished
-from pursuitnet.train import images_of, last_record, load_run, train
-from pursuitnet.whitebox.run import inspect_run
+from pursuitnet import data
+from pursuitnet.program import report
+from pursuitnet.program import runs as listing
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.report import inside
+from pursuitnet.program.report import page as finished
+from pursuitnet.program.train import images_of, last_record, load_run, train
+from pursuitnet.program.whitebox.run import inspect_run
 
 SECTIONS = ("learning", "confusions", "atoms", "layers", "images")
 FAMILIES = {

@@ -19,12 +19,12 @@ import torch
 from rich.console import Console
 
 import pursuitnet as pn
-from pursuitnet import cli, reproduce, train
-from pursuitnet.owner import held, owned
-from pursuitnet.recipe import Recipe
-from pursuitnet.reproduce import cells, jobs, ledger, plan, program, tables, together
-from pursuitnet.reproduce.cells import Cell
-from pursuitnet.runs import running
+from pursuitnet.program import cli, reproduce, train
+from pursuitnet.program.owner import held, owned
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, together
+from pursuitnet.program.reproduce.cells import Cell
+from pursuitnet.program.runs import running
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
 CELLS = (
@@ -404,7 +404,7 @@ def test_other_data_than_planned_are_refused(options):
 KILL = """
 import os, signal
 from pathlib import Path
-from pursuitnet import watch
+from pursuitnet.program import callbacks as watch
 
 def epoch(self, record):
     mark = Path({mark!r})
@@ -420,7 +420,7 @@ watch.Silent.epoch = epoch
 def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path):
     from distributed import LocalCluster
 
-    from pursuitnet.reproduce.cluster import dask
+    from pursuitnet.program.reproduce.cluster import dask
 
     long = Cell("long", 3, replace(TINY, epochs=4, train_images=None), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 import pursuitnet as pn
-from pursuitnet import cli, data, report, train
-from pursuitnet.evaluation.run import Settings, evaluate_run
-from pursuitnet.recipe import Recipe
-from pursuitnet.reproduce.ledger import key
-from pursuitnet.sharing import weights
-from pursuitnet.train import checkpoints
-from pursuitnet.whitebox.run import inspect_run
+from pursuitnet import data
+from pursuitnet.program import cli, report, train
+from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce.ledger import key
+from pursuitnet.program.sharing import weights
+from pursuitnet.program.train import checkpoints
+from pursuitnet.program.whitebox.run import inspect_run
 
 CPU = torch.device("cpu")
 
@@ -310,7 +311,9 @@ def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypa
     found = evaluate_run(tmp_path / "run", Settings(tested=20)).evaluation
     assert [sum(row) for row in found.confusion] == [10, 10]
     seen = {}
-    monkeypatch.setattr("pursuitnet.whitebox.run.inspect", lambda model, x, labelled, **_: seen.update(x=x, y=labelled))
+    monkeypatch.setattr(
+        "pursuitnet.program.whitebox.run.inspect", lambda model, x, labelled, **_: seen.update(x=x, y=labelled)
+    )
     inspect_run(tmp_path / "run", images=8, tested=10)
     assert seen["y"][1].bincount().tolist() == [5, 5]
     assert sum(float(x.mean()) < 0.5 for x in seen["x"]) == 4
@@ -321,8 +324,8 @@ def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypa
     def stop(clean, *_):
         raise SeenError(sum(float(x.float().mean()) < 128 for x in clean))
 
-    monkeypatch.setattr("pursuitnet.evaluation.run.Adaptation.to", stop)
-    monkeypatch.setattr("pursuitnet.evaluation.run.LOOKED_AT", 20)
+    monkeypatch.setattr("pursuitnet.program.evaluation.run.Adaptation.to", stop)
+    monkeypatch.setattr("pursuitnet.program.evaluation.run.LOOKED_AT", 20)
     with pytest.raises(SeenError, match="10"):
         evaluate_run(tmp_path / "run", Settings(corruptions=("contrast",), adapt="usage"))
 
@@ -371,8 +374,8 @@ def test_a_moved_run_goes_on_and_is_reported_evaluated_and_inspected(first, tmp_
 
 def test_the_report_is_made_where_the_program_was_told_to_train(tmp_path, monkeypatch, capsys):
     got = []
-    monkeypatch.setattr("pursuitnet.report.write", lambda *given: got.append(given) or given[0])
-    monkeypatch.setattr("pursuitnet.train.train", lambda *given, **more: {"test_accuracy": 0.0, "epoch": 1})
+    monkeypatch.setattr("pursuitnet.program.report.write", lambda *given: got.append(given) or given[0])
+    monkeypatch.setattr("pursuitnet.program.train.train", lambda *given, **more: {"test_accuracy": 0.0, "epoch": 1})
     program(monkeypatch, capsys, "train", "--out", tmp_path / "run", "--device", "cpu", "--data-dir", tmp_path)
     assert got == [(tmp_path / "run", tmp_path, "cpu")]
 

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from programs import finished
 from safetensors.numpy import save_file
 
-from pursuitnet import cli, report, runs
-from pursuitnet.owner import owned
+from pursuitnet.program import cli, report, runs
+from pursuitnet.program.owner import owned
 
 RECIPE = {"model": "msd_csc_6", "data": "digits", "epochs": 3}
 
@@ -184,7 +184,7 @@ def test_runs_are_found_below_in_the_order_of_their_names_each_once(tmp_path):
 
 def test_the_program_lists_runs_without_loading_torch(tmp_path):
     made(tmp_path / "runs" / "a")
-    probe = "import sys; sys.argv = ['pursuitnet', 'runs']\nfrom pursuitnet.cli import main\n"
+    probe = "import sys; sys.argv = ['pursuitnet', 'runs']\nfrom pursuitnet.program.cli import main\n"
     probe += "try:\n    main()\nfinally:\n    assert not {'torch', 'matplotlib'} & set(sys.modules)"
     done = finished("-c", probe, cwd=tmp_path)
     assert "AssertionError" not in done.stderr
@@ -229,7 +229,7 @@ def test_the_picture_has_a_curve_a_run_in_both_and_a_name_each(tmp_path):
     assert page.count("1 of 3 epochs") == 4
     assert "<script" not in page
     picture = imread(report.write_comparison(tmp_path / "runs.png", found))
-    from pursuitnet.report.compare import COLOURS
+    from pursuitnet.program.report.compare import COLOURS
 
     for colour in COLOURS:
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255

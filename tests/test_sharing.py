@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 
 import pursuitnet as pn
-from pursuitnet import cli, train
-from pursuitnet.recipe import Recipe
-from pursuitnet.sharing import Trained, trained, weights
-from pursuitnet.sharing import export as exporting
-from pursuitnet.sharing.export import export
+from pursuitnet.program import cli, train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.sharing import Trained, trained, weights
+from pursuitnet.program.sharing import export as exporting
+from pursuitnet.program.sharing.export import export
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_equal_weights_are_equal_files(run):
 
 
 def test_the_hub_gives_the_same_weights_and_logits_back(run, tmp_path):
-    from pursuitnet.sharing.hub import HubNetwork, card
+    from pursuitnet.program.sharing.hub import HubNetwork, card
 
     about = trained(run)
     HubNetwork.of(about, 0.1234).save_pretrained(tmp_path / "saved")
@@ -186,7 +186,7 @@ def test_the_hub_gives_the_same_weights_and_logits_back(run, tmp_path):
 
 
 def test_the_hub_keeps_wide_networks_to_the_last_bit(tmp_path):
-    from pursuitnet.sharing.hub import HubNetwork
+    from pursuitnet.program.sharing.hub import HubNetwork
 
     one, x = made("msd_csc_3", width=8), torch.rand(2, 3, 16, 16)
     one.network.to(memory_format=torch.channels_last).eval()
@@ -197,7 +197,7 @@ def test_the_hub_keeps_wide_networks_to_the_last_bit(tmp_path):
 def test_the_hub_refuses_weights_and_configs_that_lack_something(run, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from pursuitnet.sharing.hub import HubNetwork
+    from pursuitnet.program.sharing.hub import HubNetwork
 
     HubNetwork.of(trained(run)).save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
@@ -218,9 +218,9 @@ def test_the_hub_refuses_weights_and_configs_that_lack_something(run, tmp_path):
 
 def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "pursuitnet.sharing.hub", raising=False)
+    monkeypatch.delitem(sys.modules, "pursuitnet.program.sharing.hub", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'pursuitnet\[hub\]'"):
-        importlib.import_module("pursuitnet.sharing.hub")
+        importlib.import_module("pursuitnet.program.sharing.hub")
 
 
 # exports
@@ -309,7 +309,7 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
 
 def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     one = made("plain_8", width=2)
-    monkeypatch.setattr("pursuitnet.sharing.export._difference", lambda *given: float("nan"))
+    monkeypatch.setattr("pursuitnet.program.sharing.export._difference", lambda *given: float("nan"))
     with pytest.raises(ValueError, match="the exported logits are off by nan"):
         export(one, tmp_path / "model.pt2", "pt2")
     assert not list(tmp_path.iterdir())

@@ -11,9 +11,9 @@ import torch
 from programs import finished
 
 import pursuitnet as pn
-from pursuitnet import cli, simulate
-from pursuitnet.simulate import fig1, fig4, gaussian, ill_conditioned, readings, table1
-from pursuitnet.simulate.gaussian import Reading, TwoLayers
+from pursuitnet.program import cli, simulate
+from pursuitnet.program.simulate import fig1, fig4, gaussian, ill_conditioned, readings, table1
+from pursuitnet.program.simulate.gaussian import Reading, TwoLayers
 
 SMALL = Reading(width=7, iterations=4, every=2)
 
@@ -268,7 +268,7 @@ def test_the_program_knows_every_figure():
 
 
 def test_help_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'simulate', '--help']\nfrom pursuitnet.cli import main\n"
+    probe = "import sys; sys.argv = ['pursuitnet', 'simulate', '--help']\nfrom pursuitnet.program.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert not {'torch', 'matplotlib'} & set(sys.modules)"
     done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import pursuitnet as pn
-from pursuitnet.solvers import State
+from pursuitnet.iterations import State
 
 # the sizes of the supports are kept in a --junitxml report of any family
 pytestmark = [

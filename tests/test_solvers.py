@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import Lasso
 
 import pursuitnet as pn
-from pursuitnet.solvers import State
+from pursuitnet.iterations import State
 
 BETA = 0.125
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pursuitnet.reproduce.statistics import Difference, holm
+from pursuitnet.program.reproduce.statistics import Difference, holm
 
 
 def test_the_paired_test_is_scipys_of_the_two_samples():

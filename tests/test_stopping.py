@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import pursuitnet as pn
-from pursuitnet.problems import Lasso
-from pursuitnet.solvers import State
+from pursuitnet.iterations import State
+from pursuitnet.problems.lasso import Lasso
 
 
 def normal(*shape, seed=0):

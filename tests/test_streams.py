@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pursuitnet import cli, runs, streams
+from pursuitnet.program import cli, runs, streams
 
 PROGRAM = [sys.executable, "-m", "pursuitnet"]
 
@@ -94,13 +94,13 @@ def test_a_page_of_a_folder_whose_name_is_not_utf8_is_written(tmp_path):
 def asked(monkeypatch):
     """The folder that the program trains into, and the recipe."""
     got = []
-    monkeypatch.setattr("pursuitnet.report.write", lambda folder, *machine: folder)
+    monkeypatch.setattr("pursuitnet.program.report.write", lambda folder, *machine: folder)
 
     def take(recipe, folder, *given, **options):
         got.extend([recipe, folder])
         return {"test_accuracy": 0.0, "epoch": 1}
 
-    monkeypatch.setattr("pursuitnet.train.train", take)
+    monkeypatch.setattr("pursuitnet.program.train.train", take)
 
     def ask(*arguments):
         got.clear()

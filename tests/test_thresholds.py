@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import pursuitnet as pn
-from pursuitnet.norms import BatchNorm, _ByRootMeanSquare
-from pursuitnet.thresholds import IdentityPenalty
+from pursuitnet.prox.norms import BatchNorm, _ByRootMeanSquare
+from pursuitnet.prox.threshold import IdentityPenalty
 
 
 def normal(*shape, seed=0):

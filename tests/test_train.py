@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pursuitnet import train
-from pursuitnet.recipe import Recipe
-from pursuitnet.train import checkpoints, trainer
-from pursuitnet.train.group import Group
-from pursuitnet.train.images import steps_of
-from pursuitnet.train.run import flops_per_image
-from pursuitnet.train.stopwatch import Stopwatch
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train import checkpoints, trainer
+from pursuitnet.program.train.group import Group
+from pursuitnet.program.train.images import steps_of
+from pursuitnet.program.train.run import flops_per_image
+from pursuitnet.program.train.stopwatch import Stopwatch
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
 
@@ -78,7 +78,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_layer(tmp_path, mo
             model.pursuits()[1].step.logit.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr("pursuitnet.train.trainer.model_of", broken)
+    monkeypatch.setattr("pursuitnet.program.train.trainer.model_of", broken)
     with pytest.raises(FloatingPointError, match=r"loss is nan in epoch 1, step 1; .*features\.2\.0"):
         train.train(TINY, tmp_path / "run")
     assert checkpoints.load(tmp_path / "run", torch.device("cpu"))[0]["epoch"] == 0

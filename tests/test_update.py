@@ -7,9 +7,9 @@ import torch
 from torch.autograd import forward_ad
 
 import pursuitnet as pn
-from pursuitnet import memory
-from pursuitnet.layered import MultiLayerLasso
-from pursuitnet.problems import lasso
+from pursuitnet.problems.lasso import lasso
+from pursuitnet.problems.multilayer import MultiLayerLasso
+from pursuitnet.utils import inplace
 
 
 def normal(*shape, seed=0):
@@ -161,7 +161,7 @@ def out_of_place(monkeypatch):
     """Turns off all work in place, from the moment it is called."""
 
     def turn_off():
-        for module in ("dictionaries.base", "dictionaries.identity", "thresholds", "update"):
+        for module in ("dictionaries.base", "dictionaries.identity", "prox.threshold", "iterations.update"):
             monkeypatch.setattr(f"pursuitnet.{module}.reusable", lambda *_: None)
 
     return turn_off
@@ -217,14 +217,14 @@ def test_transforms_of_one_argument_alone_are_those_of_the_plain_form(dictionary
 
 def test_a_place_is_used_again_only_where_nobody_looks_and_the_result_fits():
     z = torch.zeros(2, 3)
-    assert memory.reusable(z) is None
+    assert inplace.reusable(z) is None
     with torch.no_grad():
-        assert memory.reusable(z) is z and memory.reusable(z, torch.ones(2, 3)) is z
-        assert memory.reusable(z, torch.ones(2, 3).double()) is None
-        assert memory.reusable(z, torch.ones(4, 2, 3)) is None
-        torch.vmap(lambda row: row if memory.reusable(row) is None else pytest.fail("in place"))(z)
+        assert inplace.reusable(z) is z and inplace.reusable(z, torch.ones(2, 3)) is z
+        assert inplace.reusable(z, torch.ones(2, 3).double()) is None
+        assert inplace.reusable(z, torch.ones(4, 2, 3)) is None
+        torch.vmap(lambda row: row if inplace.reusable(row) is None else pytest.fail("in place"))(z)
         with forward_ad.dual_level():
-            assert memory.reusable(z) is None
+            assert inplace.reusable(z) is None
 
 
 # once

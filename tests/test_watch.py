@@ -12,11 +12,11 @@ import pytest
 from programs import started
 from rich.console import Console
 
-from pursuitnet import watch
-from pursuitnet.recipe import Recipe
-from pursuitnet.train import train
-from pursuitnet.watch.files import tag
-from pursuitnet.watch.terminal import Clock
+from pursuitnet.program import callbacks as watch
+from pursuitnet.program.callbacks.files import tag
+from pursuitnet.program.callbacks.terminal import Clock
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train import train
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, device="cpu")
 
@@ -182,7 +182,7 @@ def test_a_terminal_is_in_order_before_the_first_epoch_and_without_a_beginning(t
 
 def test_the_table_takes_no_more_than_a_fiftieth_of_the_time(terminal, tmp_path, monkeypatch):
     now, drawn = [1000.0], []
-    monkeypatch.setattr("pursuitnet.watch.terminal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pursuitnet.program.callbacks.terminal.time.monotonic", lambda: now[0])
     live = watch.Live(terminal(80))
 
     def update(*_, **__):
@@ -199,7 +199,7 @@ def test_the_table_takes_no_more_than_a_fiftieth_of_the_time(terminal, tmp_path,
 
 def test_the_time_left_counts_from_where_the_run_was_taken_up(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("pursuitnet.watch.terminal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pursuitnet.program.callbacks.terminal.time.monotonic", lambda: now[0])
     clock = Clock(epochs=10, images=1000)
     assert clock.left is None
     clock.at(6, 1, 10)  # the first step: half of the run was done before
@@ -243,15 +243,17 @@ def test_tensorboard_reads_what_was_written_and_a_resumed_run_takes_back_what_it
 
 def test_tensorboard_that_is_not_installed_is_missed_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for name in [name for name in sys.modules if name.startswith(("tensorboard.", "pursuitnet.watch.events"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("tensorboard.", "pursuitnet.program.callbacks.events"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("pursuitnet.watch.events", raising=False)
+    monkeypatch.delattr("pursuitnet.program.callbacks.events", raising=False)
     with pytest.raises(ImportError, match=r"--tensorboard needs .*pip install 'pursuitnet\[tensorboard\]'"):
         watch.of_program(terminal=False, tensorboard=True)
 
 
 def test_a_full_disk_costs_tensorboards_events_and_not_the_training(tmp_path, monkeypatch):
-    events = pytest.importorskip("pursuitnet.watch.events")
+    events = pytest.importorskip("pursuitnet.program.callbacks.events")
     board = watch.TensorBoard()
 
     def full(*_):
@@ -268,13 +270,13 @@ def test_a_full_disk_costs_tensorboards_events_and_not_the_training(tmp_path, mo
 def written(monkeypatch):
     """Count the pages, on a clock of the test's own; each takes a second."""
     calls, now = [], [1000.0]
-    monkeypatch.setattr("pursuitnet.watch.files.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pursuitnet.program.callbacks.files.time.monotonic", lambda: now[0])
 
     def write(folder, about, records, *, training):
         calls.append((len(records), training))
         now[0] += 1.0
 
-    monkeypatch.setattr("pursuitnet.report.write_progress", write, raising=False)
+    monkeypatch.setattr("pursuitnet.program.report.write_progress", write, raising=False)
     return calls, now
 
 

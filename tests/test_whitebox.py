@@ -16,15 +16,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import pursuitnet as pn
-from pursuitnet.norms import BatchNorm
-from pursuitnet.problems import Lasso, lasso
-from pursuitnet.report.inside import watch
-from pursuitnet.thresholds import IdentityPenalty
-from pursuitnet.whitebox import Effort
-from pursuitnet.whitebox.foreign import seen_in
-from pursuitnet.whitebox.problem import LayerLasso, _fastest, solved
-from pursuitnet.whitebox.reading import read
-from pursuitnet.whitebox.unfolding import at_steps
+from pursuitnet.problems.lasso import Lasso, lasso
+from pursuitnet.program.trace import watch
+from pursuitnet.program.whitebox import Effort
+from pursuitnet.program.whitebox.foreign import seen_in
+from pursuitnet.program.whitebox.problem import LayerLasso, _fastest, solved
+from pursuitnet.program.whitebox.reading import read
+from pursuitnet.program.whitebox.unfolding import at_steps
+from pursuitnet.prox.norms import BatchNorm
+from pursuitnet.prox.threshold import IdentityPenalty
 
 EXACT = Effort(images=2, further=2, steps=5000, tol=1e-9)
 
@@ -637,7 +637,7 @@ def test_the_program_inspects_a_trained_run(tmp_path):
 
 
 def test_help_of_inspect_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'inspect', '--help']\nfrom pursuitnet.cli import main\n"
+    probe = "import sys; sys.argv = ['pursuitnet', 'inspect', '--help']\nfrom pursuitnet.program.cli import main\n"
     probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = finished("-c", probe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

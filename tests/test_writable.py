@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from pursuitnet import cli, train
-from pursuitnet.recipe import Recipe
-from pursuitnet.writable import check_file, check_folder
+from pursuitnet.program import cli, train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.writable import check_file, check_folder
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64, test_images=40, device="cpu")
 
@@ -64,12 +64,12 @@ def test_a_file_system_that_can_only_be_read_is_said_so(tmp_path, read_only):
 
 
 WORK = {
-    "train": ("pursuitnet.train.train", ["--out", "OUT"]),
-    "evaluate": ("pursuitnet.evaluation.run.evaluate_run", ["RUN"]),
-    "inspect": ("pursuitnet.whitebox.run.inspect_run", ["RUN"]),
-    "simulate": ("pursuitnet.simulate.run", ["fig1", "--out", "OUT"]),
-    "export": ("pursuitnet.sharing.export.export", ["RUN"]),
-    "runs": ("pursuitnet.runs.below", [".", "--out", "runs.html"]),
+    "train": ("pursuitnet.program.train.train", ["--out", "OUT"]),
+    "evaluate": ("pursuitnet.program.evaluation.run.evaluate_run", ["RUN"]),
+    "inspect": ("pursuitnet.program.whitebox.run.inspect_run", ["RUN"]),
+    "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
+    "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
+    "runs": ("pursuitnet.program.runs.below", [".", "--out", "runs.html"]),
 }
 
 
@@ -89,10 +89,10 @@ def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     writes = {
-        "train": ("pursuitnet.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
-        "evaluate": ("pursuitnet.evaluation.run.Found.save", [run]),
-        "inspect": ("pursuitnet.whitebox.inspection.Inspection.save", [run, "--images", "2", "--tested", "8"]),
-        "simulate": ("pursuitnet.simulate.write", ["fig1", "--out", tmp_path / "out"]),
+        "train": ("pursuitnet.program.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
+        "evaluate": ("pursuitnet.program.evaluation.run.Found.save", [run]),
+        "inspect": ("pursuitnet.program.whitebox.inspection.Inspection.save", [run, "--images", "2", "--tested", "8"]),
+        "simulate": ("pursuitnet.program.simulate.write", ["fig1", "--out", tmp_path / "out"]),
     }
     (tmp_path / "r.json").write_text(json.dumps(TINY.to_json()))
     monkeypatch.setattr(writes[command][0], full)

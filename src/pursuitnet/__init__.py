@@ -12,86 +12,68 @@ __version__ = "0.1.0"
 
 _HOME = {
     # factor 1: where the pursuit starts
-    "Start": "starts",
-    "zero": "starts",
-    "resnet": "starts",
-    "res_csc_simplified": "starts",
-    "res_csc": "starts",
+    **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc"), "starts"),
     # factor 2: the dictionary
-    "Dictionary": "dictionaries",
-    "LinearDictionary": "dictionaries",
-    "ConvDictionary": "dictionaries",
-    "CircularDictionary": "dictionaries",
-    "WithIdentity": "dictionaries",
+    **dict.fromkeys(
+        ("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary", "WithIdentity"), "dictionaries"
+    ),
     # factor 3: how often, and with which momentum
-    "Solver": "solvers",
-    "ISTA": "solvers",
-    "FISTA": "solvers",
-    "Reduced": "solvers",
-    "WorkingSet": "solvers",
-    "OMP": "solvers",
-    "solve": "solvers",
-    "Solution": "solvers",
-    "ConvergenceWarning": "solvers",
-    "beta_max": "problems",
+    **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
-    "soft_threshold": "thresholds",
-    "nonnegative_threshold": "thresholds",
-    "Threshold": "thresholds",
-    "IdentityPenalty": "thresholds",
-    "BatchNorm": "norms",
-    "BoundedStep": "steps",
-    "FreeStep": "steps",
-    "AbsorbedStep": "steps",
-    # the multi-layer model, solved
-    "layered_thresholding": "layered",
-    "layered_basis_pursuit": "layered",
-    "multilayer_basis_pursuit": "layered",
+    **dict.fromkeys(("soft_threshold", "nonnegative_threshold", "Threshold", "IdentityPenalty", "BatchNorm"), "prox"),
+    **dict.fromkeys(("BoundedStep", "FreeStep", "AbsorbedStep"), "prox"),
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
-    "Network": "networks",
-    "create_model": "networks",
-    "list_models": "networks",
+    **dict.fromkeys(("Network", "create_model", "list_models"), "networks"),
+    # problems solved to a certificate
+    **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
+    **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
+    **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     # the white box
-    "inspect": "whitebox",
-    "Inspection": "whitebox",
-    # trained networks
-    "load": "sharing",
-    "Trained": "sharing",
-    "trained": "sharing",
-    # the program
-    "Recipe": "recipe",
+    **dict.fromkeys(("inspect", "Inspection"), "program.whitebox"),
+    # training, and trained networks
+    "Recipe": "program.recipe",
+    "train": "program.train",
+    **dict.fromkeys(("load", "Trained", "trained"), "program.sharing"),
 }
-_MODULES = ("data", "train", "report", "theory")
+_MODULES = ("data", "theory")
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
-    from pursuitnet import data, report, theory, train
+    from pursuitnet import data, theory
     from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
+    from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
-    from pursuitnet.layered import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, create_model, list_models
-    from pursuitnet.norms import BatchNorm
-    from pursuitnet.problems import beta_max
-    from pursuitnet.recipe import Recipe
-    from pursuitnet.sharing import Trained, load, trained
-    from pursuitnet.solvers import (
-        FISTA,
-        ISTA,
+    from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,
         Reduced,
         Solution,
-        Solver,
         WorkingSet,
+        beta_max,
+        layered_basis_pursuit,
+        layered_thresholding,
+        multilayer_basis_pursuit,
         solve,
     )
+    from pursuitnet.program.recipe import Recipe
+    from pursuitnet.program.sharing import Trained, load, trained
+    from pursuitnet.program.train import train
+    from pursuitnet.program.whitebox import Inspection, inspect
+    from pursuitnet.prox import (
+        AbsorbedStep,
+        BatchNorm,
+        BoundedStep,
+        FreeStep,
+        IdentityPenalty,
+        Threshold,
+        nonnegative_threshold,
+        soft_threshold,
+    )
     from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
-    from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep
-    from pursuitnet.thresholds import IdentityPenalty, Threshold, nonnegative_threshold, soft_threshold
-    from pursuitnet.whitebox import Inspection, inspect
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,5 @@
 """`python -m pursuitnet` is the same program as `pursuitnet`."""
 
-from pursuitnet.cli import main
+from pursuitnet.program.cli import main
 
 main()

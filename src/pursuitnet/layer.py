@@ -12,13 +12,13 @@ from torch.amp import is_autocast_available
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.dictionaries.inputs import check_kind, described
-from pursuitnet.memory import checkpointed_scan, recompute_of
-from pursuitnet.norms import BatchNorm
-from pursuitnet.solvers import ISTA, OMP, Reduced, Solver, WorkingSet, unroll
+from pursuitnet.iterations import ISTA, Solver, unroll
+from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
+from pursuitnet.iterations.update import Weight, proximal_step
+from pursuitnet.prox.norms import BatchNorm
+from pursuitnet.prox.step_size import BoundedStep, Step
+from pursuitnet.prox.threshold import Threshold
 from pursuitnet.starts import Start, zero
-from pursuitnet.steps import BoundedStep, Step
-from pursuitnet.thresholds import Threshold
-from pursuitnet.update import Weight, proximal_step
 
 
 class PursuitLayer(nn.Module):
@@ -157,7 +157,7 @@ def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int
 
 def check_solver(solver: object) -> None:
     """Raise TypeError unless a layer can take steps of this solver."""
-    if isinstance(solver, OMP | WorkingSet | Reduced):
+    if getattr(solver, "whole_problem", False) and not isinstance(solver, type):
         raise TypeError(
             f"solver is {solver}, which needs the whole problem and not its update alone: give it to "
             "solve(signal, dictionary, beta, solver), and the layer ISTA() or FISTA()"

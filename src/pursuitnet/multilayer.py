@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.iterations import ISTA, Solver, unroll
+from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.layer import PursuitLayer, check_solver, prepare, to_autocast_dtype
-from pursuitnet.memory import checkpointed_scan, recompute_of
-from pursuitnet.solvers import ISTA, Solver, unroll
 
 
 class MultiLayerPursuit(nn.Module):

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 from pursuitnet import starts
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.iterations import FISTA, ISTA, Solver
+from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.memory import checkpointed_scan, recompute
 from pursuitnet.multilayer import MultiLayerPursuit
-from pursuitnet.nearest import did_you_mean
-from pursuitnet.norms import BatchNorm
-from pursuitnet.solvers import FISTA, ISTA, Solver
+from pursuitnet.prox.norms import BatchNorm
+from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep, FreeStep, Step
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 from pursuitnet.starts import Start
-from pursuitnet.steps import AbsorbedStep, BoundedStep, FreeStep, Step
-from pursuitnet.thresholds import IdentityPenalty, Threshold
+from pursuitnet.utils.nearest import did_you_mean
 
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
 SWEEPS = ("layer", "multilayer")
@@ -75,7 +75,7 @@ class Network(nn.Module):
         Args:
             enable: False keeps everything.
             recursive: keep the codes of about log₂(depth) layers only; a layer is computed up to log₂(depth) times
-                again, half as often on average (see ``memory.checkpointed_scan``).
+                again, half as often on average (see ``checkpointed_scan``).
         """
         self.grad_checkpointing, self.recursive = enable, recursive
         for module in self.modules():

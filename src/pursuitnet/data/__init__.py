@@ -14,7 +14,7 @@ from pursuitnet.data.files import Split
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.order import stratified
 from pursuitnet.data.words import require_known
-from pursuitnet.paths import expanded
+from pursuitnet.utils.paths import expanded
 
 __all__ = [
     "DATASETS",

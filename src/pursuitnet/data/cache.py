@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pursuitnet.paths import expanded
-from pursuitnet.records import record_of
+from pursuitnet.utils.paths import expanded
+from pursuitnet.utils.records import record_of
 
 READER = 2  # raise it when a decoder returns something else than before
 _PARTS = ("images", "labels")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pursuitnet.nearest import did_you_mean
+from pursuitnet.utils.nearest import did_you_mean
 
 
 def require_known(kind: str, value: str, known: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ A dictionary is used in two directions, ``analyze`` (Dᵀx, what a network calls
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.circular import CircularDictionary
-from pursuitnet.dictionaries.convolution import ConvDictionary
+from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.identity import WithIdentity
 from pursuitnet.dictionaries.linear import LinearDictionary
 

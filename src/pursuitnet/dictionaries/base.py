@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries.hooks import float64_copy
 from pursuitnet.dictionaries.inputs import check_tensor
-from pursuitnet.memory import reusable
+from pursuitnet.utils.inplace import reusable
 
 Code = tuple[Tensor, ...]
 """A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, rows, …)."""

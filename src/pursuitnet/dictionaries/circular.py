@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pursuitnet.dictionaries.convolution import ConvDictionary, Sizes
+from pursuitnet.dictionaries.conv import ConvDictionary, Sizes
 from pursuitnet.dictionaries.inputs import takes_weight
-from pursuitnet.dictionaries.kernels import adjoint
+from pursuitnet.dictionaries.onednn import adjoint
 
 
 class CircularDictionary(ConvDictionary):

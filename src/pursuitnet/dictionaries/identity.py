@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pursuitnet.dictionaries.base import Code, Dictionary
-from pursuitnet.dictionaries.convolution import ConvDictionary
+from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.inputs import check_kind
-from pursuitnet.memory import reusable
+from pursuitnet.utils.inplace import reusable
 
 
 class WithIdentity(Dictionary):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
-from pursuitnet.dictionaries.kernels import at_least_single, without_autocast
+from pursuitnet.dictionaries.onednn import at_least_single, without_autocast
 
 
 class LinearDictionary(Dictionary):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
-from pursuitnet.inputs import check_dictionary
+from pursuitnet.problems.inputs import check_dictionary
 from pursuitnet.theory.inputs import finite, in_float64, without_identity
 
 

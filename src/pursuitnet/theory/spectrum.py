@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import CircularDictionary, Dictionary, WithIdentity
-from pursuitnet.inputs import check_dictionary, tensor_of
+from pursuitnet.problems.inputs import check_dictionary, tensor_of
 from pursuitnet.theory.inputs import finite, in_float64, nonnegative
 
 Number = TypeVar("Number", float, Tensor)

@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
-from pursuitnet.inputs import tensor_of, with_dictionary
+from pursuitnet.problems.inputs import tensor_of, with_dictionary
+from pursuitnet.prox.threshold import soft_threshold
 from pursuitnet.theory.inputs import finite, in_float64, nonnegative
-from pursuitnet.thresholds import soft_threshold
 
 
 class BetterCode(NamedTuple):

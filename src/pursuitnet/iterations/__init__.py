@@ -1,0 +1,10 @@
+"""Factor 3: how often the update is repeated, and with which momentum.
+
+``update`` holds the one update, ``proximal`` ISTA and FISTA as ``init`` and ``step``, ``unroll`` repeats them in a
+layer, and ``checkpointing`` says what the backward pass keeps and what it computes again.
+"""
+
+from pursuitnet.iterations.proximal import FISTA, ISTA, Solver, State, Update
+from pursuitnet.iterations.unroll import unroll
+
+__all__ = ["FISTA", "ISTA", "Solver", "State", "Update", "unroll"]

@@ -1,0 +1,320 @@
+"""The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.dictionaries.hooks import run_hooks
+from pursuitnet.iterations.proximal import Certificate
+from pursuitnet.iterations.update import Prox, proximal_step, residual, sums
+from pursuitnet.problems.inputs import check_types, tensor_of, with_dictionary
+from pursuitnet.problems.projection import left_by
+from pursuitnet.prox.threshold import nonnegative_threshold, soft_threshold
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """(P1) of the paper, min ½‖x − DΓ‖² + Σβ|Γ| over all Γ, or over Γ ≥ 0.
+
+    Calling it is one proximal gradient step, Eq. 1: probe → P_{β·c}( probe + c·Dᵀ(x − D·probe) ).
+
+    Attributes:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        beta: β ≥ 0 in parts, each broadcast against its part of the code.
+        nonnegative: whether Γ ≥ 0.
+        step: c ≤ 1/λmax(DᵀD).
+    """
+
+    signal: Tensor
+    dictionary: Dictionary
+    beta: Code
+    nonnegative: bool
+    step: Tensor
+
+    def __call__(self, probe: Code) -> Code:
+        return self.step_with(self.prox, probe)
+
+    def step_with(self, P: Prox[T], probe: Code) -> T:
+        """Return what P makes of the probe and of c·Dᵀ(x − D·probe)."""
+        return proximal_step(self.dictionary, self.signal, probe, probe, P, self.step, loss_slope=self.loss_slope)
+
+    def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
+        """Return P_{β·c}(anchor + update) in parts."""
+        return tuple(self.shrink(z, self.step * b) for z, b in zip(sums(anchor, update, fresh), self.beta, strict=True))
+
+    def prox_and_dual(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> tuple[Code, Code]:
+        """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold took away."""
+        z = sums(anchor, update, fresh)
+        code = self.prox(None, z)
+        return code, tuple((whole - kept) / self.step for whole, kept in zip(z, code, strict=True))
+
+    def loss_slope(self, off: Tensor) -> Tensor:
+        """Return the derivative of the data fit at x − DΓ: of ½‖x − DΓ‖², that itself."""
+        return off
+
+    def shrink(self, z: Tensor, theta: Tensor) -> Tensor:
+        """Return P_θ(z)."""
+        return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
+
+    def residual(self, code: Code) -> Tensor:
+        """Return x − DΓ, or what the data fit makes of it (see ``loss_slope``)."""
+        return self.loss_slope(residual(self.dictionary, self.signal, code))
+
+    def complete(self, code: Code) -> Code:
+        """Return the code of the whole problem; a reduced one has kept a part of it back."""
+        return code
+
+    def over(self, columns: Dictionary, beta: Tensor) -> "Lasso":
+        """Return (P1) over some columns of all examples, (1, n), as one example of one signal."""
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,))
+
+    @torch.no_grad()
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+        """Return objective and duality gap.
+
+        A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
+        ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best admissible s, which at the optimum is 1. Where β = 0, that
+        may leave s = 0 and the trivial bound 0 (see ``UnpricedLasso``).
+
+        Args:
+            code: Γ in parts.
+            residual: x − DΓ, if it is at hand.
+        """
+        code = self.complete(code)
+        r = self.residual(code) if residual is None else residual
+        correlation = self.dictionary.analyze_parts(r)
+        objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
+        u, reply = self.direction(code, r, correlation)
+        most = self.admissible(reply)
+        x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
+        overlap, energy = (x * u64).sum(1), u64.square().sum(1)
+        best = torch.where(energy > 0, overlap / energy, 0.0)
+        s = best.clamp(min=0) if self.nonnegative else torch.maximum(best, -most)
+        s = torch.minimum(s, most).nan_to_num(posinf=0.0)
+        short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
+        return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), correlation)
+
+    def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
+        """Return the direction of the dual point, here x − DΓ itself, and Dᵀ times it in parts."""
+        return residual, correlation
+
+    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+        """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
+        worst = []
+        for d, beta in zip(correlation, self.beta, strict=True):
+            one = beta.numel() == 1  # then the largest correlation is looked for first: no copy of it is made
+            least, most = (d if one else (d / beta).nan_to_num(0, torch.inf, -torch.inf)).flatten(1).aminmax(dim=1)
+            size = most.clamp(min=0) if self.nonnegative else most.maximum(-least)
+            worst.append((size / beta.flatten()).nan_to_num(0, torch.inf) if one else size)
+        return torch.stack(worst).amax(0).double().reciprocal()
+
+    def penalty(self, code: Code) -> Float[Tensor, " B"]:
+        """Return Σβ|Γ| of each example, in float64."""
+        parts = [
+            c.flatten(1).norm(1, dim=1, dtype=torch.float64) * b.flatten()
+            if b.numel() == 1
+            else (b * c.abs()).flatten(1).sum(1, dtype=torch.float64)
+            for c, b in zip(code, self.beta, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class UnpricedLasso(Lasso):
+    """(P1) with β = 0 somewhere, as in least squares or under a mask.
+
+    A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which x − DΓ has at the optimum alone. Its part that is
+    orthogonal to these columns has it everywhere, by one least-squares problem for a certificate.
+
+    Attributes:
+        energy: ‖x‖² of each example, (B,), whose rounding an objective may be; computed unless it is given.
+    """
+
+    energy: Tensor | None = None
+
+    @torch.no_grad()
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+        """Return objective and duality gap; where DΓ = x, but for the rounding of ½‖x‖², the gap is 0."""
+        found = super().certificate(code, residual)
+        energy = self._energy() if self.energy is None else self.energy
+        nothing = found.objective <= torch.finfo(self.signal.dtype).eps * energy
+        return found._replace(gap=found.gap.masked_fill(nothing, 0.0))
+
+    def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
+        """Return the part of x − DΓ that is orthogonal to the columns with β = 0, and Dᵀ times it in parts.
+
+        For Γ ≥ 0 these are the columns in use and those that the residual asks for. In a second round conjugate
+        gradients correct themselves.
+        """
+        D, free = self.dictionary, tuple((b == 0).expand_as(c) for b, c in zip(self.beta, code, strict=True))
+        chosen = tuple(f & (c > 0) if self.nonnegative else f for f, c in zip(free, code, strict=True))
+        for _ in range(5):
+            wrong = tuple(
+                f & ((c if self.nonnegative else c.abs()) > self._rounding)
+                for f, c in zip(free, correlation, strict=True)
+            )
+            if not any(bool(w.any()) for w in wrong):
+                break
+            chosen = tuple(c | w for c, w in zip(chosen, wrong, strict=True))
+            residual = left_by(D, D.join(chosen).to(residual.dtype), residual)
+            correlation = D.analyze_parts(residual)
+        return residual, correlation
+
+    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+        """Return the largest admissible s ≤ 1, where rounding stands for β = 0: exact zeros are not to be had.
+
+        What rounding alone has left of x − DΓ would be admissible at any length; at the optimum s is 1.
+        """
+        prices = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
+        priced = Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step)
+        return priced.admissible(correlation).clamp(max=1)
+
+    def over(self, columns: Dictionary, beta: Tensor) -> Lasso:
+        least = self._energy().amin()[None]  # what is rounding in the smallest example is not so in their sum
+        return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,), energy=least)
+
+    def _energy(self) -> Float[Tensor, " B"]:
+        return self.signal.flatten(1).double().square().sum(1)
+
+    @property
+    def _rounding(self) -> Tensor:
+        """What rounding leaves of a correlation, (B, 1, …): that of |dⱼ|·|x|, with 1/√c ≥ |dⱼ|."""
+        x = self.signal
+        size = x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+        return 16 * torch.finfo(x.dtype).eps * size * self.step.rsqrt()
+
+
+@dataclass(frozen=True)
+class ReducedLasso(Lasso):
+    """(P1) with [I D] after the identity part has been minimised away: its code is Γ_F alone.
+
+    With e = x − DΓ_F the best identity part is Γ_I = P_{β_I}(e), and what is left is robust sparse coding,
+    min Σ Huber_{β_I}(e) + Σβ_F|Γ_F|, whose gradient −Dᵀ·clip(e, ±β_I) has a Lipschitz constant smaller by 1. For
+    Γ ≥ 0 the clip is one-sided. The optimum is the same.
+    """
+
+    full: Lasso
+
+    @staticmethod
+    def of(full: Lasso) -> "ReducedLasso":
+        """Return the reduced problem.
+
+        Raises:
+            ValueError: if the dictionary is not [I D].
+        """
+        if not isinstance(full.dictionary, WithIdentity):
+            raise ValueError(f"the dictionary is a {type(full.dictionary).__name__}; only [I D], WithIdentity, reduces")
+        inner = full.dictionary.dictionary
+        return ReducedLasso(full.signal, inner, full.beta[1:], full.nonnegative, step_of(inner), full)
+
+    def loss_slope(self, off: Tensor) -> Tensor:
+        """Return the part of x − DΓ_F that the identity part leaves: clip(x − DΓ_F, ±β_I)."""
+        most = self.full.beta[0]
+        return off.minimum(most) if self.nonnegative else off.minimum(most).maximum(-most)
+
+    def complete(self, code: Code) -> Code:
+        off = residual(self.dictionary, self.signal, code)
+        return (self.shrink(off, self.full.beta[0]), *code)
+
+    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+        found = self.full.certificate(self.complete(code))
+        return found._replace(correlation=found.correlation[1:])
+
+
+def lasso(
+    signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, beta: float | Tensor, nonnegative: bool = False
+) -> Lasso:
+    """Return the problem (P1), after a look at what came.
+
+    Args:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        beta: β ≥ 0: a number, one for each row of the code (rows,), or a tensor that broadcasts against the code.
+        nonnegative: whether Γ ≥ 0.
+
+    Raises:
+        TypeError: if signal, dictionary or β is no such thing.
+        ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
+    """
+    signal = _checked(signal, dictionary)
+    run_hooks(dictionary, (signal,))
+    weight = next(dictionary.parameters(), signal)
+    if not signal.isfinite().all():
+        raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")
+    if not weight.isfinite().all():
+        raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
+    betas = _betas(beta, signal, dictionary)
+    kind = UnpricedLasso if any(bool((b == 0).any()) for b in betas) else Lasso
+    return kind(signal, dictionary, betas, nonnegative, step_of(dictionary))
+
+
+@torch.no_grad()
+def beta_max(
+    signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, nonnegative: bool = False
+) -> Float[Tensor, "B 1 *one"]:
+    """Return the smallest β of each example whose code is zero: ‖Dᵀx‖∞, or max(Dᵀx, 0) for Γ ≥ 0.
+
+    It has the shape (B, 1, …) in which ``solve`` takes a β for each example, as in ``0.1 * beta_max(x, D)``. It is
+    scikit-learn's alpha_max times the size of the signal, by which its objective is divided. Has no gradient.
+
+    Args:
+        signal: x, (B, channels, …).
+        dictionary: D.
+        nonnegative: whether Γ ≥ 0.
+
+    Raises:
+        TypeError: if signal or dictionary is no such thing.
+        ValueError: for shapes or types that do not fit, or an empty batch.
+    """
+    signal = _checked(signal, dictionary)
+    correlation = [d.flatten(1) for d in dictionary.analyze_parts(signal)]
+    most = torch.stack([(d.clamp(min=0) if nonnegative else d.abs()).amax(1) for d in correlation]).amax(0)
+    return most.view(-1, *[1] * (signal.dim() - 1))
+
+
+def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
+    """Return the signal as a tensor that fits the dictionary."""
+    signal = with_dictionary("the signal", signal, dictionary)
+    dictionary.check_signal(signal)
+    if not len(signal):
+        raise ValueError("the batch is empty; expected one signal or more")
+    check_types(signal, dictionary)
+    return signal
+
+
+def step_of(dictionary: Dictionary) -> Tensor:
+    """Return 1/L with a certified L ≥ λmax(DᵀD)."""
+    with torch.no_grad():
+        bound: Tensor = dictionary.lipschitz_bound()
+        return bound.clamp(min=torch.finfo(bound.dtype).tiny ** 0.5).reciprocal()
+
+
+def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code:
+    """Return β in parts, each (1 or B, 1 or rows, 1 or size, …)."""
+    if isinstance(beta, (str, bool)):
+        raise TypeError(f"beta is {beta!r}; expected a number ≥ 0 or a tensor of them")
+    value = tensor_of("beta", beta, signal).to(signal)
+    if not (value.isfinite() & (value >= 0)).all():
+        raise ValueError(f"beta is {_shown(value.detach())}; expected finite numbers ≥ 0")
+    rows, dims = sum(dictionary.rows), dictionary.dims
+    shaped = value.view(1, -1, *[1] * dims) if value.dim() < 2 else value
+    code_shape = (len(signal), rows, *(dictionary.code_size(signal.shape) if dims else ()))
+    fits = shaped.dim() == dims + 2 and all(n in (1, m) for n, m in zip(shaped.shape, code_shape, strict=True))
+    if not fits:
+        raise ValueError(
+            f"beta has shape {tuple(value.shape)}; expected a number, ({rows},), or what broadcasts to {code_shape}"
+        )
+    return dictionary.split(shaped) if shaped.shape[1] == rows else (shaped,) * len(dictionary.rows)
+
+
+def _shown(beta: Tensor) -> str:
+    if beta.numel() == 1:
+        return str(float(beta))
+    return f"a tensor with values from {float(beta.min()):.3g} to {float(beta.max()):.3g}"

@@ -1,0 +1,270 @@
+"""``solve``: (P0) and (P1) on any dictionary, to a certificate, with gradients."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
+from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
+from pursuitnet.problems.loop import ProblemSolver, Reason, Run, iterate
+from pursuitnet.problems.omp import OMP
+from pursuitnet.problems.projection import conjugate_gradients
+from pursuitnet.problems.working_set import WorkingSet
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver has stopped before its tolerance or criterion was met."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Takes the identity part out of [I D] by minimising over it in closed form, and runs a solver on what is left.
+
+    The same optimum in far fewer steps, since L falls by 1 and the identity part is always at its best
+    (see ``ReducedLasso``).
+
+    Attributes:
+        solver: ISTA() or FISTA().
+    """
+
+    whole_problem: ClassVar[bool] = True
+    solver: Solver = FISTA()
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver)
+        if isinstance(self.solver, (OMP, WorkingSet, Reduced)):
+            raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need the update alone")
+
+
+@dataclass(frozen=True, repr=False)
+class Solution:
+    """What ``solve`` has found.
+
+    Attributes:
+        code: Γ, (B, rows, …).
+        objective: its objective in each example, (B,), in float64.
+        gap: proven distance of the objective from the minimum, relative to the objective, (B,), in float64, up to the
+            rounding of the signal's type; NaN for OMP, since (P0) has no such proof.
+        steps: steps that were taken.
+        converged: whether every gap is at most tol (OMP: whether its criterion was met in every example).
+        objectives: the objective after every step, (steps + 1, B), if a trace was asked for.
+        gaps: the gap after every step, alike.
+        reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap can fall no further in the
+            signal's type (OMP: where no atom is left that is independent of those taken).
+    """
+
+    code: Float[Tensor, "B rows *code_size"]
+    objective: Float[Tensor, " B"]
+    gap: Float[Tensor, " B"]
+    steps: int
+    converged: Bool[Tensor, ""]
+    objectives: Float[Tensor, "steps B"] | None = None
+    gaps: Float[Tensor, "steps B"] | None = None
+    reason: Reason = "converged"
+
+    @staticmethod
+    def of(code: Tensor, run: Run, tol: float) -> "Solution":
+        """Return where a run has ended."""
+        objective, gap, _ = run.certificate
+        objectives = torch.stack([c.objective for c in run.trace]) if run.trace else None
+        gaps = torch.stack([c.gap for c in run.trace]) if run.trace else None
+        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), objectives, gaps, run.reason)
+
+    def __repr__(self) -> str:
+        shown = f"code={tuple(self.code.shape)}, objective={self.objective.tolist()}, gap={self.gap.tolist()}"
+        return f"Solution({shown}, steps={self.steps}, reason={self.reason!r})"
+
+
+def solve(
+    signal: Float[Tensor, "B channels *size"],
+    dictionary: Dictionary,
+    beta: float | Tensor | None = None,
+    solver: Solver | ProblemSolver[Lasso] | Reduced | OMP = FISTA(),
+    nonnegative: bool = False,
+    max_steps: int = 1000,
+    tol: float | None = None,
+    *,
+    start: Tensor | None = None,
+    restart: bool = True,
+    trace: bool = False,
+    gradient: Literal["implicit", "unrolled"] | None = None,
+) -> Solution:
+    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
+
+    Gradients flow to the signal, the weights of the dictionary and β: "implicit" differentiates the conditions of
+    optimality on the support, with memory that does not grow with the steps; it is as exact as the solution, and
+    supposes that the atoms of the support are independent, and it is for first derivatives only. "unrolled"
+    differentiates through every step (not OMP, WorkingSet). The code has them if the signal or β requires gradients,
+    or if ``gradient`` asks for them; the weights of a dictionary are parameters and do not ask by themselves.
+
+    Args:
+        signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
+        dictionary: D; a column of zeros gets the code 0.
+        beta: β ≥ 0: a number, one for each row of the code (rows,), or a tensor that broadcasts against the code; a
+            share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a non-zero in the
+            objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
+        solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
+        nonnegative: look among Γ ≥ 0 only.
+        max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
+        tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
+            rounding hides smaller ones. The gap is about quadratic in the error of the code: for n digits of the code
+            and of implicit gradients ask for 2n of the gap. 0 takes max_steps, without a warning.
+        start: a code to begin at, (B, rows, …); zero by default.
+        restart: let FISTA's momentum start anew where it points uphill.
+        trace: keep objective and gap of every step, which about doubles the cost.
+        gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for input that does not fit; the message says what came and what was expected.
+
+    Warns:
+        ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
+    """
+    _check_options(solver, nonnegative, max_steps, tol, gradient)
+    if beta is None and not isinstance(solver, OMP):
+        raise TypeError(
+            "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
+            "squares"
+        )
+    problem = lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative)
+    asked = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
+    if isinstance(solver, OMP):
+        found = _matched(problem, solver, max_steps, start, asked is not None)
+        warn(found, "OMP has not met its criterion", max_steps > 0)
+        return found
+    tol = default_tol(problem.signal) if tol is None else tol
+    whole, begin = problem, dictionary.split(_begin(problem, start))
+    if isinstance(solver, Reduced):
+        problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
+    with torch.set_grad_enabled(asked == "unrolled" and torch.is_grad_enabled()):
+        run = iterate(problem, solver, begin, max_steps, tol, restart=restart, trace=trace)
+        code = problem.complete(run.code)
+    code = attach(whole, code) if asked == "implicit" else code
+    found = Solution.of(dictionary.join(code), run, tol)
+    warn(found, f"the duality gap is {float(found.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0)
+    return found
+
+
+def default_tol(signal: Tensor) -> float:
+    """Return the gap to reach by default: what the rounding of a type leaves to be proven, with some room."""
+    return 1e-6 if signal.dtype == torch.float64 else 1e-4
+
+
+def warn(found: Solution, told: str, wanted: bool, stacklevel: int = 3) -> None:
+    """Warn of a solution that has not converged, with the way out.
+
+    Args:
+        found: the solution.
+        told: how far it is from what was asked for.
+        wanted: whether a solution was asked for at all, and not some steps.
+        stacklevel: how far up the caller is who asked.
+    """
+    if not wanted or found.reason == "converged":
+        return
+    way = "give more max_steps, a larger tol, or another solver"
+    if found.reason == "stalled" and found.gap.isnan().all():
+        way = "no other atom is independent of those taken; ask for fewer non-zeros or a larger residual"
+    elif found.reason == "stalled":
+        finer = ", or compute in float64" if found.code.dtype == torch.float32 else ""
+        way = f"it falls no further in {str(found.code.dtype).removeprefix('torch.')}: give a larger tol{finer}"
+    warnings.warn(f"after {found.steps} steps {told}; {way}", ConvergenceWarning, stacklevel=stacklevel)
+
+
+def check_solver(solver: Any) -> None:
+    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, Reduced or OMP."""
+    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, Reduced, OMP)}
+    if isinstance(solver, type):
+        raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
+    if isinstance(solver, str):
+        known = names.get(solver.lower().replace("_", ""), "FISTA")
+        raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}()")
+    if not isinstance(solver, (Reduced, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
+        raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
+
+
+def check_effort(max_steps: Any, tol: Any) -> None:
+    """Raise TypeError or ValueError unless these are a number of steps and a tolerance."""
+    if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 0:
+        raise ValueError(f"max_steps is {max_steps!r}; expected an integer ≥ 0")
+    if tol is not None and (not isinstance(tol, Real) or isinstance(tol, bool)):
+        raise TypeError(f"tol is {tol!r}; expected a number ≥ 0, or None for that of the type")
+    if tol is not None and not float(tol) >= 0:
+        raise ValueError(f"tol is {tol}; expected a number ≥ 0")
+
+
+def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, gradient: Any) -> None:
+    check_solver(solver)
+    check_effort(max_steps, tol)
+    if not isinstance(nonnegative, bool):
+        raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
+    if gradient not in ("implicit", "unrolled", None):
+        raise ValueError(f"gradient is {gradient!r}; expected 'implicit' or 'unrolled'")
+    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet)):
+        raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
+
+
+def attach(problem: Lasso, code: Code) -> Code:
+    """Return the solution with gradients to signal, weights and β, by the implicit function theorem.
+
+    On the support S with signs s, 0 = D_Sᵀ(x − DΓ) − β_S·s =: F defines Γ_S, so dΓ_S = (D_SᵀD_S)⁻¹ dF at fixed Γ:
+    the cotangent of F is the solution of one linear system, by conjugate gradients.
+    """
+    wanted = [problem.signal, *problem.dictionary.parameters(), *problem.beta]
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in wanted):
+        return code
+    D, support = problem.dictionary, [(c != 0).to(c.dtype) for c in code]
+    correlation = D.analyze_parts(problem.residual(code))
+    F = D.join(
+        tuple(m * (d - b * c.sign()) for m, d, b, c in zip(support, correlation, problem.beta, code, strict=True))
+    )
+    mask = D.join(tuple(support))
+
+    whole = D.join(code)
+    probe = torch.zeros_like(whole, requires_grad=True)
+    image = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
+
+    def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the weights of this moment
+        return torch.autograd.grad(image, probe, v, retain_graph=True)[0]
+
+    if F.requires_grad:
+        F.register_hook(lambda v: None if v is None else conjugate_gradients(gram, mask * v))
+    return D.split(whole + (F - F.detach()))
+
+
+def _begin(problem: Lasso, start: Tensor | None) -> Tensor:
+    """Return the code to begin at: a guess that was given, or zero."""
+    x, D = problem.signal, problem.dictionary
+    if start is None:
+        return x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ()))
+    start = tensor_of("start", start, x)
+    D.check_code(start, x.shape, "start")
+    if start.dtype != x.dtype:
+        raise ValueError(f"start is {start.dtype}, the signal {x.dtype}; convert one, as in start.double()")
+    if not start.isfinite().all() or (problem.nonnegative and (start < 0).any()):
+        raise ValueError(f"start holds values that are not finite{' or negative' if problem.nonnegative else ''}")
+    return start.detach()
+
+
+def _matched(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None, gradient: bool) -> Solution:
+    """Return the solution of OMP."""
+    D = problem.dictionary
+    if problem.nonnegative or start is not None:
+        raise ValueError("OMP takes neither nonnegative=True nor a start; it grows a support of any sign from nothing")
+    code, steps, met = solver.run(problem.signal, D, max_steps)
+    price = D.join(tuple(b * (c != 0) for b, c in zip(problem.beta, D.split(code), strict=True)))
+    energy = problem.residual(D.split(code)).flatten(1).double().square().sum(1)
+    objective = (0.5 * energy + price.flatten(1).sum(1)).detach()
+    if gradient:
+        fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
+        code = D.join(attach(fitted, D.split(code)))
+    reason: Reason = "converged" if met.all() else "max_steps" if steps == max_steps else "stalled"
+    return Solution(code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason)

@@ -1,0 +1,93 @@
+"""A solver that steps from one small problem to the next."""
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.sparse import Columns
+from pursuitnet.iterations.proximal import FISTA, State
+from pursuitnet.problems.lasso import Lasso
+from pursuitnet.problems.loop import iterate
+
+
+@dataclass(frozen=True)
+class WorkingSet:
+    """Solves (P1) over the atoms in use and those that the residual asks for most, then asks the residual again.
+
+    A column of a convolutional D touches few entries of the signal, so that a step over few columns costs a fraction
+    of one with all of D; the gap is always that of the whole problem. After Johnson and Guestrin (2015) and Massias,
+    Gramfort and Salmon (2018).
+
+    Attributes:
+        least: columns to add at least, for each column that the signal has room for side by side.
+        accuracy: relative gap of each small problem, as a fraction of the whole one's before it.
+        max_steps: steps that a small problem may take.
+    """
+
+    whole_problem: ClassVar[bool] = True
+    least: float = 8.0
+    accuracy: float = 0.1
+    max_steps: int = 500
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.least, Real) or not self.least >= 0:
+            raise ValueError(f"least is {self.least!r}; expected a number ≥ 0")
+        if not isinstance(self.accuracy, Real) or not 0 < self.accuracy < 1:
+            raise ValueError(f"accuracy is {self.accuracy!r}; expected a number between 0 and 1")
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps!r}; expected an integer ≥ 1")
+
+    def init(self, code: Code) -> State:
+        return State(code)
+
+    def step(self, problem: Lasso, state: State) -> State:
+        """Solve over the next working set."""
+        before = state.certificate or problem.certificate(state.code)
+        D, code = problem.dictionary, problem.dictionary.join(state.code)
+        chosen = self._choose(problem, code, D.join(before.correlation))
+        small = _restrict(problem, code, chosen)
+        tol = max(self.accuracy * float(before.gap.max()), 4 * torch.finfo(code.dtype).eps)
+        (found,) = iterate(small, FISTA(), (code.flatten()[None, chosen],), self.max_steps, tol).code
+        new = D.split(code.new_zeros(code.numel()).index_copy(0, chosen, found[0]).view(code.shape))
+        residual = small.residual((found,)).view_as(problem.signal)
+        return State(new, certificate=problem.certificate(new, residual))
+
+    def _choose(self, problem: Lasso, code: Tensor, correlation: Tensor) -> Int[Tensor, " n"]:
+        """Return the flat indices, batch included, of the columns in use and of those that violate optimality most."""
+        beta, used = _whole_beta(problem, code), (code != 0).flatten()
+        wanted = (correlation > beta).flatten()
+        if not problem.nonnegative:
+            wanted |= (correlation < -beta).flatten()
+        wanted = (wanted & ~used).nonzero()[:, 0]
+        excess = correlation.flatten()[wanted].abs() - beta.take(wanted)
+        least = int(self.least * problem.signal.numel() / _taps(problem))
+        count = min(len(wanted), max(int(used.sum()), least, 10))
+        most = excess.topk(count, sorted=False).indices
+        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbours side by side in memory
+
+
+def _taps(problem: Lasso) -> int:
+    """Return how many entries of the signal a column reaches."""
+    first = torch.zeros(1, dtype=torch.long, device=problem.signal.device)
+    return problem.dictionary.columns(first, problem.signal.shape)[0].shape[1]
+
+
+def _whole_beta(problem: Lasso, code: Tensor) -> Tensor:
+    """Return β in the shape of the code, without copies where it repeats."""
+    parts = zip(problem.beta, problem.dictionary.split(code), strict=True)
+    betas = [b.expand_as(c) for b, c in parts]
+    return betas[0] if len(betas) == 1 else problem.dictionary.join(tuple(betas))
+
+
+def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
+    """Return (P1) over the chosen columns of all examples, which becomes one example."""
+    signal, one = problem.signal, code[0].numel()
+    places, values = problem.dictionary.columns(chosen % one, signal.shape)
+    columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())
+    beta = _whole_beta(problem, code).take(chosen)[None]
+    return problem.over(columns, beta)

@@ -1,0 +1,24 @@
+"""Watching training: a live table or plain lines, TensorBoard, and a page that reloads itself."""
+
+import os
+
+from pursuitnet.program.callbacks.base import Record, Several, Silent, Watcher
+from pursuitnet.program.callbacks.files import Page, TensorBoard
+from pursuitnet.program.callbacks.terminal import Lines, Live
+
+__all__ = ["Lines", "Live", "Page", "Record", "Several", "Silent", "TensorBoard", "Watcher", "of_program"]
+
+
+def of_program(*, terminal: bool, tensorboard: bool = False) -> Several:
+    """Return what `pursuitnet train` tells of a run; nothing happens before it begins.
+
+    Args:
+        terminal: whether standard output is a terminal, on which a table can live.
+        tensorboard: whether to write for TensorBoard too.
+
+    Raises:
+        ImportError: if TensorBoard is asked for and not installed.
+    """
+    logs = [TensorBoard()] if tensorboard else []
+    said = Live() if terminal and os.environ.get("TERM") != "dumb" else Lines()
+    return Several([said, *logs, Page()])

@@ -1,0 +1,92 @@
+"""What is written while a run goes on: the page that reloads itself, and TensorBoard's events."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pursuitnet.program.callbacks.base import SHARE, Record, Silent
+from pursuitnet.program.report.words import SHARES
+from pursuitnet.program.runs import earlier
+
+if TYPE_CHECKING:
+    from pursuitnet.program.callbacks.events import EventFile
+
+
+class Page(Silent):
+    """``report.html`` during training: written at the start and after an epoch, and it reloads itself in a browser.
+
+    At the end it says how far the run has come; ``report.write`` then adds what needs the weights.
+
+    Args:
+        every: least seconds between two pages; more where a page takes long.
+    """
+
+    def __init__(self, every: float = 60.0) -> None:
+        self.every = every
+        self.about: dict[str, Any] = {}
+        self.records: list[Record] = []
+        self.written, self.cost = 0.0, 0.0
+
+    def begin(self, about: dict[str, Any]) -> None:
+        self.about, self.records = about, earlier(Path(about["folder"]))
+        self._write(training=True)
+
+    def epoch(self, record: Record) -> None:
+        self.records = [*(r for r in self.records if r["epoch"] < record["epoch"]), record]
+        if time.monotonic() - self.written >= max(self.every, self.cost / SHARE):
+            self._write(training=True)
+
+    def close(self) -> None:
+        """Write what the page says from now on; it does not reload itself any more."""
+        if self.about:
+            self._write(training=False)
+            self.about = {}
+
+    def _write(self, *, training: bool) -> None:
+        from pursuitnet.program import report
+
+        began = time.monotonic()
+        report.write_progress(Path(self.about["folder"]), self.about, self.records, training=training)
+        self.written = time.monotonic()
+        self.cost = self.written - began
+
+
+class TensorBoard(Silent):
+    """Every number of an epoch as a TensorBoard scalar at that epoch, in the run folder's ``tensorboard/``.
+
+    Raises:
+        ImportError: if tensorboard is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from pursuitnet.program.callbacks import events  # now, to find out before the training begins
+        except ImportError as error:
+            raise ImportError(
+                f"--tensorboard needs tensorboard ({error}); install it with: pip install 'pursuitnet[tensorboard]'"
+            ) from error
+        self.open = events.EventFile
+        self.file: EventFile | None = None
+
+    def begin(self, about: dict[str, Any]) -> None:
+        folder = Path(about["folder"])
+        self.file = self.open(folder / "tensorboard", len(earlier(folder)) + 1)
+        self.file.text("recipe", about["recipe"])
+
+    def epoch(self, record: Record) -> None:
+        numbers = {k: v for k, v in record.items() if k != "epoch" and isinstance(v, int | float)}
+        if self.file is not None:
+            self.file.scalars(record["epoch"], {tag(name): value for name, value in numbers.items()})
+
+    def close(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
+
+
+def tag(name: str) -> str:
+    """Return the name that a number of an epoch has in TensorBoard, which groups by what stands before the slash."""
+    split, _, what = name.partition("_")
+    if split in ("train", "valid", "test"):
+        return f"{what}/{split}"
+    return f"time/{name}" if name in SHARES or name == "seconds" else f"run/{name}"

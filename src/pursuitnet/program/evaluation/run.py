@@ -1,0 +1,158 @@
+"""A trained run, evaluated: what the program prints of it and leaves as files."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pursuitnet.data.words import require_known
+from pursuitnet.multilayer import unfolded
+from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
+from pursuitnet.program.evaluation.corruptions import named
+from pursuitnet.program.evaluation.measures import Evaluation, evaluate
+from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
+from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
+from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.train import open_run
+from pursuitnet.prox.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate.
+
+    Attributes:
+        unfolding: steps after the first; None for those of the training.
+        threshold: factor S of all thresholds; None for 1.
+        corruptions: names; none of them for all, None for no test of robustness.
+        adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
+        tested: only the first so many test images; None for all.
+    """
+
+    unfolding: int | None = None
+    threshold: float | None = None
+    corruptions: tuple[str, ...] | None = None
+    adapt: str | None = None
+    tested: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.unfolding is not None and self.unfolding < 0:
+            raise ValueError(f"unfolding is {self.unfolding}; expected a whole number ≥ 0, the steps after the first")
+        if self.threshold is not None and not 0 <= self.threshold < float("inf"):
+            raise ValueError(f"threshold is {self.threshold}; expected a number ≥ 0, which multiplies every threshold")
+        if self.tested is not None and self.tested < 1:
+            raise ValueError(f"tested is {self.tested}; expected at least 1 image")
+        named(self.corruptions or ())
+        if self.adapt is not None:
+            require_known("adaptation", self.adapt, CRITERIA)
+        if self.adapt and self.corruptions is None:
+            raise ValueError("adapt chooses thresholds for corrupted images; add --corruptions")
+        if self.adapt and self.threshold is not None:
+            raise ValueError("adapt chooses the thresholds itself; leave out --threshold")
+
+    def notes(self, model: nn.Module) -> Iterator[str]:
+        """Yield what is not as a network was trained."""
+        if self.unfolding is not None:
+            trained = sorted({pursuit.unfolding for pursuit in unfolded(model)})
+            yield f"unfolding {self.unfolding}, trained with {' and '.join(map(str, trained))}"
+        if self.threshold is not None:
+            thresholds = [module for module in model.modules() if isinstance(module, Threshold)]
+            with_penalty = sum(module.atom_weight is not None for module in thresholds)
+            yield f"thresholds × {self.threshold:g} in {with_penalty} of {len(thresholds)} layers"
+
+    def of(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Return the context in which a network has these steps and thresholds.
+
+        Raises:
+            ValueError: if it has no steps or no thresholds to change.
+        """
+        with ExitStack() as stack:
+            if self.unfolding is not None:
+                stack.enter_context(with_unfolding(model, self.unfolding))
+            if self.threshold is not None:
+                stack.enter_context(with_thresholds(model, self.threshold))
+            return stack.pop_all()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run's evaluation.
+
+    Attributes:
+        title: which network on which data.
+        settings: how it was evaluated.
+        evaluation: on the test images as they are.
+        robustness: on corrupted ones, if they were asked for.
+        notes: what is not as it was trained, in words.
+    """
+
+    title: str
+    settings: Settings
+    evaluation: Evaluation
+    robustness: Robustness | None
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield what the program prints, accuracy first."""
+        first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
+        yield from (first, *self.notes, *others)
+
+    def save(self, folder: Path, pictures: bool = False) -> list[Path]:
+        """Write evaluation.json and, with pictures, evaluation.png into a folder, and return their paths."""
+        from pursuitnet.program.simulate.record import versions
+
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / "evaluation.json"]
+        text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
+        paths[0].write_text(text + "\n", encoding="utf-8")
+        if pictures:
+            from pursuitnet.program.evaluation.figures import drawn
+
+            paths.append(folder / "evaluation.png")
+            drawn(self.title, self.evaluation, self.robustness).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+        return paths
+
+
+def evaluate_run(
+    folder: Path,
+    settings: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> Found:
+    """Evaluate the network of a run folder on the test images of its data set.
+
+    Args:
+        folder: as ``pursuitnet train`` has left it.
+        settings: what to evaluate.
+        tell: is told which corruption has been tested.
+        data_dir: where the data set is now; None for where it was.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        ValueError: if a file is damaged, the data set has classes that the network does not know, or the network has
+            no steps or thresholds to change.
+        FloatingPointError: if the network's output is not finite.
+    """
+    run = open_run(folder, data_dir, device)
+    recipe, model, images = run.recipe, run.model, run.images
+    pixels, labels = (part[: settings.tested] for part in images.test)
+    looked_at = ("test", "train") if settings.adapt else ("test",)
+    changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
+    notes = (*settings.notes(model), *changed)
+    with settings.of(model):
+        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
+        hard = None
+        if settings.corruptions is not None:
+            chosen = named(settings.corruptions)
+            clean = images.train[0][:LOOKED_AT]
+            adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
+            hard = robustness(
+                model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
+            )
+    return Found(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)

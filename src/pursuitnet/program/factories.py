@@ -1,0 +1,55 @@
+"""What a recipe names, made: its device, its data set, its network."""
+
+import torch
+
+from pursuitnet import data
+from pursuitnet.networks import Network, create_model
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.utils.nearest import did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+"""The usual names of devices; PyTorch may know more."""
+
+
+def device_of(recipe: Recipe, local: int = 0) -> torch.device:
+    """Return the device that the recipe names; "auto" takes the accelerator, if there is one.
+
+    Args:
+        recipe: the run.
+        local: number of the process on its machine, which takes the device of that number unless one is named.
+    """
+    if recipe.device != "auto":
+        return _device(recipe.device, local)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if accelerator is None else torch.device(accelerator.type, local)
+
+
+def _device(name: str, local: int) -> torch.device:
+    """Return the device of that name, if it is here and holds numbers."""
+    try:
+        device = torch.device(name)
+        if device.type != "cpu" and device.index is None:
+            device = torch.device(device.type, local)
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        near = "" if name.partition(":")[0] in DEVICES else did_you_mean(name, DEVICES)
+        why = (str(error).splitlines() or ["it is not known"])[0]
+        hint = near or f" (--device names another): {why:.200}"
+        raise ValueError(f"device is {name!r}, which is not here{hint}") from error
+    if found.type == "meta":
+        raise ValueError(f"device is {name!r}, which holds no numbers; expected {', '.join(DEVICES)}")
+    return found
+
+
+def dataset_of(recipe: Recipe) -> data.Dataset:
+    """Return what the recipe's data set holds."""
+    return data.info(**recipe.images())
+
+
+def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
+    """Create the recipe's network from its seed; torch's global generator is left as it was."""
+    about, device = dataset_of(recipe), device_of(recipe) if device is None else device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

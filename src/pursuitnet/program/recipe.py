@@ -1,0 +1,372 @@
+"""What a training run is, as frozen data; imports nothing heavy, so that ``--help`` is quick."""
+
+import reprlib
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pursuitnet.utils.nearest import did_you_mean
+from pursuitnet.utils.paths import expanded
+from pursuitnet.utils.records import fits, settings_of
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Section VI-B: SGD with Nesterov momentum, 200 epochs, 0.1 divided by 10 after 100 and 150
+    "residual": {
+        "data": "cifar10",
+        "model": "res_csc_20",
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-4,
+        "schedule": "steps",
+        "drops": (100 / 200, 150 / 200),
+        "warmup": 0.0,
+    },
+    # Section VII-B: SGD with momentum, 150 epochs, 0.05 divided by 10 after 75 and 115
+    "msd": {
+        "data": "cifar10",
+        "model": "msd_csc_6",
+        "epochs": 150,
+        "batch_size": 128,
+        "lr": 0.05,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+        "schedule": "steps",
+        "drops": (75 / 150, 115 / 150),
+        "warmup": 0.0,
+    },
+    # ours: one cycle of a larger rate, a fifth of the paper's epochs
+    "fast": {
+        "data": "cifar10",
+        "model": "res_csc_20",
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 0.2,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "schedule": "onecycle",
+        "warmup": 6.0,
+        "fill": "reflect",
+    },
+}
+# 110 layers and more: the rate rises over one epoch before it falls
+RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
+
+
+MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+"""Fields of a recipe that say where and how it is run, and not what the result is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run: everything that decides its result, besides the machine."""
+
+    data: str = "digits"
+    """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, or folder (of images, one sub-folder a class)."""
+
+    data_dir: Path | None = None
+    """Folder with the original files of the data set."""
+
+    image_size: int | None = None
+    """Height and width that the images of a folder are scaled and cropped to."""
+
+    skip_broken: bool = False
+    """Leave out the files of a folder that are no images, or broken, with a warning."""
+
+    white_level: float | None = None
+    """Value of white in images of a folder with more than 8 bits that do not say it, such as 4095 for 12 bits."""
+
+    valid_images: int = 0
+    """Training images held out to choose by, drawn at random by the seed, of a folder with every class in proportion;
+    never choose by the test images."""
+
+    train_images: int | None = None
+    """Use only the first so many training images; of a folder a fixed random choice, every class in proportion."""
+
+    test_images: int | None = None
+    """Use only the first so many test images; of a folder a fixed random choice, every class in proportion."""
+
+    shift: int | None = None
+    """Largest random translation in pixels; by default 4, and 0 for digits."""
+
+    flip: bool | None = None
+    """Random horizontal flip; by default for all but digits and svhn."""
+
+    fill: Literal["zeros", "reflect"] = "zeros"
+    """What moves in at the border of a translated image."""
+
+    standardise: bool | None = None
+    """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
+    see [0, 1]."""
+
+    model: str = "msd_csc_6"
+    """Network, as listed by `pursuitnet models`."""
+
+    unfolding: int | None = None
+    """Pursuit steps after the first; the network's own default if left out."""
+
+    solver: Literal["ista", "fista"] | None = None
+    """Solver of the further steps."""
+
+    sweep: Literal["layer", "multilayer"] | None = None
+    """Unfold each layer by itself, or sweep over all layers between two poolings."""
+
+    norm: Literal["batch", "features", "whole", "none"] | None = None
+    """Batch normalisation inside the threshold: batch (the network's own kind), features (of the new features only),
+    whole (of the identity part, or of X₋₁, too), or none."""
+
+    step: Literal["bounded", "free"] | None = None
+    """Step size kept inside (0, 1/L], or learned without bound."""
+
+    penalty: Literal["nonnegative", "free"] | None = None
+    """Penalty β kept ≥ 0, or of either sign, as b of Algorithms 2 and 3."""
+
+    identity: Literal["own", "same", "none", "signed"] | None = None
+    """Penalty on the identity part of [I D]."""
+
+    dilations: Literal["network", "block"] | None = None
+    """Dilations 1, 2, 3 in turn through the network, or from 1 again after each pooling."""
+
+    width: int | None = None
+    """Atoms a layer."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    batch_size: int = 64
+    """Images a step, over all processes together."""
+
+    lr: float = 0.05
+    """Largest learning rate (SGD)."""
+
+    momentum: float = 0.9
+    """Momentum of SGD."""
+
+    nesterov: bool = True
+    """Nesterov's form of the momentum."""
+
+    weight_decay: float = 1e-4
+    """Decay of filters and head; thresholds, steps and norms do not decay."""
+
+    decay_all: bool = False
+    """Let the weight decay pull at thresholds, steps and norms too."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+
+    schedule: Literal["cosine", "steps", "onecycle", "constant"] = "cosine"
+    """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
+    epochs at most) and straight down to zero; or constant."""
+
+    drops: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the epochs after which the schedule "steps" divides the rate by 10."""
+
+    warmup: float = 1.0
+    """Epochs over which the learning rate rises from zero."""
+
+    seed: int = 0
+    """Seed of initialisation, order, augmentation and validation split."""
+
+    device: str = "auto"
+    """Device: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …"""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of convolutions: auto is bfloat16 on CUDA devices that have it, float32 elsewhere."""
+
+    compile: bool = False
+    """Compile the network with torch.compile; needs a compiler, and minutes before the first step."""
+
+    cuda_graphs: bool | None = None
+    """Record the kernels of a step as a CUDA graph once, and start them all at once; by default on one CUDA device
+    without --compile."""
+
+    grad_checkpointing: bool = False
+    """Compute the codes again in the backward pass instead of keeping them: less memory, about a third more time."""
+
+    sync_norm: bool = False
+    """Batch statistics over all processes, so that their number does not change the result."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            try:
+                object.__setattr__(self, name, _as(kind, getattr(self, name), name))
+            except TypeError as error:
+                raise ValueError(str(error)) from error
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("unfolding", 0),
+            ("width", 1),
+            ("train_images", 2),
+            ("test_images", 1),
+            ("valid_images", 0),
+            ("shift", 0),
+            ("image_size", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; expected at least {least}")
+        for name in ("lr", "momentum", "weight_decay", "warmup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")
+        if not -(2**43) <= self.seed < 2**44:  # times a million, it is to fit PyTorch's generators
+            raise ValueError(f"seed is {self.seed}; expected a whole number from -2**43 to 2**44 - 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
+        if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
+            raise ValueError(f"drops are {self.drops}; expected shares of the epochs between 0 and 1, in order")
+        if self.image_size is not None and self.data != "folder":
+            raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
+        if (self.skip_broken or self.white_level is not None) and self.data != "folder":
+            raise ValueError(
+                f"skip_broken and white_level are for a folder of images, not for {self.data}: leave them out"
+            )
+        if self.white_level is not None and not 0 < self.white_level < float("inf"):
+            raise ValueError(f"white_level is {self.white_level}; expected a number > 0, such as 4095 for 12 bits")
+
+    def differs(self, other: "Recipe") -> list[str]:
+        """Return the fields that decide the result and are not the same in another recipe."""
+        return [name for name, value in vars(self).items() if name not in MACHINE and value != getattr(other, name)]
+
+    def going_on(self, given: "Recipe") -> "Recipe":
+        """Return this recipe for a run that goes on, on another machine perhaps.
+
+        Args:
+            given: this recipe, but for the fields that were asked for anew.
+
+        Raises:
+            ValueError: if a field that decides the result is to change.
+        """
+        if changed := self.differs(given):
+            raise ValueError(
+                f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
+                "or start another run"
+            )
+        return replace(self, **{name: getattr(given, name) for name in MACHINE})
+
+    def located(self) -> "Recipe":
+        """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
+        return self if self.data_dir is None else replace(self, data_dir=Path(self.data_dir).expanduser().absolute())
+
+    def images(self) -> dict[str, Any]:
+        """Return where the images are and how they are read, as ``data.info`` takes it."""
+        choices = {"image_size": self.image_size, "skip_broken": self.skip_broken, "white_level": self.white_level}
+        return {"name": self.data, "root": self.data_dir, **choices}
+
+    def choices(self) -> dict[str, Any]:
+        """Return the network's choices that are set, as ``create_model`` takes them."""
+        names = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if chosen.get("norm") == "none":
+            chosen["norm"] = None
+        if self.standardised and self.model.startswith("msd"):
+            chosen["signed_input"] = True
+        return chosen
+
+    @property
+    def standardised(self) -> bool:
+        return self.model.startswith(("plain", "res")) if self.standardise is None else self.standardise
+
+    @property
+    def shifted(self) -> int:
+        return (0 if self.data == "digits" else 4) if self.shift is None else self.shift
+
+    @property
+    def flipped(self) -> bool:
+        return self.data not in ("digits", "svhn") if self.flip is None else self.flip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field as JSON has it."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], source: str = "the recipe") -> "Recipe":
+        """Return the recipe with these fields; those left out keep their defaults.
+
+        Raises:
+            ValueError: for a field that does not exist, with the nearest that does, and for a value of another type.
+        """
+        return cls(**_fields(values, source))
+
+    @classmethod
+    def named(cls, name: str | Path) -> "Recipe":
+        """Return a recipe by name (``RECIPES``) or from a TOML or YAML file.
+
+        Raises:
+            FileNotFoundError: if it is neither.
+            ValueError: if the file does not hold a recipe.
+        """
+        return cls(**values_of(name))
+
+
+def values_of(name: str | Path) -> dict[str, Any]:
+    """Return the fields that a named recipe or a file sets."""
+    if str(name) in RECIPES:
+        return RECIPES[str(name)]
+    path = expanded(name)
+    if not path.is_file():
+        near = did_you_mean(name, RECIPES, ".")
+        raise FileNotFoundError(
+            f"{name} is no recipe{near} There are {', '.join(RECIPES)}, and files in TOML, YAML or JSON"
+        )
+    return _fields(settings_of(path, "a recipe"), str(path))
+
+
+def _fields(values: object, source: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{source} is {reprlib.repr(values)}; expected a table of fields, such as epochs = 30")
+    kinds = _kinds()
+    for name in values:
+        if name not in kinds:
+            near = did_you_mean(name, kinds, f"; the fields are {', '.join(kinds)}")
+            raise ValueError(f"{source} has the unknown field {reprlib.repr(name)}{near}")
+    try:
+        return {name: _as(kinds[name], value, name) for name, value in values.items()}
+    except TypeError as error:
+        raise ValueError(f"{source} has {error}") from error
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the type of every field."""
+    return get_type_hints(Recipe)
+
+
+def _as(kind: Any, value: Any, name: str) -> Any:
+    """Return a value of Python, JSON, TOML or YAML as a field's type has it, or raise TypeError."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Union or origin is UnionType:
+        if value is None and NoneType in inside:
+            return None
+        return _as(inside[0], value, name)  # X | None
+    if origin is Literal and value in inside:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_as(inside[0], v, name) for v in value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # of NumPy too
+    if (
+        kind is float
+        and isinstance(value, Real)
+        and fits(value if isinstance(value, int) else float(value), float, finite=False)
+    ):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")
+    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {expected}")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}

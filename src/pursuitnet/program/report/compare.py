@@ -1,0 +1,90 @@
+"""Several runs beside each other, in one picture or page."""
+
+import io
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
+from pursuitnet.program.report.template import render
+from pursuitnet.program.report.words import written
+from pursuitnet.program.runs import Run, cells, write_whole
+
+COLOURS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
+"""Told apart by most colour-blind eyes, and seen on white and on black."""
+
+STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+"""One more for every time that the colours have been used up."""
+
+
+def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
+    """Write the runs' test accuracy and training loss over the epochs as a picture or a page; return its path.
+
+    Args:
+        path: a file in PNG or HTML, by its suffix; the page holds the table of the runs too.
+        runs: what to compare; those without an epoch are in the table alone.
+
+    Raises:
+        OSError: if it cannot be written.
+        ValueError: for another suffix, and if no run has an epoch to draw.
+    """
+    if path.suffix.lower() not in (".png", ".html"):
+        raise ValueError(f"{path} is neither .png nor .html; expected one of them")
+    drawn = [run for run in runs if run.records]
+    if not drawn:
+        raise ValueError("none of the runs has an epoch to draw; wait until one has ended")
+    picture = io.BytesIO()
+    if path.suffix.lower() == ".png":
+        _drawn(drawn, "#22252a", "#d9d7d2").savefig(picture, format="png", dpi=160)
+        return write_whole(path, picture.getvalue())
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "runs"}):
+        _drawn(drawn, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    content = {"curves": inline(picture.getvalue().decode()), "rows": cells(runs), "now": now, "count": len(runs)}
+    return write_whole(path, render("runs.html.j2", content))
+
+
+def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:
+    """Return both pictures side by side over one list of names, in the order of the last accuracy."""
+    runs = sorted(runs, key=lambda run: run.records[-1]["test_accuracy"], reverse=True)
+    rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
+    with matplotlib.rc_context({"font.size": 9.5}):
+        figure = Figure(figsize=(9.5, 3.6 + 0.22 * rows), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for index, run in enumerate(runs):
+            _curves(left, right, run, index)
+        for axes in (left, right):
+            plain(axes, ink, soft)
+        left.set_title("test accuracy", loc="left", color=ink, fontsize=10.5)
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        loss_axis(right, [record["train_loss"] for run in runs for record in run.records], "training loss", ink)
+        handles, names = left.get_legend_handles_labels()
+        columns = 1 if len(runs) <= 3 else 2
+        figure.legend(
+            handles, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=ink, handlelength=3.2
+        )
+    return figure
+
+
+def _curves(left: Axes, right: Axes, run: Run, index: int) -> None:
+    epochs = [record["epoch"] for record in run.records]
+    accuracy = run.records[-1]["test_accuracy"]
+    part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
+    look: dict[str, Any] = {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": STYLES[index // len(COLOURS) % len(STYLES)],
+        "linewidth": 1.6,
+        "marker": "o",
+        "markevery": [-1],  # where it ends
+        "markersize": 3.5,
+    }
+    name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
+    label = f"{name}  {written('{:.2%}', accuracy)}{part}".replace("$", r"\$")  # a dollar would begin a formula
+    for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
+        axes.plot(epochs, [record[key] for record in run.records], label=label, **look)

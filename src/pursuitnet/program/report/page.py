@@ -1,0 +1,281 @@
+"""One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import WithIdentity
+from pursuitnet.iterations import FISTA
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.networks import Network
+from pursuitnet.program import train
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.report import pictures
+from pursuitnet.program.report.template import render, speed
+from pursuitnet.program.report.words import evenly
+from pursuitnet.program.runs import write_whole
+from pursuitnet.program.trace import (
+    Seen,
+    best_scale,
+    carry,
+    effective_atoms,
+    filters,
+    pictured,
+    reach,
+    relative_error,
+    strongest_kernels,
+    watch,
+)
+from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
+from pursuitnet.utils.records import EPOCH, NEEDED, RECORD, epochs_of, record_of
+
+MEASURED = 64  # test images behind the table
+SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS = 8, 32, 8
+RIGHT, WRONG = 3, 2  # test images shown
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read and evaluated anew on the test images."""
+
+    recipe: Recipe
+    model: Network
+    images: train.Images
+    classes: tuple[str, ...]
+    records: list[train.Record]
+    about: dict[str, Any]
+    predicted: Tensor
+
+    def seen(self, chosen: Tensor) -> list[Seen]:
+        """Return what every layer does with the chosen test images."""
+        return watch(self.model, self.images.prepared(self.images.test[0][chosen]))
+
+
+def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> Path:
+    """Write ``report.html`` into a finished run's folder and return its path.
+
+    Args:
+        folder: as ``train`` has left it.
+        data_dir: where the data set is now; None for where it was.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
+    """
+    run = _read(Path(folder), data_dir, device)
+    return write_whole(Path(folder) / "report.html", render("report.html.j2", _content(run)))
+
+
+def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
+    opened = train.open_run(folder, data_dir, device)
+    if changed := opened.changes("test"):
+        warnings.warn(changed, stacklevel=3)
+    needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
+    about = record_of(_there(folder / "record.json"), needed, RECORD)
+    lines = epochs_of(_there(folder / "metrics.jsonl"), {**NEEDED, "test_loss": EPOCH["test_loss"]})
+    if not lines:
+        raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
+    predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
+    return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
+
+
+def _there(path: Path) -> Path:
+    """Return the path of a finished run's file, if it is there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; the run has not finished")
+    return path
+
+
+@torch.no_grad()
+def _content(run: Run) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    seen = run.seen(torch.arange(min(MEASURED, len(run.predicted)), device=run.predicted.device))
+    shown, image_size = evenly(len(seen), SHOWN_LAYERS), run.images.test[0].shape[2:]
+    return {
+        "recipe": run.recipe,
+        "set": {key: value for key, value in run.recipe.to_json().items() if value is not None},
+        "info": {"num_classes": len(run.classes), "in_chans": len(run.images.mean), "image_size": image_size},
+        "last": run.records[-1],
+        "about": run.about,
+        "right": int((run.predicted == run.images.test[1]).sum()),
+        "tested": len(run.predicted),
+        "words": in_words(run.model),
+        "curves": pictures.curves(run.records),
+        "speed": speed(run.records[-1]),
+        "confusion": confusion(run.images.test[1], run.predicted, len(run.classes)).tolist(),
+        "classes": run.classes,
+        "measured": min(MEASURED, len(run.predicted)),
+        "layers": [_row(index, at) for index, at in enumerate(seen)],
+        "steps": len(seen[0].codes),
+        "layers_below_pooling": sum(at.below is None for at in seen) > 1,
+        "swept": _has(run.model, MultiLayerPursuit),
+        "residual": any(at.layer.start.needs_previous for at in seen),
+        "normed": any(at.layer.threshold.norm for at in seen),
+        "identity": any(at.identity_rows for at in seen),
+        "atoms": [_atoms(run, seen, index) for index in shown],
+        "samples": list(_samples(run, shown)),
+    }
+
+
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Return how many images of each class (row) were taken for each class (column)."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def in_words(model: Network) -> str:
+    """Return one sentence on what the network is."""
+    layers = model.pursuits()
+    mix = "the input itself and learned atoms, [I D]," if _identity(layers[0]) else "learned atoms, D,"
+    starts = Counter(layer.start.name for layer in layers if layer.start.needs_previous)
+    begin = "".join(f" {n} of them begin at the input of their block ({name});" for name, n in starts.items())
+    return (
+        f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} "
+        "and hands the code on;"
+        f"{begin} {_pace(model)}; a linear classifier reads the average of the last code."
+    )
+
+
+def _pace(model: Network) -> str:
+    """Return how many steps the layers take, in words."""
+    sweeps = [module for module in model.modules() if isinstance(module, MultiLayerPursuit)]
+    layer = model.pursuits()[0]
+    k = sweeps[0].unfolding if sweeps else layer.unfolding
+    name = "FISTA" if isinstance((sweeps[0] if sweeps else layer).solver, FISTA) else "ISTA"
+    steps = f"1 + {k} = {k + 1} " + ("sweep" if sweeps else "pursuit step") + ("s" if k else "")
+    if not sweeps:
+        return f"unfolding {k} means {steps} a layer" + (f" ({name})" if k else "")
+    together = " + ".join(str(len(sweep.layers)) for sweep in sweeps)
+    return f"{together} layers are pursued together, where unfolding {k} means {steps} over them (ML-{name})"
+
+
+def _row(index: int, at: Seen) -> dict[str, Any]:
+    """Return one line of the table on the layers."""
+    signal, models, code = at.signals[-1], at.models(), at.codes[-1]
+    step, threshold = at.layer.step, at.layer.threshold
+    return {
+        "name": index + 1,
+        "start": at.layer.start.name,
+        "dictionary": _dictionary(at.layer),
+        "code": " × ".join(str(n) for n in code.shape[1:]),
+        "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
+        "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
+        "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
+        "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
+        "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_rows else None,
+        "filled": _filled(at.atom_codes),
+        "filled_identity": _filled(code[:, : at.identity_rows]) if at.identity_rows else None,
+        "first": float(relative_error(at.signals[0], models[0]).mean()),
+        "last": float(relative_error(signal, models[-1]).mean()),
+        "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
+    }
+
+
+def _dictionary(layer: PursuitLayer) -> str:
+    D = filters(layer)
+    size = " × ".join(str(n) for n in D.weight.shape[2:])
+    more = {"dilation": max(D.dilation), "stride": max(D.stride)}
+    text = f"{'[I D]' if _identity(layer) else 'D'}, {D.rows[0]} atoms {size}"
+    return text + "".join(f", {name}\N{NO-BREAK SPACE}{value}" for name, value in more.items() if value > 1)
+
+
+def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
+    """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
+    chans, at = len(run.images.mean), seen[index]
+    atoms = effective_atoms(seen, index, SHOWN_ATOMS, chans)
+    base = carry(seen, index, at.codes[-1][:1])[1]
+    grid = seen[base].signals[-1].shape[2:]
+    drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
+    return {
+        "name": index + 1,
+        "picture": pictures.mosaic(pictures.signed(drawn), 16),
+        "kind": "kernels" if atoms is None else "pooled" if base else "image",
+        "shown": min(SHOWN_ATOMS, at.atom_codes.shape[1]),
+        "all": at.atom_codes.shape[1],
+        "grid": " × ".join(str(n) for n in grid),
+        "reach": reach(seen, index) if reach(seen, index) > min(grid) else None,
+    }
+
+
+def chosen_images(labels: Tensor, predicted: Tensor) -> list[int]:
+    """Return the first image recognised from each of the first few classes met, then the first ones mistaken."""
+    right: dict[int, int] = {}
+    for index in (predicted == labels).nonzero().flatten().tolist():
+        if len(right) < RIGHT:
+            right.setdefault(int(labels[index]), index)
+    wrong = (predicted != labels).nonzero().flatten()[:WRONG].tolist()
+    return [*right.values(), *wrong]
+
+
+def _samples(run: Run, shown: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield the chosen test images with their codes and reconstructions, layer by layer."""
+    labels = run.images.test[1]
+    for index in chosen_images(labels, run.predicted):
+        seen = run.seen(torch.tensor([index], device=labels.device))
+        yield {
+            "index": index,
+            "label": run.classes[int(labels[index])],
+            "predicted": run.classes[int(run.predicted[index])],
+            "picture": pictures.mosaic(pictures.images(_unprepared(run, seen[0].signals[0])), 1, 88),
+            "layers": [_sample_row(run, seen, layer) for layer in shown],
+        }
+
+
+def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
+    """Return the strongest maps of one layer's code of one image, and what they say of the image."""
+    at = seen[index]
+    code = at.atom_codes[0]
+    strongest = code.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:SHOWN_MAPS]
+    return {
+        "name": index + 1,
+        "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
+        "filled": _filled(at.atom_codes),
+        "down": _carried(run, seen, index),
+    }
+
+
+def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
+    """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
+    chans = len(run.images.mean)
+    down, base = carry(seen, index, seen[index].codes[-1])
+    if not pictured(seen, base):
+        return None
+    target, down = seen[base].signals[-1][:, :chans], down[:, :chans]
+    a = best_scale(target, down)
+    both = torch.cat([target, a * down])
+    both = both / target.abs().amax().clamp(min=1e-12) if base else _unprepared(run, both)
+    return {
+        "pictures": pictures.mosaic(pictures.images(both), 2),
+        "pooled": base > 0,
+        "scale": float(a),
+        "error": float(relative_error(target, down)),
+        "scaled_error": float(relative_error(target, a * down)),
+    }
+
+
+def _unprepared(run: Run, signal: Tensor) -> Tensor:
+    """Return a network's input as an image in [0, 1]."""
+    return signal * run.images.std.view(-1, 1, 1) + run.images.mean.view(-1, 1, 1)
+
+
+def _identity(layer: PursuitLayer) -> bool:
+    return isinstance(layer.dictionary, WithIdentity)
+
+
+def _has(model: Network, kind: type) -> bool:
+    return any(isinstance(module, kind) for module in model.modules())
+
+
+def _filled(code: Tensor) -> float:
+    return float((code != 0).double().mean())
+
+
+def _value(weight: Tensor | float) -> float:
+    return float(weight.detach() if isinstance(weight, Tensor) else weight)

@@ -1,0 +1,69 @@
+"""The page of a run that goes on, from its recipe and its epochs' records alone."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pursuitnet.program.report import pictures
+from pursuitnet.program.report.template import render, speed
+from pursuitnet.program.report.words import written
+from pursuitnet.program.runs import write_whole
+
+RELOADS = 30
+"""Seconds after which the page of a run that goes on loads itself anew."""
+
+ROWS = 20
+"""Epochs in the table."""
+
+COLUMNS = {
+    "train_loss": ("training loss", "{:.4f}"),
+    "test_loss": ("test loss", "{:.4f}"),
+    "valid_accuracy": ("validation accuracy", "{:.2%}"),
+    "test_accuracy": ("test accuracy", "{:.2%}"),
+    "lr": ("learning rate", "{:.3g}"),
+    "images_per_second": ("images a second", "{:,.0f}"),
+    "seconds": ("seconds", "{:,.1f}"),
+}
+
+
+def write_progress(
+    folder: Path, about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool = True
+) -> Path:
+    """Write ``report.html`` of a run that goes on or has broken off, and return its path.
+
+    Args:
+        folder: the run's.
+        about: what is known of it: recipe, parameters, device, images (training, test).
+        records: the epochs that have ended; what they lack is not shown.
+        training: whether it goes on; then the page loads itself anew.
+
+    Raises:
+        OSError: if it cannot be written; the page that was there is as it was.
+    """
+    recipe, last = about["recipe"], records[-1] if records else {}
+    content = {
+        "recipe": recipe,
+        "set": {key: value for key, value in recipe.items() if value is not None},
+        "about": about,
+        "last": last,
+        "done": last.get("epoch", 0),
+        "training": training,
+        "reloads": RELOADS,
+        "now": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "seconds": sum(record["seconds"] for record in records),
+        "speed": speed(last),
+        "curves": pictures.curves(records) if records else "",
+        "rows": _table(records[-ROWS:]),
+    }
+    return write_whole(Path(folder) / "report.html", render("progress.html.j2", content))
+
+
+def _table(records: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the title row and a row an epoch, the last one first; a column for what any of them holds."""
+    keys = [key for key in COLUMNS if any(key in record for record in records)]
+    rows = [["epoch", *(COLUMNS[key][0] for key in keys)]]
+    for record in reversed(records):
+        values = (written(COLUMNS[key][1], record[key]) if key in record else "" for key in keys)
+        rows.append([str(record["epoch"]), *values])
+    return rows

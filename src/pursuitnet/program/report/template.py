@@ -1,0 +1,27 @@
+"""What the pages have in common."""
+
+from typing import Any
+
+import jinja2
+
+from pursuitnet.program.report.words import SHARES, duration, fraction, number, written
+
+
+def render(name: str, content: dict[str, Any]) -> str:
+    """Return a page, one HTML document that asks for nothing from elsewhere."""
+    templates = jinja2.PackageLoader("pursuitnet.program", "templates")
+    page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
+    page.filters |= {"fraction": fraction, "number": number, "duration": duration}
+    return page.get_template(name).render(content)
+
+
+def speed(record: dict[str, Any]) -> dict[str, str]:
+    """Return what an epoch's record says of speed and memory, in words."""
+    said = {}
+    if "images_per_second" in record:
+        said["images a second"] = f"{record['images_per_second']:,.0f}"
+    if record.get("peak_memory_mb"):
+        said["peak memory"] = f"{record['peak_memory_mb']:,.0f} MB"
+    if shares := {name: record[name] for name in SHARES if name in record}:
+        said["time of a step"] = ", ".join(f"{name} {written('{:.0%}', share)}" for name, share in shares.items())
+    return said

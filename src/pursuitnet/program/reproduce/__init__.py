@@ -1,0 +1,138 @@
+"""The paper's Tables II and III and Figs. 7 and 8, each from a ledger of runs.
+
+``cells`` says what the tables hold, ``plan`` what is missing, ``jobs`` runs it, ``ledger`` keeps what came out, and
+``tables`` and ``figures`` show it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from pursuitnet.program.reproduce import plan
+from pursuitnet.program.reproduce.cells import SCALES, TABLES, Cell, cells_of
+from pursuitnet.program.reproduce.jobs import Job, apart, local, run_all, work
+from pursuitnet.program.reproduce.ledger import Ledger, machine
+from pursuitnet.program.reproduce.tables import Filled, filled, markdown, numbers
+
+__all__ = ["SCALES", "TABLES", "Cell", "Filled", "Ledger", "Options", "cells_of", "missing", "run", "write"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What part of a table to run, and where.
+
+    Attributes:
+        table: table2, table3, tables (both), fig7, fig8 or ablation.
+        only: expressions that choose cells; of several one must hold.
+        seeds: how many, from 0; None for as many as the scale has.
+        scale: "full", "fast", "medium" or "small".
+        data_dir: folder of the data sets.
+        device: of each run.
+        ledger: folder of the records.
+        runs: folder of the run folders.
+
+    Raises:
+        ValueError: for fewer than one seed.
+    """
+
+    table: str
+    only: Sequence[str] = ()
+    seeds: int | None = None
+    scale: str = "full"
+    data_dir: Path | None = None
+    device: str = "auto"
+    ledger: Path = Path("experiments", "results", "ledger")
+    runs: Path = Path("runs", "reproduce")
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; expected an integer ≥ 1, the number of runs of every cell")
+
+    def cells(self) -> list[Cell]:
+        """Return the cells that are meant."""
+        return plan.chosen(cells_of(self.table, self.scale), self.only)
+
+
+def missing(options: Options) -> list[plan.Run]:
+    """Return the runs that the ledger lacks, the first seed of all cells first."""
+    planned = plan.runs(options.cells(), options.seeds, options.data_dir, options.device)
+    return plan.missing(planned, Ledger(options.ledger))
+
+
+def hours(options: Options, runs: Sequence[plan.Run]) -> float:
+    """Return how many hours runs would take one after another on this machine."""
+    return plan.hours(runs, Ledger(options.ledger).entries(), machine())
+
+
+def run(
+    options: Options,
+    runs: Sequence[plan.Run],
+    ended: Callable[[plan.Run, str | BaseException], None],
+    *,
+    seconds: float | None = None,
+    at_once: int = 1,
+    cluster: AbstractContextManager[Executor] | None = None,
+) -> int:
+    """Run what is missing and return how many runs did not end in the ledger.
+
+    Args:
+        options: what and where.
+        runs: of ``missing``.
+        ended: is told of every run that has ended, and of its key or its error.
+        seconds: after which runs are cut off, to go on another time.
+        at_once: processes on this machine.
+        cluster: gives an executor on other machines, which then run everything.
+    """
+    deadline = None if seconds is None else time.time() + seconds
+    where = (str(options.ledger.resolve()), str(options.runs.resolve()))
+    jobs, stop = {Job(r.recipe, r.key, *where, deadline): r for r in runs}, Event()
+    one = partial(apart, at_once=at_once, stop=stop) if cluster is None else work
+    with cluster or local(at_once) as executor:
+        try:
+            return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), one)
+        finally:
+            stop.set()
+
+
+def write(options: Options, folder: Path) -> list[Path]:
+    """Write the table, as Markdown and JSON, and the figure, if it is one, from the ledger alone."""
+    rows = filled(options.cells(), Ledger(options.ledger).entries())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = options.table if options.scale == "full" else f"{options.table}-{options.scale}"
+    note = caption(options)
+    texts = {
+        f"{name}.md": f"{markdown(rows)}\n\n{note}\n",
+        f"{name}.json": json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n",
+    }
+    paths = [folder / file for file in texts]
+    for path in paths:
+        path.write_text(texts[path.name], encoding="utf-8")
+    if options.table.startswith("fig"):
+        from pursuitnet.program.reproduce.figures import draw
+
+        paths.append(folder / f"{name}.png")
+        draw(options.table, rows, note).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+    return paths
+
+
+def caption(options: Options) -> str:
+    """Return what a reader must know of how the numbers were made."""
+    if options.scale == "full":
+        return "Trained as the paper says; accuracy of the last epoch; mean ± standard deviation over n seeds."
+    short = cells_of(options.table, options.scale)[0].recipe
+    parts = f"the first {short.train_images:,} training and {short.test_images:,} test" if short.train_images else "all"
+    how = (
+        f"batches of {short.batch_size} with a learning rate as much smaller as they are, otherwise its recipe"
+        if short.train_images
+        else 'the recipe "fast" (one cycle of a larger rate)'
+    )
+    return (
+        f"Not the paper's experiment: {parts} images of CIFAR-10, {short.epochs} epochs, {how}; "
+        "accuracy of the last epoch; mean ± standard deviation over n seeds."
+    )

@@ -1,0 +1,116 @@
+"""The ledger: one record for each cell and seed, found by its content, written once and whole."""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pursuitnet import data
+from pursuitnet.program.recipe import MACHINE, Recipe
+from pursuitnet.utils.records import EPOCH, NEEDED, Kinds, fitting, numbered, record_of
+
+Entry = dict[str, Any]
+
+ENTRY: Kinds = {"epochs": list, "machine": str, "parameters": int, "flops_per_image": int}
+"""What a record holds beside its recipe and its data's checksum."""
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe that decide the result, where they differ from the default.
+
+    So a field that is added later leaves the old records what they are.
+    """
+    plain = Recipe().to_json()
+    return {n: value for n, value in recipe.to_json().items() if n not in MACHINE and value != plain[n]}
+
+
+@cache
+def checksum(name: str, data_dir: Path | None) -> str:
+    """Return the SHA256 of a data set, as it is decoded: training images and labels, then those for testing."""
+    found = hashlib.sha256()
+    for split in ("train", "test"):
+        for tensor in data.load(name, data_dir, split):
+            found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def key(recipe: Recipe, data_checksum: str) -> str:
+    """Return the name of a record: the SHA256 of what decides the result."""
+    content = json.dumps({"recipe": identity(recipe), "data": data_checksum}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:20]
+
+
+class Ledger:
+    """A folder of records.
+
+    Args:
+        folder: where they are, one JSON file each, named by its key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """Return where the record of a key is, or would be."""
+        return self.folder / f"{name}.json"
+
+    def __contains__(self, name: str) -> bool:
+        return self.path(name).is_file()
+
+    def add(self, name: str, entry: Entry) -> bool:
+        """Write a record, whole or not at all; return False, and leave what is there, if there is one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"key": name, **entry}, indent=1) + "\n"
+        with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".new", delete=False, encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(file.name, self.path(name))  # unlike a move, never replaces
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(file.name)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every record.
+
+        Raises:
+            ValueError: if a record is damaged, or is not what its name says.
+        """
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                entry = _checked(record_of(path, {"recipe": dict, "data": str}, ENTRY))
+                recipe = Recipe.from_json(entry["recipe"])
+            except ValueError as error:
+                raise ValueError(f"{path} is damaged ({error}); delete it, and the run is repeated") from error
+            if key(recipe, entry["data"]) != path.stem:
+                raise ValueError(f"{path} holds another run than its name says; delete it, and the run is repeated")
+            yield {**entry, "recipe": recipe.to_json()}
+
+
+def _checked(entry: Entry) -> Entry:
+    """Return a record whose epochs are those of a run; one that has ended has them, and all that a table shows."""
+    needed = {} if "diverged" in entry else ENTRY
+    epochs = fitting(entry, needed, {}, "the record").get("epochs", [])
+    for epoch in epochs:
+        fitting(epoch, {**NEEDED, "images_per_second": float}, EPOCH, "an epoch")
+    if needed and not epochs:
+        raise ValueError("it holds no epoch")
+    return {**entry, "epochs": numbered(epochs, "the record")}
+
+
+def machine() -> str:
+    """Return what this machine computes with."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"

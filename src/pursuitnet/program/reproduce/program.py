@@ -1,0 +1,125 @@
+"""What ``pursuitnet reproduce`` does and says."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pursuitnet.program import reproduce
+from pursuitnet.program.reproduce.plan import Run
+from pursuitnet.program.reproduce.together import best
+from pursuitnet.program.runs import below, table
+from pursuitnet.program.train import device_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+MOST = 16
+"""Runs at once on one GPU, at most, where the number is measured."""
+
+
+def seconds_of(text: str) -> float:
+    """Return a time such as 25min, 1.5h or 90s in seconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*(s|min|h|d)", text.strip())
+    if not match:
+        raise ValueError(f"the budget is {text!r}; expected a number with s, min, h or d, such as 25min")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def program(
+    options: reproduce.Options,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    budget: str | None = None,
+    dry_run: bool = False,
+    at_once: int | None = 1,
+    cluster: AbstractContextManager[Executor] | None = None,
+) -> int:
+    """Say what is missing, run it, and write the table; return how many runs did not end.
+
+    Args:
+        options: what and where.
+        out: folder of the table.
+        say: is told every line.
+        budget: time after which to stop, such as 25min.
+        dry_run: only say what is missing.
+        at_once: processes on this machine; None for as many as get most done together, which is measured first.
+        cluster: runs everything elsewhere.
+    """
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"jobs is {at_once}; expected an integer ≥ 1, the number of runs at once, or auto")
+    limit = None if budget is None else seconds_of(budget)
+    todo, failed = reproduce.missing(options), 0
+    say("\n".join(plan_of(options, todo, dry_run)))
+    if todo and not dry_run:
+        if at_once is None and cluster is None:
+            recipe = todo[0].recipe
+            cores = (os.cpu_count() or 1) if device_of(recipe).type == "cpu" else MOST
+            at_once = best(recipe, min(len(todo), cores), say)
+        told = partial(line, time.perf_counter(), len(todo), count(1), say)
+        with terminable():
+            failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once or 1, cluster=cluster)
+    say("\n".join(map(str, reproduce.write(options, out))))
+    return failed
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that what is under way is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[str], None]]:
+    """Show the runs that are under way below a folder, on a terminal; give a way to say lines above them."""
+    from rich.live import Live
+    from rich.text import Text
+
+    def under_way() -> Text:
+        found = below(folder) if folder.is_dir() else []
+        running = [run for run in found if run.state == "running"]
+        return Text("\n".join(table(running)) if running else "")
+
+    with Live(get_renderable=under_way, console=console, refresh_per_second=0.5, transient=True) as view:
+        yield lambda line: view.console.print(line, highlight=False, markup=False)
+
+
+def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Iterator[str]:
+    """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
+    cells = options.cells()
+    planned = sum(cell.seeds if options.seeds is None else options.seeds for cell in cells)
+    yield f"{options.table}: {len(cells)} cells, {planned} runs, {len(todo)} of them missing"
+    if whole and todo:
+        yield from (f"  {run.key}  {words(run)}, {run.recipe.epochs} epochs" for run in todo)
+        yield f"about {reproduce.hours(options, todo):.1f} hours one after another on this machine"
+
+
+def words(run: Run) -> str:
+    """Return which run it is."""
+    return f"{run.cell.name}, {run.recipe.data}, seed {run.recipe.seed}"
+
+
+def line(
+    began: float, total: int, ended: Iterator[int], say: Callable[[str], None], run: Run, end: str | BaseException
+) -> None:
+    """Say that a run has ended, and what went wrong with it."""
+    error = f": {end}" if isinstance(end, BaseException) else ""
+    say(f"[{next(ended)}/{total}, {(time.perf_counter() - began) / 60:.0f} min] {words(run)}{error}")

@@ -1,0 +1,264 @@
+"""The runs below a folder: what each was, how far it has come, and whether it still goes on. Loads no PyTorch."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pursuitnet.program.owner import held
+from pursuitnet.program.report.words import duration, written
+from pursuitnet.utils.records import RECORD, Kinds, epochs_of, record_of
+
+State = Literal["finished", "running", "stopped", "failed", "damaged"]
+
+MARKS = ("recipe.json", "metrics.jsonl", "checkpoint.pt", "running.json")
+"""A folder with one of these is that of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder says of its run; None stands for what it does not say.
+
+    Attributes:
+        name: the folder, seen from where the search began.
+        folder: where it is.
+        state: finished, running, stopped, failed or damaged.
+        note: why it failed or is damaged, or where it runs.
+        model: name of the network.
+        data: name of the data set.
+        done: epochs that have ended.
+        epochs: epochs it is to have.
+        test_accuracy: of the last epoch, as a fraction; never that of the best.
+        seconds: the epochs' time.
+        device: where it was computed.
+        commit: of the package.
+        records: every epoch's line.
+    """
+
+    name: str
+    folder: Path
+    state: State
+    note: str = ""
+    model: str | None = None
+    data: str | None = None
+    done: int = 0
+    epochs: int | None = None
+    test_accuracy: float | None = None
+    seconds: float | None = None
+    device: str | None = None
+    commit: str | None = None
+    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field but the records as JSON has it."""
+        values = asdict(self)
+        del values["records"]
+        return {**values, "folder": str(self.folder)}
+
+
+TITLES = ("run", "model", "data", "state", "epochs", "test accuracy", "time", "device", "commit", "note")
+
+
+def cells(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Return the title row and a row a run, in words; a dash stands for what a run does not say."""
+    return [TITLES, *(_cells(run) for run in runs)]
+
+
+def to_json(runs: Sequence[Run]) -> str:
+    """Return the runs as a JSON list."""
+    return json.dumps([run.to_json() for run in runs], indent=2)
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    commit = "" if run.commit is None else re.sub(r"^([0-9a-f]{9})[0-9a-f]*", r"\1", run.commit)
+    return (
+        run.name,
+        run.model or "-",
+        run.data or "-",
+        run.state,
+        "-" if run.epochs is None else f"{run.done}/{run.epochs}",
+        "-" if run.test_accuracy is None else written("{:.2%}", run.test_accuracy),
+        "-" if run.seconds is None else duration(run.seconds),
+        run.device or "-",
+        commit.replace("+changes", "+") or "-",
+        run.note,
+    )
+
+
+def table(runs: Sequence[Run]) -> list[str]:
+    """Return the rows as lines in columns."""
+    rows = cells(runs)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = {TITLES.index(title) for title in ("epochs", "test accuracy", "time")}
+    padded = (
+        (
+            value.rjust(width) if i in right else value.ljust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+@contextmanager
+def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] = (), **about: str) -> Iterator[None]:
+    """Say in a run's folder who is at it: ``running.json`` while this process is, ``failed.json`` if it fails.
+
+    A killed process leaves ``running.json``; that it is dead is told by its lock (``owner``), which it leaves free.
+
+    Args:
+        folder: the run's, which this process owns (``owner.owned``).
+        stops: exceptions by which a run stops in good order; any other one is a failure.
+        about: what else to say of it, such as the device and the commit.
+    """
+    mark, failure = folder / "running.json", folder / "failed.json"
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    write_whole(mark, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since, **about}))
+    failure.unlink(missing_ok=True)
+    try:
+        yield
+    except stops:
+        raise
+    except Exception as error:
+        said = {"error": type(error).__name__, "reason": " ".join(str(error).split())}
+        with suppress(OSError):  # the error that came first is the one to hear of
+            write_whole(failure, json.dumps(said))
+        raise
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def below(folder: Path) -> list[Run]:
+    """Return the runs in a folder and below it, in the order of their names; a damaged one says why.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; name one that holds runs, as `pursuitnet train` leaves them")
+    found = sorted(_walk(folder), key=_natural)
+    return [read(at, at.relative_to(folder).as_posix() if at != folder else folder.resolve().name) for at in found]
+
+
+def read(folder: Path, name: str | None = None) -> Run:
+    """Return what a run folder says; what is wrong with it is in the note, and nothing raises."""
+    given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
+    try:
+        return Run(**given, **_content(folder))
+    except (OSError, ValueError) as error:
+        return Run(**given, state="damaged", note=" ".join(str(error).split()))
+
+
+def earlier(folder: Path) -> list[dict[str, Any]]:
+    """Return the epochs that a run has behind it, for those who watch it go on; none if they cannot be read."""
+    try:
+        return _records(folder)
+    except (OSError, ValueError):
+        return []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield run folders, and those that cannot be looked into; runs hold no runs, and a link is followed once."""
+    seen: set[tuple[int, int]] = set()
+    closed: list[Path] = []
+    for root, inside, files in os.walk(folder, followlinks=True, onerror=lambda e: closed.append(Path(e.filename))):
+        at = os.stat(root)
+        known = (at.st_dev, at.st_ino) in seen
+        seen.add((at.st_dev, at.st_ino))
+        if known or not set(MARKS).isdisjoint(files):
+            inside.clear()
+        if not known and not set(MARKS).isdisjoint(files):
+            yield Path(root)
+    yield from closed
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    """Return a key by which seed2 comes before seed10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(folder).lower())]
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Return the fields of a run that are not damaged.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if a file is damaged.
+    """
+    recipe = _object(folder / "recipe.json", {"model": str, "data": str, "epochs": int})
+    if not recipe:
+        raise FileNotFoundError("recipe.json is missing")
+    records, record = _records(folder), _object(folder / "record.json", {}, RECORD)
+    if len(records) > recipe["epochs"]:
+        raise ValueError(f"metrics.jsonl is damaged: {len(records)} epochs of {recipe['epochs']}")
+    mark = _object(folder / "running.json", {"pid": int, "host": str}, {"device": str, "commit": str})
+    state, note = _state(folder, mark, complete=bool(record) and len(records) == recipe["epochs"])
+    last = records[-1] if records else {}
+    return {
+        "state": state,
+        "note": note,
+        "model": recipe["model"],
+        "data": recipe["data"],
+        "done": len(records),
+        "epochs": recipe["epochs"],
+        "test_accuracy": last.get("test_accuracy"),
+        "seconds": sum(entry["seconds"] for entry in records) if records else None,
+        "device": record.get("device") or mark.get("device"),
+        "commit": record.get("commit") or mark.get("commit") or None,
+        "records": records,
+    }
+
+
+def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:
+    """Return whether a run goes on, has ended or broken off, and a note on it."""
+    if held(folder):
+        return "running", f"on {mark['host']}" if mark and mark["host"] != socket.gethostname() else ""
+    if failure := _object(folder / "failed.json", {"reason": str}):
+        return "failed", failure["reason"]
+    if complete:
+        _check_weights(folder / "model.safetensors")
+        return "finished", ""
+    return "stopped", "killed" if mark else ""
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; none if there is no such file, as before the first epoch has ended."""
+    path = folder / "metrics.jsonl"
+    return epochs_of(path, name=path.name) if path.exists() else []
+
+
+def _object(path: Path, needed: Kinds, more: Kinds | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none, or it has gone since: a run may just end."""
+    try:
+        return record_of(path, needed, more, name=path.name)
+    except FileNotFoundError:
+        return {}
+
+
+def _check_weights(path: Path) -> None:
+    """Raise ValueError if a file of weights is not whole, as far as can be seen without reading all of it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file so that whoever opens it finds it whole, the old one or the new one; return its path."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        # a folder's name need not be UTF-8, and a page is
+        beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,121 @@
+"""Networks on the Hugging Face hub: ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``."""
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pursuitnet.networks import create_model
+from pursuitnet.program.sharing.reading import Trained, normalise
+
+try:
+    from huggingface_hub import ModelCard, PyTorchModelHubMixin
+except ImportError as error:
+    raise ImportError("the hub needs huggingface_hub: pip install 'pursuitnet[hub]'") from error
+
+PAPER = (
+    "Zhiyang Zhang and Shihua Zhang: Towards Understanding Residual and Dilated Dense Neural Networks via "
+    "Convolutional Sparse Coding"
+)
+
+
+class HubNetwork(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="pursuitnet",
+    tags=["sparse-coding", "image-classification"],
+    license="bsd-3-clause",
+):
+    """A network of ``create_model`` that the hub can hold; its config is the arguments.
+
+    Args:
+        name: of ``list_models()``.
+        num_classes: size of the output.
+        in_chans: channels of the image.
+        mean: per channel on the [0, 1] scale, subtracted from each image; None for zero.
+        std: what it is then divided by; None for one.
+        classes: their names by label, if they have any.
+        choices: keyword arguments of ``create_model``.
+    """
+
+    mean: Tensor
+    std: Tensor
+    card: str | None = None
+    """Text of the page that goes with the weights; None for the hub's own."""
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        classes: list[str] | None = None,
+        choices: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        network = create_model(name, num_classes, in_chans, **(choices or {}))
+        # the format that ``load`` gives, so that logits are the same to the last bit
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # in the config already, hence not among the weights
+        self.register_buffer("mean", torch.tensor([0.0] * in_chans if mean is None else mean), persistent=False)
+        self.register_buffer("std", torch.tensor([1.0] * in_chans if std is None else std), persistent=False)
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of images (B, in_chans, H, W), uint8 or float in [0, 1]."""
+        return self.network(normalise(images, self.mean, self.std))
+
+    @classmethod
+    def of(cls, trained: Trained, accuracy: float | None = None) -> "HubNetwork":
+        """Return a trained network for the hub, with its card.
+
+        Args:
+            trained: the network.
+            accuracy: on the test images, as a fraction, if it was measured.
+        """
+        mean, std, classes = trained.mean.tolist(), trained.std.tolist(), list(trained.classes)
+        recipe = trained.recipe
+        found = cls(recipe.model, len(classes), len(mean), mean, std, classes, recipe.choices())
+        found.network.load_state_dict(trained.network.state_dict())
+        found.card = card(trained, accuracy)
+        return found.eval()
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        return super().generate_model_card(*args, **kwargs) if self.card is None else ModelCard(self.card)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, strict: bool = True, **given: Any) -> "HubNetwork":
+        """Return the network with its weights; the mixin alone would leave those that lack at random."""
+        if "name" not in given:
+            raise ValueError(f"{model_id} holds no network of pursuitnet: its config.json names none")
+        try:
+            return super()._from_pretrained(model_id=model_id, strict=strict, **given)
+        except (RuntimeError, SafetensorError) as error:
+            which = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{model_id} lacks the weights of {given['name']}: {which:.200}") from error
+
+
+def card(trained: Trained, accuracy: float | None = None) -> str:
+    """Return the text of a model card, of what is known alone.
+
+    Args:
+        trained: the network.
+        accuracy: on the test images, as a fraction, if it was measured.
+    """
+    recipe = trained.recipe
+    size = sum(p.numel() for p in trained.network.parameters())
+    epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+    known = f"Test accuracy of the last epoch: {100 * accuracy:.2f} %.\n" if accuracy is not None else ""
+    choices = ", ".join(f"{name}={value}" for name, value in recipe.choices().items()) or "its defaults"
+    return (
+        "---\nlibrary_name: pursuitnet\nlicense: bsd-3-clause\n"
+        "tags: [sparse-coding, image-classification, model_hub_mixin, pytorch_model_hub_mixin]\n---\n\n"
+        f"# {recipe.model} on {recipe.data}\n\n"
+        f"A network of pursuits ({choices}; {size:,} parameters), trained for {epochs} with seed "
+        f"{recipe.seed}. {len(trained.classes)} classes: {', '.join(trained.classes)}.\n{known}\n"
+        "```python\nfrom pursuitnet.program.sharing.hub import HubNetwork\n\n"
+        'model = HubNetwork.from_pretrained("…")  # images, uint8 or in [0, 1], to logits\n```\n\n'
+        f"After the paper: {PAPER}.\n"
+    )

@@ -1,0 +1,178 @@
+"""A trained network, back from its file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.data.identity import Identity
+from pursuitnet.networks import Network, create_model
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.runs import MARKS
+from pursuitnet.program.sharing.weights import unpack
+from pursuitnet.utils.paths import expanded
+
+SLACK = 0.5
+"""How far floats may lie outside of [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        network: in evaluation mode.
+        recipe: what it was trained by.
+        classes: their names by label.
+        mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
+        std: what it is then divided by, (C,).
+        data: which images it was trained on; None where weights of an older version do not say it.
+    """
+
+    network: Network = field(repr=False)
+    recipe: Recipe
+    classes: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    data: Identity | None = None
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
+        return normalise(images, self.mean, self.std)
+
+    def deployed(self) -> "Deployed":
+        """Return a module that takes images in [0, 1] as they are."""
+        return Deployed(self.network, self.mean, self.std).eval()
+
+
+class Deployed(nn.Module):
+    """A network for images as they are: uint8, or float in [0, 1], (B, C, H, W) → logits (B, classes)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(normalise(images, self.mean, self.std))
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return (images − mean) / std, channel by channel.
+
+    Args:
+        images: (B, C, H, W), float in [0, 1], or uint8, which is divided by 255 first.
+        mean: (C,), on the [0, 1] scale.
+        std: (C,).
+
+    Raises:
+        TypeError: for images of another kind.
+        ValueError: for images of another number of axes or channels, and for floats far outside of [0, 1], such as
+            0 to 255 or images that are normalised already.
+    """
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"the images are {images.dtype}; expected uint8, or floats in [0, 1]")
+    if images.dim() != 4 or images.shape[1] != len(mean):  # one channel would be spread over all
+        raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, {len(mean)}, H, W)")
+    if images.dtype != torch.uint8:
+        _require_unit(images)
+    unit = images / 255 if images.dtype == torch.uint8 else images
+    return (unit - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+
+
+def _require_unit(images: Tensor) -> None:
+    """Raise ValueError for floats far outside of [0, 1]; a little noise, or a filter that overshoots, is no reason.
+
+    While a program is made of the network there are no values to look at.
+    """
+    recording = torch.compiler.is_compiling() or images.is_meta
+    if recording or (images.is_cuda and torch.cuda.is_current_stream_capturing()) or not images.numel():
+        return
+    try:
+        low, high = (float(value) for value in images.detach().aminmax())
+    except RuntimeError:  # under vmap there are none either
+        return
+    if not (low >= -SLACK and high <= 1 + SLACK):  # NaN is not
+        raise ValueError(
+            f"the images are floats from {low:.4g} to {high:.4g}; expected uint8, or floats in [0, 1]: divide 0 to 255 "
+            "by 255, and leave the normalisation to the network"
+        )
+
+
+def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+    """Return a trained network with its recipe, classes and normalisation.
+
+    Args:
+        path: a run folder, or its ``model.safetensors`` alone; no data set is needed.
+        device: where the network goes.
+
+    Raises:
+        FileNotFoundError: if the file is not there, or the run has not finished.
+        ValueError: if it is damaged, or not of a network of this library.
+    """
+    path = expanded(path)
+    file = _weights(path)
+    weights, about = unpack(file)
+    recipe = Recipe.from_json(about["recipe"], f"the recipe in {file}")
+    network = _network(recipe, len(about["classes"]), len(about["mean"]), file)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        which = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
+    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
+    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
+
+
+def _identity(about: dict[str, Any], file: Path) -> Identity | None:
+    try:
+        return Identity.from_json(about["data"]) if "data" in about else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not say on which images it was trained ({error!r}); get it anew") from error
+
+
+def _weights(path: Path) -> Path:
+    """Return the file of weights that a path names, if it is there."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    if file.is_file():
+        return file
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its model.safetensors")
+    if any((path / mark).is_file() for mark in MARKS):
+        raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
+    raise FileNotFoundError(f"{path} holds no run: neither model.safetensors nor recipe.json is there{_inside(path)}")
+
+
+def _inside(path: Path) -> str:
+    """Return which run is inside a folder that is none itself, if there is one."""
+    inside = sorted(file.parent for file in path.glob("*/model.safetensors"))
+    return f"; did you mean {inside[0]}?" if inside else ""
+
+
+def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
+            return create_model(recipe.model, classes, channels, **recipe.choices())
+    except ValueError as error:
+        raise ValueError(f"{file} holds a network that this version cannot make: {error}") from error
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Network:
+    """Return a trained network in evaluation mode; see ``trained`` for its classes and normalisation.
+
+    Args:
+        path: a run folder, or its ``model.safetensors`` alone.
+        device: where the network goes.
+
+    Raises:
+        FileNotFoundError: if the file is not there, or the run has not finished.
+        ValueError: if it is damaged, or not of a network of this library.
+    """
+    return trained(path, device).network

@@ -1,0 +1,62 @@
+"""The paper's simulations and small examples, each with its numbers and pictures.
+
+``fig1``: μ of dilated convolutions. ``fig4``: unsuccessful dimensions while networks train; ``gaussian`` holds the
+experiment, ``readings`` how else it can be read. ``ill_conditioned``: the example of Section V-B. ``table1``: Table I.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1
+from pursuitnet.program.simulate.record import Result, write
+
+SMALL: dict[str, Callable[[], Result]] = {
+    "fig1": fig1.run,
+    "ill-conditioned": ill_conditioned.run,
+    "table1": table1.run,
+}
+FIGURES = ("fig1", "fig4", "ill-conditioned", "table1")
+
+__all__ = ["FIGURES", "Result", "run"]
+
+
+def run(
+    figure: str,
+    folder: Path,
+    watch: Callable[[str], None] = lambda line: None,
+    *,
+    seeds: int | None = None,
+    iterations: int | None = None,
+    variations: bool = False,
+) -> tuple[Result, list[Path]]:
+    """Compute a figure and write its numbers and pictures into a new folder.
+
+    Args:
+        figure: one of ``FIGURES``.
+        folder: where they go; it must not exist.
+        watch: is told of every finished part, and of the result before it is written.
+        seeds: fig4 only: how many seeds; 5, or 3 for the variations.
+        iterations: fig4 only: steps of the optimiser.
+        variations: fig4 only: the picture of the other readings.
+
+    Raises:
+        FileExistsError: if the folder exists.
+        ValueError: for an unknown figure, or a choice that it does not have.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; name another --out")
+    result = _result(figure, watch, {"seeds": seeds, "iterations": iterations}, variations)
+    watch(f"\n{result.text}")  # before anything can fail in writing it
+    return result, write(result, folder)
+
+
+def _result(figure: str, watch: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if figure == "fig4":
+        return (fig4.run_variations if variations else fig4.run)(watch, **chosen)
+    if figure not in SMALL:
+        raise ValueError(f"there is no figure {figure!r}; there are {', '.join(FIGURES)}")
+    if variations or chosen:
+        names = ", ".join(f"--{name}" for name in [*chosen, *(["variations"] if variations else [])])
+        raise ValueError(f"{figure} has no {names}; only fig4 has")
+    return SMALL[figure]()

@@ -1,0 +1,286 @@
+"""The simulated experiment of Section V-B: 100 Gaussian classes, two hidden layers, Definition 1 after every step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet.dictionaries import LinearDictionary, WithIdentity
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.problems import solve
+from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
+from pursuitnet.theory import beta_of_bias, unsuccessful
+
+LENGTH, CLASSES, TRAIN, TEST = 100, 100, 10_000, 2_000
+MODELS = ("ML-CSC", "MSD-CSC")
+OPTIMUM_GAP = 1e-3  # of the duality gap, relative to the objective
+
+Curve = dict[str, list[float]]
+"""What was measured at each counted iteration, under its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One reading of the experiment behind Fig. 4: all that decides its curves, besides the seed.
+
+    The paper gives the length 100, the 100 classes, 10,000 and 2,000 points, two hidden layers, β = b·L with
+    L = 2·λmax, and "the same regularization parameter" for both models; SGD is that of its Section VII-B. The rest is
+    open. Of the two signs of b that the paper prints, the default has the one with which training gives a β > 0.
+    """
+
+    noise: float = 0.3
+    """Standard deviation of the noise around a centre."""
+
+    centres: Literal["normal", "uniform"] = "normal"
+    """The entries of the 100 centres: N(0, 1), or uniform in [0, 1], so that signals are mostly positive."""
+
+    width: int = 100
+    """Atoms of each hidden layer."""
+
+    nonnegative: bool = True
+    """S⁺ (ReLU) or S."""
+
+    step: Literal["absorbed", "bounded"] = "absorbed"
+    """Dᵀ holds the network's weights and c = 1 (Algorithm 1), or c = 1/L with L = λmax(DᵀD) (Eq. 3)."""
+
+    bias: Literal["added", "subtracted", "size", "kept"] = "added"
+    """What b in β = b·L is. "added": the bias of ReLU(z + b), of any sign, as networks and Algorithms 2 and 3 have it.
+    "subtracted": the same network, written ReLU(z − b) as in Eq. 2. "size": the mean of |b|. "kept": subtracted and
+    kept ≥ 0 in training, so that it is the β of a Lasso problem."""
+
+    one_bias: bool = False
+    """One bias for all atoms of a layer, or one each; β = b·L then has their mean."""
+
+    identity: IdentityPenalty = IdentityPenalty.OWN
+    """The bias of the identity rows of MSD-CSC."""
+
+    unfolding: int = 0
+    """Steps after the first."""
+
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum 0.9, or Adam."""
+
+    lr: float = 0.05
+    """Learning rate."""
+
+    batch_size: int = 128
+    """Points a step of the optimiser."""
+
+    iterations: int = 300
+    """Steps of the optimiser."""
+
+    every: int = 1
+    """Count after every so many steps; 79 are an epoch."""
+
+    lipschitz: Literal["paper", "ours"] = "paper"
+    """L = 2·λmax(DᵀD), or λmax(DᵀD)."""
+
+    beta: Literal["same", "own", "counted", "twin"] = "same"
+    """MSD-CSC's β. "same": after every step its biases are set so that b·L is that of ML-CSC, row by row (the mean for
+    identity rows). "twin": the same, and its first layer has ML-CSC's filters. "own": it learns its own.
+    "counted": it learns its own, and is counted with ML-CSC's."""
+
+    layers: Literal[1, 2] = 1
+    """Reconstruct the signal from the first code, D₁Γ₁, or from the second, D₁D₂Γ₂."""
+
+    code: Literal["network", "optimum"] = "network"
+    """The code of the network, or the optimum of the first layer's Lasso problem with the same D and β."""
+
+    counted: int = TEST
+    """Count on the first so many test points, in random order."""
+
+
+class TwoLayers(nn.Module):
+    """Two pursuits and a linear classifier, (B, 100) → (B, 100 classes); weights as ``nn.Linear`` starts them.
+
+    Args:
+        reading: the choices.
+        dense: [I D] instead of D in both layers: MSD-CSC instead of ML-CSC.
+        seed: of the weights; torch's global generator is left as it was.
+    """
+
+    def __init__(self, reading: Reading, dense: bool, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            first = _layer(reading, LENGTH, dense)
+            second = _layer(reading, sum(first.dictionary.rows), dense)
+            self.head = nn.Linear(sum(second.dictionary.rows), CLASSES)
+        self.first, self.second = first, second
+
+    def forward(self, x: Float[Tensor, "B length"]) -> Float[Tensor, "B classes"]:
+        return self.head(self.second(self.first(x)))
+
+
+def draw(reading: Reading, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return training and test data, each as signals (n, 100) and labels (n,), the test data in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    make = torch.randn if reading.centres == "normal" else torch.rand
+    centres = make(CLASSES, LENGTH, generator=generator)
+    parts = []
+    for count in (TRAIN, TEST):
+        labels = torch.arange(count) % CLASSES
+        noise = reading.noise * torch.randn(count, LENGTH, generator=generator)
+        order = torch.randperm(count, generator=generator)
+        parts.append(((centres[labels] + noise)[order], labels[order]))
+    return parts[0], parts[1]
+
+
+def curves(reading: Reading, seed: int) -> dict[str, Curve]:
+    """Train both models on the same batches and return what ``measure`` finds, by model.
+
+    Raises:
+        ValueError: if iterations, every, counted or width is below 1.
+    """
+    for name in ("iterations", "every", "counted", "width"):
+        if getattr(reading, name) < 1:
+            raise ValueError(f"{name} is {getattr(reading, name)}; expected at least 1")
+    training, test = draw(reading, seed)
+    models = [TwoLayers(reading, dense, seed) for dense in (False, True)]
+    optimisers = [_optimiser(reading, model) for model in models]
+    equalise(reading, *models)
+    rows = [measure(reading, models, test, 0)]
+    for iteration, (x, labels) in enumerate(_batches(reading, training, seed), 1):
+        for model, optimiser in zip(models, optimisers, strict=True):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x), labels).backward()
+            optimiser.step()
+        equalise(reading, *models)
+        if iteration % reading.every == 0:
+            rows.append(measure(reading, models, test, iteration))
+    return {name: {key: [row[i][key] for row in rows] for key in rows[0][i]} for i, name in enumerate(MODELS)}
+
+
+@torch.no_grad()
+def equalise(reading: Reading, plain: TwoLayers, dense: TwoLayers) -> None:
+    """Set the biases of MSD-CSC so that b·L is that of ML-CSC, where the reading says so (Section V-B)."""
+    if reading.beta not in ("same", "twin"):
+        return
+    for one, other in ((plain.first, dense.first), (plain.second, dense.second)):
+        if reading.beta == "twin" and one is plain.first:
+            _atoms(other).weight.copy_(_atoms(one).weight)
+        one.update_lipschitz()
+        other.update_lipschitz()
+        theta = one.threshold.penalty * (_step_times_lambda(one) / _step_times_lambda(other))
+        for weight, value in ((other.threshold.atom_weight, theta), (other.threshold.identity_weight, theta.mean())):
+            if weight is not None:
+                weight.copy_(value.mean() if len(weight) == 1 else value)
+
+
+@torch.no_grad()
+def measure(
+    reading: Reading, models: list[TwoLayers], test: tuple[Tensor, Tensor], iteration: int
+) -> list[dict[str, float]]:
+    """Return for each model what Definition 1 finds in the test signals.
+
+    unsuccessful: dimensions with |ξ − x| > 2β, mean over signals, of 100. bias: b, with its sign. beta: the β that was
+    counted with, b·L, or 0 where b < 0. error: mean |ξ − x|. size: mean |x|, the error of ξ = 0. nothing: dimensions
+    with |x| > 2β, which fail if nothing at all is reconstructed. accuracy: fraction of the test points.
+    """
+    found: list[dict[str, float]] = []
+    x = test[0][: reading.counted]
+    for model in models:
+        model.eval()
+        bias, beta = penalty(reading, model.first)
+        if found and reading.beta != "own":
+            beta = found[0]["beta"]
+        error = reconstruction(reading, model, x, beta) - x
+        failed = unsuccessful(x, x + error, beta)
+        found.append(
+            {
+                "iteration": float(iteration),
+                "unsuccessful": float(failed.double().sum(dim=1).mean()),
+                "bias": bias,
+                "beta": beta,
+                "error": float(error.abs().mean()),
+                "size": float(x.abs().mean()),
+                "nothing": float(unsuccessful(x, torch.zeros_like(x), beta).double().sum(dim=1).mean()),
+                "accuracy": float((model(test[0]).argmax(dim=1) == test[1]).double().mean()),
+            }
+        )
+        model.train()
+    return found
+
+
+@torch.no_grad()
+def penalty(reading: Reading, layer: PursuitLayer) -> tuple[float, float]:
+    """Return b, the mean over the atoms, with its sign, and β = b·L, or 0 where b < 0 and no Lasso problem has it."""
+    theta = layer.threshold.penalty * layer.step()[0]  # the threshold, which is subtracted
+    b = {"added": -theta, "size": theta.abs()}.get(reading.bias, theta).mean()
+    return float(b), beta_of_bias(max(float(b), 0.0), _lambda(layer), reading.lipschitz)
+
+
+def reconstruction(reading: Reading, model: TwoLayers, x: Tensor, beta: float) -> Float[Tensor, "B length"]:
+    """Return ξ, from the first code or through both."""
+    first, second = model.first, model.second
+    code = optimum(reading, first, x, beta) if reading.code == "optimum" else first(x)
+    if reading.layers == 2:
+        code = second.reconstruct(second(code), code.shape)
+    return first.reconstruct(code, x.shape)
+
+
+def optimum(reading: Reading, layer: PursuitLayer, x: Tensor, beta: float) -> Float[Tensor, "B rows"]:
+    """Return the optimum of the Lasso problem that the layer takes a step of, with one β for all rows (P2).
+
+    Raises:
+        FloatingPointError: if 3,000 steps of FISTA do not bring the duality gap to a thousandth of the objective.
+    """
+    found = solve(x, layer.dictionary, beta, nonnegative=reading.nonnegative, max_steps=3000, tol=OPTIMUM_GAP)
+    if not found.converged:
+        raise FloatingPointError(
+            f"at β = {beta:.3g} the Lasso problem was solved to a gap of {float(found.gap.max()):.1e} only, expected "
+            f"{OPTIMUM_GAP:.0e}; take fewer --iterations"
+        )
+    return found.code
+
+
+def _layer(reading: Reading, channels: int, dense: bool) -> PursuitLayer:
+    start = nn.Linear(channels, reading.width)
+    atoms = LinearDictionary(start.weight.detach().clone())
+    dictionary = WithIdentity(atoms) if dense else atoms
+    free = reading.bias != "kept"
+    threshold = Threshold(dictionary.rows, 0.0, reading.identity, nonnegative=reading.nonnegative, free=free)
+    bias = -start.bias.detach()  # of the network, which adds it
+    threshold.atom_weight = nn.Parameter(bias[: 1 if reading.one_bias else threshold.penalty.numel()].clone())
+    if threshold.identity_weight is not None:
+        own = nn.Linear(channels, 1 if reading.one_bias else channels).bias
+        threshold.identity_weight = nn.Parameter(-own.detach())
+    step = AbsorbedStep() if reading.step == "absorbed" else BoundedStep(1.0, learned=False)
+    return PursuitLayer(dictionary, unfolding=reading.unfolding, step=step, threshold=threshold)
+
+
+def _optimiser(reading: Reading, model: nn.Module) -> torch.optim.Optimizer:
+    if reading.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=reading.lr, momentum=0.9)
+    return torch.optim.Adam(model.parameters(), lr=reading.lr)
+
+
+def _batches(reading: Reading, data: tuple[Tensor, Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one batch an iteration, in a new order every epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    left = reading.iterations
+    while left:
+        for chosen in torch.randperm(TRAIN, generator=generator).split(reading.batch_size)[:left]:
+            yield data[0][chosen], data[1][chosen]
+            left -= 1
+
+
+def _atoms(layer: PursuitLayer) -> LinearDictionary:
+    """Return D of D or of [I D]."""
+    D = layer.dictionary
+    return D.dictionary if isinstance(D, WithIdentity) else D  # type: ignore[return-value]
+
+
+def _lambda(layer: PursuitLayer) -> float:
+    """Return λmax(DᵀD), which for a matrix is the bound itself."""
+    return float(layer.dictionary.lipschitz_bound())
+
+
+def _step_times_lambda(layer: PursuitLayer) -> float:
+    """Return c·λmax(DᵀD), which takes a penalty weight to b·L: θ = weight·c; a factor 2 in L cancels."""
+    return float(layer.step()[0]) * _lambda(layer)

@@ -1,0 +1,68 @@
+"""Fig. 4 chosen otherwise: the readings that the paper's text allows, one departure each."""
+
+from dataclasses import replace
+from statistics import mean
+
+from pursuitnet.program.simulate.gaussian import MODELS, Curve, Reading
+from pursuitnet.prox.threshold import IdentityPenalty
+
+DEFAULT = Reading()
+LASSO = replace(DEFAULT, bias="kept", beta="twin", code="optimum", every=20, counted=100)
+SMALL_STEP = replace(DEFAULT, step="bounded")
+
+
+def readings(iterations: int = DEFAULT.iterations) -> dict[str, Reading]:
+    """Return every reading by its title; all but the first depart from it in what the title says.
+
+    Args:
+        iterations: steps of the optimiser; "an epoch" takes five times as many.
+    """
+    epochs = replace(DEFAULT, iterations=5 * iterations, every=79)
+    found = {
+        "the default": DEFAULT,
+        "noise 0.1": replace(DEFAULT, noise=0.1),
+        "noise 1": replace(DEFAULT, noise=1.0),
+        "centres uniform in [0, 1]": replace(DEFAULT, centres="uniform"),
+        "width 50": replace(DEFAULT, width=50),
+        "width 200": replace(DEFAULT, width=200),
+        "Adam, rate 0.001": replace(DEFAULT, optimiser="adam", lr=1e-3),
+        "an iteration is an epoch": epochs,
+        "L = λmax": replace(DEFAULT, lipschitz="ours"),
+        "MSD-CSC with its own β": replace(DEFAULT, beta="own"),
+        "own biases, ML-CSC's β": replace(DEFAULT, beta="counted"),
+        "MSD-CSC with ML-CSC's filters": replace(DEFAULT, beta="twin"),
+        "one bias a layer": replace(DEFAULT, one_bias=True),
+        "β = b·L of ReLU(z − b)": replace(DEFAULT, bias="subtracted"),
+        "ReLU(z − b), b kept ≥ 0": replace(DEFAULT, bias="kept"),
+        "S instead of ReLU": replace(DEFAULT, nonnegative=False),
+        "identity rows: b = 0": replace(DEFAULT, identity=IdentityPenalty.NONE),
+        "identity rows: no ReLU": replace(DEFAULT, identity=IdentityPenalty.SIGNED),
+        "through both layers": replace(DEFAULT, layers=2),
+        "c = 1/L": SMALL_STEP,
+        "c = 1/L, 5 further steps": replace(SMALL_STEP, unfolding=5),
+        "c = 1/L, 5 further steps, S": replace(SMALL_STEP, unfolding=5, nonnegative=False),
+        "optimum of the Lasso, Γ ≥ 0": LASSO,
+        "optimum of the Lasso": replace(LASSO, nonnegative=False),
+    }
+    return {
+        title: reading if reading is epochs else replace(reading, iterations=iterations, every=max(5, reading.every))
+        for title, reading in found.items()
+    }
+
+
+def verdict(runs: list[dict[str, Curve]]) -> str:
+    """Return whether the curves, mean over seeds, have the published shape.
+
+    "yes": ML-CSC at least halves and stays above 0.5 dimensions, and MSD-CSC falls to 0.5 or less. "both at 0": so
+    does ML-CSC. "order": MSD-CSC ends at less than half of ML-CSC. Else "no".
+    """
+    (plain_first, plain_last), (_, dense_last) = (ends(runs, name) for name in MODELS)
+    if dense_last <= 0.5 and plain_last <= plain_first / 2:
+        return "yes" if plain_last > 0.5 else "both at 0"
+    return "order" if dense_last < plain_last / 2 else "no"
+
+
+def ends(runs: list[dict[str, Curve]], name: str) -> tuple[float, float]:
+    """Return the first and the last count of a model, mean over seeds."""
+    counts = [run[name]["unsuccessful"] for run in runs]
+    return mean(c[0] for c in counts), mean(c[-1] for c in counts)

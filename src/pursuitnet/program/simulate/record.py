@@ -1,0 +1,77 @@
+"""What a figure leaves behind: its numbers, its pictures, and the versions that made them."""
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pursuitnet import __version__
+from pursuitnet.program.train import commit
+
+PLAIN, DENSE, SOFT = "#c2410c", "#1d4ed8", "#8a8a8a"
+"""The colours of D alone (ML-CSC), of [I D] (MSD-CSC), and of what is only there for comparison."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure as it was computed.
+
+    Attributes:
+        name: of the files.
+        numbers: every choice and every value, for JSON.
+        pictures: by the name of their file.
+        text: what the program prints.
+    """
+
+    name: str
+    numbers: dict[str, Any]
+    pictures: dict[str, Figure]
+    text: str
+
+
+def write(result: Result, folder: Path) -> list[Path]:
+    """Write NAME.json and the PNGs into a new folder and return their paths.
+
+    Raises:
+        FileExistsError: if the folder exists.
+    """
+    folder.mkdir(parents=True)
+    numbers = folder / f"{result.name}.json"
+    numbers.write_text(json.dumps(result.numbers | {"versions": versions()}, separators=(",", ":")) + "\n")
+    paths = [numbers]
+    for name, figure in result.pictures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
+    return paths
+
+
+def versions() -> dict[str, str | None]:
+    """Return what the numbers were computed with."""
+    return {
+        "pursuitnet": __version__,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "matplotlib": matplotlib.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Write the choices under a picture, and keep the space for them."""
+    share = (0.17 * (text.count("\n") + 1) + 0.12) / figure.get_size_inches()[1]
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr, call-arg]
+    figure.text(0.01, share - 0.01, text, fontsize=8.5, color="0.35", va="top")
+
+
+def bare(*axes: Axes) -> None:
+    """Take the frame away from above and from the right."""
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,163 @@
+"""A data set on its device, and its batches."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pursuitnet import data
+from pursuitnet.program.factories import dataset_of, device_of
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train.group import ALONE, Group
+
+Split = tuple[Tensor, Tensor]
+"""Images uint8 (N, C, H, W) and labels int64 (N,)."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set on its device, where it stays; ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects.
+
+    ``valid`` holds the training images that are held out to choose by, and is empty unless the recipe asks for them.
+    ``identity`` tells these images from others. The images of a folder are in an order in which the first so many stand
+    for all.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    identity: data.Identity
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Return float images (B, C, H, W) from uint8 ones."""
+        return data.standardise(images, self.mean, self.std)
+
+    def learned(self) -> dict[str, Any]:
+        """Return what a network is trained with besides its weights, for a checkpoint."""
+        return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
+
+    def resumed(self, learned: dict[str, Any] | None, recipe: Recipe) -> "Images":
+        """Return these images with the mean and std of a checkpoint.
+
+        Raises:
+            ValueError: if they are not those that it was trained on.
+        """
+        where = recipe.data_dir or recipe.data
+        if learned is None:  # of an older version
+            if recipe.data == "folder":
+                warnings.warn(
+                    f"the checkpoint does not say on which images it was trained; going on with those in {where}",
+                    stacklevel=2,
+                )
+            return self
+        if changes := data.Identity.from_json(learned["identity"]).changes(self.identity):
+            raise ValueError(
+                f"{where} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, name its "
+                "folder with --data-dir if it has moved, or start another run"
+            )
+        return replace(self, mean=learned["mean"].to(self.mean), std=learned["std"].to(self.std))
+
+
+def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
+    """Read the recipe's data set onto its device.
+
+    Raises:
+        ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
+    """
+    (pixels, labels), test = splits_of(recipe)
+    if recipe.valid_images > len(labels) - 2:
+        raise ValueError(
+            f"valid_images is {recipe.valid_images}; expected at most {len(labels) - 2}, to leave some to train on"
+        )
+    if recipe.shifted >= (least := min(pixels.shape[2:])):
+        raise ValueError(
+            f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
+            f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
+        )
+    identity = data.Identity.of(dataset_of(recipe).classes, (pixels, labels), test)
+    held, kept = held_out(recipe, labels)
+    if recipe.standardised:
+        mean, std = data.channel_statistics(pixels[kept])
+    else:
+        mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
+    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
+    return placed(splits, mean, data.divisor(std), identity, device_of(recipe) if device is None else device)
+
+
+def splits_of(recipe: Recipe) -> tuple[Split, Split]:
+    """Return the images to train on and to test on, as many as the recipe asks for.
+
+    Those of a folder lie class by class: they are put into a fixed order in which the first so many stand for all.
+    """
+    train, test = (data.load(**recipe.images(), split=split) for split in data.SPLITS)
+    return _first(recipe, train, recipe.train_images), _first(recipe, test, recipe.test_images)
+
+
+def _first(recipe: Recipe, split: Split, count: int | None) -> Split:
+    chosen = data.stratified(split[1])[:count] if recipe.data == "folder" else slice(count)
+    return split[0][chosen], split[1][chosen]
+
+
+def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the training images are held out to choose by, drawn by the seed, and which are trained on."""
+    if recipe.data == "folder":
+        order = data.stratified(labels, recipe.seed)
+    else:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
+    held, kept = (part.sort().values for part in order.tensor_split([min(recipe.valid_images, len(order) - 2)]))
+    return held, kept
+
+
+def placed(
+    splits: tuple[Split, Split, Split], mean: Tensor, std: Tensor, identity: data.Identity, device: torch.device
+) -> Images:
+    """Return images to train on, to choose by and to test on, on a device."""
+    training, valid, testing = (
+        (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
+    )
+    return Images(training, valid, testing, mean.to(device), std.to(device), identity)
+
+
+def steps_of(images: Images, recipe: Recipe, group: Group = ALONE) -> int:
+    """Return how many batches an epoch has: the last, smaller one counts if ``batches`` yields it."""
+    whole, rest = divmod(len(images.train[1]), recipe.batch_size)
+    return whole + (rest >= _least(group))
+
+
+def _least(group: Group) -> int:
+    """Return the fewest images of a batch: a single one has no batch statistics, and each process needs one."""
+    return max(2, group.size)
+
+
+def batches(
+    recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: Group = ALONE
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield the epoch's batches in their order, augmented; each hangs on the seed, the epoch and its number alone.
+
+    Of every batch each process gets its share, and the number of images in the whole batch.
+
+    Args:
+        recipe: the run.
+        epoch: counted from 1.
+        images: the data set.
+        skip: batches to leave out at the start.
+        group: the processes that share each batch.
+    """
+    pixels, labels = images.train
+    seed = recipe.seed * 1_000_003 + epoch
+    draws = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=draws, device="cpu").to(labels.device)
+    for number, chosen in enumerate(order.split(recipe.batch_size)):
+        if number < skip or len(chosen) < _least(group):
+            continue
+        batch = pixels[chosen]
+        if recipe.shifted or recipe.flipped:
+            draws = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+            batch = data.augment(batch, draws, recipe.shifted, recipe.flipped, recipe.fill)
+        share = slice(group.rank, None, group.size)  # the draws are those of the whole batch
+        yield images.prepared(batch[share]), labels[chosen[share]], len(chosen)

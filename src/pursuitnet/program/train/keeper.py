@@ -1,0 +1,149 @@
+"""What a run leaves in its folder while it goes on, and how it stops."""
+
+import json
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train import checkpoints
+from pursuitnet.program.train.trainer import Begun, Trainer
+
+
+class StoppedError(Exception):
+    """A signal has asked the run to stop; it has finished its step and kept everything.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+class Keeper:
+    """What a run leaves in its folder while it goes on; only the first process of a group writes.
+
+    Args:
+        folder: the run's.
+        trainer: whose state is kept.
+        every: seconds between two checkpoints within an epoch.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, every: float) -> None:
+        self.folder, self.trainer, self.every = folder, trainer, every
+        self.writes, self.kept, self.at = trainer.group.first, time.monotonic(), (0, 0)
+        self.metrics = ""
+
+    def open(self) -> tuple[int, None]:
+        """Begin a run in its folder; one that cannot hold it is found out before the first step."""
+        if self.writes:
+            self._write_recipe()
+        self.save(0, None)
+        return 0, None
+
+    def reopen(self) -> tuple[int, Begun | None]:
+        """Go back to the last checkpoint; return the epochs that are done and where the next one stands.
+
+        Raises:
+            ValueError: if recipe.json is no longer that of the checkpoint; and what ``checkpoints.load`` raises.
+        """
+        state, damaged = checkpoints.load(self.folder, self.trainer.device)
+        for name in damaged:
+            warnings.warn(f"{self.folder / name} is damaged; going on from the other one", stacklevel=3)
+        begun_with = Recipe.from_json(state["recipe"])
+        if changed := self.trainer.recipe.differs(begun_with):
+            was = ", ".join(f"{name} = {getattr(begun_with, name)!r}" for name in changed)
+            raise ValueError(f"{self.folder / 'recipe.json'} has been changed; the run was started with {was}")
+        self.trainer.restore(state)
+        self.metrics = state["metrics"]
+        if self.writes:
+            self._write_recipe()  # the run may have moved, and its data
+            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
+        self.at = state["epoch"], state["step"]
+        begun = Begun(state["step"], state["total"], state["count"]) if state["step"] else None
+        return state["epoch"], begun
+
+    def _write_recipe(self) -> None:
+        content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
+        checkpoints.replace(self.folder / "recipe.json", content.encode())
+
+    def between(self, epoch: int, requests: list[int], begun: Begun, check: Callable[[], None]) -> None:
+        """After a step: keep it if it is time, stop if a signal has asked for it; a bad loss is not kept."""
+        stop = self._agreed(bool(requests), begun.steps)
+        if stop or time.monotonic() - self.kept > self.every:
+            check()
+            self.trainer.check_state(f"epoch {epoch}, step {begun.steps}")
+            self.save(epoch - 1, begun)
+        if stop:
+            self._stop(f"epoch {epoch}, step {begun.steps}", requests)
+
+    def _agreed(self, stop: bool, step: int) -> bool:
+        """Return whether to stop now; several processes ask each other at every tenth step, so that all stop at one."""
+        group = self.trainer.group
+        return group.any(stop, self.trainer.device) if group.size == 1 or step % 10 == 0 else False
+
+    def _stop(self, where: str, requests: list[int]) -> None:
+        raise StoppedError(
+            f"stopped after {where}; go on with: pursuitnet train --out {self.folder} --resume",
+            requests[0] if requests else signal.SIGTERM,
+        )
+
+    def after(self, epoch: int, record: dict[str, Any], requests: list[int]) -> None:
+        """After an epoch: its line, then its checkpoint, which holds all lines too."""
+        self.metrics += json.dumps(record) + "\n"
+        if self.writes:
+            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
+        self.save(epoch, None)
+        if self._agreed(bool(requests), 0):
+            self._stop(f"epoch {epoch}", requests)
+
+    def save(self, epochs: int, begun: Begun | None) -> None:
+        """Write a checkpoint: epochs that are done, and where the next one stands."""
+        steps, total, count = begun or (0, torch.zeros(()), 0)
+        if self.writes:
+            place = {"epoch": epochs, "step": steps, "total": total, "count": count}
+            text = {"recipe": self.trainer.recipe.to_json(), "metrics": self.metrics}
+            checkpoints.save(self.folder, {**text, **place, **self.trainer.state()})
+        self.kept, self.at = time.monotonic(), (epochs, steps)
+
+    def standing(self) -> str:
+        """Return which checkpoint is the last, in words."""
+        epochs, steps = self.at
+        return f"{self.folder / checkpoints.LAST}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one kills as ever.
+
+    After a ConnectionError, SIGTERM stays ignored: the process has nothing left to do but to say what happened.
+    """
+    requests: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        requests.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield requests
+    except ConnectionError:
+        before[signal.SIGTERM] = signal.SIG_IGN  # the launcher ends a process that has lost another; it says why first
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""From a recipe to a run folder: one loop, no global state, the last epoch reported."""
+
+import math
+import os
+import time
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+from pursuitnet.program.callbacks import Silent, Watcher
+from pursuitnet.program.factories import device_of
+from pursuitnet.program.owner import TakenError, check_free, owned
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.runs import running
+from pursuitnet.program.train import checkpoints
+from pursuitnet.program.train.group import group_of, joined
+from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
+from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
+from pursuitnet.program.train.trainer import Begun, Trainer
+
+
+def train(
+    recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False, every: float = 60.0
+) -> Record:
+    """Run the recipe and leave a run folder; return the last epoch's record.
+
+    Under torchrun or srun each process trains on its own device, and the first one writes.
+
+    Args:
+        recipe: what to train.
+        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
+            model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
+            first checkpoint, unless ``resume`` continues the run that it holds.
+        watch: is told of every step and epoch.
+        resume: continue after the last checkpoint, or begin where there was none yet; on a CPU the end is the same to
+            the last bit as without the break.
+        every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
+
+    Raises:
+        ConnectionError: if another process of the run has gone.
+        FileExistsError: if the folder holds something and resume is False.
+        FileNotFoundError: if there is nothing to resume.
+        FloatingPointError: if the loss is no number or explodes; the last checkpoint is of before.
+        OSError: if the folder cannot be written to, which is tried before the first step.
+        StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
+        TakenError: if another process is at this run.
+    """
+    if group_of(os.environ).first:
+        check_free(folder)  # before anything is read
+    begun = not checkpoints.unbegun(folder)
+    if begun and not resume:
+        raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
+    if resume and not folder.exists():
+        raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
+    with stop_requests() as requests, joined(device_of(recipe)) as group:
+        told = Silent() if watch is None or not group.first else watch
+        keeper = Keeper(folder, Trainer(recipe, group), every)
+        with owned(folder) if group.first else nullcontext():
+            if group.first and checkpoints.unbegun(folder) == begun:
+                raise TakenError(f"{folder} has been begun by another process in this very moment")
+            return _run(keeper, told, begun, requests)
+
+
+def _run(keeper: Keeper, watch: Watcher, goes_on: bool, requests: list[int]) -> Record:
+    trainer, folder = keeper.trainer, keeper.folder
+    recipe, group = trainer.recipe, trainer.group
+    done, begun = keeper.reopen() if goes_on else keeper.open()
+    about, record = _about(trainer, folder), Record()
+    said = {"device": about["device"], "commit": commit() or ""}
+    with running(folder, StoppedError, **said) if group.first else nullcontext():
+        watch.begin(about)
+        for epoch in range(done + 1, recipe.epochs + 1):
+            record = _epoch(trainer, keeper, epoch, watch, begun, requests)
+            watch.epoch(record)
+            keeper.after(epoch, record, requests)
+            begun = None
+        if group.first:
+            finish(folder, recipe, trainer.model, trainer.images, about)
+    return record or last_record(folder)
+
+
+def _epoch(
+    trainer: Trainer, keeper: Keeper, epoch: int, watch: Watcher, begun: Begun | None, requests: list[int]
+) -> Record:
+    began = time.perf_counter()
+    try:
+        trained = trainer.epoch(epoch, watch, begun, partial(keeper.between, epoch, requests))
+        trainer.check_state(f"epoch {epoch}")
+        tested = _tested(trainer)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
+    return {"epoch": epoch, **trained, **tested, "seconds": time.perf_counter() - began}
+
+
+def _tested(trainer: Trainer) -> Record:
+    """Return loss and accuracy on the validation images, if there are any, and on the test images.
+
+    Raises:
+        FloatingPointError: if a loss is no number.
+    """
+    splits = {"valid": trainer.images.valid, "test": trainer.images.test}
+    found: Record = {}
+    for name, split in splits.items():
+        if len(split[1]):
+            found[f"{name}_loss"], found[f"{name}_accuracy"] = trainer.evaluate(split)
+            if not math.isfinite(found[f"{name}_loss"]):
+                raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
+    return found
+
+
+def _about(trainer: Trainer, folder: Path) -> Record:
+    """Return what is known of a run before its first step."""
+    images = trainer.images
+    return {
+        "recipe": trainer.recipe.to_json(),
+        "folder": str(folder),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "flops_per_image": flops_per_image(trainer.model, images.prepared(images.test[0][:2])),
+        "device": str(trainer.device),
+        "processes": trainer.group.size,
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "images": [len(images.train[1]), len(images.test[1])],
+        "steps": trainer.steps,
+    }

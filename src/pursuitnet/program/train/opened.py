@@ -1,0 +1,99 @@
+"""A finished run and its data set, as they are now: what the run learned is taken from its weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from pursuitnet import data
+from pursuitnet.data.folder import has_splits
+from pursuitnet.networks import Network
+from pursuitnet.program.factories import dataset_of, device_of
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.sharing.reading import Trained
+from pursuitnet.program.train.images import Images, Split, held_out, placed, splits_of
+from pursuitnet.program.train.run import trained_run
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A finished run with the images of its data set.
+
+    Attributes:
+        recipe: what was trained, with the data folder and the device of now.
+        model: the network, in evaluation mode.
+        classes: their names by label, those of the run.
+        images: with the run's labels, mean and std, whatever the data set is now.
+        was: which images the run was trained on; None where its weights do not say it.
+    """
+
+    recipe: Recipe
+    model: Network
+    classes: tuple[str, ...]
+    images: Images
+    was: data.Identity | None
+
+    def changes(self, split: str) -> str:
+        """Return what is not as in training, in a sentence, of the classes and the images of a split; or nothing."""
+        now = self.images.identity
+        was = replace(now, classes=self.classes) if self.was is None else self.was
+        changes = was.changes(now, split)
+        if not changes:
+            return ""
+        where = self.recipe.data_dir or self.recipe.data
+        mixed = split == "test" and self.recipe.data == "folder" and not has_splits(Path(where))
+        doubt = "; without a folder of their own, test images may be among those it was trained on" if mixed else ""
+        return f"{where} is not what the run was trained on: {'; '.join(changes)}{doubt}"
+
+
+def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> Opened:
+    """Return a finished run with the images of its data set.
+
+    Classes are matched by name: the data set may lack some of the run's. Where the run was trained, and on what, is not
+    asked; only the data folder is, if no other is named.
+
+    Args:
+        folder: as ``train`` has left it.
+        data_dir: where its data set is now; None for where it was.
+        device: where network and images go.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run, or the data are not where they were.
+        ValueError: if a file is damaged, or the data set has classes or channels that the network does not know.
+    """
+    recipe, about = trained_run(folder, data_dir, device)
+    recipe = recipe.located()
+    if recipe.data_dir is not None and not recipe.data_dir.exists():
+        raise FileNotFoundError(f"the data of {folder} are not in {recipe.data_dir}: name their folder with --data-dir")
+    return Opened(recipe, about.network, about.classes, _images(recipe, about), about.data)
+
+
+def _images(recipe: Recipe, about: Trained) -> Images:
+    classes = dataset_of(recipe).classes
+    train, test = splits_of(recipe)
+    identity = data.Identity.of(classes, train, test)
+    train, test = (_known(split, classes, about, recipe) for split in (train, test))
+    held, kept = held_out(recipe, train[1])
+    splits = (train[0][kept], train[1][kept]), (train[0][held], train[1][held]), test
+    return placed(splits, about.mean, about.std, identity, device_of(recipe))
+
+
+def _known(split: Split, classes: tuple[str, ...], about: Trained, recipe: Recipe) -> Split:
+    """Return images with the channels and the labels that a network knows, classes matched by name."""
+    (pixels, labels), where = split, recipe.data_dir or recipe.data
+    if new := [name for name in classes if name not in about.classes]:
+        raise ValueError(
+            f"{where} has class {new[0]!r}, which the run does not know; expected some of {_some(about.classes)}: name "
+            "the data it was trained on with --data-dir"
+        )
+    if pixels.shape[1] not in (1, len(about.mean)):
+        raise ValueError(
+            f"the images of {where} have {pixels.shape[1]} channels; expected {len(about.mean)}, as in training: name "
+            "the data it was trained on with --data-dir"
+        )
+    numbers = torch.tensor([about.classes.index(name) for name in classes])
+    return pixels.expand(-1, len(about.mean), -1, -1), numbers[labels]
+
+
+def _some(names: tuple[str, ...], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

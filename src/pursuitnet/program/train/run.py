@@ -1,0 +1,136 @@
+"""The folder that a run leaves."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import pursuitnet
+from pursuitnet import __version__
+from pursuitnet.networks import Network
+from pursuitnet.program.factories import device_of
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.sharing.reading import Trained, trained
+from pursuitnet.program.sharing.weights import pack
+from pursuitnet.program.train import checkpoints
+from pursuitnet.utils.records import epochs_of, record_of
+
+if TYPE_CHECKING:
+    from pursuitnet.program.train.images import Images
+
+Record = dict[str, Any]
+"""What one line of metrics.jsonl holds."""
+
+
+def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Network]:
+    """Return the recipe and the trained network of a run folder, in evaluation mode.
+
+    Args:
+        folder: as ``train`` has left it.
+        data_dir: where its data set is now; None for where it was.
+        device: where the network goes, and what the recipe says then; it is not that of the training.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of a finished run.
+        ValueError: if a file in it is damaged.
+    """
+    recipe, about = trained_run(folder, data_dir, device)
+    return recipe, about.network
+
+
+def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Trained]:
+    """Return what ``load_run`` does, and what the weights say besides; it raises the same."""
+    recipe = replace(read_recipe(folder), device=device)
+    recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
+    about = trained(folder, device_of(recipe))
+    if changed := recipe.differs(about.recipe):
+        raise ValueError(
+            f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
+            f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
+        )
+    return recipe, about
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe that a run folder was made from."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
+    return Recipe.from_json(record_of(path, {}), str(path))
+
+
+def records(folder: Path) -> list[Record]:
+    """Return every epoch's record; see ``pursuitnet.utils.records.epochs_of``."""
+    return epochs_of(folder / "metrics.jsonl")
+
+
+def last_record(folder: Path) -> Record:
+    """Return the last epoch's record."""
+    return records(folder)[-1]
+
+
+def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about: Record) -> None:
+    """Leave the weights, with all that is needed to use them, and the record of the whole run.
+
+    Args:
+        folder: the run's.
+        recipe: what was trained.
+        model: the network.
+        images: what it was trained on: their classes, mean, std and identity go with the weights.
+        about: what else is known of the run.
+    """
+    needed = {
+        "recipe": recipe.to_json(),
+        "classes": images.identity.classes,
+        "mean": images.mean.tolist(),
+        "std": images.std.tolist(),
+        "data": images.identity.to_json(),
+    }
+    checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
+    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
+    seconds = sum(record["seconds"] for record in records(folder))
+    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds, "data": needed["data"]}
+    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def versions() -> Record:
+    """Return what the numbers of a run hang on beside its recipe: versions, and the commit of the package."""
+    return {
+        "pursuitnet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "commit": commit(),
+    }
+
+
+@torch.no_grad()
+def flops_per_image(model: Network, images: Tensor) -> int:
+    """Return the floating-point operations of a forward pass, a multiplication and an addition counted as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    return counter.get_total_flops() // len(images)
+
+
+def commit() -> str | None:
+    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
+    commands = (
+        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
+        ["git", "rev-parse", "HEAD"],
+        ["git", "status", "--porcelain", "--", "."],
+    )
+    here = Path(pursuitnet.__file__).parent
+    try:
+        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[1].strip() + ("+changes" if said[2].strip() else "")

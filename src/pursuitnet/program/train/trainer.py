@@ -1,0 +1,257 @@
+"""A network, its data and its optimiser, and what an epoch does to them."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.networks import Network
+from pursuitnet.program.callbacks import Silent, Watcher
+from pursuitnet.program.factories import device_of, model_of
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train.cuda_graph import GraphedStep
+from pursuitnet.program.train.group import ALONE, Group
+from pursuitnet.program.train.images import Images, Split, batches, images_of, steps_of
+from pursuitnet.program.train.optimiser import learning_rate, optimiser_of
+from pursuitnet.program.train.stopwatch import Stopwatch
+from pursuitnet.prox.norms import synchronise
+from pursuitnet.prox.step_size import FreeStep
+
+EXPLODED = 100.0
+"""A loss of so many times that of guessing stops the run."""
+
+
+LOOK = {"cpu": 1}
+"""Steps between two looks at the loss, by the type of the device; elsewhere 50, as each waits for the device."""
+
+
+class Begun(NamedTuple):
+    """An epoch that has begun: the steps it has taken, the sum of the losses and the number of their images."""
+
+    steps: int
+    total: Tensor
+    images: int
+
+
+class Trainer:
+    """A network, its data and its optimiser on one device, as one of a group of processes.
+
+    Args:
+        recipe: what to train.
+        group: the processes that share each batch; the network and the data are in all of them.
+    """
+
+    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        recipe = recipe.located()
+        self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
+        if recipe.batch_size < 2 * group.size:
+            raise ValueError(
+                f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
+            )
+        self.images: Images = images_of(recipe, self.device)
+        self.steps = steps_of(self.images, recipe, group)
+        if not self.steps:
+            raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
+        self.model: Network = model_of(recipe, self.device)
+        self.model.set_grad_checkpointing(recipe.grad_checkpointing)
+        if recipe.sync_norm and group.size > 1:
+            synchronise(self.model)
+        if recipe.compile:
+            self.model.compile(mode="reduce-overhead" if recipe.cuda_graphs else "default")
+        self.optimiser = optimiser_of(recipe, self.model)
+        self.precision = precision_of(recipe, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
+        self.graphed = GraphedStep(self.model, self._backward) if graphed and group.size == 1 else None
+
+    def state(self) -> dict[str, Any]:
+        """Return all that changes in training, for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "data": self.images.learned(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state.
+
+        Raises:
+            ValueError: if it is that of another network or optimiser, or the images are not those it was trained on.
+        """
+        self.images = self.images.resumed(state.get("data"), self.recipe)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            which = (str(error).splitlines() or [""])[-1].strip()
+            raise ValueError(
+                f"the checkpoint holds weights of another network than {self.recipe.model}: {which:.200}"
+            ) from error
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the network computes."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+
+    def epoch(
+        self,
+        number: int,
+        watch: Watcher | None = None,
+        begun: Begun | None = None,
+        each: Callable[[Begun, Callable[[], None]], None] | None = None,
+    ) -> dict[str, float]:
+        """Train for one epoch; return its training loss, its rate and where the time went.
+
+        Args:
+            number: of the epoch, counted from 1.
+            watch: is told of every step.
+            begun: where the epoch was broken off, if it was.
+            each: is called after every step with where the epoch stands, and with a check that raises as this does.
+
+        Raises:
+            FloatingPointError: if the loss is no number, or a hundred times that of guessing.
+        """
+        watch, network = Silent() if watch is None else watch, _parallel(self.model, self.group).train()
+        begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
+        clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
+        steps, look = self.steps, LOOK.get(self.device.type, 50)
+        parts = batches(self.recipe, number, self.images, begun.steps, self.group)
+        for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
+            self._set_rate(number - 1 + step / steps)
+            loss = self._gradients(network, images, labels, count, clock)
+            worst = torch.maximum(worst, loss)
+            check = partial(self.check, worst, number, step)
+            if step % look == 0 or step == steps:
+                check()
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            clock.lap("optimiser", count)
+            begun = Begun(step, begun.total + loss * count, begun.images + count)
+            watch.batch(number, step, steps)
+            if each is not None:
+                each(begun, check)
+        return {
+            "train_loss": float(begun.total) / begun.images,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            **clock.report(),
+        }
+
+    def _set_rate(self, epochs: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["scale"] * learning_rate(self.recipe, epochs)
+
+    def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
+        """Compute the gradients of the mean loss over the whole batch, and return that loss."""
+        if self.graphed is not None:
+            loss = self.graphed(images, labels, self.recipe.batch_size)
+            clock.lap("graph")
+            return loss
+        self.optimiser.zero_grad()
+        if self.recipe.compile and self.recipe.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        loss = self._loss(network, images, labels)
+        clock.lap("forward")
+        share = len(labels) * self.group.size / count  # the gradients are averaged over processes of unequal shares
+        self.scaler.scale(loss * share).backward()
+        clock.lap("backward")
+        return self.group.sum(loss.detach() * share) / self.group.size
+
+    def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with self.autocast():
+            logits = network(images)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of a batch to the parameters and return its loss."""
+        loss = self._loss(self.model, images, labels)
+        self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def check(self, worst: Tensor, epoch: int, step: int) -> None:
+        """Raise FloatingPointError if the loss is no number, or far above that of guessing."""
+        limit = EXPLODED * math.log(max(2, self.model.num_classes))
+        if not float(worst) < limit:  # NaN is not
+            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.0f}" if worst > limit else "")
+            raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
+
+    def check_state(self, where: str) -> None:
+        """Raise FloatingPointError if a weight or a statistic of the network is no number: it is not to be kept.
+
+        The loss of a step is that of the weights before it, so that it does not tell of the last step.
+        """
+        values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            raise FloatingPointError(f"weights are no longer finite after {where}; {blame(self.model)}")
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
+        share = slice(self.group.rank, None, self.group.size)
+        pixels, labels = split[0][share], split[1][share]
+        logits = logits_of(self.model, pixels, self.images.prepared, 500 if self.device.type == "cpu" else 2_000)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        right = (logits.argmax(dim=1) == labels).sum()
+        loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
+        return float(loss) / len(split[1]), int(right) / len(split[1])
+
+
+def logits_of(
+    model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
+) -> Tensor:
+    """Return the logits (N, classes) in evaluation mode and full precision.
+
+    Args:
+        model: the network.
+        images: (N, C, H, W).
+        prepare: brings a batch of the images to what the network expects; None if they are that.
+        size: images a batch.
+    """
+    model.eval()
+    with torch.inference_mode():  # copies, since a CUDA graph writes the next logits where the last ones lie
+        return torch.cat([model(prepare(part) if prepare else part).clone() for part in images.split(size)])
+
+
+def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
+    """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
+    logits = logits_of(model, split[0], images.prepared, size)
+    predicted = logits.argmax(dim=1)
+    right = int((predicted == split[1]).sum())
+    return float(F.cross_entropy(logits, split[1], reduction="sum")) / len(predicted), right / len(predicted), predicted
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """Return the number format of convolutions on a device."""
+    if recipe.precision != "auto":
+        return getattr(torch, recipe.precision)
+    good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if good else torch.float32
+
+
+@torch.no_grad()
+def blame(model: nn.Module) -> str:
+    """Return which layer has left its bounds, in words."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, PursuitLayer):
+            c, weight = (float(w) for w in layer.step())
+            L = float(layer.dictionary.lipschitz_bound())
+            if not math.isfinite(L) or not math.isfinite(c * weight):
+                at = f"λmax at most {L:.3g}, step {c:.3g}, weight of the model {weight:.3g}"
+                return f"the first layer that is not finite is {name}: {at}"
+            if isinstance(layer.step, FreeStep) and not 0 < c * L <= 1:
+                return f"{name} has left (0, 1/L]: c = {c:.3g}, c·L = {c * L:.3g}; lower --lr, or use --step bounded"
+    return "every step is within its bound and every filter finite: lower --lr or lengthen --warmup"
+
+
+def _parallel(model: nn.Module, group: Group) -> nn.Module:
+    """Return the network with its gradients averaged over the processes.
+
+    Made anew in every epoch, so that none is left when the processes part.
+    """
+    return model if group.size == 1 else DistributedDataParallel(model)

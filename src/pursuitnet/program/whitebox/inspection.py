@@ -1,0 +1,230 @@
+"""``inspect``: a network read layer by layer as layered thresholding, measured, as numbers, JSON and a page."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet import __version__, theory
+from pursuitnet.dictionaries.hooks import detached_copy
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.program.trace import Seen
+from pursuitnet.program.whitebox.foreign import seen_in
+from pursuitnet.program.whitebox.layers import Effort, Layer, measure
+from pursuitnet.program.whitebox.problem import solved
+from pursuitnet.program.whitebox.reading import Reading, UnreadableError, pursuits_in, read
+from pursuitnet.program.whitebox.unfolding import AtSteps, Known, at_steps
+
+
+class Unread(NamedTuple):
+    """A convolution, matrix or pursuit that is not read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect`` has found.
+
+    Attributes:
+        title: of the page.
+        images: number of images behind the numbers.
+        shape: of one image.
+        layers: every layer that was read, in the order in which the image meets them.
+        error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
+        unread: what was not read.
+        steps: the network at 0, 1, … further steps; empty for a model that has none.
+        labelled: number of images behind the accuracies.
+        effort: what went into the Lasso of each layer.
+        readings: the layers with their codes, for the page.
+        pixels: the images.
+    """
+
+    title: str
+    images: int
+    shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    error_bounds: tuple[float | None, ...]
+    unread: tuple[Unread, ...]
+    steps: tuple[AtSteps, ...]
+    labelled: int
+    effort: Effort
+    readings: tuple[Reading, ...] = field(repr=False)
+    pixels: Tensor = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON takes them; what is infinite or not known is None."""
+        shown = {name: value for name, value in vars(self).items() if name not in ("readings", "pixels")}
+        return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
+
+    def save(self, folder: Path) -> Path:
+        """Write ``inspect.json`` and ``inspect.html`` into a folder, over those of their name; return the page."""
+        from pursuitnet.program.whitebox.page import render
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
+        (folder / "inspect.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "inspect.html").write_text(render(self), encoding="utf-8")
+        return folder / "inspect.html"
+
+
+def inspect(
+    model: nn.Module,
+    images: Tensor,
+    labelled: tuple[Tensor, Tensor] | None = None,
+    *,
+    unfolding: int = 4,
+    effort: Effort | None = None,
+    title: str | None = None,
+) -> Inspection:
+    """Read a network as layered thresholding and measure every layer on images.
+
+    A network of this library is read by its pursuits. Any other PyTorch model is run once and watched: each
+    convolution or matrix, with whatever batch normalisation follows it in evaluation, up to a ReLU is a layer
+    Γ = P_θ(Dᵀx). What each layer's Lasso is, says ``Reading``; what is measured, ``Layer`` and ``Solving``. All of it
+    happens on a copy in evaluation mode, and the model stays as it is.
+
+    Args:
+        model: the network, on the device of the images.
+        images: (B, …), as the network takes them, in its own float32 or float64.
+        labelled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
+        unfolding: the most steps after the first to try without training anew, ≥ 0.
+        effort: how much work goes into the Lasso of each layer.
+        title: of the page; by default the model's class.
+
+    Raises:
+        ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
+    """
+    _check(model, images, unfolding)
+    if labelled is not None:
+        _check(model, labelled[0], unfolding)
+        _check_labels(labelled)
+    effort = Effort(further=unfolding) if effort is None else effort
+    still = detached_copy(model).eval().requires_grad_(False)
+    pursuits = any(isinstance(module, PursuitLayer) for module in still.modules())
+    seen, unread = _run(still, images, pursuits)
+    found, refused = _read(seen)
+    unread += refused
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it calls neither"
+        raise ValueError(
+            f"no layer of this {type(model).__name__} can be read as thresholding, which takes a convolution or matrix "
+            f"and a ReLU after it ({reasons})"
+        )
+    layers, known = _measured(found, effort)
+    steps = tuple(at_steps(still, images, labelled, unfolding, effort, known)) if pursuits else ()
+    return Inspection(
+        title=title or type(model).__name__,
+        images=len(images),
+        shape=tuple(images.shape[1:]),
+        layers=layers,
+        error_bounds=tuple(_error_bounds(layers)),
+        unread=tuple(Unread(*each) for each in unread),
+        steps=steps,
+        labelled=0 if labelled is None or not steps else len(labelled[1]),
+        effort=effort,
+        readings=tuple(found),
+        pixels=images,
+    )
+
+
+def _check(model: nn.Module, images: Tensor, unfolding: int) -> None:
+    """Raise ValueError for what is wrong before the model is run."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+    if not isinstance(unfolding, int) or unfolding < 0:
+        raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the most steps after the first to try")
+    if not isinstance(images, Tensor) or images.dtype not in (torch.float32, torch.float64):
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"the images are {kind}; expected a float32 or float64 tensor, as the network takes it")
+    if images.dim() < 2 or not images.numel():
+        raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, …) with one image or more")
+    if not images.isfinite().all():
+        bad = int((~images.isfinite()).flatten(1).any(1).sum())
+        raise ValueError(f"{bad} of {len(images)} images hold NaN or infinite values; remove or repair them")
+    weight = next(model.parameters(), images)
+    if weight.dtype != images.dtype or weight.device != images.device:
+        raise ValueError(
+            f"the images are {images.dtype} on {images.device}, the model {weight.dtype} on {weight.device}; "
+            "convert one, as in images.to(weight)"
+        )
+
+
+def _check_labels(labelled: tuple[Tensor, Tensor]) -> None:
+    images, labels = labelled
+    if labels.shape != (len(images),):
+        raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one an image")
+
+
+def _run(model: nn.Module, images: Tensor, pursuits: bool) -> tuple[list[tuple[str, Seen]], list[tuple[str, str]]]:
+    """Return the layers that the images meet, and what is passed over."""
+    try:
+        return pursuits_in(model, images) if pursuits else seen_in(model, images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the model does not take images of shape {tuple(images.shape)}: {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+def _read(seen: list[tuple[str, Seen]]) -> tuple[list[Reading], list[tuple[str, str]]]:
+    """Return the readings, each linked to the one whose code it was handed, and what cannot be read."""
+    found: list[Reading] = []
+    refused, place = [], dict[int, int]()
+    for index, (name, at) in enumerate(seen):
+        below = None if at.below is None else place.get(at.below)
+        for values in (at.signals[-1], at.codes[-1]):
+            if not values.isfinite().all():
+                raise ValueError(f"the layer {name} has infinite or undefined values on these images; nothing was read")
+        try:
+            reading = read(Seen(at.layer, at.signals, at.codes, below), name)
+        except UnreadableError as error:
+            refused.append((name, str(error)))
+            continue
+        place[index] = len(found)
+        found.append(reading)
+    return found, refused
+
+
+def _measured(found: list[Reading], effort: Effort) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
+    """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
+    layers, known = [], {}
+    for at in found:
+        solution = solved(at.problem.first(effort.images), effort.steps, effort.tol)
+        layers.append(measure(at, solution, effort.further))
+        known[at.layer] = Known(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
+    return tuple(layers), known
+
+
+def _error_bounds(layers: tuple[Layer, ...]) -> Iterator[float | None]:
+    """Yield the factor of ε₀² in Lemma 2 for every layer, at the largest stripe norm among the images."""
+    norms: list[float] = []
+    mus: list[float] = []
+    for layer in layers:
+        mu = layer.coherence_with_identity if layer.solving.filled_identity is not None else layer.coherence
+        if mu is None or layer.lemma2.value.most is None:
+            norms, mus = [*norms, math.inf], [*mus, 1.0]
+        else:
+            norms, mus = [*norms, layer.lemma2.value.most], [*mus, mu]
+        known = all(math.isfinite(n) for n in norms)
+        factor = float(theory.layered_error_bound(1.0, norms, mus)[-1]) if known else math.inf
+        yield factor if math.isfinite(factor) else None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as strict JSON has it."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(each) for name, each in asdict(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

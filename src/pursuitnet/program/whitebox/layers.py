@@ -1,0 +1,301 @@
+"""What is measured of one layer: its dictionary, its code, what the theory says of them, how far it has solved."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pursuitnet import theory
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
+from pursuitnet.program.trace import best_scale, relative_error
+from pursuitnet.program.whitebox.problem import Solved, relative
+from pursuitnet.program.whitebox.reading import Reading, with_rows_scaled
+
+LARGEST_MATRIX = 2**24  # entries; a dictionary that is neither a convolution nor a matrix is measured by its matrix
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work goes into the Lasso of each layer.
+
+    Attributes:
+        images: it is solved for the first so many images.
+        further: steps to follow from the layer's own code.
+        steps: the most steps of FISTA.
+        tol: the relative gap to solve to.
+    """
+
+    images: int = 8
+    further: int = 4
+    steps: int = 150
+    tol: float = 5e-3
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.further < 0 or self.steps < 0 or not self.tol >= 0:
+            raise ValueError(f"{self}: expected images ≥ 1, and the others ≥ 0")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the median and the largest of several numbers; None where there is none."""
+
+    least: float | None
+    median: float | None
+    most: float | None
+
+    @staticmethod
+    def of(values: Tensor) -> "Spread":
+        """Return the spread of the finite ones."""
+        finite = values.flatten().double()
+        finite = finite[finite.isfinite()]
+        if not len(finite):
+            return Spread(None, None, None)
+        return Spread(float(finite.min()), float(finite.quantile(0.5)), float(finite.max()))
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """Whether a lemma applies, value < bound, and how far it is from it.
+
+    Attributes:
+        value: what the lemma bounds, over the images.
+        bound: ½(1 + 1/μ); None for μ = 0, where nothing is asked, and where μ is not known.
+        ratio: median value/bound; above 1 the lemma says nothing about the median image.
+        share: of the images that it applies to; None where μ is not known.
+    """
+
+    value: Spread
+    bound: float | None
+    ratio: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Solving:
+    """How far a layer's code is from the minimum P* of its Lasso; medians over ``images``.
+
+    Attributes:
+        images: how many the Lasso was solved for.
+        objective: P(Γ)/P(0), where P(0) = ½‖x‖² is the cost of no code at all.
+        minimum: P*/P(0): a proven lower bound, and the best that was found.
+        gain: (P(0) − P(Γ))/(P(0) − P*), the share of the possible gain; negative if no code at all were better.
+        duality_gap: (P(Γ) − the bound that Γ itself proves)/P(Γ), as ``solve`` reports it.
+        gap: (P − the best proven bound)/P at Γ and after 1, 2, … further steps: the most that can be missing.
+        gap_at_least: the same with the best code that was found: what certainly is missing.
+        step: c of the further steps, the layer's own unless it exceeds 1/L.
+        steps: steps of FISTA that the solution took.
+        filled: non-zero share of its atoms.
+        filled_identity: of its identity part; None without one.
+    """
+
+    images: int
+    objective: float | None
+    minimum: tuple[float | None, float | None]
+    gain: float | None
+    duality_gap: float | None
+    gap: tuple[float | None, ...]
+    gap_at_least: tuple[float | None, ...]
+    step: float
+    steps: int
+    filled: float
+    filled_identity: float | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is known of one layer. Codes are in the units of its Lasso (see ``Reading``); errors are medians.
+
+    Attributes:
+        name: where it is in the model.
+        dictionary: in words.
+        start: where its pursuit starts.
+        signal: the shape of its input, without the batch.
+        code: the shape of its code.
+        coherence: μ(D) of the learned atoms, away from the border; None where no atom is left, or where a dictionary of
+            another kind is too large for its matrix.
+        coherence_with_identity: μ([I D]), whether or not the layer has the I; None where I does not fit.
+        lipschitz: (lower, upper) around L = λmax(DᵀD) at this size of the signal.
+        step: c.
+        step_times_lipschitz: c·L with the upper L; at most 1 where a step cannot go uphill.
+        beta: of the atoms, before thresholds below 0 are replaced.
+        beta_identity: of the identity part; None without one.
+        thresholds_below_zero: how many atoms have no β ≥ 0.
+        filled: non-zero share of the atoms' code.
+        filled_identity: of the identity part.
+        lemma1: ‖Γ‖₀ against the bound of Lemma 1.
+        lemma2: the stripe norm against the bound of Lemma 2.
+        error: ‖x − DΓ‖/‖x‖.
+        error_handed_on: the same with the code as the next layer gets it.
+        error_scaled: the same with the best multiple of the code.
+        unsuccessful: share of the signal's dimensions with |x − DΓ| > 2β (Definition 1).
+        unsuccessful_atoms: the same for the atoms alone, which the identity part then repairs; None without one.
+        proximal: whether the layer's last step is a proximal step on the Lasso.
+        solving: how far it has solved it.
+        notes: what does not fit, in words.
+    """
+
+    name: str
+    dictionary: str
+    start: str
+    signal: tuple[int, ...]
+    code: tuple[int, ...]
+    coherence: float | None
+    coherence_with_identity: float | None
+    lipschitz: tuple[float, float]
+    step: float
+    step_times_lipschitz: float
+    beta: Spread
+    beta_identity: Spread | None
+    thresholds_below_zero: int
+    filled: float
+    filled_identity: float | None
+    lemma1: Guarantee
+    lemma2: Guarantee
+    error: float | None
+    error_handed_on: float | None
+    error_scaled: float | None
+    unsuccessful: float
+    unsuccessful_atoms: float | None
+    proximal: bool
+    solving: Solving
+    notes: tuple[str, ...]
+
+
+@torch.no_grad()
+def measure(at: Reading, solution: Solved, further: int) -> Layer:
+    """Return everything that is measured of a layer.
+
+    Args:
+        at: the layer.
+        solution: its Lasso solved for the first few images.
+        further: steps to follow from the layer's own code.
+    """
+    D, x, code = at.dictionary, at.signal, at.code
+    own, beside = coherences(D, x.shape)
+    mu = beside if at.identity_rows else own
+    lower, upper = theory.lipschitz_interval(D, x.shape, steps=12)
+    model, I = D.synthesize(code, x.shape), at.identity_rows
+    return Layer(
+        name=at.name,
+        dictionary=in_words(D),
+        start=at.layer.start.name,
+        signal=tuple(x.shape[1:]),
+        code=tuple(code.shape[1:]),
+        coherence=own,
+        coherence_with_identity=beside,
+        lipschitz=(lower, upper),
+        step=at.step,
+        step_times_lipschitz=at.step * upper,
+        beta=Spread.of(at.raw_beta[I:]),
+        beta_identity=Spread.of(at.raw_beta[:I]) if I else None,
+        thresholds_below_zero=int((at.raw_beta[I:] < 0).sum()),
+        filled=filled(code[:, I:]),
+        filled_identity=filled(code[:, :I]) if I else None,
+        lemma1=_guarantee((code != 0).flatten(1).sum(1), mu, strictly=True),
+        lemma2=_guarantee(theory.stripe_norm(code, D), mu, strictly=False),
+        error=Spread.of(relative_error(x, model)).median,
+        error_handed_on=Spread.of(relative_error(x, D.synthesize(at.codes[-1], x.shape))).median,
+        error_scaled=Spread.of(relative_error(x, scaled(x, model))).median,
+        unsuccessful=_unsuccessful(at, model),
+        unsuccessful_atoms=_unsuccessful(at, model - code[:, :I]) if I else None,
+        proximal=at.proximal,
+        solving=solving(at, solution, further),
+        notes=at.notes,
+    )
+
+
+@torch.no_grad()
+def solving(at: Reading, solution: Solved, further: int) -> Solving:
+    """Follow the layer's own update on from its code, and compare with the solution."""
+    count = len(solution.objective)
+    problem, D = at.problem.first(count), at.dictionary
+    code = D.split(at.code[:count])
+    certificates = [problem.certificate(code)]
+    for _ in range(further):
+        code = problem(code)
+        certificates.append(problem.certificate(code))
+    objectives = [c.objective for c in certificates]
+    bound = torch.stack([solution.bound, *(c.objective * (1 - c.gap) for c in certificates)]).amax(0)
+    best = torch.stack([solution.objective, *objectives]).amin(0)
+    nothing = 0.5 * problem.signal.flatten(1).double().square().sum(1)
+    *identity, atoms = solution.code
+    return Solving(
+        images=len(problem.signal),
+        objective=Spread.of(objectives[0] / nothing).median,
+        minimum=(Spread.of(bound / nothing).median, Spread.of(best / nothing).median),
+        gain=Spread.of((nothing - objectives[0]) / (nothing - best)).median,
+        duality_gap=Spread.of(certificates[0].gap).median,
+        gap=tuple(Spread.of(relative(o - bound, o)).median for o in objectives),
+        gap_at_least=tuple(Spread.of(relative(o - best, o)).median for o in objectives),
+        step=float(problem.step),
+        steps=solution.steps,
+        filled=filled(atoms),
+        filled_identity=filled(identity[0]) if identity else None,
+    )
+
+
+def coherences(D: Dictionary, signal_shape: tuple[int, ...]) -> tuple[float | None, float | None]:
+    """Return μ(D) of the learned atoms and μ([I D]), in the interior of a large signal; zero atoms are left out."""
+    inner = D.dictionary if isinstance(D, WithIdentity) else D
+    if not isinstance(inner, ConvDictionary | LinearDictionary):
+        small = math.prod(signal_shape[1:]) * math.prod(D.norms(signal_shape).shape) <= LARGEST_MATRIX
+        return (theory.mutual_coherence(D, signal_shape), None) if small else (None, None)
+    kept = _without_zeros(inner)
+    if kept is None:
+        return None, None
+    fits = not isinstance(kept, ConvDictionary) or kept.keeps_size
+    return theory.mutual_coherence(kept), theory.mutual_coherence(WithIdentity(kept)) if fits else None
+
+
+def in_words(D: Dictionary) -> str:
+    """Return a dictionary in a few words."""
+    inner = D.dictionary if isinstance(D, WithIdentity) else D
+    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
+    if not isinstance(inner, ConvDictionary):
+        return f"{letters}, {inner.rows[-1]} atoms in {inner.channels}"
+    size = " × ".join(str(n) for n in inner.weight.shape[2:])
+    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
+    return f"{letters}, {inner.rows[0]} atoms {size}" + "".join(f", {name} {n}" for name, n in more.items() if n > 1)
+
+
+def filled(code: Tensor) -> float:
+    """Return the non-zero share of a code."""
+    return float((code != 0).double().mean())
+
+
+def scaled(signal: Tensor, model: Tensor) -> Tensor:
+    """Return the multiple a ≥ 0 of each model that is nearest to its signal."""
+    a = best_scale(signal, model)
+    return a.view(-1, *[1] * (model.dim() - 1)) * model
+
+
+def _without_zeros(D: ConvDictionary | LinearDictionary) -> ConvDictionary | LinearDictionary | None:
+    keep = D.weight.flatten(1).abs().amax(dim=1) > 0
+    if keep.all() or not keep.any():
+        return D if keep.all() else None
+    kept = with_rows_scaled(D, torch.ones_like(D.weight.flatten(1)[:, 0]))
+    kept.weight = torch.nn.Parameter(D.weight.detach()[keep])
+    kept.rows = (int(keep.sum()),)
+    return kept  # type: ignore[return-value]  # the same kind as D
+
+
+def _guarantee(values: Tensor, mu: float | None, *, strictly: bool) -> Guarantee:
+    value = Spread.of(values)
+    if mu is None:
+        return Guarantee(value, None, None, None)
+    bound = theory.uniqueness_bound(mu)
+    holds = values < bound if strictly else values <= bound
+    ratio = None if value.median is None else value.median / bound
+    return Guarantee(value, None if math.isinf(bound) else bound, ratio, float(holds.double().mean()))
+
+
+def _unsuccessful(at: Reading, model: Tensor) -> float:
+    """Return the share of |x − ξ| > 2β, with the identity part's β of each channel, or else the mean of the atoms'."""
+    beta = at.raw_beta.clamp(min=0)
+    beta = _column(beta[: at.identity_rows], model) if at.identity_rows else beta.mean()
+    return float(theory.unsuccessful(at.signal, model, beta).double().mean())
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (like.dim() - 2))

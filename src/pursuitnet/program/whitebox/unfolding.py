@@ -1,0 +1,100 @@
+"""The network itself with another number of steps, without training it again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.dictionaries import Code
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.multilayer import unfolded, with_unfolding
+from pursuitnet.program.trace import Seen, watch
+from pursuitnet.program.whitebox.layers import Effort, Spread
+from pursuitnet.program.whitebox.problem import relative, solved
+from pursuitnet.program.whitebox.reading import UnreadableError, read
+
+FAR = 1000.0
+"""P(Γ)/P(0) from which on the gap is 1, to three digits, whatever the minimum is."""
+
+
+class Known(NamedTuple):
+    """What has been found of a layer with the network's own number of steps: its gap, Γ* in parts, and L."""
+
+    gap: float | None
+    solution: Code
+    lipschitz: float
+
+
+@dataclass(frozen=True)
+class AtSteps:
+    """The network with another number of steps.
+
+    Attributes:
+        unfolding: steps, or sweeps, after the first, in every pursuit that ``unfolded`` names.
+        trained: whether the network came with that number.
+        accuracy: share of the labelled images that it recognises; None without any, or where its output overflows.
+        gap: median over the layers of the most that can be missing, (P(Γ) − the best proven bound)/P(Γ).
+        gaps: of every layer, median over images; None where its code overflows or it cannot be read.
+    """
+
+    unfolding: int
+    trained: bool
+    accuracy: float | None
+    gap: float | None
+    gaps: tuple[float | None, ...]
+
+
+@torch.no_grad()
+def at_steps(
+    model: nn.Module,
+    images: Tensor,
+    labelled: tuple[Tensor, Tensor] | None,
+    most: int,
+    effort: Effort,
+    known: dict[PursuitLayer, Known],
+) -> Iterator[AtSteps]:
+    """Yield the network with 0, 1, …, most steps after the first; it is left with its own number.
+
+    The statistics of batch normalisation beyond the trained steps are those of the last one (see ``Threshold``).
+    With its own number the gaps are those that are known; the other Lassos are solved from the known solutions.
+    """
+    trained = {pursuit.unfolding for pursuit in unfolded(model)}
+    for k in range(most + 1):
+        with with_unfolding(model, k):
+            seen, own = watch(model, images[: effort.images]), {k} == trained
+            gaps = tuple(_gap(at, effort, known.get(at.layer), own) for at in seen)
+            accuracy = _accuracy(model, labelled)
+        there = torch.tensor([gap for gap in gaps if gap is not None])
+        yield AtSteps(k, own, accuracy, Spread.of(there).median, gaps)
+
+
+def _gap(at: Seen, effort: Effort, known: Known | None, own: bool) -> float | None:
+    if known is None or own:
+        return known.gap if known else None
+    if not (at.signals[-1].isfinite().all() and at.codes[-1].isfinite().all()):
+        return None
+    try:
+        found = read(at, "", known.lipschitz)
+    except UnreadableError:
+        return None
+    problem = found.problem
+    here = problem.certificate(found.dictionary.split(found.code))
+    if bool((here.objective > FAR * 0.5 * found.signal.flatten(1).double().square().sum(1)).all()):
+        return 1.0
+    solution = solved(problem, effort.steps, effort.tol, known.solution)
+    bound = solution.bound.maximum(here.objective * (1 - here.gap))
+    return Spread.of(relative(here.objective - bound, here.objective)).median
+
+
+def _accuracy(model: nn.Module, labelled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:
+    if labelled is None:
+        return None
+    right = 0
+    for images, labels in zip(labelled[0].split(size), labelled[1].split(size), strict=True):
+        logits = model(images)
+        if not logits.isfinite().all():
+            return None
+        right += int((logits.argmax(dim=1) == labels).sum())
+    return right / len(labelled[1])

@@ -1,0 +1,17 @@
+"""P and its step: the threshold, the normalization beside it, and the step size c."""
+
+from pursuitnet.prox.norms import BatchNorm
+from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep, FreeStep, Step
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold, nonnegative_threshold, soft_threshold
+
+__all__ = [
+    "AbsorbedStep",
+    "BatchNorm",
+    "BoundedStep",
+    "FreeStep",
+    "IdentityPenalty",
+    "Step",
+    "Threshold",
+    "nonnegative_threshold",
+    "soft_threshold",
+]

@@ -1,0 +1,200 @@
+"""The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalization.
+
+The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in
+Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
+"""
+
+import copy
+import itertools
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pursuitnet.dictionaries import Code
+from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
+from pursuitnet.utils.inplace import reusable
+
+
+def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
+    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z."""
+    return z.sign() * (z.abs() - theta).relu_()
+
+
+def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
+    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z."""
+    return (z - theta).relu_()
+
+
+class IdentityPenalty(StrEnum):
+    """What Σβ|Γ| puts on the identity part of a code of [I D].
+
+    OWN: a β for each of its rows (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
+    (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted
+    images.
+    """
+
+    OWN = "own"
+    SAME = "same"
+    NONE = "none"
+    SIGNED = "signed"
+
+
+class Affine(NamedTuple):
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (rows,); θ is None if nothing is cut."""
+
+    scale: Tensor
+    shift: Tensor
+    theta: Tensor | None
+
+
+class Threshold(nn.Module):
+    """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
+
+    Where a part is normalized first, c has cancelled and θ = β, in units of the part's own size. Without norm θ is in
+    units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
+
+    Args:
+        rows: rows of each part of the code, ``dictionary.rows``.
+        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
+            shift.
+        identity: the penalty on the identity part, if the code has one.
+        nonnegative: S⁺ instead of S.
+        free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
+        norm: the batch normalization, or None.
+        steps: number of steps that have their own statistics: unfolding + 1.
+    """
+
+    def __init__(
+        self,
+        rows: tuple[int, ...],
+        penalty: float | None = 0.01,
+        identity: IdentityPenalty = IdentityPenalty.OWN,
+        *,
+        nonnegative: bool = True,
+        free: bool = False,
+        norm: BatchNorm | None = None,
+        steps: int = 1,
+    ) -> None:
+        super().__init__()
+        if penalty is not None and penalty < 0 and not free:
+            raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
+        self.rows, self.identity, self.free, self.norm = rows, identity, free, norm
+        self.nonnegative = nonnegative
+        own = len(rows) > 1 and identity is IdentityPenalty.OWN
+        shared = len(rows) > 1 and identity is IdentityPenalty.SAME
+        self.atom_weight = _filled(1 if shared else rows[-1], penalty)
+        self.identity_weight = _filled(rows[0], penalty) if own else None
+        self.norms = StepNorms(rows, norm, steps)
+
+    def extra_repr(self) -> str:
+        beta = self.penalty.detach()
+        shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
+        parts = [f"rows={self.rows}", f"β={'none' if self.atom_weight is None else shown}"]
+        if len(self.rows) > 1:
+            parts.append(f"identity={self.identity.value}")
+        parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
+        return ", ".join([*parts, f"norm={self.norm}"] if self.norm else parts)
+
+    @property
+    def penalty(self) -> Tensor:
+        """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
+        return self._kept(self.atom_weight)
+
+    @property
+    def identity_penalty(self) -> Tensor:
+        """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
+        return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+
+    def extend(self, steps: int) -> None:
+        """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
+        while 0 < len(self.norms) < steps:
+            self.norms.append(copy.deepcopy(self.norms[-1]))
+
+    def scales(self) -> list[nn.Parameter]:
+        """Return the learned scales of the normalizations with ``affine``."""
+        return [norm.weight for norm in self.modules() if isinstance(norm, _BatchNorm) and norm.affine]
+
+    def forward(
+        self, anchor: Code | None, update: Code, c: Tensor | float = 1.0, step: int = 0, *, fresh: bool = False
+    ) -> Code:
+        """Return P_θ(anchor + update) in parts.
+
+        Args:
+            anchor: the code that is updated, or None for zero.
+            update: c·Dᵀ(x − D·probe), in parts.
+            c: the step, for θ = β·c.
+            step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
+            fresh: nobody else needs the update, so that the code may take its place (``utils.inplace.reusable``).
+        """
+        code = []
+        for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
+            z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
+            code.append(self.prox(part, z, self.theta(part, c, step), inplace=fresh or z is not u))
+        return tuple(code)
+
+    def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
+        """Return P_θ(z) of one part of a code.
+
+        Args:
+            part: −1 for the atoms, −2 for an identity part.
+            z: (B, rows, …).
+            theta: θ, as ``theta`` gives it.
+            inplace: nobody else needs z, so that the result may take its place in memory.
+        """
+        if theta is None and self.nonnegative and not self._signed(part):
+            return z.relu_() if inplace else z.relu()
+        if theta is None:
+            return z
+        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+        if not self.nonnegative:
+            return soft_threshold(z, theta)
+        return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
+
+    def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
+        """Return θ of one part, (rows,) or (1,): β·c, or β where a norm has cancelled c; None for a part without β."""
+        weight = self._weight(part)
+        if weight is None:
+            return None
+        return self._kept(weight) * (c if self.norms.of(part, step) is None else 1.0)
+
+    @torch.no_grad()
+    def eval_affine(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
+        """Return what P does to each part of the code in evaluation, where a norm is a fixed affine map.
+
+        Args:
+            c: the step that the update is scaled with.
+            step: which step's statistics, as in ``forward``.
+        """
+        return tuple(self._affine(part, c, step) for part in range(-len(self.rows), 0))
+
+    def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
+        norm, theta = self.norms.of(part, step), self.theta(part, c, step)
+        one = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
+        one = one.new_ones(self.rows[part])
+        if theta is not None or (self.nonnegative and not self._signed(part)):
+            theta = one * (0.0 if theta is None else theta)
+        if isinstance(norm, _BatchNorm):
+            return Affine(*eval_affine(norm), theta)
+        return Affine(one, 0 * one, theta)
+
+    def _signed(self, part: int) -> bool:
+        return part == -2 and self.identity is IdentityPenalty.SIGNED
+
+    def _weight(self, part: int) -> nn.Parameter | None:
+        """Return the parameter that holds β of a part; None where it has none."""
+        if self._signed(part):
+            return None
+        return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
+
+    def _kept(self, weight: Tensor | None) -> Tensor:
+        if weight is None:
+            return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
+        # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
+        return weight if self.free else torch.where(weight < 0, -weight, weight)
+
+
+def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:
+    return None if penalty is None else nn.Parameter(torch.full((rows,), float(penalty)))

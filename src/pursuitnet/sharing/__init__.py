@@ -1,8 +1,0 @@
-"""Trained networks as files for others: weights with their recipe, the hub, ONNX and PyTorch's export.
-
-``weights`` packs and checks the file, ``reading`` gives the network back, ``hub`` and ``export`` pass it on.
-"""
-
-from pursuitnet.sharing.reading import Deployed, Trained, load, trained
-
-__all__ = ["Deployed", "Trained", "load", "trained"]

@@ -1,0 +1,94 @@
+"""The folder listing states the thesis: the core knows nothing of the program, and no module imports in a circle."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pursuitnet
+
+ROOT = Path(pursuitnet.__file__).parent
+CORE = (
+    "starts",
+    "utils",
+    "dictionaries",
+    "prox",
+    "iterations",
+    "layer",
+    "multilayer",
+    "networks",
+    "problems",
+    "theory",
+)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """What a module imports when it is loaded: not inside functions, and not for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:  # a name, or a module of that package
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+        else:
+            yield from imported(node)
+
+
+def loaded(name: str, path: Path) -> Iterator[str]:
+    """What is loaded with a module: what it imports, and the packages that those lie in, unless it lies in them too."""
+    for other in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = other.split(".")
+        for depth in range(2, len(parts) + 1):
+            place = ".".join(parts[:depth])
+            if place in MODULES and not f"{name}.".startswith(f"{place}."):
+                yield place
+
+
+GRAPH = {name: set(loaded(name, path)) for name, path in MODULES.items()}
+
+
+def everywhere(path: Path) -> set[str]:
+    """Every module of the package that a file names in an import, wherever it stands."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_the_listing_is_short_and_begins_with_the_three_factors():
+    entries = {path.name for path in ROOT.iterdir() if path.name != "__pycache__"}
+    assert len(entries) <= 15
+    assert {"starts.py", "dictionaries", "iterations", "prox", "layer.py", "multilayer.py", "networks.py"} <= entries
+
+
+@pytest.mark.parametrize("part", [*CORE, "data"])
+def test_the_core_knows_nothing_of_the_program(part):
+    for name, path in MODULES.items():
+        if name.split(".")[1:2] == [part]:
+            assert not [other for other in everywhere(path) if other.startswith("pursuitnet.program")], name
+
+
+def test_no_module_imports_in_a_circle():
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " → ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for other in sorted(GRAPH[name] - {name}):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in GRAPH:
+        visit(name, ())
