@@ -1,9 +1,9 @@
 """On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
 
-    python benchmarks/gpu.py [--device cuda] [--part steps,together,solve] [--at-once 1,4,12] [--seconds 3] [--out FILE]
+    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--seconds 3] [--out FILE]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimiser, in
-bfloat16. together: images a second of so many processes that train the first network at once, all together, without
+bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
 and with CUDA's multi-process service where the machine has it. solve: seconds until WorkingSet and FISTA prove a gap
 of --tol on one image of --size × --size with 64 atoms of 8 × 8, on the GPU and on all cores of the CPU. Prints one JSON
 object and writes it to --out, beside the parts that are there already.
@@ -112,7 +112,7 @@ def at_once(number: int, arguments: argparse.Namespace, shared: bool) -> float:
         return round(sum(float(process.communicate()[0].splitlines()[-1]) for process in processes), 1)
 
 
-def together(arguments: argparse.Namespace) -> dict[str, dict[int, float]]:
+def throughput(arguments: argparse.Namespace) -> dict[str, dict[int, float]]:
     """Return images a second by number of processes, without and with the service."""
     kinds, numbers = {"processes": False}, [int(n) for n in arguments.at_once.split(",")]
     if arguments.device != "cpu" and shutil.which("nvidia-cuda-mps-control"):
@@ -147,7 +147,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--part", default="steps,together,solve")
+    parser.add_argument("--part", default="steps,throughput,solve")
     parser.add_argument("--at-once", default="1,4,12")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--batch", type=int, default=128)
@@ -161,7 +161,7 @@ def main() -> None:
         return
     parts = {
         "steps": lambda: steps(arguments.device, arguments.batch),
-        "together": lambda: together(arguments),
+        "throughput": lambda: throughput(arguments),
         "solve": lambda: solve(arguments.device, arguments.size, arguments.tol),
     }
     found: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__, "threads": torch.get_num_threads()}

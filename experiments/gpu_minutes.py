@@ -141,7 +141,7 @@ def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     python, folder, device = sys.executable, ROOT / "benchmarks", ["--device", arguments.device]
     tiny = ["--size", "32", "--at-once", "1", "--seconds", "0.1", "--batch", "2"] if arguments.small else []
     first = [*device, "--out", arguments.out / "gpu.json", *tiny]
-    command([python, folder / "gpu.py", "--part", "steps,together", *first], out, 0.55 * clock.left, log)
+    command([python, folder / "gpu.py", "--part", "steps,throughput", *first], out, 0.55 * clock.left, log)
     tiny = ["--depth", "3", "--batch", "2", "--steps", "1"] if arguments.small else ["--batch", "128"]
     only = ["--only", "MSD-CSC, ISTA", "--only", "Algorithm 2"]
     second = [*device, "--rounds", "1", "--out", arguments.out, *tiny, *only]
@@ -183,7 +183,7 @@ def sharing(arguments: argparse.Namespace) -> tuple[int, bool]:
     if arguments.at_once:
         return arguments.at_once, False
     measured = [folder / "gpu.json" for folder in (arguments.out, *arguments.archive)]
-    rates = [json.loads(path.read_text()).get("together", {}) for path in measured if path.is_file()]
+    rates = [json.loads(path.read_text()).get("throughput", {}) for path in measured if path.is_file()]
     known = [
         (rate, int(n), "service" in kind) for found in rates for kind, by in found.items() for n, rate in by.items()
     ]

@@ -12,7 +12,7 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.data import cifar, download, svhn
-from pursuitnet.data.files import File
+from pursuitnet.data.download import File
 
 CONTENT = np.random.default_rng(0).bytes(200_000)
 

@@ -16,6 +16,7 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.data import cifar, files, svhn
+from pursuitnet.data.download import File
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +264,7 @@ def test_links_in_an_archive_are_no_files_and_a_member_that_is_too_large_is_not_
 
 def test_a_pickle_without_one_label_an_image_is_refused(tmp_path):
     content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [[1]]})
-    layout = files.Layout({"train": (files.File("f"),)}, cifar.Pickled(b"labels"))
+    layout = files.Layout({"train": (File("f"),)}, cifar.Pickled(b"labels"))
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(ValueError, match="f has not one label an image"):
         files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")
@@ -284,7 +285,7 @@ def test_whatever_an_archive_or_a_decoder_raises_names_the_file(error, said, mon
     monkeypatch.setattr(tarfile, "open", fail)
     with pytest.raises(ValueError, match=rf"p\.tar\.gz cannot be unpacked \(.*{said}"):
         files._members(bytearray(), Path("p.tar.gz"), {"f": None})
-    layout = files.Layout({"train": (files.File("f"),)}, fail)
+    layout = files.Layout({"train": (File("f"),)}, fail)
     (tmp_path / "f").write_bytes(b"x")
     with pytest.raises(ValueError, match=rf"f cannot be read \(.*{said}"):
         files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")

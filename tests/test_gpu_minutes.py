@@ -77,7 +77,7 @@ def test_as_many_runs_at_once_as_were_measured_to_be_best(gpu_minutes, tmp_path)
     arguments = argparse.Namespace(at_once=None, out=tmp_path, archive=[])
     assert gpu_minutes.sharing(arguments) == (8, False)
     rates = {"processes": {"1": 5.0, "4": 4.0}, "multi-process service": {"1": 4.0, "12": 9.0}}
-    (tmp_path / "gpu.json").write_text(json.dumps({"together": rates}))
+    (tmp_path / "gpu.json").write_text(json.dumps({"throughput": rates}))
     assert gpu_minutes.sharing(arguments) == (12, True)
     arguments.at_once = 3
     assert gpu_minutes.sharing(arguments) == (3, False)

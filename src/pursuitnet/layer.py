@@ -14,9 +14,9 @@ from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.dictionaries.inputs import check_kind, described
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
-from pursuitnet.iterations.update import Weight, proximal_step
+from pursuitnet.iterations.update import proximal_step
 from pursuitnet.prox.norms import BatchNorm
-from pursuitnet.prox.step_size import BoundedStep, Step
+from pursuitnet.prox.step_size import BoundedStep, Step, Weight
 from pursuitnet.prox.threshold import Threshold
 from pursuitnet.starts import Start, zero
 

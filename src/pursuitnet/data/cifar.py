@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pursuitnet.data.files import File, Layout, Originals, Split
+from pursuitnet.data.download import File
+from pursuitnet.data.files import Layout, Originals, Split
 
 PLACE = "https://www.cs.toronto.edu/~kriz/"
 PAGE = PLACE + "cifar.html"

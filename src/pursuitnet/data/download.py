@@ -1,18 +1,52 @@
 """Original files fetched from their official places: resumed after a break, checked, moved into place when whole."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pursuitnet.data.files import File
+from typing import Any
 
 _CHUNK = 1 << 16
 _TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 
 
-def fetch(file: "File", folder: Path) -> Path:
+@dataclass(frozen=True)
+class File:
+    """An original file: its checksum ("md5:…" or "sha256:…"), size in bytes and address, None where unknown."""
+
+    name: str
+    checksum: str | None = None
+    size: int | None = None
+    url: str | None = None
+
+    def check(self, content: bytearray, path: Path) -> None:
+        """Raise ValueError, which names `path`, unless the content has this size and this checksum."""
+        self._check_size(len(content), path)
+        if self.checksum is None:
+            return
+        kind, expected = self.checksum.split(":")
+        digest = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+        if digest != expected:
+            raise ValueError(
+                f"{path} is altered or damaged; replace it by the original ({kind} {digest}, expected {expected})"
+            )
+
+    def _check_size(self, size: int, path: Path) -> None:
+        if self.size is not None and size != self.size:
+            raise ValueError(f"{path} has {size} bytes, expected {self.size}; replace it by the original")
+
+    def content(self, path: Path) -> bytearray:
+        """Return the checked content of the file at `path`; raises ValueError as `check` does."""
+        size = path.stat().st_size
+        self._check_size(size, path)  # before anything huge is read
+        content = bytearray(size)
+        with path.open("rb") as file:
+            del content[file.readinto(content) :]
+        self.check(content, path)
+        return content
+
+
+def fetch(file: File, folder: Path) -> Path:
     """Download a file into `folder` and return its path; what is there already and sound is not fetched again.
 
     The bytes go to NAME.part, which a later call continues, and to NAME once the checksum is right. Several
@@ -34,7 +68,7 @@ def fetch(file: "File", folder: Path) -> Path:
         ) from error
 
 
-def _retrieve(file: "File", folder: Path, resuming: "_Resuming") -> Path:
+def _retrieve(file: File, folder: Path, resuming: "_Resuming") -> Path:
     """Fetch and check a file; if it is wrong and had been begun by an earlier call, once more from its start."""
     import pooch  # type: ignore[import-untyped, unused-ignore]
 

@@ -1,6 +1,5 @@
 """The original files of a data set: what each must hold, in which forms they are handed out, where they are found."""
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,48 +10,13 @@ import torch
 from torch import Tensor
 
 from pursuitnet.data import cache, download
+from pursuitnet.data.download import File
 
 MOST = 1 << 28
 """Bytes of a file in an archive whose size is not known beforehand, at most; the largest has 154 million."""
 
 Split = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
-
-
-@dataclass(frozen=True)
-class File:
-    """An original file: its checksum ("md5:…" or "sha256:…"), size in bytes and address, None where unknown."""
-
-    name: str
-    checksum: str | None = None
-    size: int | None = None
-    url: str | None = None
-
-    def check(self, content: bytearray, path: Path) -> None:
-        """Raise ValueError, which names `path`, unless the content has this size and this checksum."""
-        self._check_size(len(content), path)
-        if self.checksum is None:
-            return
-        kind, expected = self.checksum.split(":")
-        digest = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
-        if digest != expected:
-            raise ValueError(
-                f"{path} is altered or damaged; replace it by the original ({kind} {digest}, expected {expected})"
-            )
-
-    def _check_size(self, size: int, path: Path) -> None:
-        if self.size is not None and size != self.size:
-            raise ValueError(f"{path} has {size} bytes, expected {self.size}; replace it by the original")
-
-    def content(self, path: Path) -> bytearray:
-        """Return the checked content of the file at `path`; raises ValueError as `check` does."""
-        size = path.stat().st_size
-        self._check_size(size, path)  # before anything huge is read
-        content = bytearray(size)
-        with path.open("rb") as file:
-            del content[file.readinto(content) :]
-        self.check(content, path)
-        return content
 
 
 @dataclass(frozen=True)

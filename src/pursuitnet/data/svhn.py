@@ -7,7 +7,8 @@ import io
 
 import torch
 
-from pursuitnet.data.files import File, Layout, Originals, Split
+from pursuitnet.data.download import File
+from pursuitnet.data.files import Layout, Originals, Split
 
 CLASSES = tuple("0123456789")
 PAGE = "http://ufldl.stanford.edu/housenumbers/"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.prox.step_size import Weight
 from pursuitnet.utils.inplace import reusable
 
-Weight = Tensor | float
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 

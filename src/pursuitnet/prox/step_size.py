@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pursuitnet.iterations.update import Weight
+Weight = Tensor | float
 
 
 class BoundedStep(nn.Module):

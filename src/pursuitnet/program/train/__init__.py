@@ -5,7 +5,7 @@ steps, ``group`` the processes that share them, ``keeper`` and ``checkpoints`` w
 and what is read from it, ``opened`` a finished run with its data.
 """
 
-from pursuitnet.program.callbacks import Silent, Watcher
+from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import dataset_of, device_of, model_of
 from pursuitnet.program.train.group import Group, group_of
 from pursuitnet.program.train.images import Images, batches, images_of

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from pursuitnet.program.callbacks import Silent, Watcher
+from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.owner import TakenError, check_free, owned
 from pursuitnet.program.recipe import Recipe

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
-from pursuitnet.program.callbacks import Silent, Watcher
+from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of, model_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep

@@ -5,7 +5,8 @@ certificate. ``layers``: what is measured of one. ``unfolding``: the network at 
 ``inspect`` itself. ``page``: its HTML.
 """
 
-from pursuitnet.program.whitebox.inspection import Inspection, Unread, inspect
+from pursuitnet.program.whitebox.findings import Unread
+from pursuitnet.program.whitebox.inspection import Inspection, inspect
 from pursuitnet.program.whitebox.layers import Effort, Guarantee, Layer, Solving, Spread
 from pursuitnet.program.whitebox.reading import Reading
 from pursuitnet.program.whitebox.unfolding import AtSteps

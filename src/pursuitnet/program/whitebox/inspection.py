@@ -3,70 +3,31 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pursuitnet import __version__, theory
+from pursuitnet import theory
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import Seen
+from pursuitnet.program.whitebox.findings import Findings, Unread
 from pursuitnet.program.whitebox.foreign import seen_in
 from pursuitnet.program.whitebox.layers import Effort, Layer, measure
+from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
 from pursuitnet.program.whitebox.reading import Reading, UnreadableError, pursuits_in, read
-from pursuitnet.program.whitebox.unfolding import AtSteps, Known, at_steps
-
-
-class Unread(NamedTuple):
-    """A convolution, matrix or pursuit that is not read, and why."""
-
-    name: str
-    reason: str
+from pursuitnet.program.whitebox.unfolding import Known, at_steps
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What ``inspect`` has found.
-
-    Attributes:
-        title: of the page.
-        images: number of images behind the numbers.
-        shape: of one image.
-        layers: every layer that was read, in the order in which the image meets them.
-        error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
-        unread: what was not read.
-        steps: the network at 0, 1, … further steps; empty for a model that has none.
-        labelled: number of images behind the accuracies.
-        effort: what went into the Lasso of each layer.
-        readings: the layers with their codes, for the page.
-        pixels: the images.
-    """
-
-    title: str
-    images: int
-    shape: tuple[int, ...]
-    layers: tuple[Layer, ...]
-    error_bounds: tuple[float | None, ...]
-    unread: tuple[Unread, ...]
-    steps: tuple[AtSteps, ...]
-    labelled: int
-    effort: Effort
-    readings: tuple[Reading, ...] = field(repr=False)
-    pixels: Tensor = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as JSON takes them; what is infinite or not known is None."""
-        shown = {name: value for name, value in vars(self).items() if name not in ("readings", "pixels")}
-        return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
+class Inspection(Findings):
+    """What ``inspect`` has found, and the page about it."""
 
     def save(self, folder: Path) -> Path:
         """Write ``inspect.json`` and ``inspect.html`` into a folder, over those of their name; return the page."""
-        from pursuitnet.program.whitebox.page import render
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
@@ -215,16 +176,3 @@ def _error_bounds(layers: tuple[Layer, ...]) -> Iterator[float | None]:
         known = all(math.isfinite(n) for n in norms)
         factor = float(theory.layered_error_bound(1.0, norms, mus)[-1]) if known else math.inf
         yield factor if math.isfinite(factor) else None
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as strict JSON has it."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(each) for name, each in asdict(value).items()}
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,7 +21,7 @@ from pursuitnet.program.trace import (
     strongest_kernels,
 )
 from pursuitnet.program.whitebox import figures
-from pursuitnet.program.whitebox.inspection import Inspection
+from pursuitnet.program.whitebox.findings import Findings
 from pursuitnet.program.whitebox.layers import scaled
 from pursuitnet.program.whitebox.reading import OUTSIDE, Reading
 
@@ -37,7 +37,7 @@ class Drawn(Reading):
         return model / model.abs().amax().clamp(min=torch.finfo(model.dtype).tiny)
 
 
-def render(found: Inspection) -> str:
+def render(found: Findings) -> str:
     """Return the page, one HTML document that asks for nothing from elsewhere."""
     templates = jinja2.PackageLoader("pursuitnet.program", "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
@@ -47,7 +47,7 @@ def render(found: Inspection) -> str:
 
 
 @torch.no_grad()
-def _content(found: Inspection) -> dict[str, Any]:
+def _content(found: Findings) -> dict[str, Any]:
     """Return everything that the template shows."""
     layers = found.layers
     drawn = [index for index in evenly(len(layers), SHOWN_LAYERS) if _drawable(found.readings[index])]
@@ -87,7 +87,7 @@ def _drawable(at: Reading) -> bool:
     return isinstance(inner, ConvDictionary) and inner.dims == 2
 
 
-def _image_in(found: Inspection, base: int) -> bool:
+def _image_in(found: Findings, base: int) -> bool:
     """Return whether the image is in the first channels of layer b's signal: is it, or got it on from [I D]."""
     first = found.readings[0].signal
     whole = base == 0 or all(unread.reason.endswith(OUTSIDE) for unread in found.unread)
@@ -95,7 +95,7 @@ def _image_in(found: Inspection, base: int) -> bool:
     return begins and whole and pictured(found.readings, base)
 
 
-def _atoms(found: Inspection, index: int) -> dict[str, Any]:
+def _atoms(found: Findings, index: int) -> dict[str, Any]:
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels if no way leads down."""
     seen, at = found.readings, found.readings[index]
     base = carry(seen, index, at.codes[-1][:1])[1]
@@ -112,7 +112,7 @@ def _atoms(found: Inspection, index: int) -> dict[str, Any]:
     }
 
 
-def _samples(found: Inspection, drawn: list[int]) -> Iterator[dict[str, Any]]:
+def _samples(found: Findings, drawn: list[int]) -> Iterator[dict[str, Any]]:
     """Yield the first images with what every shown layer keeps and loses of them."""
     if found.pixels.dim() != 4:
         return
@@ -124,7 +124,7 @@ def _samples(found: Inspection, drawn: list[int]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _sample_row(found: Inspection, layer: int, index: int) -> dict[str, Any]:
+def _sample_row(found: Findings, layer: int, index: int) -> dict[str, Any]:
     """Return what one layer keeps and loses of one image."""
     at = found.readings[layer]
     x, code = at.signal[index : index + 1], at.code[index : index + 1]
@@ -146,7 +146,7 @@ def _lost(x: Tensor, model: Tensor) -> Tensor:
     return torch.stack([there, (x - model).norm(dim=0)]).div(there.amax().clamp(min=1e-12)).clamp(max=1)
 
 
-def _carried(found: Inspection, layer: int, index: int) -> dict[str, Any] | None:
+def _carried(found: Findings, layer: int, index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
     seen = found.readings
     down, base = carry(seen, layer, seen[layer].codes[-1][index : index + 1])
@@ -164,12 +164,12 @@ def _carried(found: Inspection, layer: int, index: int) -> dict[str, Any] | None
     }
 
 
-def _channels(found: Inspection) -> int:
+def _channels(found: Findings) -> int:
     """Return how many channels of the image are drawn: three as colours, or the first."""
     return 3 if found.shape[0] == 3 else 1
 
 
-def _shown(found: Inspection, values: Tensor, index: int) -> Tensor:
+def _shown(found: Findings, values: Tensor, index: int) -> Tensor:
     """Return images as (n, 1 or 3, H, W) on the scale that takes image ``index`` to [0, 1]."""
     image = found.pixels[index, : _channels(found)]
     low, high = image.min(), image.max()

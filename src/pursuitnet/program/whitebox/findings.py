@@ -1,0 +1,68 @@
+"""What is found of a network, as numbers: every layer, every Lasso, and what was not read."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from pursuitnet import __version__
+from pursuitnet.program.whitebox.layers import Effort, Layer
+from pursuitnet.program.whitebox.reading import Reading
+from pursuitnet.program.whitebox.unfolding import AtSteps
+
+
+class Unread(NamedTuple):
+    """A convolution, matrix or pursuit that is not read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What ``inspect`` has found, as numbers.
+
+    Attributes:
+        title: of the page.
+        images: number of images behind the numbers.
+        shape: of one image.
+        layers: every layer that was read, in the order in which the image meets them.
+        error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
+        unread: what was not read.
+        steps: the network at 0, 1, … further steps; empty for a model that has none.
+        labelled: number of images behind the accuracies.
+        effort: what went into the Lasso of each layer.
+        readings: the layers with their codes, for the page.
+        pixels: the images.
+    """
+
+    title: str
+    images: int
+    shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    error_bounds: tuple[float | None, ...]
+    unread: tuple[Unread, ...]
+    steps: tuple[AtSteps, ...]
+    labelled: int
+    effort: Effort
+    readings: tuple[Reading, ...] = field(repr=False)
+    pixels: Tensor = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON takes them; what is infinite or not known is None."""
+        shown = {name: value for name, value in vars(self).items() if name not in ("readings", "pixels")}
+        return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as strict JSON has it."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(each) for name, each in asdict(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
