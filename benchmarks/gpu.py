@@ -1,6 +1,6 @@
 """On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
 
-    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--seconds 3] [--out FILE]
+    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimiser, in
 bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
