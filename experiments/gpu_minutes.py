@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from pursuitnet.program import reproduce
+from pursuitnet.program.cores import available
 from pursuitnet.program.reproduce import plan
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +124,7 @@ def tests(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     """Run the tests marked gpu; those that compile come last."""
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=line", "--timeout", "120"]
     pytest += ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # which warns beside xdist, and a warning is an error
-    if arguments.device != "cpu" and (os.cpu_count() or 1) >= 8:
+    if arguments.device != "cpu" and available() >= 8:
         pytest += ["-n", "6"]
     clock = Clock(seconds)
     for chosen in ("not compile", "compile"):

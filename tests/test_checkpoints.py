@@ -159,9 +159,15 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_
     assert_same_end(tmp_path / "run", whole)
 
 
+def state_of(epoch, **other):
+    """A state as small as it can be."""
+    rest = {"step": 0, "count": 0, "total": torch.zeros(()), "metrics": ""}
+    return {"epoch": epoch, **rest, **{name: {} for name in ("recipe", "model", "optimiser", "scaler")}, **other}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_altered_or_cut_byte_of_a_checkpoint_is_noticed(tmp_path, seed):
-    checkpoints.save(tmp_path, {"epoch": 1, "step": 0, "model": {"w": torch.arange(50.0)}})
+    checkpoints.save(tmp_path, state_of(1, model={"w": torch.arange(50.0)}))
     path, draw = tmp_path / checkpoints.LAST, random.Random(seed)
     content = bytearray(path.read_bytes())
     at = draw.randrange(len(content))
@@ -182,7 +188,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
-    content = pickle.dumps({"epoch": 1, "step": 0, "model": Evil()}, protocol=2)
+    content = pickle.dumps({**state_of(1, model=Evil()), "total": None}, protocol=2)
     head = b"pursuitnet checkpoint, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
     (tmp_path / checkpoints.LAST).write_bytes(head + content)
     with pytest.raises(ValueError, match="damaged"):
@@ -192,22 +198,22 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 def test_a_whole_file_that_was_not_moved_yet_counts(tmp_path):
     for epoch in (1, 2):
-        checkpoints.save(tmp_path, {"epoch": epoch, "step": 0})
+        checkpoints.save(tmp_path, state_of(epoch))
     os.replace(tmp_path / checkpoints.LAST, tmp_path / (checkpoints.LAST + ".new"))
-    assert checkpoints.load(tmp_path, CPU) == ({"epoch": 2, "step": 0}, [])
+    assert checkpoints.load(tmp_path, CPU) == (state_of(2), [])
     (tmp_path / (checkpoints.LAST + ".new")).write_bytes(b"pursuitnet checkpoint, sha2")
-    assert checkpoints.load(tmp_path, CPU) == ({"epoch": 1, "step": 0}, [])
+    assert checkpoints.load(tmp_path, CPU) == (state_of(1), [])
 
 
 def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path, {"epoch": 1, "step": 0})
+    checkpoints.save(tmp_path, state_of(1))
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written \(No space left on device\)"):
-        checkpoints.save(tmp_path, {"epoch": 2, "step": 0})
+        checkpoints.save(tmp_path, state_of(2))
     assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoints.LAST]
     assert checkpoints.load(tmp_path, CPU)[0]["epoch"] == 1
 
@@ -261,12 +267,29 @@ def test_a_recipe_changed_by_hand_is_named_on_resuming_and_on_reading(cut, whole
 
 @pytest.mark.parametrize(
     "state",
-    [[], {}, {"epoch": "1", "step": 0}, {"epoch": 1}, {"epoch": 1, "step": 0, "model": []}, {"epoch": 1, "step": None}],
+    [
+        [],
+        {},
+        *({name: value for name, value in state_of(1).items() if name != lost} for lost in checkpoints.KINDS),
+        *({**state_of(1), name: None} for name in checkpoints.KINDS),
+        state_of("1"),
+        state_of(1, model=[]),
+    ],
 )
 def test_a_checkpoint_that_is_whole_and_no_state_is_damaged(tmp_path, state):
     checkpoints.save(tmp_path, state)
     with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
         checkpoints.load(tmp_path, CPU)
+
+
+@pytest.mark.parametrize("lost", ["recipe", "metrics", "total"])
+def test_a_run_goes_on_from_the_checkpoint_before_one_that_lacks_something(cut, whole, tmp_path, lost):
+    folder = shutil.copytree(cut, tmp_path / "run")
+    state, _ = checkpoints.load(folder, CPU)
+    checkpoints.save(folder, {name: value for name, value in state.items() if name != lost})
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged; going on from the other one"):
+        train.train(TINY, folder, resume=True)
+    assert_same_end(folder, whole)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".", b"h\x05.", b"PK\x03\x04"])

@@ -1,6 +1,7 @@
 """How many cores a process may use: affinity and control groups of both versions, from files written for the test."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from programs import finished
@@ -105,3 +106,22 @@ def test_processes_of_reproduce_share_the_cores(monkeypatch):
     for at_once, threads in ((1, "6"), (4, "1"), (3, "2")):
         assert jobs.environment(at_once)["OMP_NUM_THREADS"] == threads
     assert jobs.environment(1)["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_no_more_runs_at_once_are_tried_than_there_are_cores(monkeypatch, tmp_path):
+    from pursuitnet.program import reproduce
+    from pursuitnet.program.reproduce import plan, program
+
+    class TriedError(Exception):
+        pass
+
+    def best(recipe, most, say):
+        raise TriedError(most)
+
+    options = reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
+    todo = [plan.Run(cell, replace(cell.recipe, device="cpu"), "") for cell in options.cells()[:5]]
+    monkeypatch.setattr(program.reproduce, "missing", lambda options: todo)
+    monkeypatch.setattr(program, "available", lambda: 3)
+    monkeypatch.setattr(program, "best", best)
+    with pytest.raises(TriedError, match=r"^3$"):
+        program.program(options, tmp_path / "out", lambda line: None, at_once=None)

@@ -196,6 +196,22 @@ def test_a_test_loss_that_is_no_number_is_not_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_weights_that_are_no_numbers_are_not_kept_though_the_losses_are(tmp_path, monkeypatch):
+    """As a threshold of infinity, which makes a code of zeros."""
+    epoch = train.Trainer.epoch
+
+    def spoiling(self, *given):
+        found = epoch(self, *given)
+        self.model.head.bias.data[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(train.Trainer, "epoch", spoiling)
+    monkeypatch.setattr(train.Trainer, "evaluate", lambda self, split: (1.0, 0.5))
+    with pytest.raises(FloatingPointError, match=r"weights are no longer finite after epoch 1.*after 0 epochs"):
+        train.train(replace(TINY, train_images=64), tmp_path / "run")
+    assert_finite(tmp_path / "run")
+
+
 def assert_finite(folder):
     """Assert that every checkpoint in a folder, the one before too, holds finite weights."""
     for path in folder.glob("checkpoint*"):

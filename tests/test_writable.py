@@ -9,6 +9,7 @@ import pytest
 
 from pursuitnet.program import cli, train
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce import Cell, cells
 from pursuitnet.program.writable import check_file, check_folder
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64, test_images=40, device="cpu")
@@ -102,6 +103,56 @@ def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, 
 
 
 def test_every_command_that_writes_is_among_these():
-    silent = {"models", "reproduce"}
-    named = {name for names in cli.app for name in [names] if not name.startswith("-")}
-    assert named - silent == set(WORK)
+    named = {name for name in cli.app if not name.startswith("-")}
+    assert named - {"models"} == {*WORK, "reproduce"}
+
+
+class ReachedError(Exception):
+    """The work has begun."""
+
+
+@pytest.fixture
+def reproduced(tmp_path, monkeypatch, capsys):
+    """The program's ``reproduce`` of one tiny cell, up to its first run; returns its code and what it said."""
+    for table in ("table3", "fig8"):
+        monkeypatch.setitem(cells.TABLES, table, lambda: (Cell("MSD-CSC, ISTA", 3, TINY, None),))
+    monkeypatch.setattr("pursuitnet.program.reproduce.program.best", _reached)
+    monkeypatch.setattr("pursuitnet.program.reproduce.run", _reached)
+    places = {option: tmp_path / option for option in ("--out", "--ledger", "--runs")}
+
+    def call(table, *given, **elsewhere):
+        where = {**places, **{f"--{option}": path for option, path in elsewhere.items()}}
+        where = [word for option, path in where.items() for word in (option, path)]
+        code, _, said = program(monkeypatch, capsys, "reproduce", table, *given, *where)
+        return code, said
+
+    return call
+
+
+def _reached(*given, **options):
+    raise ReachedError
+
+
+@pytest.mark.parametrize("jobs", ["1", "auto"])
+@pytest.mark.parametrize("option", ["out", "ledger", "runs"])
+def test_no_table_is_begun_that_cannot_be_written(option, jobs, reproduced, tmp_path):
+    (tmp_path / "file").touch()
+    code, said = reproduced("table3", "--jobs", jobs, **{option: tmp_path / "file" / "below"})
+    assert code == 2 and said.count("\n") == 1
+    assert f"file is no folder; name another --{option}\n" in said
+    with pytest.raises(ReachedError):
+        reproduced("table3", "--jobs", jobs)
+
+
+@pytest.mark.parametrize("suffix", ["md", "json", "png"])
+def test_no_table_is_planned_whose_files_cannot_be_replaced(suffix, reproduced, tmp_path, monkeypatch):
+    monkeypatch.setattr("pursuitnet.program.reproduce.missing", _reached)
+    (tmp_path / "out" / f"fig8.{suffix}").mkdir(parents=True)
+    code, said = reproduced("fig8", out=tmp_path / "out")
+    assert code == 2 and f"fig8.{suffix} cannot be replaced; name another --out" in said
+
+
+def test_a_ledger_that_is_only_read_may_be_one_that_can_only_be_read(reproduced, tmp_path):
+    (tmp_path / "file").touch()
+    code, said = reproduced("table3", "--dry-run", runs=tmp_path / "file" / "below")
+    assert (code, said) == (0, "")

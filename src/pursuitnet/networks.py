@@ -22,6 +22,7 @@ from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep, FreeStep, Step
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 from pursuitnet.starts import Start
+from pursuitnet.utils.limits import check_depth, check_number, check_weights
 from pursuitnet.utils.nearest import did_you_mean
 
 SOLVERS: dict[str, Solver] = {"ista": ISTA(), "fista": FISTA()}
@@ -144,6 +145,7 @@ def residual(
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
     spec = RESIDUAL_NORMS[_known("norm", norm, RESIDUAL_NORMS)]
+    check_weights(width * (63 * depth * width + 9 * in_chans + 4 * num_classes), width)
     rows = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
     # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
     scale = (len(rows) - 1) ** -0.5 if start.anchored else 1.0
@@ -210,6 +212,7 @@ def msd(
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
+    check_weights(width * depth * (9 * depth * width // 2 + 9 * in_chans + num_classes), width)
     pursuit = SOLVERS[_known("solver", solver, SOLVERS)]
     sweeps = _known("sweep", sweep, SWEEPS) == "multilayer"
     on_identity = IdentityPenalty(_known("identity", identity, list(IdentityPenalty)))
@@ -267,6 +270,7 @@ def six_layers(
         penalty: "nonnegative" keeps β ≥ 0 in the first three layers; "free" lets it take either sign. The others
             have a bias of either sign in any case.
     """
+    check_weights(width * (3904 * width + 16 * in_chans + 16 * num_classes), width)
     free = _known("penalty", penalty, PENALTIES) == "free"
     rows = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
     spec = NORMS[_known("norm", norm, (None, "batch"))]
@@ -344,6 +348,7 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
         if not isinstance(value, int) or value < least:
             hint = ", where 0 leaves the head out" if what == "num_classes" else ""
             raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
+        check_number(what, value)
     return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
 
 
@@ -357,6 +362,7 @@ def _parse(name: str) -> tuple[str, tuple[int, ...]]:
         raise ValueError(
             f"no model is called {name!r}{did_you_mean(name, models, '.')} The models are {', '.join(models)}"
         )
+    check_depth(name)
     return family, (int(digits),) if digits else ()
 
 

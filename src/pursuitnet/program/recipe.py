@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pursuitnet.utils.limits import check_depth, check_number
 from pursuitnet.utils.nearest import did_you_mean
 from pursuitnet.utils.paths import expanded
 from pursuitnet.utils.records import fits, settings_of
@@ -216,6 +217,9 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; expected at least {least}")
+        check_depth(self.model)
+        for name in ("width", "unfolding"):
+            check_number(name, getattr(self, name))
         for name in ("lr", "momentum", "weight_decay", "warmup"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")

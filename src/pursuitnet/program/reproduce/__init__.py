@@ -20,7 +20,7 @@ from pursuitnet.program.reproduce.jobs import Job, apart, local, run_all, work
 from pursuitnet.program.reproduce.ledger import Ledger, machine
 from pursuitnet.program.reproduce.tables import Filled, filled, markdown, numbers
 
-__all__ = ["SCALES", "TABLES", "Cell", "Filled", "Ledger", "Options", "cells_of", "missing", "run", "write"]
+__all__ = ["SCALES", "TABLES", "Cell", "Filled", "Ledger", "Options", "cells_of", "missing", "names", "run", "write"]
 
 
 @dataclass(frozen=True)
@@ -100,23 +100,23 @@ def run(
             stop.set()
 
 
+def names(options: Options) -> list[str]:
+    """Return the names of the files of a table: Markdown, JSON and, of a figure, its picture."""
+    name = options.table if options.scale == "full" else f"{options.table}-{options.scale}"
+    return [f"{name}.md", f"{name}.json", *([f"{name}.png"] if options.table.startswith("fig") else [])]
+
+
 def write(options: Options, folder: Path) -> list[Path]:
     """Write the table, as Markdown and JSON, and the figure, if it is one, from the ledger alone."""
     rows = filled(options.cells(), Ledger(options.ledger).entries())
     folder.mkdir(parents=True, exist_ok=True)
-    name = options.table if options.scale == "full" else f"{options.table}-{options.scale}"
     note = caption(options)
-    texts = {
-        f"{name}.md": f"{markdown(rows)}\n\n{note}\n",
-        f"{name}.json": json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n",
-    }
-    paths = [folder / file for file in texts]
-    for path in paths:
-        path.write_text(texts[path.name], encoding="utf-8")
-    if options.table.startswith("fig"):
+    paths = [folder / name for name in names(options)]
+    paths[0].write_text(f"{markdown(rows)}\n\n{note}\n", encoding="utf-8")
+    paths[1].write_text(json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n", encoding="utf-8")
+    if paths[2:]:
         from pursuitnet.program.reproduce.figures import draw
 
-        paths.append(folder / f"{name}.png")
         draw(options.table, rows, note).savefig(paths[-1], dpi=110, metadata={"Software": ""})
     return paths
 

@@ -1,6 +1,5 @@
 """What ``pursuitnet reproduce`` does and says."""
 
-import os
 import re
 import signal
 import time
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pursuitnet.program import reproduce
+from pursuitnet.program.cores import available
 from pursuitnet.program.reproduce.plan import Run
 from pursuitnet.program.reproduce.together import best
 from pursuitnet.program.runs import below, table
 from pursuitnet.program.train import device_of
+from pursuitnet.program.writable import check_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,12 +64,15 @@ def program(
     if at_once is not None and at_once < 1:
         raise ValueError(f"jobs is {at_once}; expected an integer ≥ 1, the number of runs at once, or auto")
     limit = None if budget is None else seconds_of(budget)
+    check_folder(out, *reproduce.names(options))
     todo, failed = reproduce.missing(options), 0
     say("\n".join(plan_of(options, todo, dry_run)))
     if todo and not dry_run:
+        check_folder(options.ledger, option="--ledger")
+        check_folder(options.runs, option="--runs")
         if at_once is None and cluster is None:
             recipe = todo[0].recipe
-            cores = (os.cpu_count() or 1) if device_of(recipe).type == "cpu" else MOST
+            cores = available() if device_of(recipe).type == "cpu" else MOST
             at_once = best(recipe, min(len(todo), cores), say)
         told = partial(line, time.perf_counter(), len(todo), count(1), say)
         with terminable():

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ KINDS: dict[str, type] = {
     "metrics": str,
     "total": torch.Tensor,
 }
-"""What a state holds."""
+"""What a state holds at least; a file that does not is none of ours, whatever its checksum says."""
 _SAID = ("recipe.json", "running.json", "failed.json")
 _UNBEGUN = {LOCK, LAST + ".new", *_SAID, *(name + ".new" for name in _SAID)}
 """What a folder may hold before the first checkpoint stands."""
@@ -107,9 +106,5 @@ def _read(path: Path, device: torch.device) -> State | None:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception:  # whole, but not ours: anything may be in it
         return None
-    return state if isinstance(state, dict) and all(map(partial(_fits, state), KINDS)) else None
-
-
-def _fits(state: State, key: str) -> bool:
-    """Return whether what a state holds under a key is of its kind; where it stands it must say."""
-    return isinstance(state.get(key), KINDS[key]) if key in state else key not in ("epoch", "step")
+    whole = isinstance(state, dict) and all(isinstance(state.get(key), kind) for key, kind in KINDS.items())
+    return state if whole else None
