@@ -75,6 +75,7 @@ def test_the_library_says_what_is_meant(call, says):
         ("train resnet_20", "did you mean --model resnet_20?"),
         ("train what", "unexpected argument 'what'; pursuitnet train --help lists"),
         ("evaluate one two", "unexpected argument 'two'; pursuitnet evaluate --help lists"),
+        ("evaluate one residual", "unexpected argument 'residual'; pursuitnet evaluate --help lists"),
         ("train --learning-rate 0.1", "unknown option --learning-rate; did you mean --lr?"),
         ("train --bs=3", "unknown option --bs; did you mean --batch-size?"),
         ("train --xyz", "unknown option --xyz; pursuitnet train --help lists"),

@@ -64,6 +64,15 @@ def test_a_file_system_that_can_only_be_read_is_said_so(tmp_path, read_only):
         check_folder(tmp_path)
 
 
+def test_a_file_that_may_not_be_replaced_is_found_for_every_user(tmp_path, monkeypatch):
+    (tmp_path / "x.json").touch()
+    check_folder(tmp_path, "x.json")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"x\.json cannot be replaced"):
+        check_folder(tmp_path, "x.json")
+    check_folder(tmp_path, "y.json")
+
+
 WORK = {
     "train": ("pursuitnet.program.train.train", ["--out", "OUT"]),
     "evaluate": ("pursuitnet.program.evaluation.run.evaluate_run", ["RUN"]),
