@@ -148,6 +148,10 @@ def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int
     the mean of a row less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients grow by
     1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays ≥ 0.
 
+    Plain layers without skip connections learn the digits in 5 epochs to ≥ 90 % at 12 layers (64 atoms as matrix, 16
+    as 3×3 filters), at 30 layers to 94 % with 16 filters but to 69 % with 64 vectors, where PyTorch's own layers with
+    batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
+
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
         start: the layer's start.
