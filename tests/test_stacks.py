@@ -104,16 +104,50 @@ def test_codes_do_not_depend_on_the_scale_of_the_signal(scale):
     torch.testing.assert_close(codes_of(layers, scale * x)[0], codes_of(layers, x)[0], rtol=0.01, atol=0.01)
 
 
-def test_stacked_layers_learn_the_digits():
-    images, labels = pn.data.load("digits", split="train")
-    layers = stack(lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(8, channels, 3, 3), padding=1)), 1, 6)
-    network = pn.Network(nn.Sequential(*layers), 1 + 6 * 8, 10)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(4):
-        for at in torch.randperm(len(images)).split(48):
-            loss = F.cross_entropy(network(images[at] / 255), labels[at])
-            optimiser.zero_grad()
+# What reaches 90 % in five epochs; plain layers without an identity are the hardest.
+LEARNED = {
+    "12 matrices": (lambda channels: pn.LinearDictionary(torch.randn(64, channels)), 12, pn.zero),
+    "12 convolutions": (lambda channels: pn.ConvDictionary(torch.randn(16, channels, 3, 3), padding=1), 12, pn.zero),
+    "30 from resnet": (lambda channels: pn.ConvDictionary(torch.randn(24, channels, 3), padding=1), 30, pn.resnet),
+    "6 of [I D]": (
+        lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(8, channels, 3, 3), padding=1)),
+        6,
+        pn.zero,
+    ),
+}
+
+
+class Classifier(nn.Module):
+    """A layer from zero, whose codes the others begin at, and a linear head on pooled codes."""
+
+    def __init__(self, make, channels, depth, start):
+        super().__init__()
+        self.layers = stack(make, channels, 1)
+        self.layers += stack(make, sum(self.layers[0].dictionary.rows), depth - 1, start)
+        self.head = nn.Linear(sum(self.layers[-1].dictionary.rows), 10)
+
+    def forward(self, x):
+        code = codes_of(self.layers, x)[-1]
+        return self.head(code.flatten(2).mean(2) if x.dim() > 2 else code)
+
+
+def digits(split, dims):
+    images, labels = pn.data.load("digits", split=split)
+    return {0: images.flatten(1), 1: images[:, 0], 2: images}[dims] / 255, labels
+
+
+@pytest.mark.parametrize("case", LEARNED)
+def test_stacked_layers_learn_the_digits(case):
+    make, depth, start = LEARNED[case]
+    dims = make(1).dims
+    images, labels = digits("train", dims)
+    network = Classifier(make, images.shape[1], depth, start)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(5):
+        for at in torch.randperm(len(images)).split(32):
+            loss = F.cross_entropy(network(images[at]), labels[at])
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
-    images, labels = pn.data.load("digits", split="test")
-    assert (network.eval()(images / 255).argmax(1) == labels).float().mean() > 0.9
+            optimizer.step()
+    images, labels = digits("test", dims)
+    assert (network.eval()(images).argmax(1) == labels).float().mean() > 0.9
