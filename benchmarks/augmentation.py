@@ -20,7 +20,7 @@ MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
 
 
 def generator() -> torch.Generator:
-    """Return the generator from which every repetition draws anew."""
+    """Return the generator from which every repetition draws again."""
     return torch.Generator().manual_seed(0)
 
 

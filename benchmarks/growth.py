@@ -34,7 +34,7 @@ KINDS = ("kept", "checkpointed", "recursively", "inference")
 
 
 def step_of(arguments: argparse.Namespace, depth: int, unfolding: int, kind: str) -> Step:
-    """Return a step of MSD-CSC as it is trained, normalised, or an inference."""
+    """Return a step of MSD-CSC as it is trained, normalized, or an inference."""
     torch.manual_seed(0)
     model = pn.create_model(f"msd_csc_{depth}", width=arguments.width, unfolding=unfolding)
     again = kind in ("checkpointed", "recursively")

@@ -8,7 +8,7 @@ import pursuitnet as pn
 
 
 class LiteralMSD(nn.Module):
-    """MSD-CSC as Algorithms 2 and 3 print it, with the weights of one of our networks without normalisation."""
+    """MSD-CSC as Algorithms 2 and 3 print it, with the weights of one of our networks without normalization."""
 
     def __init__(self, model: pn.Network, unfolding: int, fista: bool) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class LiteralMSD(nn.Module):
 
 
 class LiteralResidual(nn.Module):
-    """Res-CSC as Eq. 5 prints it, Dᵀx and c·DᵀD·X₋₁ apart, without normalisation."""
+    """Res-CSC as Eq. 5 prints it, Dᵀx and c·DᵀD·X₋₁ apart, without normalization."""
 
     def __init__(self, model: pn.Network) -> None:
         super().__init__()

@@ -184,7 +184,7 @@ def places(arguments: argparse.Namespace, name: str) -> tuple[Path, Path]:
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that a result hangs on, for its record."""
+    """Return the options that a result depends on, for its record."""
     return {name: value for name, value in vars(arguments).items() if name not in ("out", "record", "measure")}
 
 

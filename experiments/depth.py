@@ -80,7 +80,7 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 
 def page(text: str, results: dict[str, dict[str, list[float]]]) -> str:
-    """Return a page with its table made anew."""
+    """Return a page with its table made again."""
     return re.sub(r"\| network \|.*?(?=\n\n)", lambda _: table(results), text, count=1, flags=re.DOTALL)
 
 

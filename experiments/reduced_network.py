@@ -6,8 +6,8 @@
 For γ₂ given, the best identity part is γ₁ = P_β₁(x − Dγ₂); what is left of the signal is cut off at β₁, and a step on
 γ₂ alone follows it, with L = λmax(DᵀD) instead of 1 + λmax(DᵀD). The optimum is that of Algorithm 2, and there are
 fewer steps to it (docs/solving.md). Here both stand in msd_csc_6, trained like the small scale of
-docs/reproduction.md, with the paper's batch normalisation: β₁ is in units of the root mean square of the signal, and
-the code is normalised as Algorithm 2's. Every run is a cell of one file, by default that
+docs/reproduction.md, with the paper's batch normalization: β₁ is in units of the root mean square of the signal, and
+the code is normalized as Algorithm 2's. Every run is a cell of one file, by default that
 of docs/speed.md; a cell that is there is not run again.
 """
 
@@ -98,7 +98,7 @@ def run(unfolding: int, penalty: float | None, seed: int, data_dir: Path) -> dic
 
 @torch.no_grad()
 def accuracy_by_batch(trainer: train.Trainer, size: int = 100) -> float:
-    """Return the test accuracy where every batch is normalised by its own statistics, as in training."""
+    """Return the test accuracy where every batch is normalized by its own statistics, as in training."""
     model, (images, labels) = trainer.model.train(), trainer.images.test
     with still(model):
         found = torch.cat([model(trainer.images.prepared(part)).argmax(dim=1) for part in images.split(size)])

@@ -126,7 +126,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 
 
 def page(text: str, ledger: Path = LEDGER) -> str:
-    """Return a page with its tables made anew.
+    """Return a page with its tables made again.
 
     Raises:
         KeyError: for a name that is no table.

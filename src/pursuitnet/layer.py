@@ -114,7 +114,7 @@ class PursuitLayer(nn.Module):
         return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
 
     def _weights(self) -> tuple[Weight, Weight]:
-        """Return the step; in training inside a transform, where the buffer of L may be one of outside, of L anew."""
+        """Return the step; in training inside a transform, where no buffer can be written, of the given weights."""
         if self.training and isinstance(self.step, BoundedStep) and torch._C._are_functorch_transforms_active():
             return self.step(self.dictionary.lipschitz_bound().detach())
         return self.step()

@@ -24,7 +24,7 @@ class MultiLayerPursuit(nn.Module):
     solver's momentum acts on the deepest code.
 
     Args:
-        layers: the layers, first to last; each starts at zero and takes no steps of its own. A normalisation with
+        layers: the layers, first to last; each starts at zero and takes no steps of its own. A normalization with
             statistics of fewer steps than there are sweeps gets own ones for each.
         solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
@@ -100,7 +100,7 @@ def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:
 def with_unfolding(model: nn.Module, unfolding: int) -> Iterator[None]:
     """Let the pursuits that ``unfolded`` names take another number of steps after the first, and then their own again.
 
-    The statistics of batch normalisation beyond the trained steps are those of the last one (see ``Threshold``).
+    The statistics of batch normalization beyond the trained steps are those of the last one (see ``Threshold``).
 
     Raises:
         ValueError: for a negative number, and for a model without pursuits.

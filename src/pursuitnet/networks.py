@@ -138,7 +138,7 @@ def residual(
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: rows of the first stage; the others have twice and four times as many.
-        norm: "batch" normalises Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
+        norm: "batch" normalizes Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
             bias in its place.
         c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
     """
@@ -199,7 +199,7 @@ def msd(
         solver: "ista" or "fista".
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
-        norm: batch normalisation in every step, each with its own statistics. "batch": of the new features, while the
+        norm: batch normalization in every step, each with its own statistics. "batch": of the new features, while the
             identity part is divided by its root mean square; "features": of the new features only; "whole": of both
             parts alike; None: of nothing.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
@@ -264,7 +264,7 @@ def six_layers(
         width: atoms of the first layer; the others have 2, 4, 8, 16 and 16 times as many.
         unfolding: sweeps after the feed-forward pass.
         solver: "ista" for ML-ISTA, "fista" for ML-FISTA.
-        norm: "batch" normalises every layer in every step, each with its own statistics; None does not, and then
+        norm: "batch" normalizes every layer in every step, each with its own statistics; None does not, and then
             c ≤ 1/L makes the codes of six layers too small to learn from in reasonable time.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
         penalty: "nonnegative" keeps β ≥ 0 in the first three layers; "free" lets it take either sign. The others
@@ -320,7 +320,7 @@ def list_models() -> list[str]:
 
 
 def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices: object) -> Network:
-    """Return the network of that name, randomly initialised from torch's global generator.
+    """Return the network of that name, randomly initialized from torch's global generator.
 
     Args:
         name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD

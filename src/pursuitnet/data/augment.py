@@ -22,7 +22,7 @@ def augment(
     """Move each image by its own -shift..shift pixels along H and W, and mirror it with probability 1/2.
 
     (B, C, H, W) -> (B, C, H, W), same dtype, device and memory format. What moves in is 0 (mode "zeros": black before
-    normalisation, the mean after it) or the image mirrored at its edge pixel (mode "reflect"). The draws are
+    normalization, the mean after it) or the image mirrored at its edge pixel (mode "reflect"). The draws are
     uniform, come from `generator` alone, on its own device, and are the same with and without `flip`.
 
     Raises ValueError for another number of dimensions, an unknown mode, a negative shift, and "reflect" with

@@ -81,7 +81,7 @@ class Dictionary(nn.Module, ABC):
         """Return the explicit D of one example, rows and columns in the order of ``flatten``.
 
         Args:
-            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+            signal_shape: (B, channels, …) or (channels, …); B is ignored.
         """
         shape = self._example(signal_shape)
         weight = self._any()
@@ -95,7 +95,7 @@ class Dictionary(nn.Module, ABC):
 
         Args:
             chosen: which columns, in the order of ``flatten``.
-            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+            signal_shape: (B, channels, …) or (channels, …); B is ignored.
         """
         values = self.matrix(signal_shape)[:, chosen].T
         return torch.arange(values.shape[1], device=values.device).expand_as(values), values
@@ -104,7 +104,7 @@ class Dictionary(nn.Module, ABC):
         """Return ‖dⱼ‖₂ of every column of D, in the shape of the code of one example.
 
         Args:
-            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+            signal_shape: (B, channels, …) or (channels, …); B is ignored.
         """
         shape = self._example(signal_shape)
         size = self.code_size((1, *shape)) if self.dims else ()
@@ -114,7 +114,7 @@ class Dictionary(nn.Module, ABC):
         """Return λmax(DᵀD) at this signal size, in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
 
         Args:
-            signal_shape: (B, channels, …) or (channels, …); B is of no account.
+            signal_shape: (B, channels, …) or (channels, …); B is ignored.
         """
         shape = (1, *self._example(signal_shape))
         exact = float64_copy(self)

@@ -193,7 +193,7 @@ class UnpricedLasso(Lasso):
 
 @dataclass(frozen=True)
 class ReducedLasso(Lasso):
-    """(P1) with [I D] after the identity part has been minimised away: its code is Γ_F alone.
+    """(P1) with [I D] after the identity part has been minimized away: its code is Γ_F alone.
 
     With e = x − DΓ_F the best identity part is Γ_I = P_{β_I}(e), and what is left is robust sparse coding,
     min Σ Huber_{β_I}(e) + Σβ_F|Γ_F|, whose gradient −Dᵀ·clip(e, ±β_I) has a Lipschitz constant smaller by 1. For

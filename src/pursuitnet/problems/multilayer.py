@@ -143,7 +143,7 @@ class MultiLayerLasso:
 
     Attributes:
         signal: X.
-        layers: (P2) of each layer, for its D, β and step; their signals are of no account.
+        layers: (P2) of each layer, for its D, β and step; their signals are ignored.
     """
 
     signal: Tensor

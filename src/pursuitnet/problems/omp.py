@@ -13,7 +13,7 @@ from pursuitnet.dictionaries import Dictionary
 
 @dataclass(frozen=True)
 class OMP:
-    """Orthogonal matching pursuit: takes the atom that fits the residual best, then fits all taken atoms anew.
+    """Orthogonal matching pursuit: takes the atom that fits the residual best, then fits all taken atoms again.
 
     After Pati, Rezaiifar and Krishnaprasad (1993). Atoms are compared at unit length, so truncated atoms at a border
     and atoms of any norm have an equal chance; an atom of zeros is never taken.
@@ -82,7 +82,7 @@ class _Fit:
         self.factor = x.new_zeros(len(x), 0, 0)
 
     def take(self, atom: Tensor, wanted: Tensor) -> Tensor:
-        """Add one column to each wanted example and fit anew; return which were independent of the earlier ones."""
+        """Add one column to each wanted example and fit again; return which were independent of the earlier ones."""
         places, values = self.dictionary.columns(atom, self.shape)
         least = max(1e-6, torch.finfo(values.dtype).eps ** 0.5)
         values = values.to(self.x.dtype)

@@ -26,7 +26,7 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Reduced:
-    """Takes the identity part out of [I D] by minimising over it in closed form, and runs a solver on what is left.
+    """Takes the identity part out of [I D] by minimizing over it in closed form, and runs a solver on what is left.
 
     The same optimum in far fewer steps, since L falls by 1 and the identity part is always at its best
     (see ``ReducedLasso``).
@@ -118,7 +118,7 @@ def solve(
             rounding hides smaller ones. The gap is about quadratic in the error of the code: for n digits of the code
             and of implicit gradients ask for 2n of the gap. 0 takes max_steps, without a warning.
         start: a code to begin at, (B, rows, …); zero by default.
-        restart: let FISTA's momentum start anew where it points uphill.
+        restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
 

@@ -222,7 +222,7 @@ def inspect(
     Args:
         run: A run folder that `pursuitnet train` has left.
         images: Test images to measure every layer on.
-        unfolding: The most steps after the first to try without training anew.
+        unfolding: The most steps after the first to try without training again.
         tested: Test images to count the accuracy on, at every number of steps.
         data_dir: Folder of the data set, if it is no longer where it was in training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …

@@ -120,7 +120,7 @@ class Recipe:
     """Unfold each layer by itself, or sweep over all layers between two poolings."""
 
     norm: Literal["batch", "features", "whole", "none"] | None = None
-    """Batch normalisation inside the threshold: batch (the network's own kind), features (of the new features only),
+    """Batch normalization inside the threshold: batch (the network's own kind), features (of the new features only),
     whole (of the identity part, or of X₋₁, too), or none."""
 
     step: Literal["bounded", "free"] | None = None
@@ -173,7 +173,7 @@ class Recipe:
     """Epochs over which the learning rate rises from zero."""
 
     seed: int = 0
-    """Seed of initialisation, order, augmentation and validation split."""
+    """Seed of initialization, order, augmentation and validation split."""
 
     device: str = "auto"
     """Device: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …"""
@@ -246,7 +246,7 @@ class Recipe:
         """Return this recipe for a run that goes on, on another machine perhaps.
 
         Args:
-            given: this recipe, but for the fields that were asked for anew.
+            given: this recipe, but for the fields that were asked for.
 
         Raises:
             ValueError: if a field that decides the result is to change.

@@ -28,7 +28,7 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
 
     Args:
         dictionary: D or [I D]. One that is neither a convolution nor a matrix is measured by its explicit matrix.
-        signal_shape: (B, channels, …) or (channels, …), B is of no account; or None.
+        signal_shape: (B, channels, …) or (channels, …), B is ignored; or None.
 
     Raises:
         ValueError: if an atom is zero or not finite, or if the signal is too small for the filters.

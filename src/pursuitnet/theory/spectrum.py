@@ -1,4 +1,4 @@
-"""The eigenvalues of DᵀD with and without the identity (Lemma 3), and β and b that hang on them (Section V-B)."""
+"""The eigenvalues of DᵀD with and without the identity (Lemma 3), and β and b that depend on them (Section V-B)."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeVar
@@ -54,7 +54,7 @@ def lipschitz_interval(
 
     Args:
         dictionary: D or [I D].
-        signal_shape: (B, channels, …) or (channels, …); B is of no account. None will do for a matrix.
+        signal_shape: (B, channels, …) or (channels, …); B is ignored. None will do for a matrix.
         steps: more of them raise the lower end.
 
     Raises:

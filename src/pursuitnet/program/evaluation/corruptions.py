@@ -55,7 +55,7 @@ class Corruption:
         return spoilt.clamp(0, 1).mul(255).round().to(torch.uint8).to(images.device)
 
     def seeded(self, images: Tensor, severity: int, seed: int) -> Tensor:
-        """Return the images with draws that hang on the seed and the name alone: the same at every severity."""
+        """Return the images with draws that depend on the seed and the name alone: the same at every severity."""
         own = zlib.crc32(self.name.encode()) + 1_000_003 * seed
         return self(images, severity, torch.Generator().manual_seed(own % 2**32))  # the CPU's takes 32 bits
 
@@ -105,7 +105,7 @@ def _contrast(x: Tensor, level: Level, generator: Generator) -> Tensor:
 
 
 def _jpeg(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    """Compress colour images as such, and each channel of others by itself."""
+    """Compress color images as such, and each channel of others by itself."""
     channels = 3 if x.shape[1] == 3 else 1
     pixels = x.mul(255).round().to(torch.uint8).reshape(-1, channels, *x.shape[2:])
     coded = np.stack([_through_jpeg(image, int(level[0])) for image in pixels.movedim(1, -1).numpy()])

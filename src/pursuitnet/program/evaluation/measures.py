@@ -34,7 +34,7 @@ class Evaluation:
         loss: mean cross-entropy, in nats.
         top1: share whose label has the largest logit, the first of several that are equally large.
         top5: share whose label is among the five largest; None where there are five classes or fewer.
-        per_class: share of each class that is recognised; None for a class without images.
+        per_class: share of each class that is recognized; None for a class without images.
         ece: expected calibration error, Σ (count/images)·|accuracy − confidence| over the bins.
         bins: 15 of equal width over the largest softmax probability, for a reliability diagram.
         confusion: how many images of each class (row) were taken for each class (column).

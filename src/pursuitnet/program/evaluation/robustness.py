@@ -21,7 +21,7 @@ class Row:
 
     Attributes:
         name: of the corruption, or "clean", which has one strength.
-        accuracy: share recognised, at each strength.
+        accuracy: share recognized, at each strength.
         adapted: the same with the chosen thresholds; None without adaptation.
         factors: the S that was chosen.
     """

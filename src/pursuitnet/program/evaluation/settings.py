@@ -23,16 +23,16 @@ def penalties(model: nn.Module) -> list[nn.Parameter]:
 def with_thresholds(model: nn.Module, factor: float) -> Iterator[None]:
     """Multiply every β of a network by a factor S ≥ 0, and put the old ones back, bit by bit.
 
-    Γ = P_θ( a·z + b ) in evaluation (``Threshold.eval_affine``), where a and b are batch normalisation; what is
+    Γ = P_θ( a·z + b ) in evaluation (``Threshold.eval_affine``), where a and b are batch normalization; what is
     multiplied is θ, whichever units it has:
 
-    - without normalisation θ = β·c, in units of the code: S·β is the Lasso's own β;
-    - after normalisation without learned scale and shift θ = β, in standard deviations of each row over the
+    - without normalization θ = β·c, in units of the code: S·β is the Lasso's own β;
+    - after normalization without learned scale and shift θ = β, in standard deviations of each row over the
       training images: the row's mean, b, stays where it is. In the units of z the cut is at (θ − b)/a, so this
       moves it by (S − 1)·β standard deviations, and S = 0 still cuts at the mean;
     - a bias of any sign (``free``) is multiplied as it stands.
 
-    Where normalisation has a learned shift (``affine``: the residual family) there is no β, and the shift is not a
+    Where normalization has a learned shift (``affine``: the residual family) there is no β, and the shift is not a
     threshold: it has any sign and is added before the anchor. Such layers stay as they are.
 
     Raises:

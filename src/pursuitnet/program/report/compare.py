@@ -17,10 +17,10 @@ from pursuitnet.program.report.words import written
 from pursuitnet.program.runs import Run, cells, write_whole
 
 COLOURS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
-"""Told apart by most colour-blind eyes, and seen on white and on black."""
+"""Told apart by most color-blind eyes, and seen on white and on black."""
 
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-"""One more for every time that the colours have been used up."""
+"""One more for every time that the colors have been used up."""
 
 
 def write_comparison(path: Path, runs: Sequence[Run]) -> Path:

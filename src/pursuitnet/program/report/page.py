@@ -43,7 +43,7 @@ RIGHT, WRONG = 3, 2  # test images shown
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read and evaluated anew on the test images."""
+    """A finished run, read and evaluated again on the test images."""
 
     recipe: Recipe
     model: Network
@@ -205,7 +205,7 @@ def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
 
 
 def chosen_images(labels: Tensor, predicted: Tensor) -> list[int]:
-    """Return the first image recognised from each of the first few classes met, then the first ones mistaken."""
+    """Return the first image recognized from each of the first few classes met, then the first ones mistaken."""
     right: dict[int, int] = {}
     for index in (predicted == labels).nonzero().flatten().tolist():
         if len(right) < RIGHT:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 """RGBA tiles, (n, H, W, 4)."""
 
-# Stand-ins that the page's own colours replace, so that the curves follow its light and dark dress.
+# Stand-ins that the page's own colors replace, so that the curves follow its light and dark dress.
 INK, SOFT, WARM, COOL = "#010203", "#010204", "#010205", "#010206"
 NAMES = {INK: "var(--ink)", SOFT: "var(--line)", WARM: "var(--warm)", COOL: "var(--cool)"}
 POSITIVE, NEGATIVE, LINE = (224, 122, 31), (49, 124, 204), (128, 128, 128, 80)
@@ -45,7 +45,7 @@ def images(values: "Tensor") -> Pixels:
 def signed(values: "Tensor") -> Pixels:
     """Return tiles of (n, 1 or 3, H, W), each on its own symmetric scale.
 
-    One channel: positive warm, negative cool, zero see-through. Three channels: colours around a grey zero.
+    One channel: positive warm, negative cool, zero see-through. Three channels: colors around a grey zero.
     """
     unit = values.detach().cpu()
     unit = unit / unit.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
@@ -125,7 +125,7 @@ def loss_axis(axes: Axes, losses: list[float], title: str, ink: str) -> None:
 
 
 def inline(svg: str) -> str:
-    """Return an SVG file's element in the page's colours and letters, without its own size and metadata."""
+    """Return an SVG file's element in the page's colors and letters, without its own size and metadata."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="curves">', svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", svg)

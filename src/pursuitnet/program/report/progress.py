@@ -11,7 +11,7 @@ from pursuitnet.program.report.words import written
 from pursuitnet.program.runs import write_whole
 
 RELOADS = 30
-"""Seconds after which the page of a run that goes on loads itself anew."""
+"""Seconds after which the page of a run that goes on loads itself again."""
 
 ROWS = 20
 """Epochs in the table."""
@@ -36,7 +36,7 @@ def write_progress(
         folder: the run's.
         about: what is known of it: recipe, parameters, device, images (training, test).
         records: the epochs that have ended; what they lack is not shown.
-        training: whether it goes on; then the page loads itself anew.
+        training: whether it goes on; then the page loads itself again.
 
     Raises:
         OSError: if it cannot be written; the page that was there is as it was.

@@ -120,7 +120,7 @@ def hours(planned: Iterable[Run], entries: Iterable[Entry], machine: str) -> flo
 
 
 def network(recipe: Recipe) -> tuple[object, ...]:
-    """Return what the speed of a run hangs on."""
+    """Return what the speed of a run depends on."""
     return (recipe.model, *sorted((name, str(value)) for name, value in recipe.choices().items()), recipe.precision)
 
 

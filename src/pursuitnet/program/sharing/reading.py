@@ -74,7 +74,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     Raises:
         TypeError: for images of another kind.
         ValueError: for images of another number of axes or channels, and for floats far outside of [0, 1], such as
-            0 to 255 or images that are normalised already.
+            0 to 255 or images that are normalized already.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"the images are {images.dtype}; expected uint8, or floats in [0, 1]")
@@ -106,7 +106,7 @@ def _require_unit(images: Tensor) -> None:
 
 
 def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
-    """Return a trained network with its recipe, classes and normalisation.
+    """Return a trained network with its recipe, classes and normalization.
 
     Args:
         path: a run folder, or its ``model.safetensors`` alone; no data set is needed.
@@ -165,7 +165,7 @@ def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Network:
-    """Return a trained network in evaluation mode; see ``trained`` for its classes and normalisation.
+    """Return a trained network in evaluation mode; see ``trained`` for its classes and normalization.
 
     Args:
         path: a run folder, or its ``model.safetensors`` alone.

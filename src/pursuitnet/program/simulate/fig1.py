@@ -78,7 +78,7 @@ def picture(numbers: dict[str, Any]) -> Figure:
 
 
 def _matrix(axis: Axes, values: Float[Tensor, "rows columns"]) -> None:
-    """Draw a matrix as coloured numbers."""
+    """Draw a matrix as colored numbers."""
     axis.imshow(values.numpy(), cmap="Oranges", vmin=0, vmax=8)
     for row, column in values.nonzero().tolist():
         axis.text(column, row, f"{values[row, column]:.0f}", ha="center", va="center", fontsize=9)

@@ -46,7 +46,7 @@ def run_variations(watch: Callable[[str], None], *, seeds: int = 3, iterations: 
 
 
 def picture(reading: Reading, runs: Runs) -> Figure:
-    """Draw the counts of both models, mean and range over seeds, and what they hang on."""
+    """Draw the counts of both models, mean and range over seeds, and what they depend on."""
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for name, colour in COLOURS.items():

@@ -16,7 +16,7 @@ from pursuitnet import __version__
 from pursuitnet.program.train import commit
 
 PLAIN, DENSE, SOFT = "#c2410c", "#1d4ed8", "#8a8a8a"
-"""The colours of D alone (ML-CSC), of [I D] (MSD-CSC), and of what is only there for comparison."""
+"""The colors of D alone (ML-CSC), of [I D] (MSD-CSC), and of what is only there for comparison."""
 
 
 @dataclass(frozen=True)

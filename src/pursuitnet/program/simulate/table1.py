@@ -78,7 +78,7 @@ def feed_forward(draw: Draw) -> Pair:
 
 
 def resnet(draw: Draw) -> Pair:
-    """Return a residual block without normalisation, and Eq. 3, then Eq. 5 without its last term."""
+    """Return a residual block without normalization, and Eq. 3, then Eq. 5 without its last term."""
     x, first, second = draw(*SHAPE), draw(4, 3, 3, 3), draw(3, 4, 3, 3)
     hidden = F.relu(F.conv2d(x, first, padding=1) - BETA)
     cnn = F.relu(F.conv2d(hidden, second, padding=1) + x - BETA)

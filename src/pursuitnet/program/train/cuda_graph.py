@@ -69,6 +69,6 @@ class GraphedStep:
         self.model.load_state_dict(state)
 
     def _fresh(self) -> None:
-        """Compute the gradients anew, as recording does."""
+        """Compute the gradients again, as recording does."""
         self.model.zero_grad(set_to_none=True)
         self.compute(self.images, self.labels)

@@ -137,7 +137,7 @@ def _least(group: Group) -> int:
 def batches(
     recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: Group = ALONE
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Yield the epoch's batches in their order, augmented; each hangs on the seed, the epoch and its number alone.
+    """Yield the epoch's batches in their order, augmented; each depends on the seed, the epoch and its number alone.
 
     Of every batch each process gets its share, and the number of images in the whole batch.
 

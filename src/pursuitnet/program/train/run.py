@@ -100,7 +100,7 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
 
 
 def versions() -> Record:
-    """Return what the numbers of a run hang on beside its recipe: versions, and the commit of the package."""
+    """Return what the numbers of a run depend on beside its recipe: versions, and the commit of the package."""
     return {
         "pursuitnet": __version__,
         "torch": torch.__version__,

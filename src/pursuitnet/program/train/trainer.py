@@ -252,6 +252,6 @@ def blame(model: nn.Module) -> str:
 def _parallel(model: nn.Module, group: Group) -> nn.Module:
     """Return the network with its gradients averaged over the processes.
 
-    Made anew in every epoch, so that none is left when the processes part.
+    Made again in every epoch, so that none is left when the processes part.
     """
     return model if group.size == 1 else DistributedDataParallel(model)

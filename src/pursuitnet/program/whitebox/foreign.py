@@ -37,7 +37,7 @@ class Found:
         shift: b, what each row had got added, (atoms,).
         below: the one whose code x is, as it stands.
         reason: why it cannot be read.
-        instead: what came first that is neither batch normalisation nor ReLU.
+        instead: what came first that is neither batch normalization nor ReLU.
         code: ReLU( a·Dᵀx + b ), once it is met.
     """
 
@@ -150,7 +150,7 @@ class Watching(TorchFunctionMode):
 def seen_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, Seen]], list[tuple[str, str]]]:
     """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
-    A layer is a convolution or a matrix, whatever affine batch normalisation in evaluation follows, and a ReLU:
+    A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
     Γ = ReLU( a·(Dᵀx) + b ) row by row, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold θ = −b.
     """
     with torch.no_grad(), Watching(model) as watching:
@@ -224,7 +224,7 @@ def _unreadable(func: Callable[..., Any], found: Found, module: nn.Module) -> st
 
 
 def _normalised(scale: Tensor, shift: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return a and b after a batch normalisation in evaluation."""
+    """Return a and b after a batch normalization in evaluation."""
     gain = (call["running_var"] + call.get("eps", 1e-5)).rsqrt()
     gain = gain if call.get("weight") is None else gain * call["weight"].detach()
     offset = 0.0 if call.get("bias") is None else call["bias"].detach()

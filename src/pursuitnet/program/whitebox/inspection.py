@@ -48,7 +48,7 @@ def inspect(
     """Read a network as layered thresholding and measure every layer on images.
 
     A network of this library is read by its pursuits. Any other PyTorch model is run once and watched: each
-    convolution or matrix, with whatever batch normalisation follows it in evaluation, up to a ReLU is a layer
+    convolution or matrix, with whatever batch normalization follows it in evaluation, up to a ReLU is a layer
     Γ = P_θ(Dᵀx). What each layer's Lasso is, says ``Reading``; what is measured, ``Layer`` and ``Solving``. All of it
     happens on a copy in evaluation mode, and the model stays as it is.
 
@@ -56,7 +56,7 @@ def inspect(
         model: the network, on the device of the images.
         images: (B, …), as the network takes them, in its own float32 or float64.
         labelled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
-        unfolding: the most steps after the first to try without training anew, ≥ 0.
+        unfolding: the most steps after the first to try without training again, ≥ 0.
         effort: how much work goes into the Lasso of each layer.
         title: of the page; by default the model's class.
 

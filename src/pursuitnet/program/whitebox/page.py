@@ -165,7 +165,7 @@ def _carried(found: Findings, layer: int, index: int) -> dict[str, Any] | None:
 
 
 def _channels(found: Findings) -> int:
-    """Return how many channels of the image are drawn: three as colours, or the first."""
+    """Return how many channels of the image are drawn: three as colors, or the first."""
     return 3 if found.shape[0] == 3 else 1
 
 

@@ -105,7 +105,7 @@ class LayerLasso(Lasso):
 
 @torch.no_grad()
 def solved(problem: LayerLasso, max_steps: int, tol: float, start: Code | None = None) -> Solved:
-    """Solve a layer's Lasso by FISTA, from zero or a code, for [I D] with the identity part minimised away."""
+    """Solve a layer's Lasso by FISTA, from zero or a code, for [I D] with the identity part minimized away."""
     D, x = problem.dictionary, problem.signal
     if start is None:
         start = D.split(x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ())))

@@ -25,7 +25,7 @@ class Reading(Seen):
     """One layer of a network and the Lasso that it is read as.
 
     In evaluation the last step of a layer is Γ = P_θ( a·z + b ) with z = anchor − c·Dᵀ(D·probe − x), where a and b are
-    batch normalisation (1 and 0 without it). For a row with a > 0 that is a·P_τ(z) with τ = (θ − b)/a, so that
+    batch normalization (1 and 0 without it). For a row with a > 0 that is a·P_τ(z) with τ = (θ − b)/a, so that
 
         Γ/a = P_τ(z) is one proximal step on min ½‖x − DΓ‖² + Σβ|Γ| with β = τ/c, begun at the probe.
 
@@ -112,7 +112,7 @@ def read(at: Seen, name: str, lipschitz: float | None = None) -> Reading:
         lipschitz: that of its problem, if it has been read before.
 
     Raises:
-        UnreadableError: if it has no positive step, or a normalisation turns the sign of its rows.
+        UnreadableError: if it has no positive step, or a normalization turns the sign of its rows.
     """
     layer, x, step = at.layer, at.signals[-1], len(at.codes) - 1
     c, weight = (float(w) for w in layer.step())

@@ -22,7 +22,7 @@ def inspect_run(
     Args:
         folder: as ``pursuitnet train`` has left it.
         images: how many to measure the layers on.
-        unfolding: the most steps after the first to try without training anew.
+        unfolding: the most steps after the first to try without training again.
         tested: how many to count the accuracy on, at every number of steps.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.

@@ -34,7 +34,7 @@ class AtSteps:
     Attributes:
         unfolding: steps, or sweeps, after the first, in every pursuit that ``unfolded`` names.
         trained: whether the network came with that number.
-        accuracy: share of the labelled images that it recognises; None without any, or where its output overflows.
+        accuracy: share of the labelled images that it recognizes; None without any, or where its output overflows.
         gap: median over the layers of the most that can be missing, (P(Γ) − the best proven bound)/P(Γ).
         gaps: of every layer, median over images; None where its code overflows or it cannot be read.
     """
@@ -57,7 +57,7 @@ def at_steps(
 ) -> Iterator[AtSteps]:
     """Yield the network with 0, 1, …, most steps after the first; it is left with its own number.
 
-    The statistics of batch normalisation beyond the trained steps are those of the last one (see ``Threshold``).
+    The statistics of batch normalization beyond the trained steps are those of the last one (see ``Threshold``).
     With its own number the gaps are those that are known; the other Lassos are solved from the known solutions.
     """
     trained = {pursuit.unfolding for pursuit in unfolded(model)}
