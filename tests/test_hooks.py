@@ -68,7 +68,7 @@ def test_training_uses_the_weights_of_this_step(make, change):
     dictionary = make()
     change(dictionary)
     layer = pn.PursuitLayer(dictionary, unfolding=1).double()
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.001)
     x = normal(3, *SIGNALS[make], seed=5)
     weights = []
     for _ in range(3):
