@@ -90,7 +90,7 @@ def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
     probe = "import os, sys; sys.argv = ['pursuitnet', 'models']\nfrom pursuitnet.program import cli\n"
     probe += "inner = cli.app\ndef app(**options):\n    assert 'torch' not in sys.modules\n"
     probe += "    print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])\ncli.app = app\n"
-    probe += "from pursuitnet import cores\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
+    probe += "from pursuitnet.program import cores\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
     free = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for given, said in (({}, "PASSIVE 3"), ({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "2"}, "ACTIVE 2")):
         done = finished("-c", probe, env=free | given)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from pursuitnet import data
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
+from pursuitnet.program import trace as inside
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.report import inside
 from pursuitnet.program.report import page as finished
 from pursuitnet.program.train import images_of, last_record, load_run, train
 from pursuitnet.program.whitebox.run import inspect_run
