@@ -110,7 +110,7 @@ LEARNED = {
     "12 convolutions": (lambda channels: pn.ConvDictionary(torch.randn(16, channels, 3, 3), padding=1), 12, pn.zero),
     "30 from resnet": (lambda channels: pn.ConvDictionary(torch.randn(24, channels, 3), padding=1), 30, pn.resnet),
     "6 of [I D]": (
-        lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(8, channels, 3, 3), padding=1)),
+        lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(16, channels, 3, 3), padding=1)),
         6,
         pn.zero,
     ),
