@@ -13,6 +13,11 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)  # of the vectors that spectral_norm begins with
+
+
 def conv(seed=0):
     return pn.ConvDictionary(normal(4, 2, 3, 3, seed=seed), padding=1)
 
