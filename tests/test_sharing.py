@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -338,6 +339,14 @@ def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys)
     (copy / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="has not finished"):
         call("--format", "onnx")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names of text")
+def test_a_folder_whose_name_is_not_utf_8_takes_an_export(run, tmp_path):
+    copy = tmp_path / os.fsdecode(b"na\xefve")
+    shutil.copytree(run, copy)
+    path = copy / "model.onnx"
+    assert export(trained(copy), path, "onnx") < 1e-3 and path.is_file()
 
 
 @pytest.mark.parametrize(

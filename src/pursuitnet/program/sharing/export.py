@@ -107,7 +107,8 @@ def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runti
     made.model.metadata_props["classes"] = json.dumps(trained.classes)
     made.save(path)
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    content = Path(path).read_bytes()  # a path that is not UTF-8 is none to ONNX Runtime
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
