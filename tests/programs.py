@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+
+from pursuitnet.program import cli
 
 
 @contextlib.contextmanager
@@ -25,3 +28,15 @@ def finished(*arguments: object, **options) -> "subprocess.CompletedProcess[str]
     with started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
         said, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def program(monkeypatch, capsys, *arguments):
+    """Run the program here; return its code, what it printed and what it said."""
+    with monkeypatch.context() as here:
+        here.setattr(cli, "app", partial(cli.app, list(map(str, arguments))))
+        here.setattr("warnings.formatwarning", None)  # put back afterwards
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code or 0, *capsys.readouterr()
+    return 0, *capsys.readouterr()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from programs import program
 
 import pursuitnet as pn
 from pursuitnet import data
-from pursuitnet.program import cli, report, train
+from pursuitnet.program import report, train
 from pursuitnet.program.evaluation.run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.ledger import key
@@ -338,18 +339,6 @@ def test_the_first_so_many_of_a_packaged_set_are_its_first():
 
 
 # elsewhere
-
-
-def program(monkeypatch, capsys, *arguments):
-    """Run the program here; return its code, what it printed and what it said."""
-    with monkeypatch.context() as here:
-        here.setattr(cli, "app", partial(cli.app, list(map(str, arguments))))
-        here.setattr("warnings.formatwarning", None)  # put back afterwards
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0, *capsys.readouterr()
-    return 0, *capsys.readouterr()
 
 
 def test_a_moved_run_goes_on_and_is_reported_evaluated_and_inspected(first, tmp_path, monkeypatch, capsys):

@@ -3,15 +3,14 @@
 import json
 import os
 import socket
-from functools import partial
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from programs import finished
+from programs import finished, program
 from safetensors.numpy import save_file
 
-from pursuitnet.program import cli, report, runs
+from pursuitnet.program import report, runs
 from pursuitnet.program.owner import owned
 
 RECIPE = {"model": "msd_csc_6", "data": "digits", "epochs": 3}
@@ -36,18 +35,6 @@ def made(folder, done=3, *, finished=True, recipe=RECIPE):
 def mark(folder, **changes):
     given = {"pid": os.getpid(), "host": socket.gethostname(), "since": "2030-01-01T00:00:00+00:00", **changes}
     (folder / "running.json").write_text(json.dumps(given))
-
-
-def program(monkeypatch, capsys, *arguments):
-    """Run the program here; return its code, what it printed and what it said."""
-    with monkeypatch.context() as here:
-        here.setattr(cli, "app", partial(cli.app, list(map(str, arguments))))
-        here.setattr("warnings.formatwarning", None)  # put back afterwards
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0, *capsys.readouterr()
-    return 0, *capsys.readouterr()
 
 
 def test_a_finished_run_says_its_last_accuracy_and_not_its_best(tmp_path):

@@ -3,9 +3,9 @@
 import errno
 import json
 import tempfile
-from functools import partial
 
 import pytest
+from programs import program
 
 from pursuitnet.program import cli, train
 from pursuitnet.program.recipe import Recipe
@@ -13,18 +13,6 @@ from pursuitnet.program.reproduce import Cell, cells
 from pursuitnet.program.writable import check_file, check_folder
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64, test_images=40, device="cpu")
-
-
-def program(monkeypatch, capsys, *arguments):
-    """Run the program here; return its code, what it printed and what it said."""
-    with monkeypatch.context() as here:
-        here.setattr(cli, "app", partial(cli.app, list(map(str, arguments))))
-        here.setattr("warnings.formatwarning", None)  # put back afterwards
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0, *capsys.readouterr()
-    return 0, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
