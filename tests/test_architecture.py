@@ -70,7 +70,7 @@ def everywhere(path: Path) -> set[str]:
 def test_the_listing_is_short_and_begins_with_the_three_factors():
     entries = {path.name for path in ROOT.iterdir() if path.name != "__pycache__"}
     assert len(entries) <= 15
-    assert {"starts.py", "dictionaries", "iterations", "prox", "layer.py", "multilayer.py", "networks.py"} <= entries
+    assert {"starts.py", "dictionaries", "iterations", "prox", "layer.py", "multilayer.py", "networks"} <= entries
 
 
 @pytest.mark.parametrize("part", [*CORE, "data"])

@@ -1,0 +1,77 @@
+"""Networks by name: the rows of the paper's tables."""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+
+from pursuitnet import starts
+from pursuitnet.networks.dense import msd
+from pursuitnet.networks.network import Network
+from pursuitnet.networks.residual import residual
+from pursuitnet.networks.six_layers import six_layers
+from pursuitnet.utils.limits import check_depth, check_number
+from pursuitnet.utils.nearest import did_you_mean
+
+FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
+    "plain": (partial(residual, start=starts.zero), (20, 32, 44, 56, 110, 218)),
+    "resnet": (partial(residual, start=starts.resnet), (20, 32, 44, 56, 110, 218)),
+    "res_csc": (partial(residual, start=starts.res_csc), (20, 32, 44, 56, 110, 218)),
+    "res_csc_simplified": (partial(residual, start=starts.res_csc_simplified), (20, 32, 44, 56, 110, 218)),
+    "feed_forward": (partial(six_layers, unfolding=0), ()),
+    "ml_csc": (partial(six_layers, unfolding=1), ()),
+    "msdnet": (partial(msd, unfolding=0), (6, 9, 12)),
+    "msd_csc": (partial(msd, unfolding=1), (6, 9, 12)),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names of the paper's networks; any other depth of a family can be created too."""
+    return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
+
+
+def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices: object) -> Network:
+    """Return the network of that name, randomly initialized from torch's global generator.
+
+    Args:
+        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
+            networks at a multiple of 3.
+        num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
+        in_chans: channels of the image.
+        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
+            ``six_layers``.
+
+    Raises:
+        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+    """
+    family, depth = _parse(name)
+    build = FAMILIES[family][0]
+    known = [p for p in inspect.signature(build).parameters if p not in ("depth", "start", "num_classes", "in_chans")]
+    if family in ("feed_forward", "msdnet"):
+        known = [p for p in known if p not in ("unfolding", "solver", "sweep")]  # fixed by what the name says
+    for choice in choices:
+        if choice not in known:
+            near = did_you_mean(choice, known, ".")
+            raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known)}")
+    given = {"num_classes": num_classes, "in_chans": in_chans, **choices}
+    for what, least in (("num_classes", 0), ("in_chans", 1), ("width", 1), ("unfolding", 0)):
+        value = given.get(what, least)
+        if not isinstance(value, int) or value < least:
+            hint = ", where 0 leaves the head out" if what == "num_classes" else ""
+            raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
+        check_number(what, value)
+    return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+
+
+def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected a string, such as 'msd_csc_6'")
+    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
+    family, digits = match.groups() if match else (name, None)
+    if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):
+        models = list_models()
+        raise ValueError(
+            f"no model is called {name!r}{did_you_mean(name, models, '.')} The models are {', '.join(models)}"
+        )
+    check_depth(name)
+    return family, (int(digits),) if digits else ()

@@ -1,0 +1,96 @@
+"""The mixed-scale dense networks of Table III: MSDNet and MSD-CSC."""
+
+import torch
+from torch import nn
+
+from pursuitnet import starts
+from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.multilayer import MultiLayerPursuit
+from pursuitnet.networks.choices import (
+    DILATIONS,
+    NORMS,
+    PENALTIES,
+    SOLVERS,
+    SWEEPS,
+    known,
+    pool,
+    scale_filters,
+    step_of,
+)
+from pursuitnet.networks.network import Network
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
+from pursuitnet.utils.limits import check_weights
+
+
+def msd(
+    depth: int,
+    *,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    width: int = 32,
+    unfolding: int = 0,
+    solver: str = "ista",
+    sweep: str = "layer",
+    norm: str | None = "batch",
+    step: str = "bounded",
+    penalty: str = "nonnegative",
+    identity: str = "own",
+    signed_input: bool = False,
+    dilations: str = "network",
+) -> Network:
+    """Build MSDNet (unfolding 0) or MSD-CSC with dictionaries [I Fᵀ], dilations 1, 2, 3 in turn (Fig. 6B, Table III).
+
+    Args:
+        depth: a multiple of 3; max-pooling follows a third and two thirds of the layers.
+        num_classes: size of the output; 0 leaves the head out.
+        in_chans: channels of the image.
+        width: atoms that each layer adds, the paper's w.
+        unfolding: steps after the first.
+        solver: "ista" or "fista".
+        sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
+            between two poolings.
+        norm: batch normalization in every step, each with its own statistics. "batch": of the new features, while the
+            identity part is divided by its root mean square; "features": of the new features only; "whole": of both
+            parts alike; None: of nothing.
+        step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
+        penalty: "nonnegative" keeps β ≥ 0; "free" lets it take either sign, as b of Algorithms 2 and 3 does.
+        identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
+        signed_input: for images with negative values: no threshold on the identity part of any layer, so that all
+            layers see the image as it is; takes the place of ``identity``.
+        dilations: "network" goes on counting 1, 2, 3, 1, … through the whole network; "block" begins at 1 again
+            after each pooling, as the authors' code does. They are the same where the depth is a multiple of 9.
+    """
+    if depth < 3 or depth % 3:
+        raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
+    check_weights(width * depth * (9 * depth * width // 2 + 9 * in_chans + num_classes), width)
+    pursuit = SOLVERS[known("solver", solver, SOLVERS)]
+    sweeps = known("sweep", sweep, SWEEPS) == "multilayer"
+    on_identity = IdentityPenalty(known("identity", identity, list(IdentityPenalty)))
+    if signed_input and on_identity is IdentityPenalty.SAME:
+        raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
+    if signed_input:
+        on_identity = IdentityPenalty.SIGNED
+    free = known("penalty", penalty, PENALTIES) == "free"
+    counted = depth if known("dilations", dilations, DILATIONS) == "network" else depth // 3
+    spec = NORMS[known("norm", norm, NORMS)]
+    layers = []
+    for i in range(depth):
+        dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % counted % 3 + 1)
+        threshold = Threshold(dictionary.rows, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
+        own = 0 if sweeps else unfolding
+        layers.append(
+            PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
+        )
+    third = depth // 3
+    stages = [layers[i : i + third] for i in range(0, depth, third)]
+    blocks = [MultiLayerPursuit(s, pursuit, unfolding) if sweeps else nn.Sequential(*s) for s in stages]
+    return Network(
+        nn.Sequential(blocks[0], pool(), blocks[1], pool(), blocks[2]), in_chans + width * depth, num_classes
+    )
+
+
+def _dense_dictionary(channels: int, width: int, dilation: int) -> WithIdentity:
+    filters = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
+    scale_filters(filters)
+    return WithIdentity(filters)
