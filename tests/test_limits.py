@@ -4,6 +4,9 @@ import pytest
 import torch
 
 import pursuitnet as pn
+import pursuitnet.networks.dense as dense
+import pursuitnet.networks.residual as residual
+import pursuitnet.networks.six_layers as six_layers
 from pursuitnet import networks
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing.weights import pack
@@ -25,6 +28,8 @@ TOO_MANY = [
     {"model": "res_csc_8", "in_chans": 10**12},
 ]
 
+BUILDERS = (dense, residual, six_layers)
+
 
 def created(model="msd_csc_3", **choices):
     return pn.create_model(model, **choices)
@@ -39,7 +44,8 @@ def test_a_network_of_absurd_numbers_is_refused_with_the_limit(make, values, say
 
 @pytest.mark.parametrize("values", TOO_MANY)
 def test_a_network_of_too_many_weights_is_refused_before_one_is_made(values, monkeypatch):
-    monkeypatch.setattr(networks, "ConvDictionary", lambda *given, **options: pytest.fail("memory is taken"))
+    for family in BUILDERS:
+        monkeypatch.setattr(family, "ConvDictionary", lambda *given, **options: pytest.fail("memory is taken"))
     with pytest.raises(ValueError, match=r"about \S+ weights; expected at most 1e\+10: lower its width"):
         created(**values)
 
@@ -47,7 +53,8 @@ def test_a_network_of_too_many_weights_is_refused_before_one_is_made(values, mon
 @pytest.mark.parametrize("family", networks.FAMILIES)
 def test_the_number_of_weights_that_is_checked_is_about_that_of_the_network(family, monkeypatch):
     said = []
-    monkeypatch.setattr(networks, "check_weights", lambda count, width: said.append(count))
+    for builder in BUILDERS:
+        monkeypatch.setattr(builder, "check_weights", lambda count, width: said.append(count))
     depth = {"plain": "_44", "resnet": "_44", "res_csc": "_44", "res_csc_simplified": "_44"}.get(family, "_12")
     depth = "" if family in ("feed_forward", "ml_csc") else depth
     for choices in ({"width": 32}, {"width": 1, "num_classes": 1000}, {"width": 2, "in_chans": 1000}):
