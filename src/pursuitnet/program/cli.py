@@ -150,7 +150,7 @@ def evaluate(
     """Evaluate a trained network on the test images of its data set and write evaluation.json.
 
     Args:
-        run: A run folder that `pursuitnet train` has left.
+        run: A run folder that `pursuitnet train` has left, or the name of a pretrained network, such as res_csc_20.
         unfolding: Steps after the first, instead of those it was trained with.
         threshold: Number that all thresholds are multiplied by.
         corruptions: Also test on corrupted images, at five strengths: of all kinds, or of those named after it
@@ -220,7 +220,7 @@ def inspect(
     """Read a trained network as layered sparse coding and write inspect.json and inspect.html.
 
     Args:
-        run: A run folder that `pursuitnet train` has left.
+        run: A run folder that `pursuitnet train` has left, or the name of a pretrained network.
         images: Test images to measure every layer on.
         unfolding: The most steps after the first to try without training again.
         tested: Test images to count the accuracy on, at every number of steps.
@@ -241,7 +241,7 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     """Write a trained network as ONNX or PyTorch's exported program, for any batch and image size.
 
     Args:
-        run: A run folder that `pursuitnet train` has left, or its model.safetensors.
+        run: A run folder that `pursuitnet train` has left, its model.safetensors, or a pretrained network's name.
         format: onnx, or pt2 for torch.export.
         out: The file; by default model.onnx or model.pt2 in the run folder.
     """
@@ -404,7 +404,14 @@ def _fetch(recipe: Recipe) -> None:
 
 
 def _into(run: Path, out: Path | None, *names: str) -> Path:
-    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default."""
+    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default.
+
+    What is found of a pretrained network goes below runs/, so that no folder takes its name.
+    """
+    from pursuitnet.program.sharing.reading import shipped_with
+
+    if out is None and shipped_with(run):
+        out = Path("runs", f"pretrained-{run}")
     folder = run if out is None else out
     if out is not None or run.is_dir():  # where there is no run, that is what is to be said
         check_folder(folder, *names)

@@ -16,7 +16,7 @@ from pursuitnet import __version__
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.sharing.reading import Trained, trained
+from pursuitnet.program.sharing.reading import Trained, or_pretrained, shipped_with, trained
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.train import checkpoints
 from pursuitnet.utils.records import epochs_of, record_of
@@ -45,10 +45,16 @@ def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
 
 
 def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Trained]:
-    """Return what ``load_run`` does, and what the weights say besides; it raises the same."""
-    recipe = replace(read_recipe(folder), device=device)
+    """Return what ``load_run`` does, and what the weights say besides; it raises the same.
+
+    The name of a pretrained network can stand in the place of a folder; its recipe is that in its weights.
+    """
+    if not folder.exists() and not shipped_with(folder):
+        raise FileNotFoundError(f"{folder} is missing and holds no run; name a run folder{or_pretrained()}")
+    given = None if shipped_with(folder) else read_recipe(folder)
+    about = trained(folder, device_of(Recipe(device=device)))
+    recipe = replace(given or about.recipe, device=device)
     recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
-    about = trained(folder, device_of(recipe))
     if changed := recipe.differs(about.recipe):
         raise ValueError(
             f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
