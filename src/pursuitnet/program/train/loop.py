@@ -16,7 +16,7 @@ from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.group import group_of, joined
 from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
 from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
-from pursuitnet.program.train.trainer import Begun, Trainer
+from pursuitnet.program.train.trainer import Begun, Trainer, precision_name
 
 
 def train(
@@ -89,7 +89,8 @@ def _epoch(
         tested = _tested(trainer)
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
-    return {"epoch": epoch, **trained, **tested, "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    return {"epoch": epoch, **trained, **tested, "seconds": seconds, "precision": precision_name(trainer.precision)}
 
 
 def _tested(trainer: Trainer) -> Record:
@@ -118,7 +119,7 @@ def _about(trainer: Trainer, folder: Path) -> Record:
         "flops_per_image": flops_per_image(trainer.model, images.prepared(images.test[0][:2])),
         "device": str(trainer.device),
         "processes": trainer.group.size,
-        "precision": str(trainer.precision).removeprefix("torch."),
+        "precision": precision_name(trainer.precision),
         "images": [len(images.train[1]), len(images.test[1])],
         "steps": trainer.steps,
     }

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,10 +100,21 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
         "data": images.identity.to_json(),
     }
     checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
-    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
-    seconds = sum(record["seconds"] for record in records(folder))
-    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds, "data": needed["data"]}
+    kept = ("device", "processes", "parameters", "flops_per_image", "images")
+    epochs = records(folder)
+    said = {"precision": computed_in(epochs, about["precision"]), "seconds": sum(epoch["seconds"] for epoch in epochs)}
+    record = {**versions(), **{name: about[name] for name in kept}, **said, "data": needed["data"]}
     checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def computed_in(epochs: Sequence[Record], last: str) -> str:
+    """Return the number format of a run, or all of them in order, of one that went on on another device.
+
+    Args:
+        epochs: their records; those of older versions do not say it.
+        last: the number format of now.
+    """
+    return ", ".join(dict.fromkeys([*(epoch.get("precision", last) for epoch in epochs), last]))
 
 
 def versions() -> Record:
