@@ -217,7 +217,7 @@ def test_every_card_fits_its_weights(name):
     model = pn.create_model(name, pretrained=True)
     assert card["model"] == card["recipe"]["model"] == name and card["data"] == "cifar10"
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
-    assert abs(card["test_accuracy"] - card["last_epoch_accuracy"]) <= 0.0005
+    assert abs(card["test_accuracy"] - card["last_epoch_accuracy"]) <= 0.001
     assert card["test_accuracy"] >= LEAST.get(name, 0.5) and card["num_classes"] == 10
     assert card["recipe"]["data_dir"] is None and "+changes" not in (card["commit"] or "")
     assert pretrained.pretrained_file(name).stat().st_size < 5e6

@@ -94,11 +94,12 @@ def test_the_number_of_blocks_gives_the_network_of_the_table(name):
 
 def test_files_prefixes_and_what_else_a_checkpoint_holds(tmp_path):
     model, x = other(), torch.randn(2, 3, 32, 32)
+    compiled = {f"_orig_mod.{name}": value for name, value in model.state_dict().items()}
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"state_dict": collections.OrderedDict(state), "best_prec1": 91.7, "epoch": 3}, tmp_path / "model.th")
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     draws = torch.get_rng_state()
-    for given in (state, {"model": state}, tmp_path / "model.th", str(tmp_path / "model.safetensors")):
+    for given in (state, compiled, {"model": state}, tmp_path / "model.th", str(tmp_path / "model.safetensors")):
         torch.testing.assert_close(pn.load_resnet_checkpoint(given)(x), model(x), rtol=1e-5, atol=1e-5)
     assert torch.equal(torch.get_rng_state(), draws)
 
@@ -121,6 +122,8 @@ def having(name, shape):
         (having("layer1.1.conv1.weight", (16, 16, 3, 3)), r"has no layer1\.1\.bn1\.bias, .* of 14 layers"),
         (having("layer1.0.conv1.weight", (16, 16, 5, 5)), r"layer1\.0\.conv1\.weight .* \(16, 16, 5, 5\); expected"),
         (having("conv1.weight", (16,)), r"conv1\.weight of the checkpoint has shape \(16,\); expected 4 axes"),
+        (having("linear.weight", (0, 64)), r"linear\.weight of the checkpoint has shape \(0, 64\); expected 2 axes"),
+        (having("layer1.999999999999.conv1.weight", (16, 16, 3, 3)), r"has no layer1\.1\.bn1\.bias"),
         (lambda state: state.clear(), "a dict of nothing; expected a state dict"),
         (
             lambda state: [state.pop(k) for k in list(state) if k.startswith("layer1")],

@@ -84,17 +84,18 @@ def _read(path: Path) -> Any:
 
 def _renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors without ``module.`` in front, with the head called linear, without numbers of batches."""
-    bare = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    bare = {re.sub(r"^((module|_orig_mod)\.)+", "", name): value for name, value in tensors.items()}
     bare = {re.sub(r"^fc\.", "linear.", name): value for name, value in bare.items()}
     return {name: value for name, value in bare.items() if not name.endswith("num_batches_tracked")}
 
 
 def _depth(state: State) -> int:
     """Return the number of layers, 6n + 2 of n blocks a stage."""
-    blocks = [int(at[1]) for name in state if (at := re.match(r"layer1\.(\d+)\.", name))]
+    blocks = {at[1] for name in state if (at := re.match(r"layer1\.(\d+)\.", name))}
     if not blocks:
         raise ValueError(f"the checkpoint has no layer1.0.conv1.weight; expected a CIFAR ResNet{_has(state)}")
-    return 6 * (max(blocks) + 1) + 2
+    return 6 * len(blocks) + 2
 
 
 def _has(state: State) -> str:
@@ -102,8 +103,10 @@ def _has(state: State) -> str:
 
 
 def _shape(state: State, name: str, axes: int) -> tuple[int, ...]:
-    if state[name].dim() != axes:
-        raise ValueError(f"{name} of the checkpoint has shape {tuple(state[name].shape)}; expected {axes} axes")
+    if state[name].dim() != axes or not state[name].numel():
+        raise ValueError(
+            f"{name} of the checkpoint has shape {tuple(state[name].shape)}; expected {axes} axes, none of them empty"
+        )
     return tuple(state[name].shape)
 
 
