@@ -41,7 +41,7 @@ def script():
 def run(tmp_path_factory):
     """The folder of a tiny finished run."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    recipe = Recipe(model="msd_csc_3", width=3, unfolding=2, solver="fista", standardise=True, epochs=2, lr=0.2)
+    recipe = Recipe(model="msd_csc_3", width=3, unfolding=2, solver="fista", normalize=True, epochs=2, lr=0.2)
     train.train(replace(recipe, batch_size=32, train_images=800, device="cpu"), folder)
     assert train.last_record(folder)["test_accuracy"] > 0.3  # so that it means something to repeat it
     return folder

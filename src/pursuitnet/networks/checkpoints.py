@@ -138,7 +138,7 @@ def _require_keys(state: State, names: set[str], depth: int) -> None:
 @torch.no_grad()
 def _fill(network: Network, state: State, depth: int, half_in_front: bool) -> None:
     """Copy all weights and statistics, with the channels between blocks in the order that ours have."""
-    layers, width = network.pursuits(), network.pursuits()[0].dictionary.rows[0]
+    layers, width = network.pursuits(), network.pursuits()[0].dictionary.code_channels[0]
     orders = list(_orders(depth, layers[0].dictionary.channels, width, half_in_front))
     for layer, (convolution, norm), (into, out) in zip(layers, _layers(depth), orders, strict=True):
         own = layer.state_dict()  # these share memory with the layer
