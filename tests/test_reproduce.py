@@ -20,7 +20,7 @@ from rich.console import Console
 
 import pursuitnet as pn
 from pursuitnet.program import cli, reproduce, train
-from pursuitnet.program.lock import held, run_lock
+from pursuitnet.program.lock import is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, throughput
 from pursuitnet.program.reproduce.cells import Cell
@@ -282,7 +282,7 @@ def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repea
 HELD = """
 import signal, time
 from pathlib import Path
-from pursuitnet.program import callbacks as watch
+from pursuitnet.program import callbacks
 
 def epoch(self, record):
     mark = Path({mark!r})
@@ -291,7 +291,7 @@ def epoch(self, record):
         while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # until it has been asked to stop
             time.sleep(0.01)
 
-watch.Silent.epoch = epoch
+callbacks.NoOpCallback.epoch = epoch
 """
 
 
@@ -339,7 +339,7 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held
             program.program(options, options.ledger.parent / "out", lambda line: None)
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
-    assert not held(options.runs / run.key)
+    assert not is_locked(options.runs / run.key)
     assert reproduce.run(options, [run], lambda run, end: None) == 0
     assert_same_as_uninterrupted(options, run)
 
@@ -432,7 +432,7 @@ def test_other_data_than_planned_are_refused(options):
 KILL = """
 import os, signal
 from pathlib import Path
-from pursuitnet.program import callbacks as watch
+from pursuitnet.program import callbacks
 
 def epoch(self, record):
     mark = Path({mark!r})
@@ -440,7 +440,7 @@ def epoch(self, record):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-watch.Silent.epoch = epoch
+callbacks.NoOpCallback.epoch = epoch
 """
 
 
@@ -568,7 +568,7 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
     assert "2 of them missing" in call("table3", "--dry-run", "--device", "cpu")
     assert "not run" in (tmp_path / "runs" / "table3" / "table3.md").read_text()
     with pytest.raises(ValueError, match="holds for no cell"):
-        call("table3", "--only", "cifar10")
+        call("table3", "--filter", "cifar10")
     with pytest.raises(ValueError, match="seeds is 0; expected an integer ≥ 1"):
         call("table3", "--seeds", "0")
     with pytest.raises(ValueError, match="jobs is -1; expected an integer ≥ 1"):

@@ -16,7 +16,7 @@ class Network(nn.Module):
 
     Args:
         features: (B, in_chans, H, W) → (B, num_features, h, w).
-        num_features: rows of the last code.
+        num_features: channels of the last code.
         num_classes: size of the output; 0 leaves the head out.
 
     Attributes:

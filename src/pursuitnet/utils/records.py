@@ -20,7 +20,10 @@ NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "sec
 """What an epoch's line of metrics.jsonl must hold; floats are finite."""
 
 _MEASURED = ("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb")
-_SHARES = ("data", "forward", "backward", "optimiser")
+_SHARES = ("data", "forward", "backward", "optimizer")
+RENAMED = {"optimiser": "optimizer"}
+"""Numbers by the names that they had once."""
+
 EPOCH: Kinds = dict.fromkeys((*_MEASURED, *_SHARES), float)
 """What it may hold."""
 
@@ -146,6 +149,7 @@ def fitting(found: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]
     """Return a value, if it is an object with values of these kinds; see ``record_of``."""
     if not isinstance(found, dict):
         raise ValueError(f"{name} is damaged: it holds no object")
+    found = {RENAMED.get(key, key): value for key, value in found.items()}
     for key, kind in {**{key: kind for key, kind in more.items() if key in found}, **needed}.items():
         if not fits(found.get(key), kind, finite=key in needed):
             raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(found.get(key))}")

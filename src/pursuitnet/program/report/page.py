@@ -170,8 +170,8 @@ def _row(index: int, at: LayerTrace) -> dict[str, Any]:
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
         "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_channels else None,
-        "filled": _density(at.atom_codes),
-        "filled_identity": _density(code[:, : at.identity_channels]) if at.identity_channels else None,
+        "density": _density(at.atom_codes),
+        "identity_density": _density(code[:, : at.identity_channels]) if at.identity_channels else None,
         "first": float(relative_error(at.signals[0], models[0]).mean()),
         "last": float(relative_error(signal, models[-1]).mean()),
         "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
@@ -236,7 +236,7 @@ def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[s
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
-        "filled": _density(at.atom_codes),
+        "density": _density(at.atom_codes),
         "down": _carried(run, traces, index),
     }
 

@@ -54,25 +54,25 @@ def train(
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
     with stop_requests() as requests, process_group(device_of(recipe)) as group:
         told = NoOpCallback() if callback is None or not group.first else callback
-        keeper = CheckpointManager(folder, Trainer(recipe, group), every)
+        manager = CheckpointManager(folder, Trainer(recipe, group), every)
         with run_lock(folder) if group.first else nullcontext():
             if group.first and checkpoints.never_started(folder) == progress:
                 raise LockedError(f"{folder} has been begun by another process in this very moment")
-            return _run(keeper, told, progress, requests)
+            return _run(manager, told, progress, requests)
 
 
-def _run(keeper: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
-    trainer, folder = keeper.trainer, keeper.folder
+def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
+    trainer, folder = manager.trainer, manager.folder
     recipe, group = trainer.recipe, trainer.group
-    done, progress = keeper.reopen() if goes_on else keeper.open()
+    done, progress = manager.reopen() if goes_on else manager.open()
     about, record = _about(trainer, folder), Record()
     said = {"device": about["device"], "commit": commit() or ""}
     with running(folder, StoppedError, **said) if group.first else nullcontext():
         callback.begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
-            record = _epoch(trainer, keeper, epoch, callback, progress, requests)
+            record = _epoch(trainer, manager, epoch, callback, progress, requests)
             callback.epoch(record)
-            keeper.after(epoch, record, requests)
+            manager.on_epoch_end(epoch, record, requests)
             progress = None
         if group.first:
             finish(folder, recipe, trainer.model, trainer.images, about)
@@ -81,7 +81,7 @@ def _run(keeper: CheckpointManager, callback: Callback, goes_on: bool, requests:
 
 def _epoch(
     trainer: Trainer,
-    keeper: CheckpointManager,
+    manager: CheckpointManager,
     epoch: int,
     callback: Callback,
     progress: EpochProgress | None,
@@ -89,11 +89,11 @@ def _epoch(
 ) -> Record:
     began = time.perf_counter()
     try:
-        trained = trainer.epoch(epoch, callback, progress, partial(keeper.on_step_end, epoch, requests))
+        trained = trainer.epoch(epoch, callback, progress, partial(manager.on_step_end, epoch, requests))
         trainer.check_state(f"epoch {epoch}")
         tested = _tested(trainer)
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.status()}") from error
+        raise FloatingPointError(f"{error}. The last good checkpoint is {manager.status()}") from error
     seconds = time.perf_counter() - began
     return {"epoch": epoch, **trained, **tested, "seconds": seconds, "precision": precision_name(trainer.precision)}
 
