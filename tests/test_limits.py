@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pursuitnet as pn
+import pursuitnet.networks.certified as certified
 import pursuitnet.networks.dense as dense
 import pursuitnet.networks.residual as residual
 import pursuitnet.networks.six_layers as six_layers
@@ -22,13 +23,14 @@ TOO_MANY = [
     {"model": "msd_csc_9999"},
     {"model": "msd_csc_3", "width": 60_000},
     {"model": "res_csc_20", "width": 60_000},
+    {"model": "certified_3", "width": 10_000},
     {"model": "ml_csc", "width": 10_000},
     {"model": "ml_csc", "num_classes": 10**12},
     {"model": "ml_csc", "num_classes": 10**400},
     {"model": "res_csc_8", "in_chans": 10**12},
 ]
 
-BUILDERS = (dense, residual, six_layers)
+BUILDERS = (certified, dense, residual, six_layers)
 
 
 def created(model="msd_csc_3", **choices):
@@ -55,9 +57,13 @@ def test_the_number_of_weights_that_is_checked_is_about_that_of_the_network(fami
     said = []
     for builder in BUILDERS:
         monkeypatch.setattr(builder, "check_weights", lambda count, width: said.append(count))
-    depth = {"plain": "_44", "resnet": "_44", "res_csc": "_44", "res_csc_simplified": "_44"}.get(family, "_12")
+    residuals = ("plain", "resnet", "res_csc", "res_csc_simplified", "learned", "multistep", "momentum")
+    depth = "_44" if family in residuals else "_12"
     depth = "" if family in ("feed_forward", "ml_csc") else depth
-    for choices in ({"width": 32}, {"width": 1, "num_classes": 1000}, {"width": 2, "in_chans": 1000}):
+    kinds = [{"width": 32}, {"width": 1, "num_classes": 1000}, {"width": 2, "in_chans": 1000}]
+    if family == "certified":  # its channels grow sixteen times, and hold those of the image from the start
+        kinds = [{"width": 8}, {"width": 3, "num_classes": 1000}]
+    for choices in kinds:
         network = pn.create_model(family + depth, **choices)
         assert 0.4 < said.pop() / sum(p.numel() for p in network.parameters()) < 1.6
 

@@ -28,7 +28,9 @@ def test_every_listed_model_exists_by_its_table():
     depths = (20, 32, 44, 56, 110, 218)
     assert {f"{f}_{d}" for f in ("plain", "resnet", "res_csc", "res_csc_simplified") for d in depths} <= set(names)
     assert {"feed_forward", "ml_csc", *(f"{f}_{d}" for f in ("msdnet", "msd_csc") for d in (6, 9, 12))} <= set(names)
-    assert len(names) == len(set(names)) == 32
+    assert {f"{f}_{d}" for f in ("learned", "multistep", "momentum") for d in (20, 56)} <= set(names)
+    assert {"certified_6", "certified_9", "certified_12"} <= set(names)
+    assert len(names) == len(set(names)) == 41
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -12,11 +12,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     # factor 1: where the pursuit starts
-    **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc"), "starts"),
+    **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc", "LearnedStart"), "starts"),
     # factor 2: the dictionary
-    **dict.fromkeys(
-        ("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary", "WithIdentity"), "dictionaries"
-    ),
+    **dict.fromkeys(("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary"), "dictionaries"),
+    **dict.fromkeys(("WithIdentity", "ScaledDictionary"), "dictionaries"),
     # factor 3: how often, and with which momentum
     **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
@@ -25,7 +24,7 @@ _HOME = {
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
-    **dict.fromkeys(("Network", "create_model", "list_models", "load_resnet_checkpoint"), "networks"),
+    **dict.fromkeys(("Network", "create_model", "list_models", "load_resnet_checkpoint", "certify"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
@@ -42,11 +41,18 @@ __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
     from pursuitnet import data, theory
-    from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
+    from pursuitnet.dictionaries import (
+        CircularDictionary,
+        ConvDictionary,
+        Dictionary,
+        LinearDictionary,
+        ScaledDictionary,
+        WithIdentity,
+    )
     from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
-    from pursuitnet.networks import Network, create_model, list_models, load_resnet_checkpoint
+    from pursuitnet.networks import Network, certify, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
         nonnegative_threshold,
         soft_threshold,
     )
-    from pursuitnet.starts import Start, res_csc, res_csc_simplified, resnet, zero
+    from pursuitnet.starts import LearnedStart, Start, res_csc, res_csc_simplified, resnet, zero
 
 
 def __getattr__(name: str) -> object:

@@ -12,13 +12,17 @@ from torch.amp import is_autocast_available
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.dictionaries.inputs import check_kind, described
-from pursuitnet.iterations import ISTA, Solver, unroll
+from pursuitnet.dictionaries.onednn import without_autocast
+from pursuitnet.iterations import FISTA, ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
+from pursuitnet.problems.omp import OMP
+from pursuitnet.problems.solve import Solution, check_budget, solve
+from pursuitnet.problems.solve import check_solver as check_problem_solver
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import BoundedStep, Step, Weight
-from pursuitnet.prox.threshold import Threshold
-from pursuitnet.starts import Start, zero
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
+from pursuitnet.starts import AnyStart, LearnedStart, Start, zero
 
 
 class PursuitLayer(nn.Module):
@@ -38,46 +42,77 @@ class PursuitLayer(nn.Module):
     makes the code smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β
     and no gradient comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
 
+    With ``unfolding="solved"`` the layer takes as many steps as it needs to the optimum of its Lasso, and gradients by
+    implicit differentiation, with memory that does not grow with the steps: see ``solve``, which also returns the
+    certificate. P is then bare by default, since a Lasso has no batch statistics, and there is no step c to learn.
+
     Args:
         dictionary: D.
         start: the first step's (anchor, probe).
-        solver: which probe each further step takes.
-        unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
+        solver: which probe each further step takes; by default ISTA(), and FISTA() where the layer is solved.
+        unfolding: number of steps after the first, ≥ 0, or "solved"; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
         threshold: P; by default S⁺ with a learned β for every channel of the code, after normalization.
+        tol: relative duality gap of a solved layer; by default that of ``pursuitnet.solve``.
+        max_steps: the most steps of a solved layer; it warns if they do not suffice.
     """
 
     def __init__(
         self,
         dictionary: Dictionary,
-        start: Start = zero,
-        solver: Solver = ISTA(),
-        unfolding: int = 0,
+        start: AnyStart = zero,
+        solver: Solver | None = None,
+        unfolding: int | Literal["solved"] = 0,
         *,
         step: Step | None = None,
         threshold: Threshold | None = None,
+        tol: float | None = None,
+        max_steps: int = 1000,
     ) -> None:
         super().__init__()
         check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight)")
-        check_kind("start", start, Start, "pursuitnet.zero, resnet, res_csc_simplified or res_csc, no string")
-        check_solver(solver)
+        if not isinstance(start, LearnedStart):
+            check_kind(
+                "start",
+                start,
+                Start,
+                "pursuitnet.zero, resnet, res_csc_simplified, res_csc or LearnedStart(), no string",
+            )
+        solved = unfolding == "solved"
+        solver = (FISTA() if solved else ISTA()) if solver is None else solver
+        (check_problem_solver if solved else check_solver)(solver)
+        if isinstance(solver, OMP):
+            raise TypeError(
+                f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or Reduced()"
+            )
+        check_budget(max_steps, tol)
         if step is not None:
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
             check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
-        if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+        if not solved and (not isinstance(unfolding, int) or unfolding < 0):
+            raise ValueError(
+                f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first, or 'solved'"
+            )
+        if solved and step is not None:
+            raise ValueError("a solved layer has no step to learn: leave step out, or give a number of steps")
+        self.tol, self.max_steps = tol, max_steps
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
+        if isinstance(unfolding, str):
+            step = BoundedStep(1.0, learned=False)
+            threshold = Threshold(dictionary.code_channels, 0.1) if threshold is None else threshold
         self.step = BoundedStep() if step is None else step
         self.threshold = (
-            default_threshold(dictionary.code_channels, start, unfolding) if threshold is None else threshold
+            default_threshold(dictionary.code_channels, start, int(unfolding)) if threshold is None else threshold
         )
         if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
                 f"the threshold is made for code channels {self.threshold.code_channels}; expected those of the "
                 f"dictionary, {dictionary.code_channels}"
             )
+        if solved and (why := self.not_solvable()):
+            raise ValueError(f"the layer cannot be solved: {why}")
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
 
@@ -94,11 +129,13 @@ class PursuitLayer(nn.Module):
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
+        if self.unfolding == "solved":
+            return self.dictionary.split(self.solve(x).code)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = unroll(self.solver, self.update_at, self.unfolding)
+        chain = unroll(self.solver, self.update_at, int(self.unfolding))
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
             chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
@@ -112,6 +149,69 @@ class PursuitLayer(nn.Module):
         """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
         c, weight = self._weights()
         return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
+
+    def solve(self, x: Tensor) -> Solution:
+        """Return the optimum of the layer's Lasso, min ½‖x − DΓ‖² + Σβ|Γ| (Γ ≥ 0), with its certificate.
+
+        Any layer whose P is bare has such an optimum, whatever its unfolding. Gradients flow to x, the weights and β
+        by implicit differentiation. Under autocast it is solved in the type of the dictionary.
+
+        Raises:
+            ValueError: where the layer is no step on a Lasso, with the reason.
+
+        Warns:
+            ConvergenceWarning: where ``max_steps`` do not lead to ``tol``.
+        """
+        if why := self.not_solvable():
+            raise ValueError(f"the layer cannot be solved: {why}")
+        D, P = self.dictionary, self.threshold
+        penalties = (P.identity_penalty, P.penalty)[-len(D.code_channels) :]
+        beta = torch.cat([b.expand(n) for b, n in zip(penalties, D.code_channels, strict=True)])
+        asked: Literal["implicit"] | None = "implicit" if torch.is_grad_enabled() else None
+        solver = self.solver if self.unfolding == "solved" else FISTA()
+        with without_autocast(x.device):
+            x = x.to(D._any().dtype)
+            return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=asked)
+
+    def not_solvable(self) -> str | None:
+        """Return why the layer is no step on a convex Lasso from zero, in a sentence; None where it is one."""
+        P = self.threshold
+        if self.start.needs_previous:
+            return f"it starts at X₋₁ ({self.start.name}), which an optimum forgets; expected the start zero"
+        if P.norm is not None:
+            return "P normalizes, and a Lasso has no batch statistics; expected Threshold(…) without norm"
+        if P.free:
+            return "β may be negative (free); expected a Threshold with free=False"
+        if len(P.code_channels) > 1 and P.identity is IdentityPenalty.SIGNED and P.nonnegative:
+            return "one part of its code is signed and the other is not; expected identity own, same or none"
+        return None
+
+    def reflect(self, x: Tensor) -> Tensor:
+        """Return x − 2·D·Γ(x), the reflected proximal operator of the layer, in the shape of x: a 1-Lipschitz map.
+
+        One step from zero, Γ = P_θ(c·Dᵀx): where P is differentiable its slopes M are 0 or 1, and the Jacobian
+        I − 2c·D·M·Dᵀ has eigenvalues between −1 and 1, as c·λmax(DᵀD) ≤ 1 (with c = 1/L it is the convex potential
+        layer of Meunier et al., 2022). Solved, D·Γ is the proximal map of a convex function of x, and a reflected
+        proximal map is nonexpansive. In between nothing of the kind holds: two steps already have slopes above 1.
+
+        Raises:
+            ValueError: where the map need not be 1-Lipschitz, with the reason.
+        """
+        if why := self.not_nonexpansive():
+            raise ValueError(f"x − 2·D·Γ of this layer is not certified to be 1-Lipschitz: {why}")
+        return x - 2 * self.reconstruct(self(x), x.shape)
+
+    def not_nonexpansive(self) -> str | None:
+        """Return why ``reflect`` need not be 1-Lipschitz, in a sentence; None where it is."""
+        if self.unfolding not in (0, "solved"):
+            return f"unfolding is {self.unfolding}; expected 0, one step, or 'solved': two steps can expand distances"
+        if self.start.needs_previous:
+            return f"it starts at X₋₁ ({self.start.name}); expected the start zero"
+        if self.threshold.norm is not None:
+            return "P normalizes; expected threshold=Threshold(dictionary.code_channels), without norm"
+        if not isinstance(self.step, BoundedStep):
+            return f"its step is a {type(self.step).__name__}, not inside (0, 1/L] by itself; expected BoundedStep()"
+        return None
 
     def extra_repr(self) -> str:
         return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
@@ -140,7 +240,7 @@ class PursuitLayer(nn.Module):
         return super().train(mode)
 
 
-def default_threshold(code_channels: tuple[int, ...], start: Start = zero, unfolding: int = 0) -> Threshold:
+def default_threshold(code_channels: tuple[int, ...], start: AnyStart = zero, unfolding: int = 0) -> Threshold:
     """Return the P of a layer that is given none, with own statistics in every step.
 
     The whole sum is normalized, as in the MSD networks of ``create_model``. From ``resnet`` the update alone is, as in

@@ -11,11 +11,14 @@ input of the closest earlier layer:
     res_csc_simplified    0       X₋₁     Res-CSC-Simplified, Fig. 3C
     res_csc               X₋₁     X₋₁     Res-CSC, Eqs. 4 and 5, Fig. 3A
     ====================  ======  ======  =========================================
+
+``LearnedStart`` lets training choose a point of the square whose corners these are: anchor a·X₋₁, probe p·X₋₁.
 """
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,52 @@ class Start:
         if self.needs_previous and previous is None:
             raise ValueError(f"the start {self.name!r} begins at X₋₁ but previous is None; call layer(x, previous=…)")
         return (previous if self.anchored else None, previous if self.probed else None)
+
+
+class LearnedStart(nn.Module):
+    """A start inside the square of the four: anchor = a·X₋₁ and probe = p·X₋₁, with a and p learned in [0, 1].
+
+    At the corners it is zero, resnet, res_csc_simplified and res_csc to the last bit. Outside of [0, 1] the nearest
+    value is taken, and gradients go on, so that a weight comes back when it is drawn back.
+
+    Args:
+        anchor: a at the start.
+        probe: p at the start.
+    """
+
+    name = "learned"
+    anchored = probed = needs_previous = True
+
+    def __init__(self, anchor: float = 1.0, probe: float = 1.0) -> None:
+        super().__init__()
+        for name, value in (("anchor", anchor), ("probe", probe)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
+        self.a = nn.Parameter(torch.tensor([float(anchor)]))  # an axis: steps c, which have none, learn more slowly
+        self.p = nn.Parameter(torch.tensor([float(probe)]))
+
+    def place(self) -> tuple[Tensor, Tensor]:
+        """Return (a, p), each (1,), inside [0, 1]."""
+        return _into_unit(self.a), _into_unit(self.p)
+
+    def forward(self, previous: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return (anchor, probe)."""
+        if previous is None:
+            raise ValueError(f"the start {self.name!r} begins at X₋₁ but previous is None; call layer(x, previous=…)")
+        a, p = (weight.to(previous.dtype) for weight in self.place())
+        return a * previous, p * previous
+
+    def extra_repr(self) -> str:
+        a, p = (float(weight.detach()) for weight in self.place())
+        return f"anchor={a:.3g}, probe={p:.3g}"
+
+
+AnyStart = Start | LearnedStart
+
+
+def _into_unit(weight: Tensor) -> Tensor:
+    """Return a weight cut to [0, 1], with slope 1 everywhere."""
+    return weight.detach().clamp(0, 1) + (weight - weight.detach())
 
 
 zero = Start("zero", anchored=False, probed=False)

@@ -9,5 +9,14 @@ from pursuitnet.dictionaries.circular import CircularDictionary
 from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.identity import WithIdentity
 from pursuitnet.dictionaries.linear import LinearDictionary
+from pursuitnet.dictionaries.scaled import ScaledDictionary
 
-__all__ = ["CircularDictionary", "Code", "ConvDictionary", "Dictionary", "LinearDictionary", "WithIdentity"]
+__all__ = [
+    "CircularDictionary",
+    "Code",
+    "ConvDictionary",
+    "Dictionary",
+    "LinearDictionary",
+    "ScaledDictionary",
+    "WithIdentity",
+]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pursuitnet import starts
+from pursuitnet.networks.certified import certified
 from pursuitnet.networks.dense import msd
 from pursuitnet.networks.network import Network
 from pursuitnet.networks.pretrained import Pretrained, pretrained_names
@@ -19,10 +20,14 @@ FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
     "resnet": (partial(residual, start=starts.resnet), (20, 32, 44, 56, 110, 218)),
     "res_csc": (partial(residual, start=starts.res_csc), (20, 32, 44, 56, 110, 218)),
     "res_csc_simplified": (partial(residual, start=starts.res_csc_simplified), (20, 32, 44, 56, 110, 218)),
+    "learned": (partial(residual, start=starts.LearnedStart, c=-0.1), (20, 56)),
+    "multistep": (partial(residual, start=starts.resnet, recall="learned"), (20, 56)),
+    "momentum": (partial(residual, start=starts.res_csc, recall="fista", c=-0.1), (20, 56)),
     "feed_forward": (partial(six_layers, unfolding=0), ()),
     "ml_csc": (partial(six_layers, unfolding=1), ()),
     "msdnet": (partial(msd, unfolding=0), (6, 9, 12)),
     "msd_csc": (partial(msd, unfolding=1), (6, 9, 12)),
+    "certified": (certified, (6, 9, 12)),
 }
 
 
@@ -43,15 +48,15 @@ def create_model(
     """Return the network of that name in training mode, randomly initialized from torch's global generator.
 
     Args:
-        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
-            networks at a multiple of 3.
+        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD and
+            certified networks at a multiple of 3.
         num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
         in_chans: channels of the image.
         pretrained: take the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
             network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
             test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
-        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
-            ``six_layers``.
+        choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd``,
+            ``six_layers`` and ``certified``.
 
     Raises:
         ValueError: for a name, a depth or a choice that does not exist; the message lists those that do; and for a
@@ -60,7 +65,8 @@ def create_model(
     """
     family, depth = _parse(name)
     build = FAMILIES[family][0]
-    known = [p for p in inspect.signature(build).parameters if p not in ("depth", "start", "num_classes", "in_chans")]
+    own = ("depth", "start", "recall", "num_classes", "in_chans", *(() if family == "learned" else ("corner",)))
+    known = [p for p in inspect.signature(build).parameters if p not in own]
     if family in ("feed_forward", "msdnet"):
         known = [p for p in known if p not in ("unfolding", "solver", "sweep")]  # fixed by what the name says
     for choice in choices:
@@ -70,8 +76,11 @@ def create_model(
     given = {"num_classes": num_classes, "in_chans": in_chans, **choices}
     for what, least in (("num_classes", 0), ("in_chans", 1), ("width", 1), ("unfolding", 0)):
         value = given.get(what, least)
+        if what == "unfolding" and value == "solved" and family == "msd_csc":
+            continue
         if not isinstance(value, int) or value < least:
-            hint = ", where 0 leaves the head out" if what == "num_classes" else ""
+            hint = {"num_classes": ", where 0 leaves the head out"}.get(what, "")
+            hint = ", or 'solved'" if what == "unfolding" and family == "msd_csc" else hint
             raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
         check_number(what, value)
     if not isinstance(pretrained, bool):

@@ -1,5 +1,7 @@
 """The mixed-scale dense networks of Table III: MSDNet and MSD-CSC."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -29,7 +31,7 @@ def msd(
     num_classes: int = 10,
     in_chans: int = 3,
     width: int = 32,
-    unfolding: int = 0,
+    unfolding: int | Literal["solved"] = 0,
     solver: str = "ista",
     sweep: str = "layer",
     norm: str | None = "batch",
@@ -46,8 +48,8 @@ def msd(
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: atoms that each layer adds, the paper's w.
-        unfolding: steps after the first.
-        solver: "ista" or "fista".
+        unfolding: steps after the first; "solved" takes each layer to the optimum of its Lasso, with norm None.
+        solver: "ista" or "fista"; solved layers take FISTA with restart.
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
         norm: batch normalization in every step, each with its own statistics. "batch": of the new features, while the
@@ -66,6 +68,8 @@ def msd(
     check_weights(width * depth * (9 * depth * width // 2 + 9 * in_chans + num_classes), width)
     pursuit = SOLVERS[known("solver", solver, SOLVERS)]
     sweeps = known("sweep", sweep, SWEEPS) == "multilayer"
+    if sweeps and unfolding == "solved":
+        raise ValueError("unfolding 'solved' is layer by layer; expected sweep 'layer', or a number of sweeps")
     on_identity = IdentityPenalty(known("identity", identity, list(IdentityPenalty)))
     if signed_input and on_identity is IdentityPenalty.SAME:
         raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
@@ -77,14 +81,18 @@ def msd(
     layers = []
     for i in range(depth):
         dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % counted % 3 + 1)
-        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
+        steps = 1 if unfolding == "solved" else unfolding + 1
+        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=steps)
+        if unfolding == "solved":
+            layers.append(PursuitLayer(dictionary, unfolding="solved", threshold=threshold))
+            continue
         own = 0 if sweeps else unfolding
         layers.append(
             PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
         )
     third = depth // 3
     stages = [layers[i : i + third] for i in range(0, depth, third)]
-    blocks = [MultiLayerPursuit(s, pursuit, unfolding) if sweeps else nn.Sequential(*s) for s in stages]
+    blocks = [MultiLayerPursuit(s, pursuit, int(unfolding)) if sweeps else nn.Sequential(*s) for s in stages]
     return Network(
         nn.Sequential(blocks[0], pool(), blocks[1], pool(), blocks[2]), in_chans + width * depth, num_classes
     )

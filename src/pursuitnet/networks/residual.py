@@ -1,6 +1,7 @@
-"""The residual networks of Table II: four starts at 6n+2 layers."""
+"""The residual networks of Table II, four starts at 6n+2 layers; and three more starts, which the paper leaves open."""
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from pursuitnet.networks.network import Network
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Threshold
-from pursuitnet.starts import Start
+from pursuitnet.starts import AnyStart, LearnedStart
 from pursuitnet.utils.limits import check_weights
+
+CORNERS = {start.name: start for start in (starts.zero, starts.resnet, starts.res_csc_simplified, starts.res_csc)}
+"""Where a learned start may begin."""
 
 
 class ResidualBlock(nn.Module):
@@ -25,7 +29,13 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, code_channels: int, start: Start, c: float | None, norm: BatchNorm | None, scale: float
+        self,
+        in_channels: int,
+        code_channels: int,
+        start: AnyStart,
+        c: float | None,
+        norm: BatchNorm | None,
+        scale: float,
     ) -> None:
         super().__init__()
         self.stride, self.more = (1 if in_channels == code_channels else 2), code_channels - in_channels
@@ -43,27 +53,72 @@ class ResidualBlock(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
 
 
+class Recalling(nn.Module):
+    """Residual blocks that start at X₋₁ + k·(X₋₂ − X₋₁) instead of X₋₁, with X₋₂ the input of the block before.
+
+    Args:
+        blocks: in order.
+        weights: k of every block: learned from 0 on (None), which is the start of LM-ResNet (Lu et al., Beyond finite
+            layer neural networks, 2018); or fixed numbers, as FISTA's −(tₙ − 1)/tₙ₊₁, its extrapolation.
+    """
+
+    fixed: Tensor
+
+    def __init__(self, blocks: list[ResidualBlock], weights: list[float] | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.learned = nn.ParameterList([torch.zeros(1) for _ in blocks if weights is None])
+        self.register_buffer("fixed", torch.tensor(weights or []), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last code; the first block, which has no X₋₂, starts at X₋₁."""
+        before, weights = x, self.learned or self.fixed
+        for block, k in zip(self._each(), weights, strict=True):
+            here, there = block._shortcut(x), block._shortcut(before)
+            start = here + k.to(x.dtype) * (there - here)
+            # where the stage changes, X₋₂ of the next block is brought to its shape already
+            x, before = block.second(block.first(x), previous=start), here
+        return x
+
+    def _each(self) -> list[ResidualBlock]:
+        return [block for block in self.blocks if isinstance(block, ResidualBlock)]
+
+
+def fista_weights(blocks: int) -> list[float]:
+    """Return −(tₙ − 1)/tₙ₊₁ of FISTA for n = 1, 2, …; the first is 0."""
+    t, found = 1.0, []
+    for _ in range(blocks):
+        after = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        found.append(-(t - 1) / after)
+        t = after
+    return found
+
+
 def residual(
     depth: int,
-    start: Start,
+    start: AnyStart | type[LearnedStart],
     *,
     num_classes: int = 10,
     in_chans: int = 3,
     width: int = 16,
     norm: str | None = "batch",
     c: float = 0.0,
+    recall: Literal["learned", "fista"] | None = None,
+    corner: str = "res_csc",
 ) -> Network:
     """Build the plain, ResNet, Res-CSC-Simplified or Res-CSC network of 6n+2 layers (Table II).
 
     Args:
         depth: 6n+2: a first layer, three stages of n blocks of two layers, the head.
-        start: where the second layer of each block starts.
+        start: where the second layer of each block starts, or what makes an own start for each.
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: channels of the first stage; the others have twice and four times as many.
         norm: "batch" normalizes Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
             bias in its place.
         c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
+        corner: where a learned start begins: "zero", "resnet", "res_csc_simplified" or "res_csc".
+        recall: start at X₋₁ + k·(X₋₂ − X₋₁), with k learned, or that of FISTA's momentum (``Recalling``).
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
@@ -71,10 +126,15 @@ def residual(
     check_weights(width * (63 * depth * width + 9 * in_chans + 4 * num_classes), width)
     code_channels = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
     # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
-    scale = (len(code_channels) - 1) ** -0.5 if start.anchored else 1.0
-    blocks = [ResidualBlock(a, b, start, c, spec, scale) for a, b in pairwise(code_channels)]
+    begin = CORNERS[known("corner", corner, CORNERS)] if isinstance(start, type) else start
+    own = [start(begin.anchored, begin.probed) if isinstance(start, type) else start for _ in code_channels[1:]]
+    scale = (len(code_channels) - 1) ** -0.5 if begin.anchored else 1.0
+    blocks = [ResidualBlock(a, b, at, c, spec, scale) for at, (a, b) in zip(own, pairwise(code_channels), strict=True)]
     first = residual_layer(in_chans, width, norm=spec)
-    return Network(nn.Sequential(first, *blocks), code_channels[-1], num_classes)
+    if recall is None:
+        return Network(nn.Sequential(first, *blocks), code_channels[-1], num_classes)
+    weights = fista_weights(len(blocks)) if recall == "fista" else None
+    return Network(nn.Sequential(first, Recalling(blocks, weights)), code_channels[-1], num_classes)
 
 
 def residual_layer(
@@ -82,7 +142,7 @@ def residual_layer(
     code_channels: int,
     stride: int = 1,
     *,
-    start: Start = starts.zero,
+    start: AnyStart = starts.zero,
     c: float | None = None,
     norm: BatchNorm | None = None,
     scale: float = 1.0,

@@ -140,6 +140,7 @@ def evaluate(
     threshold: float | None = None,
     corruptions: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     adapt: Literal["reconstruction", "usage"] | None = None,
+    certify: Annotated[bool, Parameter(negative="")] = False,
     test_images: int | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
@@ -157,18 +158,20 @@ def evaluate(
         adapt: With --corruptions, also multiply the thresholds by what brings codes of the corrupted images back to
             those of clean training images: how well they reconstruct their layer's input, or how often each atom of
             the last layer is used; no label is used.
+        certify: Also the radius around every image inside which its label cannot change; for certified networks.
         test_images: Test only the first so many images; of a folder a fixed random choice, every class in proportion.
         data_dir: Folder of the data set, if it is no longer where it was in training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
-        plot: Also write evaluation.png.
+        plot: Also write evaluation.png, and certification.png with --certify.
         out: Where the files go; by default into the run folder.
     """
     from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     chosen = None if corruptions is None else tuple(corruptions)
-    settings = Settings(unfolding, threshold, chosen, adapt, test_images)
+    settings = Settings(unfolding, threshold, chosen, adapt, test_images, certify)
     tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
-    folder = _into(run, out, "evaluation.json", *(["evaluation.png"] if plot else []))
+    pictures = ["evaluation.png", *(["certification.png"] if certify else [])] if plot else []
+    folder = _into(run, out, "evaluation.json", *pictures)
     found = evaluate_run(run, settings, tell, data_dir, device)
     print("\n".join(found.lines()))
     print("\n".join(map(str, found.save(folder, plot))))

@@ -64,6 +64,9 @@ RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warm
 RENAMED = {"drops": "milestones", "fill": "padding_mode", "standardise": "normalize", "valid_images": "val_images"}
 """Fields by the names that they had once; recipes written then are read."""
 
+RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
+"""What the names of residual networks begin with."""
+
 MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
 
@@ -141,6 +144,12 @@ class Recipe:
     width: int | None = None
     """Atoms a layer."""
 
+    unit_norm: bool | None = None
+    """Certified networks: bring every image to zero mean and unit norm first."""
+
+    corner: Literal["zero", "resnet", "res_csc_simplified", "res_csc"] | None = None
+    """Where the learned starts of learned_20 and the like begin."""
+
     epochs: int = 10
     """Passes over the training images."""
 
@@ -164,6 +173,12 @@ class Recipe:
 
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
+
+    margin: float = 0.0
+    """How far the logit of the true class is to be ahead: what is taken from it in the loss."""
+
+    temperature: float = 1.0
+    """What logits are divided by in the loss, which is then multiplied by it."""
 
     schedule: Literal["cosine", "steps", "onecycle", "constant"] = "cosine"
     """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
@@ -226,6 +241,10 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay", "warmup"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"margin is {self.margin}; expected a number ≥ 0, in units of the logits")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}; expected a number > 0, 1 for plain cross-entropy")
         if not -(2**43) <= self.seed < 2**44:  # times a million, it is to fit PyTorch's generators
             raise ValueError(f"seed is {self.seed}; expected a whole number from -2**43 to 2**44 - 1")
         if not 0 <= self.label_smoothing < 1:
@@ -275,6 +294,7 @@ class Recipe:
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
         names = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
+        names = (*names, "unit_norm", "corner")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None
@@ -284,7 +304,7 @@ class Recipe:
 
     @property
     def normalized(self) -> bool:
-        return self.model.startswith(("plain", "res")) if self.normalize is None else self.normalize
+        return self.model.startswith(RESIDUAL) if self.normalize is None else self.normalize
 
     @property
     def shifted(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, ScaledDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 
@@ -66,6 +66,8 @@ def trace_layers(model: nn.Module, x: Tensor) -> list[LayerTrace]:
 
     def keep_call(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         swept = [m for m in module.modules() if isinstance(m, PursuitLayer)]
+        if isinstance(module, PursuitLayer) and not codes[module]:  # a layer that is solved shows its optimum alone
+            codes[module].append(output)
         calls.append((swept, inputs[0], output))
 
     handles = [
@@ -170,7 +172,7 @@ def best_scale(signal: Tensor, model: Tensor) -> Tensor:
 
 def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
     """Return the learned part of a layer's dictionary."""
-    d = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity) else at.dictionary
+    d = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity | ScaledDictionary) else at.dictionary
     if not isinstance(d, ConvDictionary):
         raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
     return d

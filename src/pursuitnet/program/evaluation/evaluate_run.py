@@ -3,20 +3,21 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
+from pursuitnet.program.evaluation.certification import Certification, certification
 from pursuitnet.program.evaluation.corruptions import named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
-from pursuitnet.program.evaluation.text import lines
+from pursuitnet.program.evaluation.text import certified_lines, lines
 from pursuitnet.program.train import open_run
 from pursuitnet.prox.threshold import Threshold
 
@@ -31,6 +32,7 @@ class Settings:
         corruptions: names; none of them for all, None for no test of robustness.
         adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
         test_images: only the first so many test images; None for all.
+        certify: also the radius inside which the label of an image cannot change, for certified networks.
     """
 
     unfolding: int | None = None
@@ -38,6 +40,7 @@ class Settings:
     corruptions: tuple[str, ...] | None = None
     adapt: str | None = None
     test_images: int | None = None
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if self.unfolding is not None and self.unfolding < 0:
@@ -88,6 +91,8 @@ class EvaluationRecord:
         evaluation: on the test images as they are.
         robustness: on corrupted ones, if they were asked for.
         notes: what is not as it was trained, in words.
+        certification: certified accuracy, if it was asked for.
+        fragile_images: those that it names, uint8 (n, C, H, W), for the picture.
     """
 
     title: str
@@ -95,11 +100,14 @@ class EvaluationRecord:
     evaluation: Evaluation
     robustness: Robustness | None
     notes: tuple[str, ...] = ()
+    certification: Certification | None = None
+    fragile_images: Tensor | None = field(default=None, repr=False, compare=False)
 
     def lines(self) -> Iterator[str]:
         """Yield what the program prints, accuracy first."""
         first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
-        yield from (first, *self.notes, *others)
+        guaranteed = () if self.certification is None else certified_lines(self.certification)
+        yield from (first, *self.notes, *guaranteed, *others)
 
     def save(self, folder: Path, plot: bool = False) -> list[Path]:
         """Write evaluation.json and, with plot, evaluation.png into a folder, and return their paths."""
@@ -107,13 +115,21 @@ class EvaluationRecord:
 
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "evaluation.json"]
-        text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
+        content = {k: v for k, v in asdict(self).items() if k != "fragile_images"} | {"versions": versions()}
+        text = json.dumps(content, indent=1, allow_nan=False)
         paths[0].write_text(text + "\n", encoding="utf-8")
         if plot:
             from pursuitnet.program.evaluation.plots import drawn
 
             paths.append(folder / "evaluation.png")
-            drawn(self.title, self.evaluation, self.robustness).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            figure = drawn(self.title, self.evaluation, self.robustness)
+            figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            if self.certification is not None and self.fragile_images is not None:
+                from pursuitnet.program.evaluation.certification_plot import drawn as certified
+
+                paths.append(folder / "certification.png")
+                figure = certified(self.title, self.certification, self.fragile_images)
+                figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
         return paths
 
 
@@ -136,7 +152,7 @@ def evaluate_run(
     Raises:
         FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
         ValueError: if a file is damaged, the data set has classes that the network does not know, or the network has
-            no steps or thresholds to change.
+            no steps or thresholds to change, or no radius that can be certified.
         FloatingPointError: if the network's output is not finite.
     """
     run = open_run(folder, data_dir, device)
@@ -147,7 +163,10 @@ def evaluate_run(
     notes = (*settings.notes(model), *changed)
     with settings.of(model):
         found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
-        hard = None
+        hard = sure = fragile = None
+        if settings.certify:
+            sure = certification(model, pixels, labels, images.prepared, images.std)
+            fragile = pixels[list(sure.fragile)].cpu()
         if settings.corruptions is not None:
             chosen = named(settings.corruptions)
             clean = images.train[0][:LOOKED_AT]
@@ -155,4 +174,4 @@ def evaluate_run(
             hard = robustness(
                 model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
             )
-    return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)
+    return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes, sure, fragile)

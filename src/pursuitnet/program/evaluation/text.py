@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pursuitnet.program.evaluation.adaptation import CRITERIA
+from pursuitnet.program.evaluation.certification import Certification
 from pursuitnet.program.evaluation.corruptions import SEVERITIES
 from pursuitnet.program.evaluation.measures import Evaluation
 from pursuitnet.program.evaluation.robustness import Robustness, Row
@@ -27,6 +28,14 @@ def lines(found: Evaluation, hard: Robustness | None = None, adapt: str | None =
     yield from _confusions(found)
     if hard is not None:
         yield from _table(hard, adapt)
+
+
+def certified_lines(found: Certification) -> Iterator[str]:
+    """Yield certified accuracy by radius, and which images are the most fragile."""
+    shares = ", ".join(f"{_percent(share)} at {radius:.3g}" for radius, share in found.accuracy)
+    yield f"certified accuracy by ℓ₂ radius, of {found.units}: {shares}"
+    if found.fragile:
+        yield "most fragile of those that are right: " + ", ".join(f"{i} ({found.radii[i]:.2g})" for i in found.fragile)
 
 
 def _classes(found: Evaluation) -> Iterator[str]:

@@ -148,6 +148,8 @@ def _pace(model: Network) -> str:
     sweeps = [module for module in model.modules() if isinstance(module, MultiLayerPursuit)]
     layer = model.pursuits()[0]
     k = sweeps[0].unfolding if sweeps else layer.unfolding
+    if k == "solved":
+        return "every layer is solved to its optimum"
     name = "FISTA" if isinstance((sweeps[0] if sweeps else layer).solver, FISTA) else "ISTA"
     steps = f"1 + {k} = {k + 1} " + ("sweep" if sweeps else "pursuit step") + ("s" if k else "")
     if not sweeps:

@@ -167,7 +167,7 @@ class Trainer:
     def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast():
             logits = network(images)
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        return loss_of(logits.float(), labels, self.recipe)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of a batch to the parameters and return its loss."""
@@ -200,6 +200,18 @@ class Trainer:
         right = (logits.argmax(dim=1) == labels).sum()
         loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
         return float(loss) / len(split[1]), int(right) / len(split[1])
+
+
+def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """Return the mean loss of logits (N, classes): cross-entropy, with a margin and a temperature if asked for.
+
+    With them it is T·CE((logits − margin·e_y)/T): small only where the true class y is ahead by more than the margin.
+    """
+    if recipe.margin:
+        logits = logits - recipe.margin * F.one_hot(labels, logits.shape[1])
+    T = recipe.temperature
+    loss = F.cross_entropy(logits if T == 1 else logits / T, labels, label_smoothing=recipe.label_smoothing)
+    return loss if T == 1 else T * loss
 
 
 def logits_of(

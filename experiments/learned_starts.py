@@ -1,0 +1,119 @@
+"""Where in the square of the four starts does training end, and does it help? Runs what is missing, prints the tables.
+
+    python experiments/learned_starts.py --data-dir DIR [--scale small] [--depths 8,20] [--seeds 3] [--out DIR]
+
+The four networks of Table II are the corners of a square, anchor = a·X₋₁ and probe = p·X₋₁. ``learned`` begins at each
+corner and learns a and p of every block; ``multistep`` and ``momentum`` also recall X₋₂. Runs are kept in a ledger and
+go on where they were cut off, so that the script may be killed and started again. The gap is that of each second
+layer's Lasso after the first step, as ``inspect`` reads it, in the median block.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pursuitnet as pn
+from pursuitnet.networks.residual import CORNERS, Recalling
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.reproduce.cells import SCALES
+from pursuitnet.program.reproduce.jobs import Job, run_job
+from pursuitnet.program.reproduce.ledger import Ledger, checksum, key
+
+FIXED = ("plain", "resnet", "res_csc_simplified", "res_csc", "multistep", "momentum")
+OUT = Path("runs", "learned_starts")
+
+
+def recipes(scale: str, depths: list[int], seeds: int) -> Iterator[tuple[str, Recipe]]:
+    """Yield every run by the name of its row."""
+    base = replace(Recipe.named("residual"), **SCALES[scale])
+    base = replace(base, lr=base.lr * base.batch_size / Recipe.named("residual").batch_size)
+    for seed in range(seeds):
+        for depth in depths:
+            for family in FIXED:
+                yield f"{family}_{depth}", replace(base, model=f"{family}_{depth}", seed=seed)
+            for corner in CORNERS:
+                found = Recipe.from_json(
+                    {**base.to_json(), "model": f"learned_{depth}", "corner": corner, "seed": seed}
+                )
+                yield f"learned_{depth} from {corner}", found
+
+
+def places(run: Path) -> dict[str, Any]:
+    """Return a and p of every block of a run, or the weight k of X₋₂."""
+    model = pn.load(run)
+    found = [start.place() for start in model.modules() if isinstance(start, pn.LearnedStart)]
+    recalled = [k.item() for stack in model.modules() if isinstance(stack, Recalling) for k in stack.learned]
+    return {"a": [a.item() for a, _ in found], "p": [p.item() for _, p in found], "k": recalled}
+
+
+def gap(run: Path, recipe: Recipe, images: int) -> float | None:
+    """Return the relative duality gap of the second layers of the blocks, in the median block."""
+    model = pn.load(run).eval()
+    about = pn.trained(run)
+    pixels = pn.data.load(recipe.data, recipe.data_dir, "test")[0][:images]
+    layers = pn.inspect(model, about.prepare(pixels)).layers
+    seconds = [layer.solving.gap[0] for layer in layers if ".second" in layer.name]
+    return statistics.median(seconds) if seconds else None
+
+
+def run(name: str, recipe: Recipe, out: Path, images: int) -> None:
+    """Train one network, unless it is in the ledger, and keep where its starts have ended."""
+    named = key(recipe, checksum(recipe.data, recipe.data_dir))
+    job = Job(recipe, named, str(out / "ledger"), str(out / "runs"))
+    told = out / "starts" / f"{named}.json"
+    if told.exists():
+        return
+    run_job(job)
+    found = {"name": name, **places(job.folder), "gap": gap(job.folder, recipe, images)}
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text(json.dumps(found) + "\n")
+    print(f"{name}, seed {recipe.seed}: done", flush=True)
+
+
+def table(out: Path) -> str:
+    """Return the results as Markdown, from the files alone."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for entry in Ledger(out / "ledger").entries():
+        told = out / "starts" / f"{entry['key']}.json"
+        if told.exists() and entry.get("epochs"):
+            found = json.loads(told.read_text())
+            rows.setdefault(found["name"], []).append(found | {"accuracy": entry["epochs"][-1]["test_accuracy"]})
+    lines = ["| network | n | accuracy | a | p | k of X₋₂ | gap |", "|---" * 7 + "|"]
+    for name, found in sorted(rows.items()):
+        accuracy = _mean([100 * one["accuracy"] for one in found], 1)
+        learned = (_mean([value for one in found for value in one[which]], 2) for which in ("a", "p", "k"))
+        gaps = _mean([one["gap"] for one in found if one["gap"] is not None], 3)
+        lines.append(f"| {name} | {len(found)} | {accuracy} | {' | '.join(learned)} | {gaps} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float], digits: int) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    """Run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder with cifar-10-batches-bin; without it, only the table")
+    parser.add_argument("--scale", choices=sorted(SCALES), default="small")
+    parser.add_argument("--depths", default="20", help="numbers of layers, as in 20,56")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=32, help="test images to measure the gap on")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the ledger, the runs and the starts")
+    arguments = parser.parse_args()
+    depths = [int(depth) for depth in arguments.depths.split(",")]
+    if arguments.data_dir:
+        for name, recipe in recipes(arguments.scale, depths, arguments.seeds):
+            run(name, replace(recipe, data_dir=arguments.data_dir), arguments.out, arguments.images)
+    print(table(arguments.out))
+
+
+if __name__ == "__main__":
+    main()
