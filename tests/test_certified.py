@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import pursuitnet as pn
 from pursuitnet.networks.certified import Center, Downsample, PadChannels, Reflect, UnitNorm
-from pursuitnet.networks.certify import lipschitz_constant
+from pursuitnet.networks.radii import lipschitz_constant
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.ledger import identity
 from pursuitnet.program.train.trainer import loss_of

@@ -1,9 +1,9 @@
 """The rows of Tables I to III as choices of factors, widths, pooling and head."""
 
-from pursuitnet.networks.certify import Certified, certify
 from pursuitnet.networks.checkpoints import load_resnet_checkpoint
 from pursuitnet.networks.create import FAMILIES, create_model, list_models
 from pursuitnet.networks.network import Network
+from pursuitnet.networks.radii import Certified, certify
 
 __all__ = [
     "FAMILIES",

@@ -20,7 +20,7 @@ def drawn(title: str, found: Certification, fragile: Tensor) -> Figure:
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(f"{title}: certified accuracy", x=0.01, ha="left", fontsize=12)
-    left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[3, 2])[0]
     _curve(left.subplots(), found)
     right.suptitle("right, with the smallest radii", x=0.02, ha="left", fontsize=10.5)
     places = right.subplots(2, FRAGILE // 2, squeeze=False).flat
