@@ -13,8 +13,10 @@ import pursuitnet as pn
 from pursuitnet.networks.certified import Center, Downsample, PadChannels, Reflect, UnitNorm
 from pursuitnet.networks.radii import lipschitz_constant
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.report import page
 from pursuitnet.program.reproduce.ledger import identity
 from pursuitnet.program.train.trainer import loss_of
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 
 @pytest.fixture(autouse=True)
@@ -234,14 +236,16 @@ def test_other_networks_are_refused_with_the_reason(name):
 
 def test_a_certified_network_that_was_changed_is_refused():
     x = torch.rand(1, 1, 8, 8)
-    for part, says in (
-        (nn.BatchNorm2d(32), "features.0 is a BatchNorm2d, of which no Lipschitz constant is known"),
-        (Reflect(pn.PursuitLayer(CONV)), "features.0 need not be 1-Lipschitz, P normalizes"),
-    ):
-        model = network()
-        model.features[0] = part
-        with pytest.raises(ValueError, match=says):
-            pn.certify(model, x)
+    model = network()
+    model.features[0] = nn.BatchNorm2d(32)
+    with pytest.raises(ValueError, match=r"features\.0 is a BatchNorm2d, of which no Lipschitz constant is known"):
+        pn.certify(model, x)
+    with pytest.raises(ValueError, match="not certified to be 1-Lipschitz: P normalizes"):
+        Reflect(pn.PursuitLayer(CONV))
+    model = network()
+    model.features[2].layer.threshold.norm = pn.BatchNorm()
+    with pytest.raises(ValueError, match=r"features\.2 need not be 1-Lipschitz, P normalizes"):
+        pn.certify(model, x)
     with pytest.raises(ValueError, match="no head of two classes"):
         pn.certify(pn.create_model("certified_3", 0, 1, width=2), x)
     with pn.multilayer.with_unfolding(model := network(), 2), pytest.raises(ValueError, match="unfolding is 2"):
@@ -301,4 +305,6 @@ def test_evaluate_certifies_a_run(tmp_path):
     paths = found.save(tmp_path / "out", plot=True)
     assert [path.name for path in paths] == ["evaluation.json", "evaluation.png", "certification.png"]
     written = json.loads(paths[0].read_text())
+    assert "a map that moves no two images apart" in page.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert len(inspect_run(tmp_path / "run", images=4, unfolding=1, test_images=20).layers) == 3
     assert written["certification"]["radii"] == list(sure.radii) and "fragile_images" not in written

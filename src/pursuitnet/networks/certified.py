@@ -16,14 +16,21 @@ SMALLEST = 1e-6
 
 
 class Reflect(nn.Module):
-    """x ↦ x − 2·D·Γ(x), the reflected proximal operator of a layer (``PursuitLayer.reflect``)."""
+    """x ↦ x − 2·D·Γ(x), the reflected proximal operator of a layer (``PursuitLayer.reflect``).
+
+    Raises:
+        ValueError: for a layer for which that need not be 1-Lipschitz. If it is given more steps later, to look at what
+            they would do, it is ``certify`` that refuses.
+    """
 
     def __init__(self, layer: PursuitLayer) -> None:
         super().__init__()
+        if why := layer.not_nonexpansive():
+            raise ValueError(f"x − 2·D·Γ of this layer is not certified to be 1-Lipschitz: {why}")
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer.reflect(x)
+        return x - 2 * self.layer.reconstruct(self.layer(x), x.shape)
 
 
 class UnitNorm(nn.Module):

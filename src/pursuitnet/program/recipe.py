@@ -293,8 +293,8 @@ class Recipe:
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
-        names = (*names, "unit_norm", "corner")
+        names = ["unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width"]
+        names += ["unit_norm", "corner"]
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None

@@ -15,6 +15,7 @@ from pursuitnet.iterations import FISTA
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
+from pursuitnet.networks.certified import CertifiedNetwork
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
@@ -136,6 +137,12 @@ def in_words(model: Network) -> str:
     mix = "the input itself and learned atoms, [I D]," if _identity(layers[0]) else "learned atoms, D,"
     starts = Counter(layer.start.name for layer in layers if layer.start.needs_previous)
     begin = "".join(f" {n} of them begin at the input of their block ({name});" for name, n in starts.items())
+    if isinstance(model, CertifiedNetwork):
+        return (
+            f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} and hands on the "
+            "input less twice that explanation, a map that moves no two images apart; a linear classifier with rows of "
+            "length 1 reads the result, so that a margin is a radius (evaluate --certify)."
+        )
     return (
         f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} "
         "and hands the code on;"
@@ -225,7 +232,7 @@ def _samples(run: TrainedRun, shown: list[int]) -> Iterator[dict[str, Any]]:
             "index": index,
             "label": run.classes[int(labels[index])],
             "predicted": run.classes[int(run.predicted[index])],
-            "picture": pictures.mosaic(pictures.images(_unprepared(run, traces[0].signals[0])), 1, 88),
+            "picture": pictures.mosaic(pictures.images(run.images.test[0][index : index + 1] / 255), 1, 88),
             "layers": [_sample_row(run, traces, layer) for layer in shown],
         }
 
@@ -252,7 +259,8 @@ def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str,
     target, down = traces[base].signals[-1][:, :chans], down[:, :chans]
     a = best_scale(target, down)
     both = torch.cat([target, a * down])
-    both = both / target.abs().amax().clamp(min=1e-12) if base else _unprepared(run, both)
+    other = base or isinstance(run.model, CertifiedNetwork)  # of which the first layer sees the image padded or scaled
+    both = both / target.abs().amax().clamp(min=1e-12) if other else _unprepared(run, both)
     return {
         "pictures": pictures.mosaic(pictures.images(both), 2),
         "pooled": base > 0,
