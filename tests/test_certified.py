@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import pursuitnet as pn
+from pursuitnet.dictionaries.scaled import absolute_gram
 from pursuitnet.networks.certified import Center, Downsample, PadChannels, Reflect, UnitNorm
 from pursuitnet.networks.radii import lipschitz_constant
 from pursuitnet.program.recipe import Recipe
@@ -123,6 +124,22 @@ def test_layers_that_need_not_be_1_lipschitz_are_refused(options, says):
     layer = pn.PursuitLayer(LINEAR, **given)
     with pytest.raises(ValueError, match=f"not certified to be 1-Lipschitz: {says}"):
         layer.reflect(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_scale_of_atoms_takes_lambda_max_to_one_and_not_above(stride):
+    """Where all correlations are positive Gershgorin's bound is attained on long signals, at the best q."""
+    filters = pn.ConvDictionary(torch.rand(3, 2, 4, dtype=torch.float64), stride=stride, padding=2)
+    scaled = pn.ScaledDictionary(filters)
+    for _ in range(200):  # the power iteration to the best q
+        with torch.no_grad():
+            sums = absolute_gram(filters) @ scaled.log_q.exp()
+            scaled.log_q.copy_((sums / sums.norm()).log())
+    assert 0.99 < scaled.lipschitz((2, 200)) <= 1 <= float(scaled.lipschitz_bound()) < 1 + 1e-13
+    torch.nn.init.normal_(scaled.log_q)
+    assert 0.3 < scaled.lipschitz((2, 200)) <= 1
+    one = pn.ScaledDictionary(pn.LinearDictionary(torch.randn(1, 5, dtype=torch.float64)))
+    assert one.lipschitz() == pytest.approx(1, abs=1e-12)
 
 
 def network(**choices):
