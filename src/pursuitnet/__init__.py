@@ -30,6 +30,7 @@ _HOME = {
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
+    **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
     **dict.fromkeys(("inspect", "Inspection"), "program.whitebox"),
     # training, and trained networks
@@ -50,12 +51,14 @@ if TYPE_CHECKING:
     from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,
+        Learned,
         Reduced,
         Solution,
         WorkingSet,
         beta_max,
         layered_basis_pursuit,
         layered_thresholding,
+        learn,
         multilayer_basis_pursuit,
         solve,
     )
