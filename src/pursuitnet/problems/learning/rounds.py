@@ -8,7 +8,7 @@ from torch import Tensor
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
 from pursuitnet.problems.learning.codes import Coder, Kept, left_by
-from pursuitnet.problems.learning.filters import filters_of
+from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Journal, Tally
 from pursuitnet.problems.learning.sums import Sums
@@ -17,6 +17,7 @@ LOOSE = 1e-2
 """The gap of the first round's codes."""
 STEPS = 50
 """Steps over the filters in a round, at most."""
+_STATE = ("iteration", "goal", "before", "momentum")
 
 
 @dataclass
@@ -28,6 +29,12 @@ class Rounds:
         batches: the images.
         coder: how codes are computed.
         journal: where it is reported to.
+        kept: the codes of each batch.
+        iteration: rounds that are done.
+        goal: the gap of the next codes.
+        before: the smallest objective so far.
+        plain: filters without momentum.
+        momentum: Nesterov's t.
     """
 
     dictionary: Dictionary
@@ -38,6 +45,8 @@ class Rounds:
     iteration: int = 0
     goal: float = LOOSE
     before: float = torch.inf
+    plain: Tensor | None = None
+    momentum: float = 1.0
 
     def run(self, most: int, tol: float) -> tuple[Tally, str]:
         """Go round until the objective falls by no more than tol, relatively, or most rounds are done."""
@@ -48,12 +57,32 @@ class Rounds:
             tally, sums = self._codes(self.journal.gap if last else max(self.goal, self.journal.gap))
             report = self.journal.tell(self.iteration, tally, self.dictionary)
             fall = (self.before - report.objective) / report.objective if report.objective else 0.0
-            if last or (fall <= tol and self.goal <= self.journal.gap):
+            rises = fall < -report.gap
+            settled = abs(fall) <= tol and self.goal <= self.journal.gap
+            if last or (settled and not rises):
                 return tally, "max_iterations" if last else "converged"
-            self._filters(sums)
-            self.iteration, self.before = self.iteration + 1, report.objective
+            self._move(sums, rises, report.objective, straight=self.iteration + 1 >= most)
             self.goal = max(self.journal.gap, min(self.goal, 0.3 * abs(fall)))
+            self.iteration += 1
             self._keep()
+
+    def _move(self, sums: Sums, rises: bool, objective: float, straight: bool) -> None:
+        """Go to filters that are better for the codes, and beyond them as the rounds before suggest.
+
+        Rounds alone creep. Nesterov's momentum carries them, and where that has led uphill, what it was added to is
+        taken instead, which is never worse than the round before.
+        """
+        weight = filters_of(self.dictionary).weight
+        if rises and self.plain is not None and self.momentum > 1:
+            weight.copy_(self.plain)
+            self.momentum = 1.0
+            return
+        self._filters(sums)
+        better = weight.clone()
+        grown = (1 + (1 + 4 * self.momentum**2) ** 0.5) / 2
+        if self.plain is not None and not straight:
+            weight.copy_(in_unit_ball(better + (self.momentum - 1) / grown * (better - self.plain)))
+        self.plain, self.momentum, self.before = better, grown, objective
 
     def codes(self) -> list[Tensor]:
         """Return the codes of all batches."""
@@ -83,13 +112,18 @@ class Rounds:
             weight, replaced = reseeded(filters.weight, dead, worst)
             filters.weight.copy_(weight)
             self.journal.reseeded += len(replaced)
+            if self.plain is not None:
+                self.plain[replaced] = weight[replaced]  # they have come from nowhere
 
     def _keep(self) -> None:
         tensors: dict[str, Tensor] = {"weight": filters_of(self.dictionary).weight}
         for i, kept in enumerate(self.kept):
             if kept is not None:
                 tensors |= {f"places.{i}": kept.places, f"values.{i}": kept.values}
-        self.journal.keep(tensors, {"iteration": self.iteration, "goal": self.goal, "before": self.before})
+        if self.plain is not None:
+            tensors["plain"] = self.plain
+        state = {name: getattr(self, name) for name in _STATE}
+        self.journal.keep(tensors, state)
 
     def _resume(self) -> None:
         found = self.journal.resumed()
@@ -98,7 +132,9 @@ class Rounds:
         tensors, state = found
         weight = filters_of(self.dictionary).weight
         weight.copy_(tensors["weight"])
-        self.iteration, self.goal, self.before = state["iteration"], state["goal"], state["before"]
+        self.plain = tensors["plain"].to(weight.device)
+        for name in _STATE:
+            setattr(self, name, state[name])
         for i, batch in enumerate(self.batches):
             x, D = batch.signal, self.dictionary
             shape = torch.Size((len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ())))
