@@ -508,3 +508,36 @@ def test_a_batch_is_split_with_its_mask():
     parts = whole.split(2)
     assert torch.equal(torch.cat([part.mask for part in parts]), whole.mask)
     assert [len(part.mask) for part in Batch.of(X, filters, torch.ones(9, 9)).split(2)] == [1, 1]
+
+
+# ---------------------------------------------------------------- a network that begins with what was learned
+
+
+@pytest.mark.parametrize("name", ["msd_csc_6", "ml_csc", "res_csc_20"])
+def test_a_network_begins_with_learned_filters(name):
+    own = pn.create_model(name, in_chans=1, width=4).pursuits()[0].dictionary
+    own = getattr(own, "dictionary", own)
+    D = pn.ConvDictionary(unit(torch.randn(own.weight.shape)), padding=1)
+    torch.manual_seed(0)
+    plain = pn.create_model(name, in_chans=1, width=4)
+    torch.manual_seed(0)
+    begun = pn.create_model(name, in_chans=1, width=4, dictionaries=[D])
+    first, before = (model.pursuits()[0].dictionary for model in (begun, plain))
+    first, before = getattr(first, "dictionary", first), getattr(before, "dictionary", before)
+    ratio = first.weight / D.weight
+    torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
+    torch.testing.assert_close(first.lipschitz_bound(), before.lipschitz_bound())
+    for one, other in zip(list(begun.parameters())[4:], list(plain.parameters())[4:], strict=True):
+        assert torch.equal(one, other)
+    begun(torch.rand(2, 1, 16, 16)).sum().backward()
+    assert first.weight.grad is not None
+
+
+def test_learned_filters_that_do_not_fit_a_layer_are_refused():
+    D = pn.ConvDictionary(torch.randn(4, 1, 11, 11))
+    with pytest.raises(ValueError, match=r"filters of shape \(4, 1, 11, 11\); expected \(4, 1, 3, 3\)"):
+        pn.create_model("msd_csc_6", in_chans=1, width=4, dictionaries=[D])
+    with pytest.raises(TypeError, match=r"dictionaries\[0\] is of type Parameter"):
+        pn.create_model("msd_csc_6", dictionaries=[D.weight])
+    with pytest.raises(ValueError, match="7 dictionaries for 6 layers"):
+        pn.create_model("msd_csc_6", dictionaries=[None] * 7)

@@ -2,10 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pursuitnet import starts
+from pursuitnet.dictionaries import Dictionary
+from pursuitnet.networks.choices import begin_with
 from pursuitnet.networks.dense import msd
 from pursuitnet.networks.network import Network
 from pursuitnet.networks.residual import residual
@@ -30,7 +32,14 @@ def list_models() -> list[str]:
     return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
 
 
-def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices: object) -> Network:
+def create_model(
+    name: str,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    *,
+    dictionaries: Sequence[Dictionary | None] = (),
+    **choices: object,
+) -> Network:
     """Return the network of that name, randomly initialized from torch's global generator.
 
     Args:
@@ -38,11 +47,14 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
             networks at a multiple of 3.
         num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
         in_chans: channels of the image.
+        dictionaries: learned ones, such as ``learn`` returns, whose filters the first layers begin with, scaled to the
+            λmax(DᵀD) of those that they replace; None leaves a layer as it is.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
             ``six_layers``.
 
     Raises:
-        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do. For
+            dictionaries that do not fit the layers.
     """
     family, depth = _parse(name)
     build = FAMILIES[family][0]
@@ -60,7 +72,9 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
             hint = ", where 0 leaves the head out" if what == "num_classes" else ""
             raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
         check_number(what, value)
-    return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+    network = build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+    begin_with(network, dictionaries)
+    return network
 
 
 def _parse(name: str) -> tuple[str, tuple[int, ...]]:

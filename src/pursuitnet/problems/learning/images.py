@@ -1,5 +1,6 @@
 """Images as they come in: one tensor, a list of batches of any sizes, or a stream, with masks; looked at first."""
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -152,10 +153,10 @@ def _mask_of(signal: Tensor, mask: Any, name: str) -> Tensor | None:
 
 
 def _constant(batch: Batch) -> Tensor:
-    """Return which images have one value in each channel."""
+    """Return which images have one value in each channel; of vectors, and of single pixels, which are zero."""
     x = batch.signal
-    if x.dim() == 2:
-        return (x == 0).all(1)
+    if math.prod(x.shape[2:]) == 1:
+        return (x.flatten(1) == 0).all(1)
     low = torch.where(batch.mask, x, torch.inf) if batch.mask is not None else x
     high = torch.where(batch.mask, x, -torch.inf) if batch.mask is not None else x
     return (high.flatten(2).amax(2) <= low.flatten(2).amin(2)).all(1)

@@ -53,8 +53,7 @@ class Passing:
         self._resume()
         batch = None
         for batch in islice(batches, self.count, None):
-            self.count += 1
-            self._see(batch)
+            self.see(batch)
         if batch is None:
             raise ValueError("the stream holds no image that has not been seen; expected one batch or more")
         last = Tally()
@@ -64,8 +63,9 @@ class Passing:
         self._keep()
         return last
 
-    def _see(self, batch: Batch) -> None:
+    def see(self, batch: Batch) -> None:
         """Take in a batch."""
+        self.count += 1
         certified = self.count == 1 or self.count % EVERY == 0
         goal = self.journal.gap if certified else max(self.journal.gap, LOOSE)
         coded = self.coder(self.dictionary, batch, goal)

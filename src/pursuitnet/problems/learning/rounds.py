@@ -15,6 +15,8 @@ from pursuitnet.problems.learning.sums import Sums
 
 LOOSE = 1e-2
 """The gap of the first round's codes."""
+EVERY = 5
+"""Rounds from one certified report to the next, while codes need not be that exact."""
 STEPS = 50
 """Steps over the filters in a round, at most."""
 _STATE = ("iteration", "goal", "before", "momentum")
@@ -54,7 +56,8 @@ class Rounds:
         self._resume()
         while True:
             last = self.iteration >= most
-            tally, sums = self._codes(self.journal.gap if last else max(self.goal, self.journal.gap))
+            certified = last or (self.iteration > 0 and self.iteration % EVERY == 0)
+            tally, sums = self._codes(self.journal.gap if certified else max(self.goal, self.journal.gap))
             report = self.journal.tell(self.iteration, tally, self.dictionary)
             fall = (self.before - report.objective) / report.objective if report.objective else 0.0
             rises = fall < -report.gap
