@@ -80,8 +80,8 @@ def test_the_slope_in_the_filters_is_that_of_finite_differences(name, masked):
     mask = uniform(*x.shape, seed=3) < 0.7 if masked else torch.ones_like(x, dtype=torch.bool)
 
     def fit(weight):
-        other = maker()
-        other.weight.data.copy_(weight)
+        other = maker().requires_grad_(False)
+        other.weight.copy_(weight)
         return float(0.5 * (mask * (x - other.synthesize(code, x.shape))).square().sum())
 
     filters, sides = unpadded(D)
@@ -130,6 +130,8 @@ def test_an_atom_that_no_code_uses_stays_where_it_is():
     W = improved(D.weight, Sums.of(D, code, normal(2, 1, 10, 10)), 20)
     torch.testing.assert_close(W[1], D.weight[1])
     assert (W[0] - D.weight[0]).norm() > 0.1
+    same = improved(D.weight, Sums.none(D), 20)
+    assert torch.equal(same, D.weight) and same.data_ptr() != D.weight.data_ptr()
 
 
 # ---------------------------------------------------------------- the whole, for every kind
@@ -253,15 +255,13 @@ def test_scikit_learns_dictionary_is_no_better_and_ours_ends_where_it_is():
     assert scored(ours.dictionary, x, 0.2) <= best * 1.002
 
 
-def test_a_planted_matrix_is_found_in_rounds_and_along_a_stream():
+def test_a_planted_matrix_is_found():
     """Non-zeros in 10 % of all entries."""
     true = unit(normal(20, 16))
     x = sparse(1500, 20, share=0.1, seed=2) @ true + 0.01 * normal(1500, 16, seed=3)
     begin = pn.LinearDictionary(x[100:120])
-    learned = pn.learn(x, begin, 0.1, max_iterations=80, tol=1e-6, gap=1e-3)
+    learned = pn.learn(x, begin, 0.1, max_iterations=30, gap=1e-3)
     assert (matched(learned.dictionary.weight.detach(), true) >= 0.95).double().mean() >= 0.9
-    online = pn.learn((x[i : i + 50] for _ in range(5) for i in range(0, 1500, 50)), begin, 0.1, gap=1e-3)
-    assert (matched(online.dictionary.weight.detach(), true) >= 0.95).double().mean() >= 0.9
 
 
 def test_planted_filters_are_found():
@@ -346,12 +346,18 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("online", [False, True], ids=["rounds", "online"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
-    x, D = normal(24, 1, 7, 7), pn.ConvDictionary(unit(normal(3, 1, 3, 3)))
-    options = {"online": online, "max_iterations": 1 if online else 6, "tol": 0.0, "batch_size": 1 if online else 24}
+    x, D = normal(14, 1, 6, 6), pn.ConvDictionary(unit(normal(3, 1, 3, 3)))
+    options = {
+        "online": online,
+        "max_iterations": 1 if online else 6,
+        "tol": 0.0,
+        "batch_size": 1 if online else 14,
+        "gap": 1e-3,
+    }
     whole = pn.learn(x, D, 0.3, **options)
 
     def stop(report, dictionary):
-        if report.iteration == (17 if online else 3):
+        if report.iteration == (12 if online else 3):
             raise StoppedError
 
     path = tmp_path / "learned.safetensors"

@@ -103,7 +103,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             x = self._begun(X)
             price = torch.tensor([self.beta_], dtype=x.dtype)
             D = remade(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(False)
-            self._passing = Passing(D, Coder(price, self.nonnegative), Journal(1e-4), forget=5.0)
+            self._passing = Passing(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
         else:
             x = self._signals(X, reset=False)
         passing = self._passing

@@ -27,7 +27,7 @@ def improved(weight: Tensor, sums: Sums, steps: int, tol: float = 1e-4) -> Tenso
     energies = sums.energies
     used = energies > energies.amax() * torch.finfo(energies.dtype).eps
     if not bool(used.any()):
-        return weight
+        return weight.clone()
     price = torch.where(used, energies, torch.inf).view(-1, *[1] * (sums.cross.dim() - 1))
     quadratic, S = Quadratic(sums), torch.where(used, energies, 1.0).view_as(price)
     L = _largest(quadratic, price.rsqrt())

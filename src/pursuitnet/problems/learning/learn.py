@@ -66,7 +66,7 @@ def learn(
     gap: float = 1e-4,
     solver: Any = None,
     max_steps: int = 1000,
-    forget: float = 5.0,
+    forget: float = 10.0,
     seed: int = 0,
     codes: bool = False,
     callback: Callback | None = None,

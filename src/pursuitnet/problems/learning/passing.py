@@ -10,7 +10,7 @@ from torch import Tensor
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
 from pursuitnet.problems.learning.codes import Coded, Coder
-from pursuitnet.problems.learning.filters import filters_of
+from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Journal, Tally
 from pursuitnet.problems.learning.sums import Sums
@@ -19,6 +19,8 @@ LOOSE = 1e-3
 """The gap of codes that are not reported."""
 STEPS = 10
 """Steps over the filters after each batch, at most."""
+MOMENTUM = 0.8
+"""How far filters go on in the direction that they have taken from batch to batch: alone, they creep."""
 PATIENCE = 10
 """Batches after which an atom that none of them used is replaced."""
 EVERY = 10
@@ -46,6 +48,7 @@ class Passing:
         self.sums = Sums.none(filters)
         self.idle = torch.zeros(len(filters.weight), dtype=torch.long, device=filters.weight.device)
         self.usage = filters.weight.new_zeros(len(filters.weight))
+        self.plain = filters.weight.clone()
         self.count = 0
 
     def run(self, batches: Iterable[Batch]) -> Tally:
@@ -76,7 +79,9 @@ class Passing:
         self.idle = torch.where(sums.energies > 0, 0, self.idle + 1)
         self.usage = keep * self.usage + tally.usage
         self.sums = sums.plus(self.sums, keep)
-        filters.weight.copy_(improved(filters.weight, self.sums, STEPS))
+        better = improved(filters.weight, self.sums, STEPS)
+        filters.weight.copy_(in_unit_ball(better + MOMENTUM * (better - self.plain)))
+        self.plain = better
         self._reseed(coded)
         self.journal.tell(self.count, tally, self.dictionary)
         if certified:
@@ -91,13 +96,14 @@ class Passing:
         worst.look(filters, coded.residual(self.dictionary))
         weight, replaced = reseeded(filters.weight, dead, worst)
         filters.weight.copy_(weight)
+        self.plain[replaced] = weight[replaced]
         self.sums, self.idle[replaced] = self.sums.without(replaced), 0
         self.journal.reseeded += len(replaced)
 
     def _tensors(self) -> dict[str, Tensor]:
         weight = filters_of(self.dictionary).weight
         sums = {"gram": self.sums.gram, "cross": self.sums.cross}
-        return {"weight": weight, **sums, "idle": self.idle, "usage": self.usage}
+        return {"weight": weight, "plain": self.plain, **sums, "idle": self.idle, "usage": self.usage}
 
     def _keep(self) -> None:
         self.journal.keep(self._tensors(), {"count": self.count})
@@ -110,5 +116,6 @@ class Passing:
         weight = filters_of(self.dictionary).weight
         moved = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
         weight.copy_(moved["weight"])
+        self.plain = moved["plain"]
         self.sums, self.idle = Sums(moved["gram"], moved["cross"]), moved["idle"]
         self.usage, self.count = moved["usage"], state["count"]

@@ -32,9 +32,8 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path} does not exist; name image files, or folders of them")
     if not found:
-        raise ValueError(
-            f"{', '.join(map(str, paths))} holds no image; expected files such as {', '.join(sorted(NAMES))}"
-        )
+        known = ", ".join(sorted(NAMES))
+        raise ValueError(f"{', '.join(map(str, paths))} holds no image; expected files that end in {known}")
     return found
 
 
@@ -59,7 +58,7 @@ def prepared(image: Tensor, prepare: str) -> Tensor:
     if prepare == "highpass":
         return high
     local = smoothed(high.square()).mean(1, keepdim=True).clamp(min=0).sqrt()
-    least = local.mean((2, 3), keepdim=True).clamp(min=1e-6)
+    least = local.mean((2, 3), keepdim=True).clamp(min=1e-3)
     return high / local.maximum(least)
 
 

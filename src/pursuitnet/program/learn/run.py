@@ -89,8 +89,12 @@ def run(
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = _start(settings, batches)
     stream = pixels.one_by_one(files, settings.color, settings.prepare, device)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / SETTINGS, json.dumps(_asked(settings)) + "\n")
+
+    def told(report: Report, _: Dictionary) -> None:  # by then the input has been found good
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / SETTINGS, json.dumps(_asked(settings)) + "\n")
+        tell(_line(report))
+
     found = learn_from(
         stream if settings.online else batches,
         dictionary,
@@ -99,7 +103,7 @@ def run(
         max_iterations=settings.iterations,
         tol=settings.tol,
         seed=settings.seed,
-        callback=lambda report, _: tell(_line(report)),
+        callback=told,
         checkpoint=out / CHECKPOINT,
     )
     _write(out, settings, found)
