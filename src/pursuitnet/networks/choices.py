@@ -68,8 +68,9 @@ def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> N
                 f"dictionaries[{i}] has filters of shape {shapes[1]}; expected {shapes[0]} (atoms, channels, *kernel) "
                 f"for layer {i + 1}"
             )
-        scale = (own.lipschitz_bound() / new.lipschitz_bound()).sqrt()
-        own.weight.copy_(new.weight * scale.to(new.weight))
+        before = own.lipschitz_bound()
+        own.weight.copy_(new.weight)
+        own.weight.mul_((before / own.lipschitz_bound()).sqrt())
 
 
 def step_of(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
