@@ -343,7 +343,7 @@ def runs(
         print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
 
 
-app.command("pursuitnet.program.learn.command:learn")
+app.command("pursuitnet.program.learn.command:learn", help="Learn a convolutional dictionary from images.")
 
 
 @app.command
@@ -385,7 +385,7 @@ def _run() -> int:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return _fail(
-            "interrupted; what was done is kept: train goes on with --out DIR --resume, "
+            "interrupted; what was done is kept: train and learn go on with --out DIR --resume, "
             "reproduce when it is called again",
             code=130,
         )
