@@ -4,7 +4,7 @@
                                              [--seconds 60] [--threads 2] [--clock wall|processor]
                                              [--out runs/dictionary_learning]
 
-Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made grey and
+Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made gray and
 contrast-normalized. All methods start from the same random atoms, are trained on the same images on a torus, and are
 stopped after so many seconds. A dictionary counts by F_test(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over images that none of
 them has seen, solved to a duality gap of 1e-4, outside of the time. With one thread the seconds are the processor's by

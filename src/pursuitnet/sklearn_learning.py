@@ -183,7 +183,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.dictionary_ = ConvDictionary(D.weight.detach().clone(), D.stride, D.padding, D.dilation)
         self.dictionary_.requires_grad_(False)
         self.components_: Array = self.dictionary_.weight.numpy()
-        self.code_shape_ = (D.rows[0], *D.code_size((1, *self.signal_shape_)))
+        self.code_shape_ = (D.code_channels[0], *D.code_size((1, *self.signal_shape_)))
         return self
 
     @property

@@ -82,13 +82,13 @@ class WorkingSet:
         least = int(self.least * problem.signal.numel() / _taps(problem))
         count = min(len(wanted), max(int(used.sum()), least, 10))
         most = excess.topk(count, sorted=False).indices
-        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbours side by side in memory
+        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbors side by side in memory
 
 
 def _largest(small: Lasso) -> float:
     """Return λmax(DᵀD) of some columns from below, usually to a percent, for the price of ten steps."""
     D = small.dictionary
-    start = torch.randn(1, D.rows[0], generator=torch.Generator().manual_seed(0)).to(small.signal)
+    start = torch.randn(1, D.code_channels[0], generator=torch.Generator().manual_seed(0)).to(small.signal)
     return _lanczos(lambda v: D.analyze(D.synthesize(v, small.signal.shape)), start, most=10)
 
 

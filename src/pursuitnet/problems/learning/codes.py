@@ -99,17 +99,17 @@ class Coder:
             dictionary: D.
             batch: the images.
             tol: the relative gap of each image.
-            start: where to begin, (B, rows, …).
+            start: where to begin, (B, code_channels, …).
         """
         D, x = seen_through(dictionary, batch.mask), batch.signal
         problem = lasso(x, D, self.beta, self.nonnegative)
         if start is None:
-            start = x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ()))
+            start = x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
         begin, solver = D.split(start), self.solver or self._suitable(dictionary, batch, start)
         if isinstance(solver, Reduced):
             problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
         run = iterate(problem, solver, begin, self.max_steps, tol)
-        return Coded(batch, problem.complete(run.code), run.certificate)
+        return Coded(batch, problem.full_code(run.code), run.certificate)
 
     def _suitable(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
         """Return the solver that is fast here: few columns in use, each of which reaches few entries of a signal."""

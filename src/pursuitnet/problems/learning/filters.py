@@ -61,7 +61,7 @@ class Masked(Dictionary):
         super().__init__()
         self.dictionary = dictionary
         self.register_buffer("mask", mask.to(dictionary.weight.dtype))
-        self.channels, self.rows, self.dims = dictionary.channels, dictionary.rows, dictionary.dims
+        self.channels, self.code_channels, self.dims = dictionary.channels, dictionary.code_channels, dictionary.dims
 
     mask: Tensor
 

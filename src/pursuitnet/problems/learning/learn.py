@@ -21,7 +21,7 @@ from pursuitnet.problems.learning.journal import Callback, Journal, Report, Tall
 from pursuitnet.problems.learning.passing import Passing
 from pursuitnet.problems.learning.rounds import Rounds
 from pursuitnet.problems.omp import OMP
-from pursuitnet.problems.solve import ConvergenceWarning, check_effort, check_solver
+from pursuitnet.problems.solve import ConvergenceWarning, check_budget, check_solver
 
 TOGETHER = 2**13
 """Places of a code that are worth coding together along a stream; in rounds, entries of a code by the next number."""
@@ -85,7 +85,7 @@ def learn(
             of batches as a stream: of tensors, or of pairs (images, labels).
         dictionary: where to start: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
             identity part then takes up what fits no atom. It is not changed.
-        beta: β ≥ 0, a number or one for each row of the code (rows,).
+        beta: β ≥ 0, a number or one for each row of the code (code_channels,).
         nonnegative: whether Γ ≥ 0.
         mask: nonzero where images are known, a tensor that broadcasts to them (or to each batch of a stream); "nan" if
             NaN stands for what is missing.
@@ -120,7 +120,7 @@ def learn(
     _check_kinds(nonnegative=nonnegative, online=online, codes=codes)
     _check_numbers(batch_size, max_iterations, tol, forget, seed)
     _check_solver(solver, dictionary)
-    check_effort(max_steps, gap)
+    check_budget(max_steps, gap)
     if streamed and not online:
         raise ValueError("images is a stream and online is False; expected a tensor or a list of batches, to go round")
     if online and codes:
@@ -129,7 +129,7 @@ def learn(
         raise ValueError(f"max_iterations is {max_iterations}, and a stream is seen once; expected a tensor or a list")
     batches = [] if streamed else incoming.whole(images, filters, mask)
     if batches:
-        incoming.check_worth(batches, filters, price[-1:] if len(price) == 1 else price[-sum(filters.rows) :])
+        incoming.check_worth(batches, filters, price[-1:] if len(price) == 1 else price[-sum(filters.code_channels) :])
     asked = {
         "beta": price.tolist(), "nonnegative": nonnegative, "online": online, "seed": seed, "forget": forget,
         "dictionary": str(dictionary), "batch_size": batch_size, "images": [list(b.signal.shape) for b in batches],
@@ -191,19 +191,21 @@ def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: 
 
 def _together(batch: Batch, D: Dictionary) -> int:
     """Return how many images to code together in rounds."""
-    one = sum(D.rows) * places_of(filters_of(D), batch.signal.shape)
+    one = sum(D.code_channels) * places_of(filters_of(D), batch.signal.shape)
     return max(1, ENTRIES // one)
 
 
 def _price(beta: Any, dictionary: Dictionary) -> Tensor:
     """Return β as a tensor of one number, or one for each row."""
     if isinstance(beta, (str, bool)) or beta is None:
-        raise TypeError(f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.rows)} rows")
+        raise TypeError(
+            f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} rows"
+        )
     weight = dictionary._any()
     price = tensor_of("beta", beta, weight).detach().to(weight).flatten()
-    if len(price) not in (1, sum(dictionary.rows)):
+    if len(price) not in (1, sum(dictionary.code_channels)):
         raise ValueError(
-            f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or ({sum(dictionary.rows)},)"
+            f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or ({sum(dictionary.code_channels)},)"
         )
     if not bool((price.isfinite() & (price >= 0)).all()):
         raise ValueError(f"beta is {float(price.min()):g} at its smallest; expected finite numbers ≥ 0")

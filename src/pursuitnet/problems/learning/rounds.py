@@ -140,5 +140,5 @@ class Rounds:
             setattr(self, name, state[name])
         for i, batch in enumerate(self.batches):
             x, D = batch.signal, self.dictionary
-            shape = torch.Size((len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ())))
+            shape = torch.Size((len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ())))
             self.kept[i] = Kept(shape, *(tensors[f"{name}.{i}"].to(weight.device) for name in ("places", "values")))

@@ -39,7 +39,7 @@ def learn(
         nonnegative: Codes ≥ 0.
         robust: Learn [I D]: pixels that fit no atom go into an identity part.
         online: See each image once, one after the other, so that memory does not grow with their number.
-        color: Keep three channels; by default images are grey.
+        color: Keep three channels; by default images are gray.
         prepare: What is done to the images: contrast subtracts the local mean and divides by the local deviation,
             highpass subtracts what is smooth, none leaves them in [0, 1].
         iterations: Rounds over all images at most; by default 100, and with --online always 1.

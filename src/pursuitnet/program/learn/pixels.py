@@ -1,4 +1,4 @@
-"""Image files as learning takes them: grey or in color, and with their low frequencies taken out."""
+"""Image files as learning takes them: gray or in color, and with their low frequencies taken out."""
 
 import math
 from collections.abc import Iterator, Sequence
