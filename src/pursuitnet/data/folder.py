@@ -103,7 +103,7 @@ class Folder:
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
         broken: Broken = {}
-        for (path, label), found in zip(tree.files[split], _results(decode, tree.paths(split)), strict=True):
+        for (path, label), found in zip(tree.files[split], results(decode, tree.paths(split)), strict=True):
             if isinstance(found, BrokenImageError):
                 broken[path] = found
             else:
@@ -136,8 +136,8 @@ class Folder:
         if not found:
             return
         path = max(found, key=lambda path: found[path][1])
-        if question := _question(depth, *found[path], self.white_level):
-            raise ValueError(f"{path} {question}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
+        if asked := question(depth, *found[path], self.white_level):
+            raise ValueError(f"{path} {asked}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
 
     def _refusal(self, tree: Tree, known: Broken, white: float = float("inf")) -> ValueError:
         """What to say of all files that are broken, not of the first one alone; each is decoded for that."""
@@ -159,7 +159,7 @@ def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:
     warnings.warn(f"broken files left out of those to {split} on: {len(broken)}, {listed}", stacklevel=2)
 
 
-def _question(depth: Depth, least: float, most: float, white: float | None) -> str:
+def question(depth: Depth, least: float, most: float, white: float | None) -> str:
     """What has to be known of images of more than 8 bits of such values; nothing if it is known."""
     way_out = "pass white_level (--white-level), the value of white"
     if depth == "floats":
@@ -181,7 +181,7 @@ def _question(depth: Depth, least: float, most: float, white: float | None) -> s
     return ""
 
 
-def _results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
+def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
     """Yield what is made of each file, in order, or why it cannot be used."""
 
     def one(path: Path) -> T | BrokenImageError:
@@ -196,9 +196,9 @@ def _results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | B
 
 def _attempted(work: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
     """What is made of the files, and which of them cannot be used."""
-    results = dict(zip(paths, _results(work, paths), strict=True))
-    broken = {path: result for path, result in results.items() if isinstance(result, BrokenImageError)}
-    return {path: result for path, result in results.items() if not isinstance(result, BrokenImageError)}, broken
+    made = dict(zip(paths, results(work, paths), strict=True))
+    broken = {path: result for path, result in made.items() if isinstance(result, BrokenImageError)}
+    return {path: result for path, result in made.items() if not isinstance(result, BrokenImageError)}, broken
 
 
 def _listed(root: Path, broken: Broken) -> str:
@@ -288,7 +288,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
     classes, folders = {}, _folders(root)
     _require_clear(folders)
     for folder in folders:
-        classes[folder.name] = sorted(_files(folder))
+        classes[folder.name] = sorted(files_in(folder))
         if not classes[folder.name]:
             raise ValueError(f"class {folder} is empty: put images into it, or remove it")
     return classes
@@ -316,8 +316,9 @@ def _folders(root: Path) -> list[Path]:
     return [path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX"]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below it, but for hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
-                yield from _files(Path(entry.path)) if entry.is_dir() else (Path(entry.path),)
+                yield from files_in(Path(entry.path)) if entry.is_dir() else (Path(entry.path),)

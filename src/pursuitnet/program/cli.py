@@ -343,6 +343,9 @@ def runs(
         print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
 
 
+app.command("pursuitnet.program.predict.command:predict")
+
+
 @app.command
 def models() -> None:
     """List the networks of the paper; other depths of a family exist too."""

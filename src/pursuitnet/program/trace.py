@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,37 @@ def carry(seen: Sequence[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
     for i in path:
         code = seen[i].reconstruct(code, (len(code), *seen[i].signals[-1].shape[1:]))
     return code, path[-1]
+
+
+class Kept(NamedTuple):
+    """What layer i keeps of one image, D_b … D_i Γ, beside layer b's signal; (1, channels, H, W) both.
+
+    Attributes:
+        target: the image, or the image's channels of the pooled code that layer b codes.
+        down: the code carried down to it.
+        scale: a, which makes ‖target − a·down‖ smallest, (1, 1, 1, 1).
+        base: b; 0 stands for the image.
+    """
+
+    target: Tensor
+    down: Tensor
+    scale: Tensor
+    base: int
+
+
+def kept(seen: Sequence[Seen], index: int, channels: int) -> Kept | None:
+    """Return what layer i keeps of one image; None where no channels of layer b's signal are the image's.
+
+    Args:
+        seen: what every layer did with the image alone.
+        index: i.
+        channels: of the image, that are compared.
+    """
+    down, base = carry(seen, index, seen[index].codes[-1])
+    if not pictured(seen, base):
+        return None
+    target, down = seen[base].signals[-1][:, :channels], down[:, :channels]
+    return Kept(target, down, best_scale(target, down), base)
 
 
 def reach(seen: Sequence[Seen], index: int) -> int:

@@ -27,7 +27,7 @@ from pursuitnet.program.trace import (
     carry,
     effective_atoms,
     filters,
-    pictured,
+    kept,
     reach,
     relative_error,
     strongest_kernels,
@@ -243,12 +243,10 @@ def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
 
 def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    chans = len(run.images.mean)
-    down, base = carry(seen, index, seen[index].codes[-1])
-    if not pictured(seen, base):
+    found = kept(seen, index, len(run.images.mean))
+    if found is None:
         return None
-    target, down = seen[base].signals[-1][:, :chans], down[:, :chans]
-    a = best_scale(target, down)
+    target, down, a, base = found
     both = torch.cat([target, a * down])
     both = both / target.abs().amax().clamp(min=1e-12) if base else _unprepared(run, both)
     return {

@@ -1,16 +1,22 @@
 """A trained network, back from its file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.data import DATASETS
 from pursuitnet.data.identity import Identity
+from pursuitnet.data.pixels import Size
+from pursuitnet.data.unlabelled import Decoder, found, white_of
 from pursuitnet.networks import Network, create_model
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.runs import MARKS
+from pursuitnet.program.sharing.prediction import Prediction
 from pursuitnet.program.sharing.weights import unpack
 from pursuitnet.utils.paths import expanded
 
@@ -29,6 +35,7 @@ class Trained:
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
         data: which images it was trained on; None where weights of an older version do not say it.
+        image_size: height and width of the images that it was trained on; None where its weights do not say it.
     """
 
     network: Network = field(repr=False)
@@ -37,10 +44,53 @@ class Trained:
     mean: Tensor
     std: Tensor
     data: Identity | None = None
+    image_size: Size | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
         return normalise(images, self.mean, self.std)
+
+    @torch.inference_mode()
+    def predict(self, images: Any, batch_size: int = 256) -> Prediction:
+        """Return the classes that the network sees in images.
+
+        Args:
+            images: uint8 or floats in [0, 1], (B, C, H, W), a tensor or an array; or the path of an image file, of a
+                folder of them, a pattern such as ``scans/*.png``, or a list of these. Files are scaled and cropped to
+                ``image_size``.
+            batch_size: images in one forward pass.
+
+        Raises:
+            TypeError, ValueError: for images of another kind or shape, and for a file that is no image.
+            FileNotFoundError: if nothing has that name.
+        """
+        if not isinstance(images, Tensor | np.ndarray):
+            return self._predict_files([images] if isinstance(images, str | Path) else list(images), batch_size)
+        whole = torch.as_tensor(images)
+        parts = [self.prepare(part.to(self.mean.device)) for part in whole.split(batch_size)] if len(whole) else []
+        logits = [self.network(part).float() for part in parts]
+        none = torch.empty(0, len(self.classes), device=self.mean.device)
+        return Prediction(torch.cat(logits).softmax(dim=1) if logits else none, self.classes)
+
+    def decoder(self, paths: Sequence[Path], white_level: float | None = None) -> Decoder:
+        """Return what decodes these image files as in training.
+
+        Raises:
+            ValueError: if white in images of more than 8 bits is not known.
+        """
+        white = white_of(paths, self.recipe.white_level if white_level is None else white_level)
+        return Decoder(len(self.mean), self.image_size, white)
+
+    def _predict_files(self, names: Sequence[str | Path], batch_size: int) -> Prediction:
+        paths = found(names)
+        decode, parts = self.decoder(paths), []
+        for pixels in decode.each(paths):
+            if isinstance(pixels, ValueError):
+                raise pixels
+            parts.append(torch.from_numpy(pixels.copy()))
+        if len({part.shape for part in parts}) > 1:
+            return Prediction.joined([self.predict(part[None]) for part in parts])
+        return self.predict(torch.stack(parts), batch_size)
 
     def deployed(self) -> "Deployed":
         """Return a module that takes images in [0, 1] as they are."""
@@ -128,7 +178,20 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
-    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
+    size = _image_size(about, recipe, file)
+    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file), size)
+
+
+def _image_size(about: dict[str, Any], recipe: Recipe, file: Path) -> Size | None:
+    """Return height and width of the images of the training, as far as weights of any version say them."""
+    if "image_size" in about:
+        said = about["image_size"]
+        if not (isinstance(said, list) and len(said) == 2 and all(type(n) is int and n > 0 for n in said)):
+            raise ValueError(f"{file} has the image size {said!r:.50}; expected height and width: get it anew")
+        return said[0], said[1]
+    if recipe.data in DATASETS:
+        return DATASETS[recipe.data].image_size
+    return None if recipe.image_size is None else (recipe.image_size, recipe.image_size)
 
 
 def _identity(about: dict[str, Any], file: Path) -> Identity | None:

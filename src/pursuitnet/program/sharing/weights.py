@@ -14,8 +14,9 @@ from pursuitnet.utils.records import fits
 
 NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
-OPTIONAL = ("data",)
-"""What they may hold: which images the network was trained on; weights of older versions do not say it."""
+OPTIONAL = ("data", "image_size")
+"""What they may hold: which images the network was trained on, and their height and width; weights of older versions do
+not say it."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
