@@ -1,5 +1,6 @@
 """Any folder of images, one sub-folder a class."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pursuitnet.data import cache
 from pursuitnet.data.files import Split
 from pursuitnet.data.pixels import FOURTEEN_BITS, FULL, BrokenImageError, Depth, Head, Size, decoded, extremes, head
+from pursuitnet.data.streamed import Streamed
 
 T = TypeVar("T")
 
@@ -44,17 +49,23 @@ class Folder:
     """Reads a folder of images.
 
     `image_size` (H, W) scales and crops them, None takes them as they are; `skip_broken` leaves out files that are no
-    images; `white_level` is the value of white in images of more than 8 bits that do not say it.
+    images; `white_level` is the value of white in images of more than 8 bits that do not say it. `in_memory` False
+    returns images that are read when they are needed, by so many `workers`; None does if they are more than a quarter
+    of the memory.
     """
 
     root: Path
     image_size: Size | None
     skip_broken: bool = False
     white_level: float | None = None
+    in_memory: bool | None = True
+    workers: int | None = None
 
     def __call__(self, root: Path | None, split: str, fetch: bool = False) -> Split:
         """Return one split, through the cache."""
         tree = tree_of(self.root)
+        if not self.in_memory and (images := self._streamed(tree, split)):
+            return images  # type: ignore[return-value]
         return cache.through(self._name(split), tree.paths(), lambda: self._read(tree, split))
 
     def about(self) -> tuple[tuple[str, ...], int, Size]:
@@ -95,11 +106,34 @@ class Folder:
                 )
         return channels, size
 
-    def _read(self, tree: Tree, split: str) -> Split:
+    def _streamed(self, tree: Tree, split: str) -> "tuple[Streamed, Tensor] | None":
+        """Return a split that is read when it is needed; None if nobody asks for it and the memory holds it."""
+        channels, size, decode, _ = self._decoding(tree)
+        if self.in_memory is None and len(tree.paths()) * channels * math.prod(size) <= memory() / 4:
+            return None
+        files = tree.files[split]
+        workers = min(len(os.sched_getaffinity(0)), 8) if self.workers is None else self.workers
+        load = partial(_loaded, [path for path, _ in files], decode)
+        images = Streamed(load, (channels, *size), torch.uint8, torch.arange(len(files)), workers)
+        labels = torch.tensor([label for _, label in files])
+        if not self.skip_broken:
+            return images, labels
+        broken = {files[k][0]: found for k, found in images.unusable() if isinstance(found, BrokenImageError)}
+        kept = torch.tensor([k for k, (path, _) in enumerate(files) if path not in broken], dtype=torch.long)
+        if broken:
+            _tell(tree, split, broken, labels[kept].tolist())
+        return images[kept], labels[kept]
+
+    def _decoding(self, tree: Tree) -> tuple[int, Size, Callable[[Path], NDArray[np.uint8]], float]:
+        """Channels and size of all images, what decodes one, and the value of white."""
         heads = self._survey(tree)
         channels, size = self._shape(heads)
         white = self._white(tree, heads)
         decode = partial(decoded, channels=channels, size=size, fit=self.image_size is not None, white=white)
+        return channels, size, decode, white
+
+    def _read(self, tree: Tree, split: str) -> Split:
+        channels, size, decode, white = self._decoding(tree)
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
         broken: Broken = {}
@@ -149,6 +183,19 @@ class Folder:
             f"{tree.root} has {len(broken)} files that cannot be read as images, {_listed(tree.root, broken)}: repair "
             "or remove them, or pass skip_broken (--skip-broken) to leave them out"
         )
+
+
+def _loaded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]], index: int) -> Tensor | ValueError:
+    """Return an image as a tensor, or why it cannot be used."""
+    try:
+        return torch.from_numpy(decode(paths[index]).copy())
+    except BrokenImageError as error:
+        return error
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:

@@ -15,7 +15,7 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import cores, hints, streams
-from pursuitnet.program.recipe import Recipe, values_of
+from pursuitnet.program.recipe import NETWORK, Recipe, values_of
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
 
@@ -64,6 +64,15 @@ def _from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
         update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
 
 
+def _from_init(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the network's options of `train --init` that are not given with those of the run it begins with."""
+    names = [token.value for argument in arguments if "--init" in argument.names for token in argument.tokens]
+    if commands == ("train",) and names:
+        path = expanded(names[-1]) / "recipe.json"
+        values = {name: value for name, value in _json(path).items() if name in NETWORK and value is not None}
+        update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
+
+
 def _json(path: Path) -> dict[str, Any]:
     """Return the fields of a run's recipe; none if it is not one, which is said when the run is read."""
     try:
@@ -77,7 +86,7 @@ app = App(
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=(_whole, _from_recipe, _at_home, _from_run),
+    config=(_whole, _from_recipe, _at_home, _from_run, _from_init),
 )
 
 

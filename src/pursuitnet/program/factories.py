@@ -4,7 +4,7 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.networks import Network, create_model
-from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.recipe import GIVEN, Recipe
 from pursuitnet.utils.nearest import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -42,13 +42,22 @@ def _device(name: str, local: int) -> torch.device:
 
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
-    """Return what the recipe's data set holds."""
+    """Return what the recipe's data set holds.
+
+    Raises:
+        ValueError: if its images were handed over in Python, or the data set is not known.
+    """
+    if recipe.data == GIVEN:
+        raise ValueError(
+            "the images of this run were handed over in Python and are not kept: go on there, with train(…, data=…, "
+            "resume=True); to look at the run name a folder of images with --data-dir"
+        )
     return data.info(**recipe.images())
 
 
-def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
+def model_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Network:
     """Create the recipe's network from its seed; torch's global generator is left as it was."""
-    about, device = dataset_of(recipe), device_of(recipe) if device is None else device
+    about, device = dataset or dataset_of(recipe), device_of(recipe) if device is None else device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())

@@ -61,8 +61,15 @@ RECIPES: dict[str, dict[str, Any]] = {
 RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
 
 
-MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing", "in_memory", "workers")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
+
+CHOICES = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
+NETWORK = ("model", "standardise", *CHOICES)
+"""Fields of a recipe that say what the network is."""
+
+GIVEN = "given"
+"""The data of a recipe whose images are handed over in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,13 @@ class Recipe:
 
     white_level: float | None = None
     """Value of white in images of a folder with more than 8 bits that do not say it, such as 4095 for 12 bits."""
+
+    in_memory: bool | None = None
+    """Keep all images of a folder in memory; by default unless they take more than a quarter of it. Otherwise they are
+    read for every batch."""
+
+    workers: int | None = None
+    """Processes that read images which are not kept in memory; by default one a core, at most 8."""
 
     valid_images: int = 0
     """Training images held out to choose by, drawn at random by the seed, of a folder with every class in proportion;
@@ -138,6 +152,13 @@ class Recipe:
     width: int | None = None
     """Atoms a layer."""
 
+    init: str | None = None
+    """Run, model.safetensors or pretrained network whose weights training begins with; the head too, if the classes are
+    the same. Images are normalized as in its training."""
+
+    freeze_backbone: bool = False
+    """Train the head alone."""
+
     epochs: int = 10
     """Passes over the training images."""
 
@@ -158,6 +179,13 @@ class Recipe:
 
     decay_all: bool = False
     """Let the weight decay pull at thresholds, steps and norms too."""
+
+    balance: Literal["weights", "sampler"] | None = None
+    """For classes of unequal size: weigh the loss of each image by what its class lacks, or draw images so that every
+    class comes equally often."""
+
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the loss, in the order of the labels, relative to each other."""
 
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
@@ -213,6 +241,7 @@ class Recipe:
             ("valid_images", 0),
             ("shift", 0),
             ("image_size", 1),
+            ("workers", 0),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -229,6 +258,10 @@ class Recipe:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
         if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
             raise ValueError(f"drops are {self.drops}; expected shares of the epochs between 0 and 1, in order")
+        if self.class_weights is not None and self.balance is not None:
+            raise ValueError("class_weights and balance both weigh the classes; expected one of them")
+        if self.class_weights is not None and not all(0 < w < float("inf") for w in self.class_weights):
+            raise ValueError(f"class_weights are {self.class_weights}; expected a number > 0 for each class")
         if self.image_size is not None and self.data != "folder":
             raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
         if (self.skip_broken or self.white_level is not None) and self.data != "folder":
@@ -260,17 +293,20 @@ class Recipe:
 
     def located(self) -> "Recipe":
         """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
-        return self if self.data_dir is None else replace(self, data_dir=Path(self.data_dir).expanduser().absolute())
+        begun = self.init and expanded(self.init)
+        located = replace(self, init=str(begun.absolute())) if begun and begun.exists() else self
+        return located if self.data_dir is None else replace(located, data_dir=expanded(self.data_dir).absolute())
 
     def images(self) -> dict[str, Any]:
         """Return where the images are and how they are read, as ``data.info`` takes it."""
         choices = {"image_size": self.image_size, "skip_broken": self.skip_broken, "white_level": self.white_level}
+        if self.data == "folder":
+            choices |= {"in_memory": self.in_memory, "workers": self.workers}
         return {"name": self.data, "root": self.data_dir, **choices}
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
-        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        chosen = {name: getattr(self, name) for name in CHOICES if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None
         if self.standardised and self.model.startswith("msd"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pursuitnet.data import Pixels
 from pursuitnet.program.train import logits_of
 
 BINS = 15
@@ -63,7 +64,7 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    images: Tensor,
+    images: Pixels,
     labels: Tensor,
     classes: Sequence[str],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from pursuitnet.data import in_memory
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
@@ -141,7 +142,7 @@ def evaluate_run(
     """
     run = open_run(folder, data_dir, device)
     recipe, model, images = run.recipe, run.model, run.images
-    pixels, labels = (part[: settings.tested] for part in images.test)
+    pixels, labels = images.test[0][: settings.tested], images.test[1][: settings.tested]
     looked_at = ("test", "train") if settings.adapt else ("test",)
     changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
     notes = (*settings.notes(model), *changed)
@@ -150,7 +151,7 @@ def evaluate_run(
         hard = None
         if settings.corruptions is not None:
             chosen = named(settings.corruptions)
-            clean = images.train[0][:LOOKED_AT]
+            clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
             hard = robustness(
                 model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)

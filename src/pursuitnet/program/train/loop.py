@@ -3,16 +3,20 @@
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.owner import TakenError, check_free, owned
-from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.recipe import GIVEN, Recipe
 from pursuitnet.program.runs import running
 from pursuitnet.program.train import checkpoints
+from pursuitnet.program.train.given import Augment, dataset
 from pursuitnet.program.train.group import group_of, joined
 from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
 from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
@@ -20,7 +24,15 @@ from pursuitnet.program.train.trainer import Begun, Trainer
 
 
 def train(
-    recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False, every: float = 60.0
+    recipe: Recipe,
+    folder: Path,
+    watch: Watcher | None = None,
+    *,
+    data: Any = None,
+    classes: Sequence[str] | None = None,
+    augment: Augment | None = None,
+    resume: bool = False,
+    every: float = 60.0,
 ) -> Record:
     """Run the recipe and leave a run folder; return the last epoch's record.
 
@@ -32,6 +44,15 @@ def train(
             model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
             first checkpoint, unless ``resume`` continues the run that it holds.
         watch: is told of every step and epoch.
+        data: images to train and to test on instead of those the recipe names, ``recipe.data`` is then "given":
+            (train_images, train_labels, test_images, test_labels) as tensors or arrays, images (N, C, H, W) or
+            (N, H, W) in uint8, or floats in [0, 1], labels (N,) whole numbers from 0, or names; or (train, test), each
+            a torch ``Dataset`` of (image, label) or a pair (images, labels); or one of these alone, of which every
+            fifth is for testing. The items of a Dataset are read anew for every batch, by ``recipe.workers``
+            processes, with what its transforms draw drawn from the seed. To go on with a run, hand over the same.
+        classes: their names by label, where the data are handed over.
+        augment: takes a batch (B, C, H, W) of training images as they are and returns one of the same kind; it follows
+            the recipe's own shifts and flips. What it draws from the global generators is drawn from the seed.
         resume: continue after the last checkpoint, or begin where there was none yet; on a CPU the end is the same to
             the last bit as without the break.
         every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
@@ -41,10 +62,12 @@ def train(
         FileExistsError: if the folder holds something and resume is False.
         FileNotFoundError: if there is nothing to resume.
         FloatingPointError: if the loss is no number or explodes; the last checkpoint is of before.
+        TypeError, ValueError: if the data are not of such a form.
         OSError: if the folder cannot be written to, which is tried before the first step.
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
         TakenError: if another process is at this run.
     """
+    folder = Path(folder)
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
     begun = not checkpoints.unbegun(folder)
@@ -52,9 +75,11 @@ def train(
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
+    given = None if data is None else dataset(data, classes, recipe.workers)
+    recipe = recipe if given is None else replace(recipe, data=GIVEN, data_dir=None)
     with stop_requests() as requests, joined(device_of(recipe)) as group:
         told = Silent() if watch is None or not group.first else watch
-        keeper = Keeper(folder, Trainer(recipe, group), every)
+        keeper = Keeper(folder, Trainer(recipe, group, given, augment, fresh=not begun), every)
         with owned(folder) if group.first else nullcontext():
             if group.first and checkpoints.unbegun(folder) == begun:
                 raise TakenError(f"{folder} has been begun by another process in this very moment")

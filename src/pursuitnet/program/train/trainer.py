@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from pursuitnet import data
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
 from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of, model_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
+from pursuitnet.program.train.given import Augment, described
 from pursuitnet.program.train.group import ALONE, Group
-from pursuitnet.program.train.images import Images, Split, batches, images_of, steps_of
+from pursuitnet.program.train.images import Images, Split, batches, images_of, loss_weights, steps_of
+from pursuitnet.program.train.initial import begin_with
 from pursuitnet.program.train.optimiser import learning_rate, optimiser_of
 from pursuitnet.program.train.stopwatch import Stopwatch
 from pursuitnet.prox.norms import synchronise
@@ -46,20 +50,35 @@ class Trainer:
     Args:
         recipe: what to train.
         group: the processes that share each batch; the network and the data are in all of them.
+        dataset: what to train on, where it is handed over.
+        augment: what is done to each batch besides the recipe's shifts and flips.
+        fresh: begin with the weights that the recipe names, if it does; what is restored needs none.
     """
 
-    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
-        recipe = recipe.located()
+    def __init__(
+        self,
+        recipe: Recipe,
+        group: Group = ALONE,
+        dataset: data.Dataset | None = None,
+        augment: Augment | None = None,
+        fresh: bool = True,
+    ) -> None:
+        recipe, self.augment = recipe.located(), augment
         self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
         if recipe.batch_size < 2 * group.size:
             raise ValueError(
                 f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
             )
-        self.images: Images = images_of(recipe, self.device)
+        self.images: Images = images_of(recipe, self.device, dataset)
         self.steps = steps_of(self.images, recipe, group)
         if not self.steps:
             raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
-        self.model: Network = model_of(recipe, self.device)
+        self.model: Network = model_of(recipe, self.device, dataset)
+        if recipe.init is not None and fresh:
+            self._begin(recipe.init)
+        self.model.features.requires_grad_(not recipe.freeze_backbone)
+        classes = len(self.images.identity.classes)
+        self.weights = loss_weights(recipe, self.images.train[1], classes)
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
             synchronise(self.model)
@@ -71,6 +90,13 @@ class Trainer:
         graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
         self.graphed = GraphedStep(self.model, self._backward) if graphed and group.size == 1 else None
 
+    def _begin(self, name: str) -> None:
+        """Begin with the weights of another run, and with its normalization."""
+        known = self.images.identity.classes
+        about = begin_with(name, self.model, self.recipe, known, len(self.images.mean))
+        mean, std = about.mean.to(self.device), about.std.to(self.device)
+        self.images = replace(self.images, mean=mean, std=std)
+
     def state(self) -> dict[str, Any]:
         """Return all that changes in training, for a checkpoint."""
         return {
@@ -78,6 +104,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "data": self.images.learned(),
+            "augment": described(self.augment),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -87,6 +114,8 @@ class Trainer:
             ValueError: if it is that of another network or optimiser, or the images are not those it was trained on.
         """
         self.images = self.images.resumed(state.get("data"), self.recipe)
+        if (was := state.get("augment")) != (now := described(self.augment)):
+            raise ValueError(f"the run was started with augment = {was}, and is to go on with {now}; expected the same")
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -120,10 +149,11 @@ class Trainer:
             FloatingPointError: if the loss is no number, or a hundred times that of guessing.
         """
         watch, network = Silent() if watch is None else watch, _parallel(self.model, self.group).train()
+        self.model.features.train(not self.recipe.freeze_backbone)  # or its statistics would move
         begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
         clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
         steps, look = self.steps, LOOK.get(self.device.type, 50)
-        parts = batches(self.recipe, number, self.images, begun.steps, self.group)
+        parts = batches(self.recipe, number, self.images, begun.steps, self.group, self.augment)
         for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
             self._set_rate(number - 1 + step / steps)
             loss = self._gradients(network, images, labels, count, clock)
@@ -167,7 +197,13 @@ class Trainer:
     def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast():
             logits = network(images)
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        smooth = self.recipe.label_smoothing
+        if self.weights is None:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smooth)
+        # not divided by the weights of the batch, so that every image counts alike in whatever batch it is
+        return F.cross_entropy(logits.float(), labels, self.weights, reduction="sum", label_smoothing=smooth) / len(
+            labels
+        )
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of a batch to the parameters and return its loss."""
@@ -203,7 +239,7 @@ class Trainer:
 
 
 def logits_of(
-    model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
+    model: nn.Module, images: data.Pixels, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
 ) -> Tensor:
     """Return the logits (N, classes) in evaluation mode and full precision.
 
