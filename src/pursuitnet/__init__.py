@@ -8,6 +8,8 @@ The names below are loaded on first use, so that ``pursuitnet --help`` does not 
 import importlib
 from typing import TYPE_CHECKING
 
+from pursuitnet.program.timm import watch as _watch_timm
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -86,3 +88,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+_watch_timm()
