@@ -31,9 +31,9 @@ class Decoder:
     white: float = FULL
 
     def __call__(self, path: Path) -> Pixels:
-        """Return uint8 (C, H, W), upright; raises BrokenImageError, which names the file."""
+        """Return uint8 (C, H, W), upright, to be written to; raises BrokenImageError, which names the file."""
         size = head(path).size if self.size is None else self.size
-        return decoded(path, self.channels, size, self.size is not None, self.white)
+        return decoded(path, self.channels, size, self.size is not None, self.white).copy()
 
     def each(self, paths: Sequence[Path]) -> Iterator[Pixels | BrokenImageError]:
         """Yield what each file holds, in order, or why it cannot be used; decoded in threads."""

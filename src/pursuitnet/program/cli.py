@@ -15,6 +15,7 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import cores, hints, streams
+from pursuitnet.program.progress import progress
 from pursuitnet.program.recipe import NETWORK, Recipe, values_of
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
@@ -177,9 +178,9 @@ def evaluate(
 
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, tested)
-    tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
     folder = _into(run, out, "evaluation.json", *(["evaluation.png"] if pictures else []))
-    found = evaluate_run(run, settings, tell, data_dir, device)
+    with progress("images") as tell:
+        found = evaluate_run(run, settings, tell, data_dir, device)
     print("\n".join(found.lines()))
     print("\n".join(map(str, found.save(folder, pictures))))
 
@@ -240,7 +241,8 @@ def inspect(
     from pursuitnet.program.whitebox.run import inspect_run, summary
 
     folder = _into(run, out, "inspect.json", "inspect.html")
-    found = inspect_run(run, images, unfolding, tested, data_dir, device)
+    with progress("parts") as tell:
+        found = inspect_run(run, images, unfolding, tested, data_dir, device, tell)
     print("\n".join(summary(found)))
     print(f"{found.save(folder)}")
 
@@ -421,10 +423,6 @@ def _into(run: Path, out: Path | None, *names: str) -> Path:
     if out is not None or run.is_dir():  # where there is no run, that is what is to be said
         check_folder(folder, *names)
     return folder
-
-
-def _nothing(line: str) -> None:
-    """Say nothing."""
 
 
 def _percent(record: "Record") -> str:

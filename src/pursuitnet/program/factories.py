@@ -42,17 +42,18 @@ def _device(name: str, local: int) -> torch.device:
 
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
-    """Return what the recipe's data set holds.
+    """Return what the recipe's data set holds."""
+    check_kept(recipe)
+    return data.info(**recipe.images())
 
-    Raises:
-        ValueError: if its images were handed over in Python, or the data set is not known.
-    """
+
+def check_kept(recipe: Recipe) -> None:
+    """Raise ValueError if a recipe's images were handed over in Python, where they are no longer at hand."""
     if recipe.data == GIVEN:
         raise ValueError(
             "the images of this run were handed over in Python and are not kept: go on there, with train(…, data=…, "
             "resume=True); to look at the run name a folder of images with --data-dir"
         )
-    return data.info(**recipe.images())
 
 
 def model_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Network:

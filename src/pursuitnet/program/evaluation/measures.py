@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.data import Pixels
+from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.train import logits_of
 
 BINS = 15
@@ -70,6 +71,7 @@ def evaluate(
     *,
     prepare: Callable[[Tensor], Tensor] | None = None,
     size: int = 500,
+    tell: Advance = nothing,
 ) -> Evaluation:
     """Return what a network's answers to labelled images are worth.
 
@@ -80,6 +82,7 @@ def evaluate(
         classes: names of the classes.
         prepare: brings a batch of the images to what the network expects; by default they are as it does.
         size: images a batch.
+        tell: is told how many more are done.
 
     Raises:
         ValueError: for no images, or labels that are not those of the images or of the classes.
@@ -87,7 +90,7 @@ def evaluate(
     """
     if not len(images) or labels.shape != (len(images),):
         raise ValueError(f"{len(images)} images and labels {tuple(labels.shape)}; expected as many, and at least one")
-    return measured(logits_of(model, images, prepare, size), labels, classes)
+    return measured(logits_of(model, images, prepare, size, tell), labels, classes)
 
 
 def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:

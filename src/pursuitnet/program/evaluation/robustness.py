@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pursuitnet.program.evaluation.adaptation import Adaptation
 from pursuitnet.program.evaluation.corruptions import SEVERITIES, Corruption
 from pursuitnet.program.evaluation.settings import with_thresholds
+from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.train import logits_of
 
 LOOKED_AT = 256
@@ -70,7 +71,7 @@ def robustness(
     *,
     adaptation: Adaptation | None = None,
     seed: int = 0,
-    tell: Callable[[Row], None] = lambda row: None,
+    tell: Advance = nothing,
 ) -> Robustness:
     """Return the accuracy of a network under every corruption at every strength.
 
@@ -85,14 +86,16 @@ def robustness(
         prepare: brings a batch of the images to what the network expects.
         adaptation: chooses the thresholds.
         seed: of the corruptions' draws.
-        tell: is told of every row as soon as it is known.
+        tell: is told how many more images are tested.
     """
 
     def row(name: str, each: Sequence[Callable[[], Tensor]]) -> Row:
-        plain, adapted, factors = zip(*(_tested(model, e(), labels, prepare, adaptation) for e in each), strict=True)
-        made = Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
-        tell(made)
-        return made
+        tested = []
+        for make in each:
+            tested.append(_tested(model, make(), labels, prepare, adaptation))
+            tell(len(images))
+        plain, adapted, factors = zip(*tested, strict=True)
+        return Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
 
     clean = row("clean", [lambda: images])
     rows = tuple(row(c.name, [partial(c.seeded, images, s, seed) for s in SEVERITIES]) for c in corruptions)

@@ -1,9 +1,10 @@
 """A trained run, evaluated: what the program prints of it and leaves as files."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from pursuitnet.data import in_memory
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
-from pursuitnet.program.evaluation.corruptions import named
+from pursuitnet.program.evaluation.corruptions import SEVERITIES, named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.train import open_run
 from pursuitnet.prox.threshold import Threshold
 
@@ -121,7 +123,7 @@ class Found:
 def evaluate_run(
     folder: Path,
     settings: Settings,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Advance = nothing,
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> Found:
@@ -130,7 +132,7 @@ def evaluate_run(
     Args:
         folder: as ``pursuitnet train`` has left it.
         settings: what to evaluate.
-        tell: is told which corruption has been tested.
+        tell: is told how many more images have been tested, a corrupted one as one more, and of how many.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.
 
@@ -147,13 +149,13 @@ def evaluate_run(
     changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
     notes = (*settings.notes(model), *changed)
     with settings.of(model):
-        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
+        kinds = () if settings.corruptions is None else named(settings.corruptions)
+        total = len(labels) * (1 + (1 + len(SEVERITIES) * len(kinds) if kinds else 0))
+        count = partial(tell, total=total)
+        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared, tell=count)
         hard = None
         if settings.corruptions is not None:
-            chosen = named(settings.corruptions)
             clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
-            hard = robustness(
-                model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
-            )
+            hard = robustness(model, pixels, labels, kinds, images.prepared, adaptation=adaptation, tell=count)
     return Found(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from pursuitnet.data.pixels import BrokenImageError
 from pursuitnet.data.unlabelled import Decoder, Pixels
+from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.report.words import fraction
 from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained
@@ -50,7 +51,7 @@ def answers(
     decode: Decoder,
     paths: Sequence[Path],
     top: int = 5,
-    tell: Callable[[int], object] = lambda count: None,
+    tell: Advance = nothing,
 ) -> Iterator[Answer]:
     """Yield what a network says of each file, in order.
 
@@ -72,7 +73,7 @@ def _answered(
     whole = [pixels for pixels in found if not isinstance(pixels, BrokenImageError)]
     together = len({pixels.shape for pixels in whole}) == 1
     groups = [np.stack(whole)] if together else [pixels[None] for pixels in whole]
-    classes = iter([row for group in groups for row in about.predict(torch.from_numpy(group.copy())).top(top)])
+    classes = iter([row for group in groups for row in about.predict(torch.from_numpy(group)).top(top)])
     for path, pixels in zip(paths, found, strict=True):
         if isinstance(pixels, BrokenImageError):
             yield Answer(path, error=str(pixels))

@@ -87,7 +87,7 @@ class Trained:
         for pixels in decode.each(paths):
             if isinstance(pixels, ValueError):
                 raise pixels
-            parts.append(torch.from_numpy(pixels.copy()))
+            parts.append(torch.from_numpy(pixels))
         if len({part.shape for part in parts}) > 1:
             return Prediction.joined([self.predict(part[None]) for part in parts])
         return self.predict(torch.stack(parts), batch_size)

@@ -125,7 +125,7 @@ def _checked(images: Tensor, name: str) -> Tensor:
 
 def _streamed(items: Any, name: str, workers: int) -> tuple[data.Streamed, Any]:
     """Return the images of a Dataset, which are read whenever they are needed, and its labels."""
-    first = _item(items, name, 0)
+    first = seeded(0, partial(_item, items, name, 0))
     load = partial(_item, items, name)
     size = (first.shape[0], first.shape[1], first.shape[2])
     images = data.Streamed(load, size, first.dtype, torch.arange(len(items)), workers, seed=0)

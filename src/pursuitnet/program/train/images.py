@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet import data
-from pursuitnet.program.factories import dataset_of, device_of
+from pursuitnet.program.factories import check_kept, dataset_of, device_of
 from pursuitnet.program.progress import progress
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.given import Augment, augmented
@@ -107,6 +107,8 @@ def splits_of(recipe: Recipe, dataset: data.Dataset | None = None) -> tuple[Spli
 
     Those of a folder lie class by class: they are put into a fixed order in which the first so many stand for all.
     """
+    if dataset is None:
+        check_kept(recipe)
     read = dataset.read if dataset else lambda root, split, fetch: data.load(**recipe.images(), split=split)
     train, test = (read(None, split, False) for split in data.SPLITS)
     return _first(recipe, train, recipe.train_images), _first(recipe, test, recipe.test_images)

@@ -34,9 +34,8 @@ def begin_with(name: str, model: Network, recipe: Recipe, classes: tuple[str, ..
     except RuntimeError:
         missing, unknown = ["a weight"], []
     if unknown or any(not key.startswith("head.") for key in missing):
-        raise ValueError(
-            f"--init {name} is {_named(about.recipe)}; the recipe asks for {_named(recipe)}: ask for the same"
-        )
+        theirs_said, ours = _named(about.recipe), _named(recipe)
+        raise ValueError(f"--init {name} is a network of {theirs_said}; the recipe asks for {ours}: expected the same")
     if about.classes == classes:
         _load(model.head, head)
     return about

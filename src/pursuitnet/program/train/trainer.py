@@ -17,6 +17,7 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
 from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of, model_of
+from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
 from pursuitnet.program.train.given import Augment, described
@@ -239,7 +240,11 @@ class Trainer:
 
 
 def logits_of(
-    model: nn.Module, images: data.Pixels, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
+    model: nn.Module,
+    images: data.Pixels,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    size: int = 500,
+    tell: Advance = nothing,
 ) -> Tensor:
     """Return the logits (N, classes) in evaluation mode and full precision.
 
@@ -248,10 +253,16 @@ def logits_of(
         images: (N, C, H, W).
         prepare: brings a batch of the images to what the network expects; None if they are that.
         size: images a batch.
+        tell: is told how many more are done.
     """
     model.eval()
-    with torch.inference_mode():  # copies, since a CUDA graph writes the next logits where the last ones lie
-        return torch.cat([model(prepare(part) if prepare else part).clone() for part in images.split(size)])
+    found = []
+    with torch.inference_mode():
+        for part in images.split(size):
+            # copies, since a CUDA graph writes the next logits where the last ones lie
+            found.append(model(prepare(part) if prepare else part).clone())
+            tell(len(part))
+    return torch.cat(found)
 
 
 def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:

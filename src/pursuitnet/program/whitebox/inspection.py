@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pursuitnet import theory
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
+from pursuitnet.program.progress import Advance, counted, nothing
 from pursuitnet.program.trace import Seen
 from pursuitnet.program.whitebox.findings import Findings, Unread
 from pursuitnet.program.whitebox.foreign import seen_in
@@ -44,6 +46,7 @@ def inspect(
     unfolding: int = 4,
     effort: Effort | None = None,
     title: str | None = None,
+    tell: Advance = nothing,
 ) -> Inspection:
     """Read a network as layered thresholding and measure every layer on images.
 
@@ -59,6 +62,7 @@ def inspect(
         unfolding: the most steps after the first to try without training again, ≥ 0.
         effort: how much work goes into the Lasso of each layer.
         title: of the page; by default the model's class.
+        tell: is told how many more layers and numbers of steps are done, and of how many.
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
@@ -79,8 +83,9 @@ def inspect(
             f"no layer of this {type(model).__name__} can be read as thresholding, which takes a convolution or matrix "
             f"and a ReLU after it ({reasons})"
         )
-    layers, known = _measured(found, effort)
-    steps = tuple(at_steps(still, images, labelled, unfolding, effort, known)) if pursuits else ()
+    count = partial(tell, total=len(found) + (unfolding + 1 if pursuits else 0))
+    layers, known = _measured(found, effort, count)
+    steps = tuple(counted(at_steps(still, images, labelled, unfolding, effort, known), count)) if pursuits else ()
     return Inspection(
         title=title or type(model).__name__,
         images=len(images),
@@ -153,13 +158,16 @@ def _read(seen: list[tuple[str, Seen]]) -> tuple[list[Reading], list[tuple[str, 
     return found, refused
 
 
-def _measured(found: list[Reading], effort: Effort) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
+def _measured(
+    found: list[Reading], effort: Effort, tell: Advance
+) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
     """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
     layers, known = [], {}
     for at in found:
         solution = solved(at.problem.first(effort.images), effort.steps, effort.tol)
         layers.append(measure(at, solution, effort.further))
         known[at.layer] = Known(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
+        tell(1)
     return tuple(layers), known
 
 
