@@ -81,7 +81,7 @@ def test_a_run_ends_the_same_from_memory_streamed_and_gone_on_with_the_other_way
     assert all(torch.equal(one[name], other[name]) for other in others for name in one)
     found = [evaluate_run(tmp_path / name, Settings()).evaluation for name in ("memory", "streamed")]
     assert found[0] == found[1]
-    hard = Settings(corruptions=("contrast",), adapt="usage")
+    hard = Settings(corruptions=("contrast",))
     assert evaluate_run(tmp_path / "streamed", hard).robustness == evaluate_run(tmp_path / "memory", hard).robustness
     assert inspect_run(tmp_path / "streamed", 4, 1, 6).labelled == 6
     assert report.write(tmp_path / "streamed").is_file()

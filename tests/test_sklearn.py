@@ -56,7 +56,7 @@ def test_convolutional_codes_are_those_of_solve():
     draw = torch.Generator().manual_seed(0)
     X, weight = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((5, 1, 9, 9), (4, 1, 3, 3)))
     D = pn.ConvDictionary(weight, padding=1)
-    coder = ConvSparseCoder(D, beta=0.3, nonnegative=True, tol=1e-9)
+    coder = ConvSparseCoder(D, beta=0.3, nonnegative=True, tol=1e-9, max_steps=20_000)
     codes = coder.fit_transform(X.numpy())
     expected = pn.solve(X, D, 0.3 * pn.beta_max(X, D), nonnegative=True, tol=1e-12, max_steps=20_000).code.detach()
     assert coder.code_shape_ == (4, 9, 9) and codes.shape == (5, 324)

@@ -5,6 +5,7 @@ min ½‖x − DΓ‖² + Σβ|Γ|        (P1), for every example by itself
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.iterations import FISTA, ISTA
-from pursuitnet.problems import OMP, beta_max, solve
+from pursuitnet.problems import OMP, ConvergenceWarning, beta_max, solve
+from pursuitnet.problems.lasso import lasso
 from pursuitnet.problems.polish import polished
+from pursuitnet.problems.solve import default_tol
 
 Array = NDArray[np.floating[Any]]
 SOLVERS = ("fista", "ista", "omp")
@@ -42,8 +45,8 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         nonnegative: bool = False,
         solver: str = "fista",
         nonzeros: int | None = None,
-        max_iter: int = 1000,
-        tol: float = 1e-6,
+        max_steps: int = 10_000,
+        tol: float | None = None,
         random_state: Any = None,
     ) -> None:
         self.dictionary = dictionary
@@ -53,7 +56,7 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         self.nonnegative = nonnegative
         self.solver = solver
         self.nonzeros = nonzeros
-        self.max_iter = max_iter
+        self.max_steps = max_steps
         self.tol = tol
         self.random_state = random_state
 
@@ -74,12 +77,20 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _solved(self, x: Tensor) -> Tensor:
         D = self._like(x)
         if self.solver == "omp":
-            return solve(x, D, solver=OMP(self.nonzeros), max_steps=self.max_iter).code.detach()
+            return solve(x, D, solver=OMP(self.nonzeros), max_steps=self.max_steps).code.detach()
         beta = self.beta * (beta_max(x, D) if self.relative else torch.ones(len(x), dtype=x.dtype))
         each = beta.detach().view(-1, *[1] * (D.dims + 1))
         solver = FISTA() if self.solver == "fista" else ISTA()
-        found = solve(x, D, each, solver, self.nonnegative, self.max_iter, self.tol)
-        return polished(found.code.detach(), x, D, each)
+        tol = default_tol(x) if self.tol is None else self.tol
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # what is left may be gone after polishing
+            found = solve(x, D, each, solver, self.nonnegative, self.max_steps, tol)
+        code = polished(found.code.detach(), x, D, each)
+        gap = lasso(x, D, each, self.nonnegative).certificate(D.split(code)).gap
+        if float(gap.max()) > tol:
+            told = f"after {found.steps} steps the duality gap is {float(gap.max()):.1e}, above tol = {tol:g}"
+            warnings.warn(f"{told}; give more max_steps or a larger tol", ConvergenceWarning, stacklevel=2)
+        return code
 
     def _like(self, x: Tensor) -> Dictionary:
         """Return the dictionary in the number format of a signal."""
@@ -107,8 +118,8 @@ class SparseCoder(_Coder):
         nonnegative: look among Γ ≥ 0 only.
         solver: "fista" or "ista" for (P1), "omp" for at most ``nonzeros`` of an example.
         nonzeros: for "omp".
-        max_iter: the most steps of the solver.
-        tol: duality gap at which it stops, relative to the objective.
+        max_steps: the most steps of the solver.
+        tol: duality gap at which it stops, relative to the objective; by default 1e-6 in float64 and 1e-4 in float32.
         random_state: seed or generator of what is taken at random.
 
     Attributes:
@@ -158,7 +169,7 @@ class ConvSparseCoder(_Coder):
     Args:
         dictionary: D, filters (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None takes patches
             of the examples at random, of length 1, when it is fitted.
-        n_components, beta, relative, nonnegative, solver, nonzeros, max_iter, tol, random_state: see ``SparseCoder``.
+        n_components, beta, relative, nonnegative, solver, nonzeros, max_steps, tol, random_state: see ``SparseCoder``.
         kernel_size: of the patches that are taken where no dictionary is given.
         signal_shape: of one example, (channels, *size), where X comes in rows (n, n_features); by default rows are
             signals of one channel, (n, H, W) images of one channel, and (n, channels, …) what it says.
@@ -168,7 +179,7 @@ class ConvSparseCoder(_Coder):
         components_: its filters, (n_components, channels, *kernel).
         signal_shape_: of one example, (channels, *size).
         code_shape_: of its code, (n_components, *size).
-        n_features_in_: numbers in one example.
+        n_features_in_: numbers along the second axis of X.
     """
 
     def __init__(
@@ -183,8 +194,8 @@ class ConvSparseCoder(_Coder):
         nonnegative: bool = False,
         solver: str = "fista",
         nonzeros: int | None = None,
-        max_iter: int = 1000,
-        tol: float = 1e-6,
+        max_steps: int = 10_000,
+        tol: float | None = None,
         random_state: Any = None,
     ) -> None:
         super().__init__(
@@ -195,7 +206,7 @@ class ConvSparseCoder(_Coder):
             nonnegative=nonnegative,
             solver=solver,
             nonzeros=nonzeros,
-            max_iter=max_iter,
+            max_steps=max_steps,
             tol=tol,
             random_state=random_state,
         )
@@ -207,7 +218,6 @@ class ConvSparseCoder(_Coder):
         self._check_parameters()
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
         self.signal_shape_ = self._shape_of(X)
-        self.n_features_in_ = int(np.prod(X.shape[1:]))
         D = self.dictionary
         if not isinstance(D, ConvDictionary):
             filters = np.array(self._patches(X) if D is None else D, dtype=X.dtype)
@@ -224,6 +234,8 @@ class ConvSparseCoder(_Coder):
         """Return the codes of X (n, …) in rows, (n, n_components · positions); ``code_shape_`` says how they lie."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=False)
+        if X.shape[1:] != self.example_shape_:
+            raise ValueError(f"an example has shape {X.shape[1:]}; expected {self.example_shape_}, as it was fitted to")
         signals = torch.from_numpy(X.reshape(len(X), *self.signal_shape_).copy())
         return self._codes(signals).flatten(1).numpy()
 

@@ -159,6 +159,8 @@ def _stride(part: nn.Module) -> int:
 def _chosen(indices: int | Sequence[int] | None, count: int) -> Sequence[int]:
     """Return the stages that are asked for, counted from 0."""
     if isinstance(indices, int):
+        if not 0 <= indices <= count:
+            raise IndexError(f"there are not {indices} stages; the network has {count}, numbered from 0")
         indices = range(count - indices, count)
     chosen = range(count) if indices is None else [index + count if index < 0 else index for index in indices]
     if wrong := [index for index in chosen if not 0 <= index < count]:
