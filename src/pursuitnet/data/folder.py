@@ -19,6 +19,7 @@ from torch import Tensor
 from pursuitnet.data import cache
 from pursuitnet.data.files import Split
 from pursuitnet.data.pixels import FOURTEEN_BITS, FULL, BrokenImageError, Depth, Head, Size, decoded, extremes, head
+from pursuitnet.data.progress import counted, progress
 from pursuitnet.data.streamed import Streamed
 
 T = TypeVar("T")
@@ -137,12 +138,14 @@ class Folder:
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
         broken: Broken = {}
-        for (path, label), found in zip(tree.files[split], results(decode, tree.paths(split)), strict=True):
-            if isinstance(found, BrokenImageError):
-                broken[path] = found
-            else:
-                images.numpy()[len(labels)] = found
-                labels.append(label)
+        with progress(f"images to {split} on", len(images)) as tell:
+            made = counted(results(decode, tree.paths(split)), tell)
+            for (path, label), found in zip(tree.files[split], made, strict=True):
+                if isinstance(found, BrokenImageError):
+                    broken[path] = found
+                else:
+                    images.numpy()[len(labels)] = found
+                    labels.append(label)
         if broken and not self.skip_broken:
             raise self._refusal(tree, broken, white)
         if broken:

@@ -15,7 +15,6 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import cores, hints, streams
-from pursuitnet.program.progress import progress
 from pursuitnet.program.recipe import NETWORK, Recipe, values_of
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
@@ -174,6 +173,7 @@ def evaluate(
         pictures: Also write evaluation.png.
         out: Where the files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.evaluation.run import Settings, evaluate_run
 
     chosen = None if corruptions is None else tuple(corruptions)
@@ -204,14 +204,20 @@ def simulate(
         seeds: fig4 only: number of seeds; by default 5, or 3 for the variations.
         iterations: fig4 only: steps of the optimiser; by default 300.
     """
+    from pursuitnet.data.progress import progress, say
     from pursuitnet.program import simulate as simulations
 
     folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
     check_folder(folder)
     began = time.perf_counter()
-    _, paths = simulations.run(
-        figure, folder, lambda line: print(line, flush=True), seeds=seeds, iterations=iterations, variations=variations
-    )
+    with progress("runs", simulations.count(figure, seeds, variations)) as tell:
+
+        def watch(line: str) -> None:
+            say(line)
+            tell(not line.startswith("\n"))  # but the result is no run
+
+        chosen = {"seeds": seeds, "iterations": iterations, "variations": variations}
+        _, paths = simulations.run(figure, folder, watch, **chosen)  # type: ignore[arg-type]
     print(f"\nin {time.perf_counter() - began:.0f} s")
     print("\n".join(map(str, paths)))
 
@@ -238,6 +244,7 @@ def inspect(
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         out: Where the two files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.whitebox.run import inspect_run, summary
 
     folder = _into(run, out, "inspect.json", "inspect.html")

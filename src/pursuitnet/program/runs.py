@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pursuitnet.program.owner import held
+from pursuitnet.program.recipe import GIVEN
 from pursuitnet.program.report.words import duration, written
 from pursuitnet.utils.records import RECORD, Kinds, epochs_of, record_of
 
@@ -38,6 +40,11 @@ class Run:
         seconds: the epochs' time.
         device: where it was computed.
         commit: of the package.
+        unfolding: steps after the first, if the recipe asks for a number.
+        width: atoms a layer, if the recipe asks for a number.
+        seed: of the recipe.
+        lr: largest learning rate.
+        date: when its last epoch ended, in local time.
         records: every epoch's line.
     """
 
@@ -53,6 +60,11 @@ class Run:
     seconds: float | None = None
     device: str | None = None
     commit: str | None = None
+    unfolding: int | None = None
+    width: int | None = None
+    seed: int | None = None
+    lr: float | None = None
+    date: str | None = None
     records: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -210,8 +222,24 @@ def _content(folder: Path) -> dict[str, Any]:
         "seconds": sum(entry["seconds"] for entry in records) if records else None,
         "device": record.get("device") or mark.get("device"),
         "commit": record.get("commit") or mark.get("commit") or None,
+        **{name: recipe.get(name) for name in ("unfolding", "width", "seed", "lr")},
+        "date": date_of(folder / "metrics.jsonl"),
         "records": records,
     }
+
+
+def date_of(path: Path) -> str | None:
+    """Return when a file was last written, in local time; None if there is none."""
+    if not path.exists():
+        return None
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def repeating(folder: Path, recipe: dict[str, Any]) -> str:
+    """Return the command that repeats a run, to be called where it was; of data from Python, the call."""
+    if recipe.get("data") == GIVEN:
+        return f'pn.train(pn.Recipe.named("{folder / "recipe.json"}"), "{folder}-again", data=…)'
+    return shlex.join(["pursuitnet", "train", "--recipe", str(folder / "recipe.json"), "--out", f"{folder}-again"])
 
 
 def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:

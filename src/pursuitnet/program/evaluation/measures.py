@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.data import Pixels
-from pursuitnet.program.progress import Advance, nothing
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.program.train import logits_of
 
 BINS = 15

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from pursuitnet.program.evaluation.adaptation import Adaptation
 from pursuitnet.program.evaluation.corruptions import SEVERITIES, Corruption
 from pursuitnet.program.evaluation.settings import with_thresholds
-from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.train import logits_of
 
 LOOKED_AT = 256
@@ -71,7 +70,7 @@ def robustness(
     *,
     adaptation: Adaptation | None = None,
     seed: int = 0,
-    tell: Advance = nothing,
+    tell: Callable[[Row], object] = lambda row: None,
 ) -> Robustness:
     """Return the accuracy of a network under every corruption at every strength.
 
@@ -86,16 +85,14 @@ def robustness(
         prepare: brings a batch of the images to what the network expects.
         adaptation: chooses the thresholds.
         seed: of the corruptions' draws.
-        tell: is told how many more images are tested.
+        tell: is told of every row as soon as it is known.
     """
 
     def row(name: str, each: Sequence[Callable[[], Tensor]]) -> Row:
-        tested = []
-        for make in each:
-            tested.append(_tested(model, make(), labels, prepare, adaptation))
-            tell(len(images))
-        plain, adapted, factors = zip(*tested, strict=True)
-        return Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
+        plain, adapted, factors = zip(*(_tested(model, e(), labels, prepare, adaptation) for e in each), strict=True)
+        made = Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
+        tell(made)
+        return made
 
     clean = row("clean", [lambda: images])
     rows = tuple(row(c.name, [partial(c.seeded, images, s, seed) for s in SEVERITIES]) for c in corruptions)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from pursuitnet.data import in_memory
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
@@ -19,7 +20,6 @@ from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.words import lines
-from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.train import open_run
 from pursuitnet.prox.threshold import Threshold
 
@@ -157,5 +157,8 @@ def evaluate_run(
         if settings.corruptions is not None:
             clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
-            hard = robustness(model, pixels, labels, kinds, images.prepared, adaptation=adaptation, tell=count)
+            hard = robustness(
+                model, pixels, labels, kinds, images.prepared, adaptation=adaptation,
+                tell=lambda row: count(len(labels) * len(row.accuracy)),
+            )  # fmt: skip
     return Found(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)

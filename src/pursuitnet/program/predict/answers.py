@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pursuitnet.data.pixels import BrokenImageError
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.data.unlabelled import Decoder, Pixels
-from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.report.words import fraction
 from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained

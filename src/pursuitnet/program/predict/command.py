@@ -39,10 +39,10 @@ def predict(
             default that of the training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.data.unlabelled import found
     from pursuitnet.program.factories import device_of
     from pursuitnet.program.predict.answers import SHOWN_IMAGES, answers, check_table, write_table
-    from pursuitnet.program.progress import progress
     from pursuitnet.program.recipe import Recipe
     from pursuitnet.program.sharing import trained
 
@@ -92,7 +92,9 @@ def _page(page: Path | None) -> Path:
 
 def _tell(answer: "Answer") -> None:
     """Print what was found, or on the other stream what is wrong with a file."""
+    from pursuitnet.data.progress import say
+
     if answer.error:
         print(f"pursuitnet: {answer.error}", file=sys.stderr, flush=True)
     else:
-        print(answer.line())
+        say(answer.line())

@@ -1,10 +1,13 @@
 """Several runs beside each other, in one picture or page."""
 
 import io
+import os
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,10 +17,13 @@ from matplotlib.ticker import PercentFormatter
 from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.words import written
-from pursuitnet.program.runs import Run, cells, write_whole
+from pursuitnet.program.runs import TITLES, Run, cells, write_whole
 
 COLOURS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Told apart by most color-blind eyes, and seen on white and on black."""
+
+SETTINGS = ("unfolding", "width", "seed", "rate")
+"""Columns of the page beside those of the terminal."""
 
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 """One more for every time that the colors have been used up."""
@@ -46,8 +52,38 @@ def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "runs"}):
         _drawn(drawn, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    content = {"curves": inline(picture.getvalue().decode()), "rows": cells(runs), "now": now, "count": len(runs)}
+    content = {
+        "curves": inline(picture.getvalue().decode()),
+        "titles": (*TITLES[:3], *SETTINGS, *TITLES[3:], "ended"),
+        "rows": [_row(path, run, row) for run, row in zip(runs, cells(runs)[1:], strict=True)],
+        "now": now,
+        "count": len(runs),
+    }
     return write_whole(path, render("runs.html.j2", content))
+
+
+def _row(page: Path, run: Run, row: tuple[str, ...]) -> dict[str, Any]:
+    """Return a run's line of the table, and its pages seen from this one."""
+    settings = [getattr(run, name if name != "rate" else "lr") for name in SETTINGS]
+    words = ["-" if value is None else f"{value:g}" for value in settings]
+    pages = {name: run.folder / f"{name}.html" for name in ("report", "inspect")}
+    links = {name: _link(page, at) for name, at in pages.items() if at.is_file()}
+    return {"cells": (*row[:3], *words, *row[3:], run.date or "-"), "links": links, "note": _next(run)}
+
+
+def _link(page: Path, target: Path) -> str:
+    """Return the address of a file beside or below a page's folder, or elsewhere."""
+    return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))
+
+
+def _next(run: Run) -> str:
+    """Return the command that is likely wanted next."""
+    if run.state == "finished":
+        seen = (run.folder / "inspect.html").is_file()
+        return shlex.join(["pursuitnet", "evaluate" if seen else "inspect", str(run.folder)])
+    if run.state in ("stopped", "failed"):
+        return shlex.join(["pursuitnet", "train", "--out", str(run.folder), "--resume"])
+    return ""
 
 
 def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:

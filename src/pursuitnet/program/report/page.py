@@ -1,5 +1,6 @@
 """One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
 
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.words import evenly
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.runs import date_of, repeating, write_whole
 from pursuitnet.program.trace import (
     Seen,
     best_scale,
@@ -71,7 +72,9 @@ def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> P
         ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
     """
     run = _read(Path(folder), data_dir, device)
-    return write_whole(Path(folder) / "report.html", render("report.html.j2", _content(run)))
+    return write_whole(
+        Path(folder) / "report.html", render("report.html.j2", _content(run) | _about(Path(folder), run))
+    )
 
 
 def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
@@ -85,6 +88,23 @@ def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
         raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
     predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
     return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
+
+
+def _about(folder: Path, run: Run) -> dict[str, Any]:
+    """Return when the run ended, how it is repeated, what can be done with it, and the pages beside it."""
+    name = shlex.quote(str(folder))
+    beside = {"layer by layer": "inspect.html", "all runs": "../runs.html"}
+    return {
+        "date": date_of(folder / "record.json"),
+        "repeat": repeating(folder, run.recipe.to_json()),
+        "next": {
+            f"pursuitnet inspect {name}": "each layer's Lasso, guarantees and gap",
+            f"pursuitnet evaluate {name}": "calibration; with --corruptions also robustness",
+            f"pursuitnet predict {name} IMAGE … --explain": "classes of your own images, and why",
+            f"pursuitnet export {name}": "ONNX, for other programs",
+        },
+        "links": {title: file for title, file in beside.items() if (folder / file).is_file()},
+    }
 
 
 def _there(path: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1
+from pursuitnet.program.simulate.readings import readings
 from pursuitnet.program.simulate.record import Result, write
 
 SMALL: dict[str, Callable[[], Result]] = {
@@ -48,6 +49,14 @@ def run(
     result = _result(figure, watch, {"seeds": seeds, "iterations": iterations}, variations)
     watch(f"\n{result.text}")  # before anything can fail in writing it
     return result, write(result, folder)
+
+
+def count(figure: str, seeds: int | None, variations: bool) -> int | None:
+    """Return of how many finished parts ``run`` tells; None where there are none to tell of."""
+    if figure != "fig4":
+        return None
+    each = len(readings(1)) if variations else 1
+    return each * ((3 if variations else 5) if seeds is None else seeds)
 
 
 def _result(figure: str, watch: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pursuitnet import data
+from pursuitnet.data.progress import progress
 from pursuitnet.program.factories import check_kept, dataset_of, device_of
-from pursuitnet.program.progress import progress
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.given import Augment, augmented
 from pursuitnet.program.train.group import ALONE, Group

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from pursuitnet import data
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
 from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of, model_of
-from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
 from pursuitnet.program.train.given import Augment, described

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet import theory
+from pursuitnet.data.progress import Advance, counted, nothing
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.program.progress import Advance, counted, nothing
 from pursuitnet.program.trace import Seen
 from pursuitnet.program.whitebox.findings import Findings, Unread
 from pursuitnet.program.whitebox.foreign import seen_in

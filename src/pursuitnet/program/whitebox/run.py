@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.program import train
-from pursuitnet.program.progress import Advance, nothing
 from pursuitnet.program.report.words import fraction, number
 from pursuitnet.program.whitebox.inspection import Inspection, inspect
 

@@ -1,4 +1,4 @@
-"""How far a long command has come: a bar on a terminal, a line now and then elsewhere. Loads no PyTorch."""
+"""How far long work has come: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -23,25 +23,37 @@ def nothing(more: int = 1, total: int | None = None) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Advance]:
+def progress(what: str, total: int | None = None, done: int = 0) -> Iterator[Advance]:
     """Show on stderr how many are done; what is yielded takes how many more are.
 
     Args:
         what: is counted, such as "images".
         total: how many there are, if that is known yet.
+        done: how many were before.
     """
     if not sys.stderr.isatty():
-        yield _Lines(what, total).advance
+        yield _Lines(what, total, done).advance
         return
     from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-    with tqdm(total=total, unit=f" {what}", leave=False, dynamic_ncols=True) as bar:
+    scaled = what.startswith("bytes")
+    with tqdm(total=total, initial=done, unit=f" {what}", unit_scale=scaled, leave=False, dynamic_ncols=True) as bar:
 
         def advance(more: int = 1, total: int | None = None) -> None:
             bar.total = bar.total if total is None else total
             bar.update(more)
 
         yield advance
+
+
+def say(line: str) -> None:
+    """Print a line, above a bar if there is one."""
+    if not sys.stderr.isatty():
+        print(line, flush=True)  # noqa: T201 (this is what it is for)
+        return
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stdout)
 
 
 def counted(items: Iterable[T], advance: Callable[[int], object]) -> Iterator[T]:
@@ -54,8 +66,8 @@ def counted(items: Iterable[T], advance: Callable[[int], object]) -> Iterator[T]
 class _Lines:
     """Says how far it is, not more often than every ``QUIET`` seconds."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self.what, self.total, self.done, self.told = what, total, 0, time.monotonic()
+    def __init__(self, what: str, total: int | None, done: int) -> None:
+        self.what, self.total, self.done, self.told = what, total, done, time.monotonic()
 
     def advance(self, more: int = 1, total: int | None = None) -> None:
         self.done, self.total = self.done + more, self.total if total is None else total
