@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from programs import program
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import pursuitnet as pn
@@ -350,3 +351,28 @@ def test_subsets_are_datasets(tmp_path):
     pn.train(TINY, tmp_path / "one", data=(Subset(whole, range(16)), Subset(whole, range(16, 20))))
     pn.train(TINY, tmp_path / "other", data=(IMAGES[:16], LABELS[:16], IMAGES[16:], LABELS[16:]))
     assert same(*(weights_of(tmp_path / name) for name in ("one", "other")))
+
+
+def test_the_program_takes_the_network_from_the_run_that_it_begins_with(tmp_path, monkeypatch, capsys):
+    tiny = ("--epochs", 1, "--train-images", 40, "--test-images", 20, "--device", "cpu")
+    network = ("--model", "resnet_8", "--width", 2)
+    assert program(monkeypatch, capsys, "train", *tiny, *network, "--out", tmp_path / "one")[0] == 0
+    more = ("--init", tmp_path / "one", "--freeze-backbone", "--balance", "sampler")
+    code, _, errors = program(monkeypatch, capsys, "train", *tiny, *more, "--out", tmp_path / "two")
+    assert code == 0, errors
+    recipe = train.read_recipe(tmp_path / "two")
+    assert (recipe.model, recipe.width, recipe.init) == ("resnet_8", 2, str(tmp_path / "one"))
+    code, _, errors = program(
+        monkeypatch, capsys, "train", *tiny, "--init", tmp_path / "one", "--width", 3, "--out", tmp_path / "three"
+    )
+    assert code == 2 and "the recipe asks for --model resnet_8 --width 3" in errors and errors.count("\n") == 1
+    assert not (tmp_path / "three").exists()
+
+
+def test_datasets_and_transforms_of_torchvision_are_taken(tmp_path):
+    datasets = pytest.importorskip("torchvision.datasets")
+    from torchvision.transforms import v2
+
+    parts = [datasets.FakeData(20, (3, 8, 8), 2, transform=v2.RandomHorizontalFlip(), random_offset=k) for k in (0, 1)]
+    pn.train(TINY, tmp_path, data=tuple(parts), augment=v2.RandomErasing(p=1.0, value=0))
+    assert pn.trained(tmp_path).data.train.images == 20

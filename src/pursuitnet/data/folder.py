@@ -113,7 +113,7 @@ class Folder:
         if self.in_memory is None and len(tree.paths()) * channels * math.prod(size) <= memory() / 4:
             return None
         files = tree.files[split]
-        workers = min(len(os.sched_getaffinity(0)), 8) if self.workers is None else self.workers
+        workers = min(os.cpu_count() or 1, 8) if self.workers is None else self.workers
         load = partial(_loaded, [path for path, _ in files], decode)
         images = Streamed(load, (channels, *size), torch.uint8, torch.arange(len(files)), workers)
         labels = torch.tensor([label for _, label in files])
@@ -197,7 +197,9 @@ def _loaded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]], 
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has."""
+    """Bytes of memory that this machine has; 8 GiB where the system does not say it."""
+    if not hasattr(os, "sysconf"):
+        return 2**33
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
