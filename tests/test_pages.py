@@ -35,7 +35,7 @@ def commands(page):
 def test_the_table_of_runs_leads_to_each_report_from_wherever_it_is(place, tmp_path):
     for page in (place / "runs.html", place / "all" / "runs.html", tmp_path / "runs.html"):
         text = report.write_comparison(page, listing.below(place / "all")).read_text()
-        links = [unquote(unescape(found)) for found in re.findall(r'href="([^"]*)"', text)]
+        links = [unquote(unescape(found)) for found in re.findall(r'<a[^>]* href="([^"]*)"', text)]
         assert [(page.parent / link).resolve() for link in links] == [place / "all" / "one & only" / "report.html"]
 
 

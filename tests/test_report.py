@@ -18,7 +18,7 @@ from pursuitnet.program.report import page as finished
 from pursuitnet.program.train import images_of, last_record, load_run, train
 from pursuitnet.program.whitebox.run import inspect_run
 
-SECTIONS = ("learning", "confusions", "atoms", "layers", "images")
+SECTIONS = ("learning", "confusions", "atoms", "layers", "images", "next")
 FAMILIES = {
     "msd_csc": Recipe(model="msd_csc_6"),
     "msd_csc_swept": Recipe(model="msd_csc_6", sweep="multilayer", unfolding=2, solver="fista"),

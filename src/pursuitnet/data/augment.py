@@ -82,11 +82,20 @@ def channel_statistics(images: Tensor | Streamed) -> tuple[Tensor, Tensor]:
     _require_batch(images)
     if images.shape.numel() == 0:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels: pass at least one image")
+    if isinstance(images, Streamed):
+        none = torch.empty(0)
+        found = torch.tensor(images.remembered("moments", none, lambda: {"of": _statistics(images).tolist()})["of"])
+    else:
+        found = _statistics(images)
+    return found[0].to(images.device, torch.float32), found[1].to(images.device, torch.float32)
+
+
+def _statistics(images: Tensor | Streamed) -> Tensor:
+    """Mean and standard deviation of each channel in float64, (2, C)."""
     n, white = images.shape.numel() // images.shape[1], 1 if images.dtype == torch.float32 else 255
     channels = zip(*([_sums(channel) for channel in part.unbind(1)] for part in images.split(PART)), strict=True)
     moments = [_moments(n, sum(s for s, _ in sums), sum(q for _, q in sums), white) for sums in channels]
-    found = torch.tensor(moments, device=images.device, dtype=torch.float32)
-    return found[:, 0], found[:, 1]
+    return torch.tensor(moments, dtype=torch.float64).T
 
 
 def divisor(std: Tensor) -> Tensor:

@@ -115,7 +115,8 @@ class Folder:
         files = tree.files[split]
         workers = min(os.cpu_count() or 1, 8) if self.workers is None else self.workers
         load = partial(_loaded, [path for path, _ in files], decode)
-        images = Streamed(load, (channels, *size), torch.uint8, torch.arange(len(files)), workers)
+        source = self._name(split), tuple(path for path, _ in files)
+        images = Streamed(load, (channels, *size), torch.uint8, torch.arange(len(files)), workers, source=source)
         labels = torch.tensor([label for _, label in files])
         if not self.skip_broken:
             return images, labels

@@ -23,6 +23,12 @@ class Part:
     @classmethod
     def of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
         """The identity of images (N, C, H, W) and labels (N,)."""
+        if isinstance(split[0], Streamed):
+            return cls(**split[0].remembered("part", split[1], lambda: asdict(cls._of(split))))
+        return cls._of(split)
+
+    @classmethod
+    def _of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
         found = hashlib.sha256()
         for tensor in split:
             found.update(str((tuple(tensor.shape), tensor.dtype)).encode())

@@ -1,16 +1,20 @@
 """Images that are read when they are needed, in processes of their own: more of them than the memory holds."""
 
+import hashlib
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from pursuitnet.data import cache
 
 T = TypeVar("T")
 
@@ -31,6 +35,8 @@ class Streamed:
         device: where the images go.
         seed: of what is drawn while an item is read; None where nothing is.
         tell: is told how many more have been read.
+        source: what these images are called among all that can be made of some files, and the files; None of items that
+            are in no files.
     """
 
     load: Callable[[int], "Tensor | ValueError"]
@@ -41,6 +47,7 @@ class Streamed:
     device: torch.device = field(default_factory=partial(torch.device, "cpu"))
     seed: int | None = None
     tell: Callable[[int], object] | None = None
+    source: tuple[str, tuple[Path, ...]] | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -60,6 +67,20 @@ class Streamed:
     def expand(self, count: int, channels: int, height: int, width: int) -> "Streamed":
         """Return grey images as ones of so many channels."""
         return replace(self, size=(channels, *self.size[1:]))
+
+    def remembered(self, what: str, more: Tensor, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what is computed of these images, from the user's cache if the files are those of the last time.
+
+        Args:
+            what: is computed.
+            more: what it depends on besides the images.
+            compute: reads them; what it returns has to fit JSON.
+        """
+        if self.source is None:
+            return compute()
+        name, files = self.source
+        which = hashlib.sha256(self.at.numpy().tobytes() + more.cpu().numpy().tobytes()).hexdigest()[:16]
+        return cache.noted(f"{what}-{name}-{self.size[0]}-{which}", files, compute)
 
     def drawn(self, seed: int) -> "Streamed":
         """Return the same images with what is drawn while they are read, if anything is, drawn from another seed."""

@@ -7,8 +7,7 @@ experiment, ``readings`` how else it can be read. ``ill_conditioned``: the examp
 from collections.abc import Callable
 from pathlib import Path
 
-from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1
-from pursuitnet.program.simulate.readings import readings
+from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, readings, table1
 from pursuitnet.program.simulate.record import Result, write
 
 SMALL: dict[str, Callable[[], Result]] = {
@@ -55,7 +54,7 @@ def count(figure: str, seeds: int | None, variations: bool) -> int | None:
     """Return of how many finished parts ``run`` tells; None where there are none to tell of."""
     if figure != "fig4":
         return None
-    each = len(readings(1)) if variations else 1
+    each = len(readings.readings(1)) if variations else 1
     return each * ((3 if variations else 5) if seeds is None else seeds)
 
 
