@@ -56,9 +56,11 @@ def rows(path):
 def made(name, classes=4, in_chans=3, **choices):
     recipe = Recipe(model=name, **choices)
     torch.manual_seed(0)
-    network = pn.create_model(name, classes, in_chans, **recipe.choices()).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3) if parameter.dim() == 1 else None
+    network = pn.create_model(name, classes, in_chans, **recipe.choices())
+    with torch.no_grad():
+        for _ in range(30):  # the statistics of evaluation are those of some images
+            network(torch.rand(16, in_chans, 16, 16) - 0.4)
+    network.eval()
     mean, std = torch.full((in_chans,), 0.4), torch.full((in_chans,), 0.3)
     return Trained(network, recipe, tuple("abcdefghij"[:classes]), mean, std)
 
@@ -217,6 +219,7 @@ def test_the_logits_are_the_bias_and_the_sum_of_the_contributions(name, choices)
     image = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
     seen = explain(about, image)
     logits = about.network(about.prepare(image[None]))[0].detach()
+    assert seen.contributions.abs().amax() > 0.01
     torch.testing.assert_close(seen.bias + seen.contributions.sum(dim=1), logits, rtol=1e-4, atol=1e-5)
     for label in range(4):
         torch.testing.assert_close(seen.bias[label] + seen.evidence(label).mean(), logits[label], rtol=1e-4, atol=1e-5)
@@ -230,6 +233,7 @@ def test_without_an_atom_the_logit_is_less_by_its_contribution():
     seen = explain(about, image)
     row = seen.strongest(1, 1)[0]
     before = seen.logits.clone()
+    assert abs(float(seen.contributions[1, row])) > 0.01
     with torch.no_grad():
         about.network.head.weight[:, row] = 0
     after = about.network(about.prepare(image[None]))[0].detach()
