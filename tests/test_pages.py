@@ -12,6 +12,7 @@ import pursuitnet as pn
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.whitebox.run import inspect_run
 
 RECIPE = Recipe(
     model="msd_csc_3", width=2, unfolding=2, lr=0.03, seed=7, epochs=1, train_images=64, test_images=20, device="cpu"
@@ -59,3 +60,16 @@ def test_the_report_says_how_the_run_is_repeated_and_what_comes_next(place):
     assert not Path(repeat[repeat.index("--out") + 1]).exists()
     assert {words[1] for words in said} == {"train", "inspect", "evaluate", "predict", "export"}
     assert all(str(folder) in words[2] for words in said if words[1] != "train")
+
+
+def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path):
+    folder = place / "all" / "one & only"
+    found = inspect_run(folder, 4, 0, 8)
+    assert '<a href="report.html">' in found.save(folder).read_text()
+    assert "report.html" not in found.save(tmp_path).read_text()
+    assert '<a href="inspect.html">' in report.write(folder).read_text()
+    assert '<a href="inspect.html">' not in report.write(place / "all" / "bare").read_text()
+    table = report.write_comparison(place / "runs.html", listing.below(place / "all")).read_text()
+    assert [unquote(unescape(link)) for link in re.findall(r'<a[^>]* href="([^"]*)"', table)] == [
+        "all/bare/report.html", "all/one & only/report.html", "all/one & only/inspect.html",
+    ]  # fmt: skip

@@ -34,7 +34,8 @@ class Inspection(Findings):
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
         (folder / "inspect.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "inspect.html").write_text(render(self), encoding="utf-8")
+        beside = "report.html" if (folder / "report.html").is_file() else None
+        (folder / "inspect.html").write_text(render(self, beside), encoding="utf-8")
         return folder / "inspect.html"
 
 

@@ -37,13 +37,18 @@ class Drawn(Reading):
         return model / model.abs().amax().clamp(min=torch.finfo(model.dtype).tiny)
 
 
-def render(found: Findings) -> str:
-    """Return the page, one HTML document that asks for nothing from elsewhere."""
+def render(found: Findings, report: str | None = None) -> str:
+    """Return the page, one HTML document that asks for nothing from elsewhere.
+
+    Args:
+        found: what it shows.
+        report: address of the run's report, if there is one to lead to.
+    """
     templates = jinja2.PackageLoader("pursuitnet.program", "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
     page.filters |= {"fraction": fraction, "number": number}
     drawn = tuple(Drawn(**vars(at)) for at in found.readings)
-    return page.get_template("inspect.html.j2").render(_content(replace(found, readings=drawn)))
+    return page.get_template("inspect.html.j2").render(_content(replace(found, readings=drawn)), report=report)
 
 
 @torch.no_grad()
