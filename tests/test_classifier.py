@@ -86,11 +86,11 @@ def test_a_pruned_network_learns_with_its_zeros_and_keeps_its_bound(name):
     filters = [getattr(layer.dictionary, "dictionary", layer.dictionary) for layer in model.pursuits()]
     for each in filters:
         prune.l1_unstructured(each, "weight", amount=0.5)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(x).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     model.eval()
     reached = model.feature_info[-1]["reduction"]
     assert reached == made(name).feature_info[-1]["reduction"]  # what computes a weight hides no stride

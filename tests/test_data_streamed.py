@@ -13,11 +13,11 @@ import pursuitnet as pn
 from pursuitnet import data
 from pursuitnet.data import folder as folders
 from pursuitnet.program import report, train
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train.images import batches, images_of
-from pursuitnet.program.whitebox.run import inspect_run
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def recipe_for(root, **choices):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("choices", [{}, {"valid_images": 6, "train_images": 20, "test_images": 7}])
+@pytest.mark.parametrize("choices", [{}, {"val_images": 6, "train_images": 20, "test_images": 7}])
 def test_streamed_images_are_those_in_memory(root, workers, choices):
     recipe = recipe_for(root, **choices)
     there = images_of(recipe, CPU)
@@ -64,7 +64,7 @@ def test_streamed_images_are_those_in_memory(root, workers, choices):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-class Stop(train.Silent):
+class Stop(train.NoOpCallback):
     def batch(self, epoch, step, steps):
         if (epoch, step) == (2, 2):
             raise KeyboardInterrupt
@@ -83,7 +83,7 @@ def test_a_run_ends_the_same_from_memory_streamed_and_gone_on_with_the_other_way
     assert found[0] == found[1]
     hard = Settings(corruptions=("contrast",))
     assert evaluate_run(tmp_path / "streamed", hard).robustness == evaluate_run(tmp_path / "memory", hard).robustness
-    assert inspect_run(tmp_path / "streamed", 4, 1, 6).labelled == 6
+    assert inspect_run(tmp_path / "streamed", 4, 1, 6).labeled == 6
     assert report.write(tmp_path / "streamed").is_file()
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_folder_is_not_streamed():
 def test_what_was_looked_at_once_is_not_read_again_until_a_file_changes(root, tmp_path, monkeypatch):
     shutil.copytree(root, tmp_path / "data")
     monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path / "cache"))
-    recipe, read = recipe_for(tmp_path / "data", in_memory=False, workers=0, standardise=True), []
+    recipe, read = recipe_for(tmp_path / "data", in_memory=False, workers=0, normalize=True), []
     load = folders._loaded
     monkeypatch.setattr(folders, "_loaded", lambda paths, decode, k: read.append(paths[k]) or load(paths, decode, k))
     first = images_of(recipe, CPU)
@@ -136,7 +136,7 @@ def test_what_was_looked_at_once_is_not_read_again_until_a_file_changes(root, tm
     read.clear()
     again = images_of(recipe, CPU)
     assert not read and again.identity == first.identity and torch.equal(again.std, first.std)
-    images_of(replace(recipe, valid_images=4), CPU)
+    images_of(replace(recipe, val_images=4), CPU)
     assert len(read) == 20  # other statistics of the same images
     path = tmp_path / "data" / "train" / "dog" / "0.png"
     Image.fromarray(np.full((9, 10, 3), 7, np.uint8)).save(path)

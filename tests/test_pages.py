@@ -12,7 +12,7 @@ import pursuitnet as pn
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.whitebox.run import inspect_run
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 RECIPE = Recipe(
     model="msd_csc_3", width=2, unfolding=2, lr=0.03, seed=7, epochs=1, train_images=64, test_images=20, device="cpu"

@@ -8,8 +8,8 @@ import pursuitnet as pn
 from pursuitnet.data import progress as showing
 from pursuitnet.data.progress import counted, progress, say
 from pursuitnet.program import simulate
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
-from pursuitnet.program.whitebox.run import inspect_run
+from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import pursuitnet as pn
 from pursuitnet.program import train
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train.images import batches, images_of, loss_weights
@@ -58,7 +58,7 @@ class Pictures(Dataset):
         return Image.fromarray(pixels), self.targets[index]
 
 
-class Stop(train.Silent):
+class Stop(train.NoOpCallback):
     """Breaks a run off after some steps."""
 
     def __init__(self, epoch, step):

@@ -158,9 +158,9 @@ class SparseCoder(_Coder):
         return codes @ self.components_
 
     def _drawn(self, X: Array) -> Array:
-        rows = check_random_state(self.random_state).permutation(len(X))[: self.n_components]
-        lengths = np.linalg.norm(X[rows], axis=1, keepdims=True)
-        return X[rows] / np.where(lengths > 0, lengths, 1)
+        code_channels = check_random_state(self.random_state).permutation(len(X))[: self.n_components]
+        lengths = np.linalg.norm(X[code_channels], axis=1, keepdims=True)
+        return X[code_channels] / np.where(lengths > 0, lengths, 1)
 
 
 class ConvSparseCoder(_Coder):
@@ -226,7 +226,7 @@ class ConvSparseCoder(_Coder):
             False
         )
         self.components_: Array = D.weight.detach().numpy()
-        self.code_shape_ = (D.rows[0], *D.code_size((1, *self.signal_shape_)))
+        self.code_shape_ = (D.code_channels[0], *D.code_size((1, *self.signal_shape_)))
         self.n_features_out_ = math.prod(self.code_shape_)
         return self
 

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, read from the original files and checked, and their augmentation in batches.
+"""Labeled images as tensors, read from the original files and checked, and their augmentation in batches.
 
 Images are uint8 (N, C, H, W), labels int64 (N,). A data set is one entry of `DATASETS`: what it holds and how
 it is read; "folder" is any folder of images.
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pursuitnet.data import cifar, digits, folder, svhn
-from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, standardise, to_unit
+from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, normalize, to_unit
 from pursuitnet.data.files import Split
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.order import stratified
@@ -35,7 +35,7 @@ __all__ = [
     "in_memory",
     "info",
     "load",
-    "standardise",
+    "normalize",
     "stratified",
     "to_unit",
 ]

@@ -65,7 +65,7 @@ class Streamed:
         return replace(self, device=device)
 
     def expand(self, count: int, channels: int, height: int, width: int) -> "Streamed":
-        """Return grey images as ones of so many channels."""
+        """Return gray images as ones of so many channels."""
         return replace(self, size=(channels, *self.size[1:]))
 
     def remembered(self, what: str, more: Tensor, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def white_of(paths: Sequence[Path], white_level: float | None = None) -> float:
     """
     heads = {path: about for path, about in zip(paths, results(head, paths), strict=True) if isinstance(about, Head)}
     unsaid = [path for path, about in heads.items() if about.white is None]
-    for depth in {heads[path].depth for path in unsaid if white_level is None or _coloured(heads[path])}:
+    for depth in {heads[path].depth for path in unsaid if white_level is None or _colored(heads[path])}:
         like = [path for path in unsaid if heads[path].depth == depth]
         values = {p: v for p, v in zip(like, results(extremes, like), strict=True) if not isinstance(v, ValueError)}
         brightest = max(values, key=lambda path: values[path][1], default=None)
@@ -67,7 +67,7 @@ def white_of(paths: Sequence[Path], white_level: float | None = None) -> float:
     return FULL if white_level is None else white_level
 
 
-def _coloured(about: Head) -> bool:
+def _colored(about: Head) -> bool:
     return about.depth == "16-bit colors"
 
 

@@ -125,16 +125,19 @@ class Network(nn.Module):
         """What the feature maps of the stages are: their rows, how many times smaller than the image, and whose."""
         names = [name for name, _ in self._named_parts()]
         stages = self._stages()
-        return [{"num_chs": rows, "reduction": reduction, "module": names[end]} for end, rows, reduction in stages]
+        return [
+            {"num_chs": code_channels, "reduction": reduction, "module": names[end]}
+            for end, code_channels, reduction in stages
+        ]
 
     def _stages(self) -> list[tuple[int, int, int]]:
         """Return the last part of each stage, the rows of its code, and how many times smaller than the image it is."""
-        rows, reduction, seen = 0, 1, []
+        code_channels, reduction, seen = 0, 1, []
         for _, part in self._named_parts():
             layers = [module for module in part.modules() if isinstance(module, PursuitLayer)]
-            rows = sum(layers[-1].dictionary.rows) if layers else rows
+            code_channels = sum(layers[-1].dictionary.code_channels) if layers else code_channels
             reduction *= _stride(part)
-            seen.append((rows, reduction))
+            seen.append((code_channels, reduction))
         last = len(seen) - 1
         turns = [at for at, (one, other) in enumerate(pairwise(seen)) if one[1] != other[1]]
         return [(at, *seen[at]) for at in (*turns, last)]

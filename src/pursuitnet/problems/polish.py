@@ -16,7 +16,7 @@ def polished(code: Tensor, x: Tensor, dictionary: Dictionary, beta: Tensor) -> T
     where it turns one keeps its code.
 
     Args:
-        code: Γ, (B, rows, …).
+        code: Γ, (B, code_channels, …).
         x: signals, (B, channels, …).
         dictionary: D.
         beta: β, that broadcasts against the code.

@@ -28,7 +28,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A classifier on labelled images; shares are between 0 and 1.
+    """A classifier on labeled images; shares are between 0 and 1.
 
     Attributes:
         classes: their names, by label.
@@ -73,7 +73,7 @@ def evaluate(
     size: int = 500,
     tell: Advance = nothing,
 ) -> Evaluation:
-    """Return what a network's answers to labelled images are worth.
+    """Return what a network's answers to labeled images are worth.
 
     Args:
         model: images → logits (B, classes); it is left in evaluation mode.

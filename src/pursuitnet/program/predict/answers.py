@@ -11,8 +11,8 @@ import torch
 
 from pursuitnet.data.pixels import BrokenImageError
 from pursuitnet.data.progress import Advance, nothing
-from pursuitnet.data.unlabelled import Decoder, Pixels
-from pursuitnet.program.report.words import fraction
+from pursuitnet.data.unlabeled import Decoder, Pixels
+from pursuitnet.program.report.text import fraction
 from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained
 

@@ -40,7 +40,7 @@ def predict(
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
     """
     from pursuitnet.data.progress import progress
-    from pursuitnet.data.unlabelled import found
+    from pursuitnet.data.unlabeled import found
     from pursuitnet.program.factories import device_of
     from pursuitnet.program.predict.answers import SHOWN_IMAGES, answers, check_table, write_table
     from pursuitnet.program.recipe import Recipe

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pursuitnet.dictionaries import WithIdentity
 from pursuitnet.networks import Network
 from pursuitnet.program.sharing import Trained
-from pursuitnet.program.trace import Seen, watch
+from pursuitnet.program.trace import LayerTrace, trace_layers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Explanation:
     code: Tensor
     weight: Tensor
     rows: tuple[Row, ...]
-    seen: tuple[Seen, ...]
+    traces: tuple[LayerTrace, ...]
     classes: tuple[str, ...]
 
     def ranking(self) -> list[int]:
@@ -84,12 +84,12 @@ def explain(about: Trained, image: Tensor) -> Explanation:
     if not isinstance(head, nn.Linear):
         raise ValueError(f"the head is a {type(head).__name__}; expected a linear one, whose logits are sums")
     x = about.prepare(image[None].to(about.mean.device))
-    seen, code = watch(network, x), network.forward_features(x)[0]
+    traces, code = trace_layers(network, x), network.forward_features(x)[0]
     contributions = head.weight * code.mean(dim=(1, 2))
     bias = contributions.new_zeros(len(head.weight)) if head.bias is None else head.bias
     logits = network.forward_head(code[None])[0]
     return Explanation(
-        logits, bias, contributions, code, head.weight, origins(network, x.shape[1]), tuple(seen), about.classes
+        logits, bias, contributions, code, head.weight, origins(network, x.shape[1]), tuple(traces), about.classes
     )
 
 
@@ -103,6 +103,6 @@ def origins(network: Network, channels: int) -> tuple[Row, ...]:
     rows = tuple(Row(None, index) for index in range(channels))
     for number, layer in enumerate(network.pursuits()):
         D = layer.dictionary
-        own = tuple(Row(number, index) for index in range(D.rows[-1]))
+        own = tuple(Row(number, index) for index in range(D.code_channels[-1]))
         rows = (*rows, *own) if isinstance(D, WithIdentity) else own
     return rows

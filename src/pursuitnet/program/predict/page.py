@@ -11,7 +11,7 @@ from pursuitnet.program.predict.answers import Answer
 from pursuitnet.program.predict.explanation import Explanation, explain
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
-from pursuitnet.program.report.words import evenly
+from pursuitnet.program.report.text import evenly
 from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained
 from pursuitnet.program.trace import best_scale, carry, kept, pictured, relative_error
@@ -61,14 +61,14 @@ def _image(about: Trained, answer: Answer) -> dict[str, Any]:
         "others": sums.numel() - len(shown),
         "evidence": pictures.mosaic(pictures.maps(torch.stack([found.evidence(k) for k in (first, second)])), 2, 132),
         "atoms": [_atom(about, found, row, first, second) for row in shown],
-        "layers": [_layer(about, found, index) for index in evenly(len(found.seen), SHOWN_LAYERS)],
+        "layers": [_layer(about, found, index) for index in evenly(len(found.traces), SHOWN_LAYERS)],
     }
 
 
 def _atom(about: Trained, found: Explanation, row: int, first: int, second: int) -> dict[str, Any]:
     """Return what one row of the last code adds to the first and to the second class, and what it stands for."""
     return {
-        "name": str(found.rows[row]),
+        "name": str(found.code_channels[row]),
         "first": float(found.contributions[first, row]),
         "second": float(found.contributions[second, row]),
         "map": pictures.mosaic(pictures.maps(found.code[row : row + 1]), 1, 66),
@@ -78,21 +78,21 @@ def _atom(about: Trained, found: Explanation, row: int, first: int, second: int)
 
 def _drawn_alone(about: Trained, found: Explanation, row: int) -> pictures.Picture | None:
     """Return what one atom alone draws of the image, carried down from its layer; None where no way leads there."""
-    origin = found.rows[row]
+    origin = found.code_channels[row]
     if origin.layer is None:
         return None
-    at = found.seen[origin.layer]
-    alone, place = torch.zeros_like(at.codes[-1]), at.identity_rows + origin.index
+    at = found.traces[origin.layer]
+    alone, place = torch.zeros_like(at.codes[-1]), at.identity_channels + origin.index
     alone[:, place] = at.codes[-1][:, place]
-    down, base = carry(found.seen, origin.layer, alone)
-    if not pictured(found.seen, base) or not bool(alone.any()):
+    down, base = carry(found.traces, origin.layer, alone)
+    if not pictured(found.traces, base) or not bool(alone.any()):
         return None
     return pictures.mosaic(pictures.signed(down[:, : _channels(about)]), 1, 66)
 
 
 def _layer(about: Trained, found: Explanation, index: int) -> dict[str, Any]:
     """Return what one layer keeps of the image."""
-    at, down = found.seen[index], kept(found.seen, index, _channels(about))
+    at, down = found.traces[index], kept(found.traces, index, _channels(about))
     strongest = at.atom_codes[0].flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:6]
     return {
         "name": index + 1,

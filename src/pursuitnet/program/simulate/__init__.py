@@ -7,7 +7,7 @@ experiment, ``readings`` how else it can be read. ``ill_conditioned``: the examp
 from collections.abc import Callable
 from pathlib import Path
 
-from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, readings, table1
+from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1, variations
 from pursuitnet.program.simulate.record import Result, write
 
 SMALL: dict[str, Callable[[], Result]] = {
@@ -23,7 +23,7 @@ __all__ = ["FIGURES", "Result", "run"]
 def run(
     figure: str,
     folder: Path,
-    watch: Callable[[str], None] = lambda line: None,
+    callback: Callable[[str], None] = lambda line: None,
     *,
     seeds: int | None = None,
     iterations: int | None = None,
@@ -34,9 +34,9 @@ def run(
     Args:
         figure: one of ``FIGURES``.
         folder: where they go; it must not exist.
-        watch: is told of every finished part, and of the result before it is written.
+        callback: is told of every finished part, and of the result before it is written.
         seeds: fig4 only: how many seeds; 5, or 3 for the variations.
-        iterations: fig4 only: steps of the optimiser.
+        iterations: fig4 only: steps of the optimizer.
         variations: fig4 only: the picture of the other readings.
 
     Raises:
@@ -45,8 +45,8 @@ def run(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name another --out")
-    result = _result(figure, watch, {"seeds": seeds, "iterations": iterations}, variations)
-    watch(f"\n{result.text}")  # before anything can fail in writing it
+    result = _result(figure, callback, {"seeds": seeds, "iterations": iterations}, variations)
+    callback(f"\n{result.text}")  # before anything can fail in writing it
     return result, write(result, folder)
 
 
@@ -54,14 +54,14 @@ def count(figure: str, seeds: int | None, variations: bool) -> int | None:
     """Return of how many finished parts ``run`` tells; None where there are none to tell of."""
     if figure != "fig4":
         return None
-    each = len(readings.readings(1)) if variations else 1
+    each = len(variations.variations(1)) if variations else 1
     return each * ((3 if variations else 5) if seeds is None else seeds)
 
 
-def _result(figure: str, watch: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:
+def _result(figure: str, callback: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:
     chosen = {name: value for name, value in given.items() if value is not None}
     if figure == "fig4":
-        return (fig4.run_variations if variations else fig4.run)(watch, **chosen)
+        return (fig4.run_variations if variations else fig4.run)(callback, **chosen)
     if figure not in SMALL:
         raise ValueError(f"there is no figure {figure!r}; there are {', '.join(FIGURES)}")
     if variations or chosen:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pursuitnet.data import DATASETS
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.pixels import Size
-from pursuitnet.data.unlabelled import Decoder, found, white_of
+from pursuitnet.data.unlabeled import Decoder, found, white_of
 from pursuitnet.networks import Network, create_model
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.runs import MARKS
@@ -47,8 +47,8 @@ class Trained:
     image_size: Size | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
-        return normalise(images, self.mean, self.std)
+        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalize``."""
+        return normalize(images, self.mean, self.std)
 
     @torch.inference_mode()
     def predict(self, images: Any, batch_size: int = 256) -> Prediction:
@@ -89,7 +89,7 @@ class Trained:
                 raise pixels
             parts.append(torch.from_numpy(pixels))
         if len({part.shape for part in parts}) > 1:
-            return Prediction.joined([self.predict(part[None]) for part in parts])
+            return Prediction.process_group([self.predict(part[None]) for part in parts])
         return self.predict(torch.stack(parts), batch_size)
 
     def deployed(self) -> "Deployed":
@@ -110,10 +110,10 @@ class Deployed(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(normalise(images, self.mean, self.std))
+        return self.network(normalize(images, self.mean, self.std))
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (images − mean) / std, channel by channel.
 
     Args:
@@ -151,7 +151,7 @@ def _require_unit(images: Tensor) -> None:
     if not (low >= -SLACK and high <= 1 + SLACK):  # NaN is not
         raise ValueError(
             f"the images are floats from {low:.4g} to {high:.4g}; expected uint8, or floats in [0, 1]: divide 0 to 255 "
-            "by 255, and leave the normalisation to the network"
+            "by 255, and leave the normalization to the network"
         )
 
 
