@@ -15,6 +15,7 @@ from pursuitnet.dictionaries.inputs import check_kind, described
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
+from pursuitnet.prox.noise import NoiseThreshold
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import BoundedStep, Step, Weight
 from pursuitnet.prox.threshold import Threshold
@@ -78,37 +79,44 @@ class PursuitLayer(nn.Module):
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Return the code of x.
 
         Args:
             x: the signal (B, channels, …).
             previous: X₋₁ in the shape of the code, for the starts that begin there.
+            noise: standard deviation of the noise in each signal, (B,), for a threshold that goes by it
+                (``NoiseThreshold``).
         """
-        return self.dictionary.join(self.pursue(x, previous))
+        return self.dictionary.join(self.pursue(x, previous, noise))
 
-    def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
+    def pursue(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
+        if noise is not None and not isinstance(self.threshold, NoiseThreshold):
+            raise ValueError("noise is given, but the threshold does not go by it; expected a NoiseThreshold")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
         chain = unroll(self.solver, self.refine, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
-            chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
+            chain, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
         ).code
 
-    def refine(self, step: int, probe: Code, x: Tensor) -> Code:
+    def refine(self, step: int, probe: Code, x: Tensor, noise: Tensor | None = None) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
-        return self.update(x, probe, probe, step)
+        return self.update(x, probe, probe, step, noise)
 
-    def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
+    def update(
+        self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0, noise: Tensor | None = None
+    ) -> Code:
         """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
         c, weight = self._weights()
-        return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
+        P = self.threshold if noise is None else partial(self.threshold, noise=noise)
+        return proximal_step(self.dictionary, x, anchor, probe, partial(P, c=c, step=step), c, weight)
 
     def extra_repr(self) -> str:
         return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"

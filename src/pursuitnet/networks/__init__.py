@@ -2,5 +2,6 @@
 
 from pursuitnet.networks.create import FAMILIES, create_model, list_models
 from pursuitnet.networks.network import Network
+from pursuitnet.networks.tiles import apply
 
-__all__ = ["FAMILIES", "Network", "create_model", "list_models"]
+__all__ = ["FAMILIES", "Network", "apply", "create_model", "list_models"]

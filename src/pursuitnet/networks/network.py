@@ -25,7 +25,7 @@ class Network(nn.Module):
             raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
         self.grad_checkpointing = self.recursive = False
-        self.head = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+        self.head: nn.Module = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
@@ -61,6 +61,18 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes), or pooled features (B, num_features) where there is no head."""
         return self.head(self.forward_features(x).mean(dim=(2, 3)))
+
+    @property
+    def halo(self) -> int:
+        """How far an output pixel looks, in pixels, of a network that returns images.
+
+        Raises:
+            ValueError: for networks that look at the whole image.
+        """
+        raise ValueError(
+            "the network averages over the whole image, so that its result has no halo and no tiles; expected one "
+            "that returns images, as create_model('msd_csc_30', task='image') makes it"
+        )
 
     def pursuits(self) -> list[PursuitLayer]:
         """Return the layers in the order in which the image meets them."""

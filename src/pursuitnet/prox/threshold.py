@@ -141,14 +141,14 @@ class Threshold(nn.Module):
         Args:
             part: −1 for the atoms, −2 for an identity part.
             z: (B, rows, …).
-            theta: θ, as ``theta`` gives it.
+            theta: θ, as ``theta`` gives it, or (B, rows).
             inplace: nobody else needs z, so that the result may take its place in memory.
         """
         if theta is None and self.nonnegative and not self._signed(part):
             return z.relu_() if inplace else z.relu()
         if theta is None:
             return z
-        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+        theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
         if not self.nonnegative:
             return soft_threshold(z, theta)
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
