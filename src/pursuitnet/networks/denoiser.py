@@ -1,8 +1,10 @@
 """Convolutional sparse coding as a denoiser: layers that go on from each other's code, on one noisy signal."""
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +35,8 @@ class Denoiser(ImageNetwork):
     A code reaches over the border of the image by what a filter does, so that every pixel is covered by all shifts of
     every atom, and the data fit sees the pixels of the image alone. With one layer the map from y to D·Γ is the
     proximal map of a convex function: with one step because it is the gradient of a convex function and c ≤ 1/L makes
-    it nonexpansive (Moreau, 1965), in the limit of many steps because it is y less a projection.
+    it nonexpansive (Moreau, 1965), in the limit of many steps because it is y less a projection; a mean over shifts
+    keeps that.
 
     Args:
         layers: of one geometry, the first started at zero, the others with ``res_csc``; thresholds are
@@ -60,21 +63,25 @@ class Denoiser(ImageNetwork):
             sigma: standard deviation of the noise on that scale, a number or (B,); estimated from each image if left
                 out.
         """
-        noise = self.given(y, sigma)["sigma"]
-        channels, shifts = self.out_chans, self._shifts()
+        noise, channels = self.given(y, sigma)["sigma"], self.out_chans
         x, noise = y.reshape(-1, channels, *y.shape[2:]), noise.repeat_interleave(y.shape[1] // channels)
-        x = _laid_out(torch.cat([self._shifted(x, shift) for shift in shifts]))
-        denoised = self.synthesis.synthesize(self.forward_features(x, noise.repeat(len(shifts))), x.shape) + GRAY
-        moved = zip(denoised.chunk(len(shifts)), shifts, strict=True)
-        back = [_window(part, shift, y.shape[2:]) for part, shift in moved]
-        return torch.stack(back).mean(0).reshape(y.shape)
+        found = [self._denoised(x, noise, shift) for shift in self._shifts()]
+        return (found[0] if len(found) == 1 else torch.stack(found).mean(0)).reshape(y.shape)
 
     def forward_features(self, x: Tensor, sigma: Tensor | float | None = None) -> Tensor:
-        """Return the last code, (B, C, *size) → (B, atoms, *code_size)."""
-        noise, x = self.given(x, sigma)["sigma"], x - GRAY
+        """Return the last code, (B, C, *size) → (B, atoms, *code_size), at the first of the shifts."""
+        return self._code(x - GRAY, self.given(x, sigma)["sigma"], self.pursuits())
+
+    def _denoised(self, x: Tensor, noise: Tensor, shift: tuple[int, ...]) -> Tensor:
+        """Return D·Γ, with every atom moved by so many pixels."""
+        layers = [_moved_layer(layer, shift) for layer in self.pursuits()] if any(shift) else self.pursuits()
+        synthesis = _moved(self.synthesis, shift) if any(shift) else self.synthesis
+        return synthesis.synthesize(self._code(_laid_out(x) - GRAY, noise, layers), x.shape) + GRAY
+
+    def _code(self, x: Tensor, noise: Tensor, layers: Sequence[PursuitLayer]) -> Tensor:
         again = self.grad_checkpointing and self.training
         code: Tensor | None = None
-        for layer in self.pursuits():
+        for layer in layers:
             code = recompute(layer, layer, x, code, noise) if again else layer(x, code, noise)
         return self.head(code)
 
@@ -105,27 +112,24 @@ class Denoiser(ImageNetwork):
         each = [range(s) if self.average_shifts else range(1) for s in self.synthesis.stride]
         return list(itertools.product(*each))
 
-    def _shifted(self, x: Tensor, shift: tuple[int, ...]) -> Tensor:
-        """Return an image moved by so many pixels; its border repeated around it, to one size for all shifts."""
-        if not any(self._spare()):
-            return x
-        after = zip(reversed(self._spare()), reversed(shift), strict=True)
-        return F.pad(x, [n for spare, before in after for n in (before, spare - before)], mode="replicate")
-
-    def _spare(self) -> tuple[int, ...]:
-        return tuple(s - 1 if self.average_shifts else 0 for s in self.synthesis.stride)
-
 
 def _laid_out(x: Tensor) -> Tensor:
     """Return a signal with its channels last, which convolutions of few channels are two or three times as fast on."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _window(image: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return the part of (B, C, …) of that size that begins there: a view."""
-    for axis, (first, n) in enumerate(zip(begin, size, strict=True), 2):
-        image = image.narrow(axis, first, n)
-    return image
+def _moved(dictionary: ConvDictionary, shift: Sequence[int]) -> ConvDictionary:
+    """Return a dictionary whose positions lie so many pixels earlier; the weights are the same, not copies."""
+    other = copy.copy(dictionary)
+    other.padding = tuple(p + n for p, n in zip(dictionary.padding, shift, strict=True))
+    return other
+
+
+def _moved_layer(layer: PursuitLayer, shift: Sequence[int]) -> PursuitLayer:
+    """Return a layer with its dictionary moved; all else is the same."""
+    other = copy.copy(layer)
+    other._modules = {**layer._modules, "dictionary": _moved(cast(ConvDictionary, layer.dictionary), shift)}
+    return other
 
 
 def csc_denoiser(
