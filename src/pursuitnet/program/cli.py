@@ -127,9 +127,11 @@ def train(
         sys.exit(128 + stop.signal)
     if not training.group_of(os.environ).first:
         return
-    print(
-        f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
-    )
+    took = f"on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
+    if settings.task != "classify":
+        print(f"{_of_images(last)} {took}\n{folder / 'report.html'}")
+        return
+    print(f"accuracy {_percent(last)} {took}")
     print(f"{report.write(folder, settings.data_dir, settings.device)}")
 
 
@@ -417,6 +419,10 @@ def _nothing(line: str) -> None:
 
 def _percent(record: "Record") -> str:
     return f"{100 * record['test_accuracy']:.2f} %"
+
+
+def _of_images(record: "Record") -> str:
+    return f"Dice {record['test_dice']:.4f}" if "test_dice" in record else f"PSNR {record['test_psnr']:.2f} dB"
 
 
 def _free_folder(recipe: Recipe) -> Path:

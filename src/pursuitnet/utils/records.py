@@ -19,7 +19,13 @@ Kinds = Mapping[str, Kind]
 NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
 """What an epoch's line of metrics.jsonl must hold; floats are finite."""
 
-_MEASURED = ("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb")
+NEEDED_OF_IMAGES: Kinds = {**{k: v for k, v in NEEDED.items() if k != "test_accuracy"}, "test_psnr": float}
+"""What it must hold instead if the network returns values of pixels; such a line has a PSNR."""
+
+_MEASURED = (
+    *("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb"),
+    *("test_ssim", "test_dice", "test_iou"),
+)
 _SHARES = ("data", "forward", "backward", "optimiser")
 EPOCH: Kinds = dict.fromkeys((*_MEASURED, *_SHARES), float)
 """What it may hold."""
@@ -121,7 +127,12 @@ def epochs_of(path: Path, needed: Kinds = NEEDED, *, name: str | None = None) ->
     """Return the lines of a run's metrics.jsonl, epochs 1, 2, …; see ``record_of``."""
     name = name or str(path)
     lines = text_of(path, name).splitlines()
-    return numbered([checked(line, needed, EPOCH, f"{name}, line {i}") for i, line in enumerate(lines, 1)], name)
+    kinds = [NEEDED_OF_IMAGES if needed is NEEDED and '"test_psnr"' in line else needed for line in lines]
+    found = [
+        checked(line, kind, EPOCH, f"{name}, line {i}")
+        for i, (line, kind) in enumerate(zip(lines, kinds, strict=True), 1)
+    ]
+    return numbered(found, name)
 
 
 def numbered(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

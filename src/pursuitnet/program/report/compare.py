@@ -1,6 +1,7 @@
 """Several runs beside each other, in one picture or page."""
 
 import io
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +53,7 @@ def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
 
 def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:
     """Return both pictures side by side over one list of names, in the order of the last accuracy."""
-    runs = sorted(runs, key=lambda run: run.records[-1]["test_accuracy"], reverse=True)
+    runs = sorted(runs, key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
     with matplotlib.rc_context({"font.size": 9.5}):
         figure = Figure(figsize=(9.5, 3.6 + 0.22 * rows), layout="constrained")
@@ -74,7 +75,8 @@ def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:
 
 def _curves(left: Axes, right: Axes, run: Run, index: int) -> None:
     epochs = [record["epoch"] for record in run.records]
-    accuracy = run.records[-1]["test_accuracy"]
+    last = run.records[-1]
+    told = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
     part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
     look: dict[str, Any] = {
         "color": COLOURS[index % len(COLOURS)],
@@ -85,6 +87,6 @@ def _curves(left: Axes, right: Axes, run: Run, index: int) -> None:
         "markersize": 3.5,
     }
     name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
-    label = f"{name}  {written('{:.2%}', accuracy)}{part}".replace("$", r"\$")  # a dollar would begin a formula
+    label = f"{name}  {told}{part}".replace("$", r"\$")  # a dollar would begin a formula
     for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
-        axes.plot(epochs, [record[key] for record in run.records], label=label, **look)
+        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **look)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.data.identity import Identity
-from pursuitnet.networks import Network, create_model
+from pursuitnet.networks import Network
+from pursuitnet.program.factories import network_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.runs import MARKS
 from pursuitnet.program.sharing.weights import unpack
@@ -29,6 +30,7 @@ class Trained:
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
         data: which images it was trained on; None where weights of an older version do not say it.
+        targets: number type of the images that it returns, such as uint8; None where it classifies.
     """
 
     network: Network = field(repr=False)
@@ -37,6 +39,7 @@ class Trained:
     mean: Tensor
     std: Tensor
     data: Identity | None = None
+    targets: str | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
@@ -128,7 +131,7 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
-    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
+    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file), about.get("targets"))
 
 
 def _identity(about: dict[str, Any], file: Path) -> Identity | None:
@@ -159,7 +162,7 @@ def _inside(path: Path) -> str:
 def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:
     try:
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
-            return create_model(recipe.model, classes, channels, **recipe.choices())
+            return network_of(recipe, classes, channels)
     except ValueError as error:
         raise ValueError(f"{file} holds a network that this version cannot make: {error}") from error
 

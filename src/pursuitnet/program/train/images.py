@@ -1,9 +1,9 @@
 """A data set on its device, and its batches."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class Images:
     mean: Tensor
     std: Tensor
     identity: data.Identity
+    more: ClassVar[Mapping[str, Any]] = {}
+    """What else goes with the weights."""
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return float images (B, C, H, W) from uint8 ones."""

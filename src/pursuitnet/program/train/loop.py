@@ -16,6 +16,7 @@ from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.group import group_of, joined
 from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
 from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
+from pursuitnet.program.train.tasks import trainer_of
 from pursuitnet.program.train.trainer import Begun, Trainer
 
 
@@ -54,7 +55,7 @@ def train(
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
     with stop_requests() as requests, joined(device_of(recipe)) as group:
         told = Silent() if watch is None or not group.first else watch
-        keeper = Keeper(folder, Trainer(recipe, group), every)
+        keeper = Keeper(folder, trainer_of(recipe, group), every)
         with owned(folder) if group.first else nullcontext():
             if group.first and checkpoints.unbegun(folder) == begun:
                 raise TakenError(f"{folder} has been begun by another process in this very moment")
@@ -98,13 +99,11 @@ def _tested(trainer: Trainer) -> Record:
     Raises:
         FloatingPointError: if a loss is no number.
     """
-    splits = {"valid": trainer.images.valid, "test": trainer.images.test}
     found: Record = {}
-    for name, split in splits.items():
-        if len(split[1]):
-            found[f"{name}_loss"], found[f"{name}_accuracy"] = trainer.evaluate(split)
-            if not math.isfinite(found[f"{name}_loss"]):
-                raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
+    for name in ("valid", "test"):
+        found |= trainer.measured(name)
+        if not math.isfinite(found.get(f"{name}_loss", 0.0)):
+            raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
     return found
 
 
@@ -115,7 +114,7 @@ def _about(trainer: Trainer, folder: Path) -> Record:
         "recipe": trainer.recipe.to_json(),
         "folder": str(folder),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "flops_per_image": flops_per_image(trainer.model, images.prepared(images.test[0][:2])),
+        "flops_per_image": flops_per_image(trainer.model, trainer.sample()),
         "device": str(trainer.device),
         "processes": trainer.group.size,
         "precision": str(trainer.precision).removeprefix("torch."),

@@ -91,6 +91,7 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
         "mean": images.mean.tolist(),
         "std": images.std.tolist(),
         "data": images.identity.to_json(),
+        **images.more,
     }
     checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
     kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")

@@ -1,7 +1,7 @@
 """A network, its data and its optimiser, and what an epoch does to them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
@@ -55,11 +55,9 @@ class Trainer:
             raise ValueError(
                 f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
             )
-        self.images: Images = images_of(recipe, self.device)
-        self.steps = steps_of(self.images, recipe, group)
+        self._open()
         if not self.steps:
             raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
-        self.model: Network = model_of(recipe, self.device)
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
             synchronise(self.model)
@@ -69,7 +67,21 @@ class Trainer:
         self.precision = precision_of(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
-        self.graphed = GraphedStep(self.model, self._backward) if graphed and group.size == 1 else None
+        self.graphed = GraphedStep(self.model, self._backward) if graphed and self._plain() else None
+
+    def _open(self) -> None:
+        """Read the data set and make the network."""
+        self.images: Images = images_of(self.recipe, self.device)
+        self.steps = steps_of(self.images, self.recipe, self.group)
+        self.model: Network = model_of(self.recipe, self.device)
+
+    def _plain(self) -> bool:
+        """Return whether a step is one function of images and labels, on one device."""
+        return self.group.size == 1
+
+    def batches(self, epoch: int, skip: int) -> Iterator[tuple[Any, Tensor, int]]:
+        """Yield the batches of an epoch but the first so many: inputs, targets, and how many are in the whole batch."""
+        return batches(self.recipe, epoch, self.images, skip, self.group)
 
     def state(self) -> dict[str, Any]:
         """Return all that changes in training, for a checkpoint."""
@@ -123,7 +135,7 @@ class Trainer:
         begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
         clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
         steps, look = self.steps, LOOK.get(self.device.type, 50)
-        parts = batches(self.recipe, number, self.images, begun.steps, self.group)
+        parts = self.batches(number, begun.steps)
         for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
             self._set_rate(number - 1 + step / steps)
             loss = self._gradients(network, images, labels, count, clock)
@@ -148,7 +160,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["scale"] * learning_rate(self.recipe, epochs)
 
-    def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
+    def _gradients(self, network: nn.Module, images: Any, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
         """Compute the gradients of the mean loss over the whole batch, and return that loss."""
         if self.graphed is not None:
             loss = self.graphed(images, labels, self.recipe.batch_size)
@@ -164,7 +176,7 @@ class Trainer:
         clock.lap("backward")
         return self.group.sum(loss.detach() * share) / self.group.size
 
-    def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, network: nn.Module, images: Any, labels: Tensor) -> Tensor:
         with self.autocast():
             logits = network(images)
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
@@ -190,6 +202,18 @@ class Trainer:
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
             raise FloatingPointError(f"weights are no longer finite after {where}; {blame(self.model)}")
+
+    def sample(self) -> Tensor:
+        """Return two images, or one, as the network takes them."""
+        return self.images.prepared(self.images.test[0][:2])
+
+    def measured(self, name: str) -> dict[str, Any]:
+        """Return what an epoch's record says of a split, "valid" or "test"; nothing where it is empty."""
+        split: Split = getattr(self.images, name)
+        if not len(split[1]):
+            return {}
+        loss, accuracy = self.evaluate(split)
+        return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
