@@ -156,17 +156,19 @@ def main() -> None:
         training.resume(state)
     parameters = sum(p.numel() for p in training.denoiser.parameters())
     print(f"{parameters} parameters, {len(images)} photographs", flush=True)
-    kept = time.monotonic()
+    kept, told = time.monotonic(), training.used
     while training.used < 60 * arguments.minutes:
         training.step(images, float(low), float(high or low))
         if time.monotonic() - kept > 60:
             training.save(state)
-            told = ", ".join(
+            kept = time.monotonic()
+        if training.used - told > 5 * arguments.minutes:  # twelve times in all
+            told = training.used
+            found = ", ".join(
                 f"{name} {tested(training.denoiser, test[::8], levels[0])[0]:.2f} dB" for name, test in tests.items()
             )
             minutes = f"{training.used / 60:.1f} min, step {training.steps}"
-            print(f"{minutes}: training {-10 * math.log10(training.loss):.2f} dB; every 8th of {told}", flush=True)
-            kept = time.monotonic()
+            print(f"{minutes}: training {-10 * math.log10(training.loss):.2f} dB; every 8th of {found}", flush=True)
     training.save(state)
     results = []
     for name, test in tests.items():
