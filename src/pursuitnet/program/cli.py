@@ -177,6 +177,9 @@ def evaluate(
     print("\n".join(map(str, found.save(folder, pictures))))
 
 
+app.command("pursuitnet.program.apply.command:apply", name="apply")
+
+
 @app.command
 def simulate(
     figure: Literal["fig1", "fig4", "ill-conditioned", "table1"],

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,18 @@ def write(path: Path, pages: Array, like: tuple[int, ...]) -> None:
     beside = path.with_name(f".{path.stem}.new{path.suffix}")
     array = squeezed(pages, like)
     writers: dict[str, Callable[[Path, Array], None]] = {".npy": np.save, ".tif": _to_tiff, ".tiff": _to_tiff}
-    writer = writers.get(path.suffix.lower(), _to_picture)
+    writer = {**writers, ".zarr": _to_zarr}.get(path.suffix.lower(), _to_picture)
     writer(beside, array)
     try:
-        os.link(beside, path)  # which, unlike a move, does not take the place of a file
-    except FileExistsError:
-        raise FileExistsError(f"{path} exists, and is not overwritten: name another --out") from None
+        if beside.is_dir():
+            beside.rename(path)
+        else:
+            os.link(beside, path)  # which, unlike a move, does not take the place of a file
+    except OSError as error:
+        raise FileExistsError(f"{path} cannot be put in its place ({error.strerror}): name another --out") from None
     finally:
-        beside.unlink(missing_ok=True)
+        if not beside.is_dir():
+            beside.unlink(missing_ok=True)
 
 
 def squeezed(pages: Array, like: tuple[int, ...]) -> Array:
@@ -140,8 +145,12 @@ def _tiff(path: Path) -> Array:
 
 
 def _picture(path: Path) -> Array:
-    from PIL import Image, ImageSequence
+    from PIL import Image, ImageSequence, UnidentifiedImageError
 
+    try:
+        Image.open(path).close()
+    except UnidentifiedImageError:
+        raise ValueError("it is no image") from None
     with path.open("rb") as file, Image.open(file) as image:
         tile = getattr(image, "tile", None)
         if image.mode.startswith("RGB") and tile and ";16" in str(tile[0][3]):
@@ -167,6 +176,11 @@ def _to_tiff(path: Path, array: Array) -> None:
     color = array.ndim == 3 and array.shape[-1] in (3, 4)
     frames = [Image.fromarray(part) for part in ([array] if array.ndim == 2 or color else array)]
     frames[0].save(path, save_all=len(frames) > 1, append_images=frames[1:])
+
+
+def _to_zarr(path: Path, array: Array) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    _needed("zarr", path).save_array(str(path), array)
 
 
 def _to_picture(path: Path, array: Array) -> None:
