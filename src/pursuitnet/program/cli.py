@@ -252,9 +252,11 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     """
     from pursuitnet.program.sharing import trained
     from pursuitnet.program.sharing.export import export as write
+    from pursuitnet.program.sharing.reading import check_classifies
 
     path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
     network = trained(run)
+    check_classifies(network, run)
     check_file(path)
     off = write(network, path, format)
     print(f"{path}\nlogits within {off:.1e} of the network's, relatively, on images of three sizes")

@@ -186,7 +186,8 @@ def _to_zarr(path: Path, array: Array) -> None:
 def _to_picture(path: Path, array: Array) -> None:
     from PIL import Image
 
-    if array.dtype.kind == "f" or array.ndim > 3 or (array.dtype.name == "uint16" and array.ndim > 2):
+    color = array.ndim == 3 and array.shape[2] == 3 and array.dtype.name in ("uint8", "bool")
+    if array.dtype.kind == "f" or not (array.ndim == 2 or color):
         raise ValueError(f"{path} cannot hold {array.dtype} of shape {array.shape}; expected a TIFF or NPY")
     Image.fromarray(array).save(path)
 

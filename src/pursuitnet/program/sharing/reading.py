@@ -50,6 +50,15 @@ class Trained:
         return Deployed(self.network, self.mean, self.std).eval()
 
 
+def check_classifies(about: Trained, path: Path) -> None:
+    """Raise ValueError if a network returns images."""
+    if about.recipe.task != "classify":
+        raise ValueError(
+            f"{path} returns images (its task is {about.recipe.task}); expected a run that classifies: for images "
+            "there is pursuitnet apply"
+        )
+
+
 class Deployed(nn.Module):
     """A network for images as they are: uint8, or float in [0, 1], (B, C, H, W) → logits (B, classes)."""
 
