@@ -84,17 +84,16 @@ def write(path: Path, pages: Array, like: tuple[int, ...]) -> None:
     array = squeezed(pages, like)
     writers: dict[str, Callable[[Path, Array], None]] = {".npy": np.save, ".tif": _to_tiff, ".tiff": _to_tiff}
     writer = {**writers, ".zarr": _to_zarr}.get(path.suffix.lower(), _to_picture)
-    writer(beside, array)
     try:
+        writer(beside, array)
         if beside.is_dir():
-            beside.rename(path)
+            beside.rename(path)  # which fails where there is a folder that is not empty
         else:
             os.link(beside, path)  # which, unlike a move, does not take the place of a file
     except OSError as error:
-        raise FileExistsError(f"{path} cannot be put in its place ({error.strerror}): name another --out") from None
+        raise FileExistsError(f"{path} cannot be written ({error.strerror}): name another --out") from None
     finally:
-        if not beside.is_dir():
-            beside.unlink(missing_ok=True)
+        shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
 
 
 def squeezed(pages: Array, like: tuple[int, ...]) -> Array:
