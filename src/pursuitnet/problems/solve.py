@@ -96,6 +96,7 @@ def solve(
     restart: bool = True,
     trace: bool = False,
     gradient: Literal["implicit", "unrolled"] | None = None,
+    tile: None = None,
 ) -> Solution:
     """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
 
@@ -121,6 +122,7 @@ def solve(
         restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
+        tile: refused: an optimum is global, so that solutions of tiles are not the solution of the whole.
 
     Raises:
         TypeError: for an argument of the wrong kind.
@@ -130,6 +132,12 @@ def solve(
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
     """
     _check_options(solver, nonnegative, max_steps, tol, gradient)
+    if tile is not None:
+        raise ValueError(
+            f"tile is {tile!r}, but an optimum has no tiles: each coefficient hangs on the whole signal, through all "
+            "atoms between. Solve the whole, or take a network of a fixed number of steps, which looks no farther than "
+            "its halo: pn.apply(model, image, tile)"
+        )
     if beta is None and not isinstance(solver, OMP):
         raise TypeError(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
