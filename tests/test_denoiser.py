@@ -178,3 +178,17 @@ def test_checkpointing_gives_the_same_gradients():
         grads.append([p.grad for p in model.parameters()])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_plug_and_play_iterations_with_one_layer_converge():
+    """Steps of gradient descent between proximal maps are averaged: the moves never grow, and go to zero."""
+    prior = denoiser(layers=1)
+    blur = pn.ConvDictionary(torch.full((1, 1, 5, 5), 1 / 25, dtype=torch.float64), padding=2)
+    blurred = blur.analyze(torch.rand(1, 1, 16, 16, dtype=torch.float64))
+    x, moved = blurred, []
+    for _ in range(150):
+        x, before = prior(x - blur.synthesize(blur.analyze(x) - blurred, x.shape), 0.02), x
+        moved.append(float((x - before).norm()))
+    assert all(b <= a * (1 + 1e-9) for a, b in zip(moved, moved[1:], strict=False))
+    assert moved[-1] < 0.02 * moved[0]
