@@ -1,5 +1,7 @@
 """The denoiser of convolutional sparse coding: what it computes, by other routes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -190,5 +192,5 @@ def test_plug_and_play_iterations_with_one_layer_converge():
     for _ in range(150):
         x, before = prior(x - blur.synthesize(blur.analyze(x) - blurred, x.shape), 0.02), x
         moved.append(float((x - before).norm()))
-    assert all(b <= a * (1 + 1e-9) for a, b in zip(moved, moved[1:], strict=False))
+    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(moved))
     assert moved[-1] < 0.02 * moved[0]

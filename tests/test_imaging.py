@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,11 @@ from pursuitnet.program.apply.work import Settings, work
 from pursuitnet.program.callbacks.base import Silent
 from pursuitnet.program.imaging import files, folders, measures
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.report import write_images
 from pursuitnet.program.train import StoppedError, train
 from pursuitnet.program.train.run import records
 from pursuitnet.program.train.tasks import ImageTrainer, pictures_of
+from pursuitnet.prox.norms import still
 
 
 def blobs(seed, size=(40, 36)):
@@ -132,8 +135,10 @@ def test_a_run_of_every_task_says_what_it_measured(runs):
     }.items():
         last = records(runs / task)[-1]
         assert keys <= set(last), task
-        page = (runs / task / "report.html").exists()  # pages are the program's
-        assert not page and (runs / task / "model.safetensors").is_file()
+        page = write_images(runs / task).read_text()
+        images = re.findall(r"<figure>\s*<img[^>]*alt=\"5.png\">\s*<figcaption>(.*?)</figcaption>", page)
+        assert len(images) == 1 and "input, result, target" in images[0]
+        assert page.count("<td>") > 8 and "What the layers explain" in page
     about = sharing.trained(runs / "segment")
     assert about.classes == ("7", "200") and about.targets == "uint8" and about.network.halo > 0
     assert records(runs / "denoise")[-1]["test_psnr"] > 22  # that of the noise is 20.2
@@ -142,6 +147,20 @@ def test_a_run_of_every_task_says_what_it_measured(runs):
 def test_segmentation_is_learned(pairs, tmp_path):
     last = train(of_pairs("segment", pairs, epochs=10, lr=0.05), tmp_path / "run")
     assert last["test_dice"] > 0.9
+
+
+def test_balanced_labels_count_the_same(pairs):
+    trainer = ImageTrainer(of_pairs("segment", pairs, balanced=True))
+    labels = torch.cat([trainer.pictures.target(pair.target).flatten() for pair in trainer.pictures.train[0]])
+    shares = [float(trainer.weights[k] * (labels == k).float().mean()) for k in (0, 1)]
+    assert shares == pytest.approx([0.5, 0.5])
+    (image,), target, _ = next(trainer.batches(1, 0))
+    logits = trainer.model.train()(image)
+    each = torch.nn.functional.cross_entropy(logits, target[:, 0], reduction="none")
+    weights = trainer.weights[target[:, 0]]
+    with still(trainer.model):
+        found = trainer._loss(trainer.model, (image,), target)
+    torch.testing.assert_close(found, (weights * each).sum() / weights.sum())
 
 
 def test_a_denoiser_for_a_range_of_noise(photographs, tmp_path):
@@ -215,6 +234,7 @@ def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
         ({"task": "classify"}, "task is classify and data is images"),
         ({"data": "digits"}, "task is denoise and data is digits"),
         ({"data_dir": None}, "expected the folder of the images"),
+        ({"balanced": True}, "weighs the labels of --task segment"),
         ({"dilations": "block"}, "dilations are not for the task denoise"),
     ],
 )
@@ -345,7 +365,8 @@ def test_the_program_trains_and_says_what_it_found(photographs, tmp_path, monkey
     code, said, errors = program(monkeypatch, capsys, "train", "--task", "denoise", "--sigma", "5-55", *where, *tiny)
     assert code == 0, errors
     assert "PSNR" in said and "report.html" in said
-    assert "test PSNR in the last epoch" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "test PSNR in the last epoch" in page and "What the layers explain" in page
     code, said, errors = program(monkeypatch, capsys, "runs", tmp_path, "--out", tmp_path / "runs.html")
     assert code == 0 and "csc_denoiser" in said, errors
     assert " dB" in (tmp_path / "runs.html").read_text()

@@ -129,7 +129,7 @@ def train(
         return
     took = f"on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
     if settings.task != "classify":
-        print(f"{_of_images(last)} {took}\n{folder / 'report.html'}")
+        print(f"{_of_images(last)} {took}\n{report.write_images(folder)}")
         return
     print(f"accuracy {_percent(last)} {took}")
     print(f"{report.write(folder, settings.data_dir, settings.device)}")

@@ -99,6 +99,9 @@ class Recipe:
     patch: int | None = None
     """Side of the patches that are drawn from images to denoise, segment or regress; by default 64, or what fits."""
 
+    balanced: bool = False
+    """Weigh the labels of a segmentation by how rare they are, so that all count the same."""
+
     image_size: int | None = None
     """Height and width that the images of a folder are scaled and cropped to."""
 
@@ -248,6 +251,8 @@ class Recipe:
             )
         if self.task == "classify" and not (self.sigma is None and self.patch is None):
             raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
+        if self.balanced and self.task != "segment":
+            raise ValueError(f"balanced weighs the labels of --task segment, but the task is {self.task}: leave it out")
         if self.task == "classify":
             return
         if self.data_dir is None:

@@ -45,8 +45,15 @@ def write_progress(
     Raises:
         OSError: if it cannot be written; the page that was there is as it was.
     """
+    return write_whole(
+        Path(folder) / "report.html", render("progress.html.j2", content_of(about, records, training=training))
+    )
+
+
+def content_of(about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool) -> dict[str, Any]:
+    """Return what the page shows; see ``write_progress``."""
     recipe, last = about["recipe"], records[-1] if records else {}
-    content = {
+    return {
         "recipe": recipe,
         "set": {key: value for key, value in recipe.items() if value is not None},
         "about": about,
@@ -60,7 +67,6 @@ def write_progress(
         "curves": pictures.curves(records) if records else "",
         "rows": _table(records[-ROWS:]),
     }
-    return write_whole(Path(folder) / "report.html", render("progress.html.j2", content))
 
 
 def _table(records: Sequence[dict[str, Any]]) -> list[list[str]]:

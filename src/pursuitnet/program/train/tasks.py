@@ -145,6 +145,13 @@ class ImageTrainer(Trainer):
         if not isinstance(model, ImageNetwork):
             raise ValueError(f"model is {self.recipe.model}, which returns no images; expected one that does")
         self.model = model
+        self.weights = self._balance().to(self.device) if self.recipe.balanced else None
+
+    def _balance(self) -> Tensor:
+        """Return the weight of each label, 1 in the mean over the pixels of the training images."""
+        labels = torch.cat([self.pictures.target(pair.target).flatten() for pair in self.pictures.train[0]])
+        count = torch.bincount(labels, minlength=len(self.pictures.labels)).clamp(min=1)
+        return (len(labels) / len(count) / count).float()
 
     def _plain(self) -> bool:
         return False
@@ -185,7 +192,8 @@ class ImageTrainer(Trainer):
         with self.autocast():
             result = network(*images) if isinstance(self.model, Denoiser) else network(images[0])
         if self.recipe.task == "segment":
-            return F.cross_entropy(result.float(), labels[:, 0], label_smoothing=self.recipe.label_smoothing)
+            smooth = self.recipe.label_smoothing
+            return F.cross_entropy(result.float(), labels[:, 0], self.weights, label_smoothing=smooth)
         return F.mse_loss(result.float(), labels)
 
     @torch.inference_mode()
