@@ -194,3 +194,11 @@ def test_plug_and_play_iterations_with_one_layer_converge():
         moved.append(float((x - before).norm()))
     assert all(b <= a * (1 + 1e-9) for a, b in pairwise(moved))
     assert moved[-1] < 0.02 * moved[0]
+
+
+def test_inference_in_place_gives_the_same_numbers():
+    model, y = denoiser(layers=3, unfolding=1), torch.rand(1, 1, 12, 11, dtype=torch.float64)
+    with_gradients = model(y, 0.1)
+    with torch.inference_mode():
+        assert torch.equal(model(y, 0.1), with_gradients)
+    assert with_gradients.requires_grad

@@ -149,6 +149,8 @@ class Threshold(nn.Module):
         if theta is None:
             return z
         theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
+        if not self.nonnegative and inplace and not self.free and reusable(z) is not None:
+            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same numbers, in half of the memory
         if not self.nonnegative:
             return soft_threshold(z, theta)
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()

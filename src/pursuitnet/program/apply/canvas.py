@@ -27,7 +27,7 @@ class Canvas:
     """
 
     def __init__(self, beside: Path, shape: tuple[int, ...], dtype: Any, key: str) -> None:
-        self.file, self.note = (beside.with_name(beside.name + end) for end in (".npy", ".json"))
+        self.file, self.note = _files(beside)
         self.key, self.done, self.told = key, 0, time.monotonic()
         self.kept = int(np.prod(shape)) * np.dtype(dtype).itemsize >= LARGE
         if self.kept and self.note.is_file() and self.file.is_file() and (done := self._noted()) is not None:
@@ -54,14 +54,19 @@ class Canvas:
         os.replace(new, self.note)
         self.told = time.monotonic()
 
-    def close(self) -> None:
-        """Remove the files: the result is in its place."""
-        for path in (self.note, self.file):
-            path.unlink(missing_ok=True)
-
     def _noted(self) -> int | None:
         try:
             said = json.loads(self.note.read_text(encoding="utf-8"))
             return said["done"] if said["key"] == self.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def clear(beside: Path) -> None:
+    """Remove the files of a canvas: the result is in its place."""
+    for path in reversed(_files(beside)):
+        path.unlink(missing_ok=True)
+
+
+def _files(beside: Path) -> tuple[Path, Path]:
+    return beside.with_name(beside.name + ".npy"), beside.with_name(beside.name + ".json")

@@ -14,7 +14,7 @@ from torch import Tensor
 from pursuitnet.networks.denoiser import Denoiser, estimated_noise
 from pursuitnet.networks.image import ImageNetwork
 from pursuitnet.networks.tiles import Tile, cut, tiles
-from pursuitnet.program.apply.canvas import Canvas
+from pursuitnet.program.apply.canvas import Canvas, clear
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
 from pursuitnet.program.imaging.files import Array
@@ -92,6 +92,7 @@ def _each(about: Trained, paths: list[Path], out: Path, settings: Settings, dige
             if (before := taken.setdefault(result.name, path)) != path:
                 raise ValueError(f"{path} has the name of {before}: give them another --out each")
             if result.exists() and journal.get(result.name) == key:
+                clear(_beside(result))  # a kill may have come just before this
                 yield Done(f"{result} (done before)")
                 continue
             if result.exists():
@@ -145,7 +146,7 @@ def _apply(about: Trained, path: Path, result: Path, settings: Settings, key: st
         raise ValueError(f"{path} has {pages.shape[3]} channels; expected {len(about.mean)}, as in training")
     channels = pages.shape[3] if about.recipe.task == "denoise" else _channels(about)
     dtype, size = _dtype(about, pages.dtype.name), pages.shape[1:3]
-    canvas = Canvas(result.with_name(f".{result.name}.part"), (*pages.shape[:3], channels), dtype, key)
+    canvas = Canvas(_beside(result), (*pages.shape[:3], channels), dtype, key)
     places = [(page, tile) for page in range(len(pages)) for tile in _tiles(about.network, size, settings.tile)]
     noises: dict[int, dict[str, Tensor]] = {}
     for number, (page, tile) in enumerate(_shown(places, result.name)):
@@ -157,7 +158,12 @@ def _apply(about: Trained, path: Path, result: Path, settings: Settings, key: st
         canvas.filled()
     canvas.keep()
     files.write(result, canvas.array, files.shape_of(path))
-    canvas.close()
+    clear(_beside(result))
+
+
+def _beside(result: Path) -> Path:
+    """Return the name of what a large result grows in."""
+    return result.with_name(f".{result.name}.part")
 
 
 def _channels(about: Trained) -> int:
