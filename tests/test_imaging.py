@@ -140,13 +140,28 @@ def test_a_run_of_every_task_says_what_it_measured(runs):
         assert len(images) == 1 and "input, result, target" in images[0]
         assert page.count("<td>") > 8 and "What the layers explain" in page
     about = sharing.trained(runs / "segment")
-    assert about.classes == ("7", "200") and about.targets == "uint8" and about.network.halo > 0
+    assert about.classes == ("7", "200") and about.targets["dtype"] == "uint8" and about.network.halo > 0
     assert records(runs / "denoise")[-1]["test_psnr"] > 22  # that of the noise is 20.2
 
 
 def test_segmentation_is_learned(pairs, tmp_path):
     last = train(of_pairs("segment", pairs, epochs=10, lr=0.05), tmp_path / "run")
     assert last["test_dice"] > 0.9
+
+
+def test_values_of_any_range_are_learned_and_given_back(pairs, tmp_path):
+    """Temperatures of 273 to 373, say: the network returns 0 to 1, and the files hold what the targets do."""
+    for kind in ("images", "targets"):
+        (tmp_path / kind).mkdir()
+    for path in (pairs / "images").iterdir():
+        image = files.read(path)[0, ..., 0]
+        np.save(tmp_path / "images" / f"{path.stem}.npy", image.astype(np.float32) * 3 - 100)
+        np.save(tmp_path / "targets" / f"{path.stem}.npy", image.astype(np.float64) / 255 * 100 + 273)
+    last = train(of_pairs("regress", tmp_path, epochs=6, lr=0.05), tmp_path / "run")
+    assert last["test_psnr"] > 15
+    list(work(tmp_path / "run", [tmp_path / "images" / "5.npy"], tmp_path / "out", Settings()))
+    found, target = np.load(tmp_path / "out" / "5.npy"), np.load(tmp_path / "targets" / "5.npy")
+    assert found.dtype == np.float64 and np.abs(found - target).mean() < 20
 
 
 def test_balanced_labels_count_the_same(pairs):
@@ -235,7 +250,7 @@ def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
         ({"data": "digits"}, "task is denoise and data is digits"),
         ({"data_dir": None}, "expected the folder of the images"),
         ({"balanced": True}, "weighs the labels of --task segment"),
-        ({"dilations": "block"}, "dilations are not for the task denoise"),
+        ({"dilations": "block", "shift": 2}, "dilations and shift cannot be chosen for the task denoise"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(photographs, choices, said):

@@ -125,7 +125,7 @@ class Recipe:
     """Largest random translation in pixels; by default 4, and 0 for digits."""
 
     flip: bool | None = None
-    """Random horizontal flip; by default for all but digits and svhn."""
+    """Random horizontal flip, by default for all but digits and svhn; of patches also turns and vertical flips."""
 
     fill: Literal["zeros", "reflect"] = "zeros"
     """What moves in at the border of a translated image."""
@@ -259,8 +259,9 @@ class Recipe:
             raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
         if (self.sigma is None) == (self.task == "denoise"):
             raise ValueError(f"sigma is {self.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
-        if self.valid_images or self.dilations is not None:
-            raise ValueError(f"valid_images and dilations are not for the task {self.task}: leave them out")
+        others = [n for n in ("valid_images", "dilations", "shift", "standardise") if getattr(self, n)]
+        if others:
+            raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {self.task}: leave it out")
         self.noise()
 
     def noise(self) -> tuple[float, float]:

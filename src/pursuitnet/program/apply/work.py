@@ -135,8 +135,8 @@ def _ending(path: Path, about: Trained) -> str:
         raise ValueError(f"{path} is none of the images that are read: {', '.join(files.KINDS)}")
     if ending in (".npy", ".tif", ".tiff", ".zarr"):
         return path.suffix
-    whole = about.recipe.task == "segment" or (about.targets or "uint8") in ("uint8", "bool")
-    return ".png" if whole or about.targets == "uint16" else ".tif"
+    whole = about.recipe.task != "regress" or about.targets["dtype"] in files.WHITE
+    return ".png" if whole and (_channels(about) in (1, 3) or about.recipe.task == "denoise") else ".tif"
 
 
 def _apply(about: Trained, path: Path, result: Path, settings: Settings, key: str) -> None:
@@ -173,7 +173,7 @@ def _channels(about: Trained) -> int:
 def _dtype(about: Trained, image: str) -> Any:
     """Return the number type of a result."""
     if about.recipe.task != "segment":
-        return np.dtype(image if about.recipe.task == "denoise" else about.targets or image)
+        return np.dtype(image if about.recipe.task == "denoise" else about.targets["dtype"])
     most, least = max(map(int, _labels(about))), min(map(int, _labels(about)))
     return np.min_scalar_type(most if least >= 0 else min(least, -most - 1))
 
@@ -221,6 +221,8 @@ def _part(about: Trained, page: Array, tile: Tile, given: dict[str, Tensor], dty
         return labels[found.argmax(1)].movedim(0, -1).cpu().numpy().astype(dtype)
     if about.recipe.task == "denoise":
         found = found * about.std.view(-1, 1, 1) + about.mean.view(-1, 1, 1)
+    if about.recipe.task == "regress":
+        found = found * (about.targets["high"] - about.targets["low"]) + about.targets["low"]
     return files.ranged(found.flatten(0, 1).movedim(0, -1).float().cpu().numpy(), np.dtype(dtype).name)
 
 

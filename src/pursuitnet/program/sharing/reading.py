@@ -30,7 +30,8 @@ class Trained:
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
         data: which images it was trained on; None where weights of an older version do not say it.
-        targets: number type of the images that it returns, such as uint8; None where it classifies.
+        targets: of a network that returns images, their number type ("dtype", such as uint8) and what 0 and 1 of its
+            result are on the scale where white is 1 ("low", "high").
     """
 
     network: Network = field(repr=False)
@@ -39,7 +40,7 @@ class Trained:
     mean: Tensor
     std: Tensor
     data: Identity | None = None
-    targets: str | None = None
+    targets: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
@@ -140,7 +141,9 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
-    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file), about.get("targets"))
+    return Trained(
+        network, recipe, tuple(about["classes"]), mean, std, _identity(about, file), about.get("targets", {})
+    )
 
 
 def _identity(about: dict[str, Any], file: Path) -> Identity | None:

@@ -16,7 +16,7 @@ NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
 OPTIONAL = ("data", "targets")
 """What they may hold: which images the network was trained on, which weights of older versions do not say; and the
-number type of the images that it returns."""
+number type and range of the images that it returns."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:

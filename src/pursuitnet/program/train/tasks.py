@@ -1,5 +1,6 @@
 """Training of networks that return images: patches in, and a loss and measures by the task."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Pictures:
         std: what it is then divided by, (C,).
         identity: tells these images from others; its classes name the channels of the result.
         labels: the values of the targets, where they are labels.
+        scale: what becomes 0 and 1 of other targets, on the scale where white is 1.
         more: what else goes with the weights.
     """
 
@@ -53,6 +55,7 @@ class Pictures:
     std: Tensor
     identity: Identity
     labels: Any
+    scale: tuple[float, float]
     more: dict[str, Any]
 
     @property
@@ -69,7 +72,8 @@ class Pictures:
         """Return what the network should return: labels (1, H, W) by their number, or values (C, H, W)."""
         if self.labels is not None:
             return torch.from_numpy(np.searchsorted(self.labels, pixels)).movedim(-1, 0)
-        return torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0)
+        low, high = self.scale
+        return (torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0) - low) / (high - low)
 
     def learned(self) -> dict[str, Any]:
         """Return what a network is trained with besides its weights, for a checkpoint."""
@@ -105,23 +109,26 @@ def pictures_of(recipe: Recipe) -> Pictures:
         names = tuple(str(value) for value in labels)
     else:
         names = tuple(f"channel {i + 1}" for i in range(target.shape[2]))
-    low, high = _range(train)
+    low, high = _range([pair.image for pair in train])
+    scale = (
+        _range([pair.target for pair in train if pair.target is not None]) if recipe.task == "regress" else (0.0, 1.0)
+    )
     shape = (train[0].image.shape[2],)
     identity = Identity(names, part_of(train), part_of(test))
-    more = {"targets": target.dtype.name}
+    more = {"targets": {"dtype": target.dtype.name, "low": scale[0], "high": scale[1]}}
     mean, std = torch.full(shape, low), torch.full(shape, high - low)
-    return Pictures((train, train), (test, test), mean, std, identity, labels, more)
+    return Pictures((train, train), (test, test), mean, std, identity, labels, scale, more)
 
 
-def _range(train: list[Pair]) -> tuple[float, float]:
+def _range(arrays: list[Any]) -> tuple[float, float]:
     """Return what becomes 0 and 1 of pixels whose white is 1: all of 8 bits, otherwise the range of what is there."""
-    if train[0].image.dtype.name in ("uint8", "bool"):
+    if arrays[0].dtype.name in ("uint8", "bool"):
         return 0.0, 1.0
-    low = min(float(unit(pair.image).min()) for pair in train)
-    high = max(float(unit(pair.image).max()) for pair in train)
+    low = min(float(unit(array).min()) for array in arrays)
+    high = max(float(unit(array).max()) for array in arrays)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("the images hold values that are no numbers; expected finite ones")
-    if low >= 0 and high <= 1 and train[0].image.dtype.kind == "f":
+    if low >= 0 and high <= 1 and arrays[0].dtype.kind == "f":
         return 0.0, 1.0
     return low, (high if high > low else low + 1.0)
 
@@ -145,6 +152,7 @@ class ImageTrainer(Trainer):
         if not isinstance(model, ImageNetwork):
             raise ValueError(f"model is {self.recipe.model}, which returns no images; expected one that does")
         self.model = model
+        self.guess = math.log(len(names)) if self.recipe.task == "segment" else 1.0
         self.weights = self._balance().to(self.device) if self.recipe.balanced else None
 
     def _balance(self) -> Tensor:
@@ -177,7 +185,7 @@ class ImageTrainer(Trainer):
         pair = pairs[int(torch.randint(len(pairs), (1,), generator=draws))]
         size = pair.image.shape[:2]
         top, left = (int(torch.randint(n - self.side + 1, (1,), generator=draws)) for n in size)
-        turns, flip = torch.randint(4, (2,), generator=draws).tolist()
+        turns, flip = torch.randint(4, (2,), generator=draws).tolist() if self.recipe.flip is not False else (0, 0)
         place = slice(top, top + self.side), slice(left, left + self.side)
         image = self.pictures.image(pair.image[place])
         target = image if pair.target is None else self.pictures.target(pair.target[place])
@@ -232,10 +240,9 @@ class ImageTrainer(Trainer):
             target = image if pair.target is None else self.pictures.target(pair.target)
             found = self.result(image, number)[1].float().cpu()
             losses.append(float(F.mse_loss(found, target)))
-            peak = 1.0 if target.min() >= 0 and target.max() <= 1 else float(target.max() - target.min()) or 1.0
             found = found.clamp(0, 1) if pair.target is None else found
-            ratios.append(measures.psnr(found, target, peak))
-            similar.append(measures.ssim(found, target, peak))
+            ratios.append(measures.psnr(found, target))
+            similar.append(measures.ssim(found, target))
         known = [value for value in similar if value is not None]
         mean = sum(known) / len(known) if known else None
         return {"loss": sum(losses) / len(losses), "psnr": sum(ratios) / len(ratios), "ssim": mean}

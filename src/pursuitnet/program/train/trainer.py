@@ -74,6 +74,7 @@ class Trainer:
         self.images: Images = images_of(self.recipe, self.device)
         self.steps = steps_of(self.images, self.recipe, self.group)
         self.model: Network = model_of(self.recipe, self.device)
+        self.guess = math.log(max(2, self.model.num_classes))  # the loss of guessing
 
     def _plain(self) -> bool:
         """Return whether a step is one function of images and labels, on one device."""
@@ -189,9 +190,9 @@ class Trainer:
 
     def check(self, worst: Tensor, epoch: int, step: int) -> None:
         """Raise FloatingPointError if the loss is no number, or far above that of guessing."""
-        limit = EXPLODED * math.log(max(2, self.model.num_classes))
+        limit = EXPLODED * self.guess
         if not float(worst) < limit:  # NaN is not
-            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.0f}" if worst > limit else "")
+            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.3g}" if worst > limit else "")
             raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
 
     def check_state(self, where: str) -> None:
@@ -254,6 +255,8 @@ def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Return the number format of convolutions on a device."""
     if recipe.precision != "auto":
         return getattr(torch, recipe.precision)
+    if recipe.task != "classify":  # a picture has more levels than bfloat16 tells apart
+        return torch.float32
     good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if good else torch.float32
 
