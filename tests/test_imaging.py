@@ -157,11 +157,11 @@ def test_values_of_any_range_are_learned_and_given_back(pairs, tmp_path):
         image = files.read(path)[0, ..., 0]
         np.save(tmp_path / "images" / f"{path.stem}.npy", image.astype(np.float32) * 3 - 100)
         np.save(tmp_path / "targets" / f"{path.stem}.npy", image.astype(np.float64) / 255 * 100 + 273)
-    last = train(of_pairs("regress", tmp_path, epochs=6, lr=0.05), tmp_path / "run")
-    assert last["test_psnr"] > 15
+    last = train(of_pairs("regress", tmp_path, epochs=16, lr=0.05), tmp_path / "run")
+    assert last["test_psnr"] > 18  # of the best constant it is 17
     list(work(tmp_path / "run", [tmp_path / "images" / "5.npy"], tmp_path / "out", Settings()))
     found, target = np.load(tmp_path / "out" / "5.npy"), np.load(tmp_path / "targets" / "5.npy")
-    assert found.dtype == np.float64 and np.abs(found - target).mean() < 20
+    assert found.dtype == np.float64 and np.abs(found - target).mean() < 12
 
 
 def test_balanced_labels_count_the_same(pairs):

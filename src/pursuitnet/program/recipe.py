@@ -81,13 +81,13 @@ MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
 class Recipe:
     """One training run: everything that decides its result, besides the machine."""
 
-    task: Literal["classify", "denoise", "segment", "regress"] = "classify"
-    """What is learned: the class of an image, or an image from an image: without its noise, each pixel's label, or each
-    pixel's value."""
-
     data: str = "digits"
     """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, folder (of images, one sub-folder a class), or
     images (to denoise; or images/ and targets/ with equal names, to segment or regress)."""
+
+    task: Literal["classify", "denoise", "segment", "regress"] = "classify"
+    """What is learned: the class of an image, or an image from an image: without its noise, each pixel's label, or each
+    pixel's value."""
 
     data_dir: Path | None = None
     """Folder with the original files of the data set."""
