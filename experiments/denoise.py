@@ -6,7 +6,8 @@
 Trains ``csc_denoiser`` on gray patches of the photographs in a folder, for so many minutes of processor time on one
 thread, and prints the PSNR on each folder of test images by the usual protocol: white noise of σ/255 added to gray
 images in [0, 1], not clipped and drawn by a seed for each image, the result clipped, the mean over the images. It goes
-on where it was broken off. Leaves denoiser.pt (the state of the training) and denoise.json in --out.
+on where it was broken off. Leaves denoiser.pt (the state of the training), denoise.json and model.safetensors (for
+``pursuitnet apply``) in --out.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pursuitnet as pn
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.sharing.weights import pack
 
 KINDS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
@@ -130,6 +133,18 @@ def chosen(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
+def keep(denoiser: torch.nn.Module, arguments: argparse.Namespace) -> None:
+    """Write model.safetensors, for pn.load and pursuitnet apply, if a recipe can say which network it is."""
+    choices = chosen(arguments.choice)
+    if set(choices) <= {"width", "unfolding", "solver"}:
+        where = {"data": "images", "data_dir": arguments.train, "sigma": arguments.sigma}
+        recipe = Recipe(task="denoise", seed=arguments.seed, **where, **choices)
+        about = {"recipe": recipe.to_json(), "classes": ["channel 1"], "mean": [0.0], "std": [1.0]}
+        targets = {"dtype": "uint8", "low": 0.0, "high": 1.0}
+        content = pack(denoiser.state_dict(), {**about, "targets": targets})
+        (arguments.out / "model.safetensors").write_bytes(content)
+
+
 def main() -> None:
     """Train, test, print the table, leave state and numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,6 +195,7 @@ def main() -> None:
         **{"parameters": parameters, "train": arguments.sigma, "minutes": training.used / 60, "steps": training.steps},
         **{"lr": arguments.lr, "choice": arguments.choice, "seed": arguments.seed, "torch": torch.__version__},
     }
+    keep(training.denoiser, arguments)
     (arguments.out / "denoise.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
 
 
