@@ -74,29 +74,29 @@ def tested(denoiser: torch.nn.Module, images: list[Tensor], sigma: float) -> tup
 
 
 class Training:
-    """A denoiser, its optimiser, its draws, and the processor time that it has used."""
+    """A denoiser, its optimizer, its draws, and the processor time that it has used."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         torch.manual_seed(arguments.seed)
         self.arguments = arguments
         self.denoiser = pn.create_model("csc_denoiser", **chosen(arguments.choice)).train()
-        self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=arguments.lr)
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=arguments.lr)
         self.draws = torch.Generator().manual_seed(arguments.seed)
         self.used, self.steps, self.loss = 0.0, 0, float("nan")
 
     def step(self, images: list[Tensor], low: float, high: float) -> None:
         """Take one step; the rate rises over a hundredth of the time and falls to zero as a cosine."""
         began, share = time.process_time(), self.used / (60 * self.arguments.minutes)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.arguments.lr * min(1, 0.01 + share / 0.01) * (1 + math.cos(math.pi * share)) / 2
         clean = patches(images, self.arguments.batch, self.arguments.side, self.draws)
         sigma = (low + (high - low) * torch.rand(len(clean), generator=self.draws)) / 255
         noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn(clean.shape, generator=self.draws)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss = F.mse_loss(self.denoiser(noisy, sigma), clean)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 0.1)
-        self.optimiser.step()
+        self.optimizer.step()
         loss = float(loss.detach())
         self.loss = loss if self.loss != self.loss else 0.98 * self.loss + 0.02 * loss
         self.used, self.steps = self.used + time.process_time() - began, self.steps + 1
@@ -106,7 +106,7 @@ class Training:
         state = {
             "choice": self.arguments.choice,
             "denoiser": self.denoiser.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "draws": self.draws.get_state(),
             "place": (self.used, self.steps, self.loss),
         }
@@ -117,7 +117,7 @@ class Training:
         """Go back to a state."""
         state = torch.load(path, weights_only=True)
         self.denoiser.load_state_dict(state["denoiser"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.draws.set_state(state["draws"])
         self.used, self.steps, self.loss = state["place"]
 

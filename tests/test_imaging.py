@@ -15,14 +15,14 @@ import pursuitnet as pn
 from pursuitnet.program import sharing
 from pursuitnet.program.apply import work as applying
 from pursuitnet.program.apply.work import Settings, work
-from pursuitnet.program.callbacks.base import Silent
+from pursuitnet.program.callbacks.base import NoOpCallback
 from pursuitnet.program.imaging import files, folders, measures
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import write_images
 from pursuitnet.program.train import StoppedError, train
 from pursuitnet.program.train.run import records
 from pursuitnet.program.train.tasks import ImageTrainer, pictures_of
-from pursuitnet.prox.norms import still
+from pursuitnet.prox.norms import frozen_running_stats
 
 
 def blobs(seed, size=(40, 36)):
@@ -173,7 +173,7 @@ def test_balanced_labels_count_the_same(pairs):
     logits = trainer.model.train()(image)
     each = torch.nn.functional.cross_entropy(logits, target[:, 0], reduction="none")
     weights = trainer.weights[target[:, 0]]
-    with still(trainer.model):
+    with frozen_running_stats(trainer.model):
         found = trainer._loss(trainer.model, (image,), target)
     torch.testing.assert_close(found, (weights * each).sum() / weights.sum())
 
@@ -200,7 +200,7 @@ def test_a_run_goes_on_to_the_same_weights(photographs, tmp_path):
     recipe = denoising(photographs, epochs=2)
     train(recipe, tmp_path / "whole")
 
-    class Stop(Silent):
+    class Stop(NoOpCallback):
         """Asks the run to stop in its second epoch, as a signal does."""
 
         def batch(self, epoch, step, steps):
@@ -260,11 +260,11 @@ def test_recipes_that_cannot_be_are_refused(photographs, choices, said):
 
 def test_a_recipe_of_a_task_has_its_own_defaults(photographs):
     recipe = Recipe(task="denoise", data="images", data_dir=photographs, sigma="25")
-    assert (recipe.model, recipe.optimiser, recipe.batch_size) == ("csc_denoiser", "adam", 8)
+    assert (recipe.model, recipe.optimizer, recipe.batch_size) == ("csc_denoiser", "adam", 8)
     assert Recipe.from_json(recipe.to_json()) == recipe
     named = Recipe(task="segment", data="images", data_dir=photographs, model="msd_csc_6")
     assert named.model == "msd_csc_6"
-    assert (Recipe().model, Recipe().optimiser, Recipe().lr) == ("msd_csc_6", "sgd", 0.05)
+    assert (Recipe().model, Recipe().optimizer, Recipe().lr) == ("msd_csc_6", "sgd", 0.05)
     assert type(Recipe().model) is str
     assert replace(recipe, sigma=25) == recipe
 

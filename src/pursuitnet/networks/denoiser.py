@@ -49,7 +49,9 @@ class Denoiser(ImageNetwork):
         self, layers: Sequence[PursuitLayer], synthesis: ConvDictionary, *, average_shifts: bool = True
     ) -> None:
         channels = synthesis.channels
-        super().__init__(nn.Sequential(*layers), synthesis.rows[0], channels, synthesis.dims, head=nn.Identity())
+        super().__init__(
+            nn.Sequential(*layers), synthesis.code_channels[0], channels, synthesis.dims, head=nn.Identity()
+        )
         self.synthesis, self.average_shifts = synthesis, average_shifts
         self.grid = max(synthesis.stride)
 
@@ -183,7 +185,7 @@ def csc_denoiser(
         slope = torch.full((width,), 1.5)
         slope[0] = 0.1  # the constant atom holds the image's brightness
         start = starts.res_csc if number else starts.zero
-        threshold = NoiseThreshold(dictionary.rows, 0.0, slope)
+        threshold = NoiseThreshold(dictionary.code_channels, 0.0, slope)
         pursuits.append(PursuitLayer(dictionary, start, pursuit, unfolding, step=BoundedStep(), threshold=threshold))
     denoiser = Denoiser(pursuits, made[-1], average_shifts=average_shifts)
     return denoiser.to(memory_format=torch.channels_last) if dims == 2 else denoiser  # type: ignore[call-overload]

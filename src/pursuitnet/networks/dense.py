@@ -81,7 +81,7 @@ def msd(
         signed_input=signed_input,
     )
     third = depth // 3
-    blocks = [joined(layers[i : i + third], solver, sweep, unfolding) for i in range(0, depth, third)]
+    blocks = [process_group(layers[i : i + third], solver, sweep, unfolding) for i in range(0, depth, third)]
     return Network(
         nn.Sequential(blocks[0], pool(), blocks[1], pool(), blocks[2]), in_chans + width * depth, num_classes
     )
@@ -126,14 +126,14 @@ def dense_layers(
     layers = []
     for i, dilation in enumerate(dilations):
         dictionary = _dense_dictionary(in_chans + width * i, width, dilation, dims)
-        threshold = Threshold(dictionary.rows, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
+        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
         layers.append(
             PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
         )
     return layers
 
 
-def joined(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int) -> nn.Module:
+def process_group(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int) -> nn.Module:
     """Return layers one after another, or swept together."""
     return MultiLayerPursuit(layers, SOLVERS[solver], unfolding) if sweep == "multilayer" else nn.Sequential(*layers)
 

@@ -12,24 +12,28 @@ class NoiseThreshold(Threshold):
     """S_θ with θ = c·(β₀ + σ·β₁): what noise of standard deviation σ leaves in a coefficient is σ·‖dⱼ‖.
 
     Args:
-        rows: rows of the code, ``dictionary.rows``, in one part.
+        code_channels: rows of the code, ``dictionary.code_channels``, in one part.
         penalty: β₀ of every row at the start.
-        slope: β₁ of every row at the start, or one number each, (rows,).
+        slope: β₁ of every row at the start, or one number each, (code_channels,).
     """
 
-    def __init__(self, rows: tuple[int, ...], penalty: float = 0.0, slope: Tensor | float = 1.5) -> None:
-        super().__init__(rows, penalty, nonnegative=False)
-        if len(rows) != 1:
-            raise ValueError(f"the code has parts of {rows} rows; expected one part, of a dictionary without identity")
-        self.noise_weight = nn.Parameter(torch.as_tensor(slope, dtype=torch.get_default_dtype()).expand(rows).clone())
+    def __init__(self, code_channels: tuple[int, ...], penalty: float = 0.0, slope: Tensor | float = 1.5) -> None:
+        super().__init__(code_channels, penalty, nonnegative=False)
+        if len(code_channels) != 1:
+            raise ValueError(
+                f"the code has parts of {code_channels} rows; expected one part, of a dictionary without identity"
+            )
+        self.noise_weight = nn.Parameter(
+            torch.as_tensor(slope, dtype=torch.get_default_dtype()).expand(code_channels).clone()
+        )
 
     @property
     def slope(self) -> Tensor:
-        """β₁, (rows,)."""
+        """β₁, (code_channels,)."""
         return self._kept(self.noise_weight)
 
     def penalty_at(self, noise: Tensor) -> Tensor:
-        """Return β = β₀ + σ·β₁, (B, rows), for noise of standard deviation σ, (B,)."""
+        """Return β = β₀ + σ·β₁, (B, code_channels), for noise of standard deviation σ, (B,)."""
         return self.penalty + noise[:, None] * self.slope
 
     def forward(

@@ -18,9 +18,9 @@ from pursuitnet.program.apply.canvas import Canvas, clear
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
 from pursuitnet.program.imaging.files import Array
-from pursuitnet.program.owner import owned
+from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.sharing.reading import Trained, trained
+from pursuitnet.program.sharing.loading import Trained, trained
 from pursuitnet.program.train.checkpoints import replace
 
 JOURNAL = "apply.json"
@@ -73,7 +73,7 @@ def work(run: Path, images: Iterable[Path], out: Path, settings: Settings) -> It
     weights = run / "model.safetensors" if run.is_dir() else run
     digest = hashlib.sha256(weights.read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _expanded(given)]
-    with owned(out):
+    with run_lock(out):
         yield from _each(about, paths, out, settings, digest)
 
 

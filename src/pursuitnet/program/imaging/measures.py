@@ -26,20 +26,20 @@ def ssim(result: Tensor, target: Tensor, peak: float = 1.0) -> float | None:
 
 
 def counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return of each class the pixels that are predicted, that are labelled, and that are both: (3, classes)."""
+    """Return of each class the pixels that are predicted, that are labeled, and that are both: (3, classes)."""
     both = torch.bincount(labels[predicted == labels], minlength=classes)
     each = (torch.bincount(part.flatten(), minlength=classes) for part in (predicted, labels))
     return torch.stack([*each, both])
 
 
 def dice(counted: Tensor) -> Tensor:
-    """Return 2|A∩B| / (|A|+|B|) of each class, 1 where a class is neither predicted nor labelled."""
-    predicted, labelled, both = counted.double()
-    return torch.where(predicted + labelled > 0, 2 * both / (predicted + labelled).clamp(min=1), 1.0)
+    """Return 2|A∩B| / (|A|+|B|) of each class, 1 where a class is neither predicted nor labeled."""
+    predicted, labeled, both = counted.double()
+    return torch.where(predicted + labeled > 0, 2 * both / (predicted + labeled).clamp(min=1), 1.0)
 
 
 def iou(counted: Tensor) -> Tensor:
-    """Return |A∩B| / |A∪B| of each class, 1 where a class is neither predicted nor labelled."""
-    predicted, labelled, both = counted.double()
-    union = predicted + labelled - both
+    """Return |A∩B| / |A∪B| of each class, 1 where a class is neither predicted nor labeled."""
+    predicted, labeled, both = counted.double()
+    union = predicted + labeled - both
     return torch.where(union > 0, both / union.clamp(min=1), 1.0)

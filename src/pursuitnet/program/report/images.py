@@ -11,7 +11,7 @@ from pursuitnet.program.report import pictures
 from pursuitnet.program.report.progress import content_of
 from pursuitnet.program.report.template import render
 from pursuitnet.program.runs import write_whole
-from pursuitnet.program.sharing.reading import trained
+from pursuitnet.program.sharing.loading import trained
 from pursuitnet.program.trace import best_scale, relative_error
 from pursuitnet.program.train.run import read_recipe, records
 from pursuitnet.program.train.tasks import ImageTrainer
@@ -85,7 +85,7 @@ def _layers(trainer: ImageTrainer, image: Tensor) -> list[dict[str, Any]]:
             signal = inputs[0]
             model = layer.reconstruct(code, signal.shape)
             left = relative_error(signal, best_scale(signal, model) * model).mean()
-            rows = f"{sum(layer.dictionary.rows)} rows, of {layer.dictionary.channels}"
+            rows = f"{sum(layer.dictionary.code_channels)} rows, of {layer.dictionary.channels}"
             found.append({"dictionary": rows, "left": float(left), "filled": float((code != 0).float().mean())})
 
     handles = [layer.register_forward_hook(keep) for layer in trainer.model.pursuits()]

@@ -20,7 +20,7 @@ from pursuitnet.program.imaging import measures
 from pursuitnet.program.imaging.files import unit
 from pursuitnet.program.imaging.folders import Pair, labels_of, part_of, splits
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.train.group import ALONE, Group
+from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.trainer import Trainer
 
 PATCH = 64
@@ -29,7 +29,7 @@ TILE = 512
 """Side of the tiles that larger images are tested in."""
 
 
-def trainer_of(recipe: Recipe, group: Group = ALONE) -> Trainer:
+def trainer_of(recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> Trainer:
     """Return what takes the steps of a recipe's task."""
     return Trainer(recipe, group) if recipe.task == "classify" else ImageTrainer(recipe, group)
 
@@ -134,7 +134,7 @@ def _range(arrays: list[Any]) -> tuple[float, float]:
 
 
 class ImageTrainer(Trainer):
-    """A network that returns images, its images and its optimiser.
+    """A network that returns images, its images and its optimizer.
 
     An epoch draws as many patches as cover the images once, at random places, flipped and turned at random.
     """

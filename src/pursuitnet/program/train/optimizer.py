@@ -8,7 +8,7 @@ from torch import nn
 from pursuitnet.program.recipe import Recipe
 
 
-def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """Return SGD or Adam, which decays filters and head, and thresholds, steps and norms only where the recipe says so.
 
     A step c is one number for a whole layer and collects the gradients of all its pixels: it learns at a tenth of the
@@ -25,7 +25,7 @@ def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         {"params": steps, "weight_decay": other, "scale": 0.1},
     ]
     groups = [group for group in groups if group["params"]]
-    if recipe.optimiser == "adam":
+    if recipe.optimizer == "adam":
         return torch.optim.AdamW([{**group, "scale": 1.0} for group in groups], lr=recipe.lr)
     nesterov = recipe.nesterov and recipe.momentum > 0
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
@@ -42,5 +42,5 @@ def learning_rate(recipe: Recipe, epochs: float) -> float:
     if recipe.schedule == "onecycle":
         return min(peak, recipe.lr * (recipe.epochs - epochs) / (recipe.epochs - warmup))
     if recipe.schedule == "steps":
-        return peak * 0.1 ** sum(done > drop for drop in recipe.drops)
+        return peak * 0.1 ** sum(done > drop for drop in recipe.milestones)
     return peak
