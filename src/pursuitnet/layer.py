@@ -45,6 +45,18 @@ class PursuitLayer(nn.Module):
         unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
         threshold: P; by default S⁺ with a learned β for every row of the code, after normalization.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> dictionary = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> layer = pn.PursuitLayer(dictionary, unfolding=2)
+        >>> x = torch.rand(4, 3, 8, 8)
+        >>> code = layer(x)
+        >>> code.shape, bool((code >= 0).all())
+        (torch.Size([4, 19, 8, 8]), True)
+        >>> layer.reconstruct(code, x.shape).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(

@@ -18,6 +18,14 @@ class WithIdentity(Dictionary):
 
     Args:
         dictionary: D, whose code has the size of its signal, so that the two stack.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> code = D.analyze(torch.rand(4, 3, 9, 9))
+        >>> [part.shape[1] for part in D.split(code)]
+        [3, 16]
     """
 
     def __init__(self, dictionary: Dictionary) -> None:

@@ -26,7 +26,13 @@ FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
 
 
 def list_models() -> list[str]:
-    """Return the names of the paper's networks; any other depth of a family can be created too."""
+    """Return the names of the paper's networks; any other depth of a family can be created too.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.list_models()[-3:]
+        ['msd_csc_6', 'msd_csc_9', 'msd_csc_12']
+    """
     return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
 
 
@@ -43,6 +49,15 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
 
     Raises:
         ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = pn.create_model("msd_csc_6", num_classes=10, unfolding=2, solver="fista", width=8)
+        >>> model(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 10])
+        >>> model.forward_features(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 51, 8, 8])
     """
     family, depth = _parse(name)
     build = FAMILIES[family][0]

@@ -38,6 +38,13 @@ def layered_thresholding(
 
     Raises:
         ValueError: for input that does not fit together.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(2))
+        >>> [code.tolist() for code in pn.layered_thresholding(torch.tensor([[3.0, -2.0]]), [D, D], [0.5, 1.0])]
+        [[[2.5, -1.5]], [[1.5, -0.5]]]
     """
     pairs, shrink = (
         _paired(dictionaries, thresholds, "thresholds"),

@@ -128,6 +128,16 @@ def solve(
 
     Warns:
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(3, dtype=torch.float64))
+        >>> solution = pn.solve(torch.tensor([[3.0, -2.0, 0.5]], dtype=torch.float64), D, beta=1.0)
+        >>> solution.code.tolist()  # with the identity as D: the soft threshold
+        [[2.0, -1.0, 0.0]]
+        >>> bool(solution.converged), float(solution.gap) <= 1e-6
+        (True, True)
     """
     _check_options(solver, nonnegative, max_steps, tol, gradient)
     if beta is None and not isinstance(solver, OMP):

@@ -62,6 +62,16 @@ def inspect(
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU())
+        >>> found = pn.inspect(model, torch.rand(2, 1, 6, 6))
+        >>> [layer.name for layer in found.layers], found.unread
+        (['0'], ())
+        >>> 0 <= found.layers[0].solving.gap[0] <= 1  # at most this share of the objective is missing
+        True
     """
     _check(model, images, unfolding)
     if labelled is not None:
