@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DOCS_INSTALLED := .venv/docs-installed
 
-.PHONY: check format train clean
+.PHONY: check format train docs docs-quick clean
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -19,12 +20,24 @@ format: $(INSTALLED)
 train: $(INSTALLED)
 	$(BIN)/pursuitnet train $(ARGS)
 
+# docs/_build/html/index.html; runs the scripts of the gallery that have changed, and takes a warning as an error
+docs: $(DOCS_INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# the same without running the gallery
+docs-quick: $(DOCS_INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -b html -D plot_gallery=0 docs docs/_build/quick
+
 # runs/ and data/ stay
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/auto_examples
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -e ".[dev]" -c constraints.txt
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install -e ".[docs]" -c constraints.txt
 	touch $@

@@ -72,7 +72,7 @@ html_theme_options = {
 }
 
 LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
-MARKUP = re.compile(r"\*(?=[a-zA-Z]+[\w−+]*[\s,)\]])|(?<=\w)_(?=\s|$)|\|")
+MARKUP = re.compile(r"\*(?=[a-zA-Z]+[\w−+]*[\s,)\]'\"])|(?<=\w)_(?=\s|$)|\|")
 
 
 def escape(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -82,9 +82,15 @@ def escape(app: object, what: str, name: str, obj: object, options: object, line
             continue
         parts = LITERAL.split(line)
         parts[::2] = [MARKUP.sub(r"\\\g<0>", part) for part in parts[::2]]
-        lines[number] = "".join(parts)
+        lines[number] = "".join(parts).replace("jaxtyping.", "")
+
+
+def undescribed(app: object, what: str, name: str, obj: Any, skip: bool, options: object) -> bool | None:
+    """Leave out a ``forward`` that says nothing itself: PyTorch's text about all modules would stand there."""
+    return True if name == "forward" and not obj.__doc__ else None
 
 
 def setup(app: Any) -> None:
     """Let docstrings be what they are in the source."""
-    app.connect("autodoc-process-docstring", escape, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", undescribed)
+    app.connect("autodoc-process-docstring", escape, priority=600)  # after napoleon

@@ -45,11 +45,17 @@ x, beta = patches(broken), 0.15
 plain = pn.solve(x, D, beta)
 robust = pn.solve(x, pn.WithIdentity(D), beta, pn.Reduced())
 slow = pn.solve(x, pn.WithIdentity(D), beta)
-print(f"{robust.steps} steps with Reduced, {slow.steps} with FISTA on [I D] itself; the minimum is the same to ", end="")
+print(
+    f"{robust.steps} steps with Reduced, {slow.steps} with FISTA on [I D] itself; the minimum is the same to ", end=""
+)
 print(f"{float((robust.objective / slow.objective - 1).abs().max()):.0e}")
 
 identity, code = robust.code.split([256, 256], dim=1)
-shown = {"broken": broken, "by D": picture_of(D.synthesize(plain.code)), "by [I D], atoms": picture_of(D.synthesize(code))}
+shown = {
+    "broken": broken,
+    "by D": picture_of(D.synthesize(plain.code)),
+    "by [I D], atoms": picture_of(D.synthesize(code)),
+}
 shown["by [I D], identity"] = picture_of(identity)
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 for axis, (name, picture) in zip(axes, shown.items(), strict=True):
