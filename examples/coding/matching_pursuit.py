@@ -52,4 +52,4 @@ axis.legend()
 plt.show()
 
 # %%
-# Both go on finding the support far beyond what the lemma promises: it holds for the worst case, and speaks of no other.
+# Both go on finding the support far beyond what the lemma promises: it holds for the worst case.

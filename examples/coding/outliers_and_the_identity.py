@@ -2,9 +2,9 @@
 [I D] is sparse coding with outliers
 ====================================
 
-Dense connection adds the identity to the dictionary: x ≈ Γ_I + DΓ_D. Solved, not unrolled, the identity part takes what
-the atoms cannot explain, broken pixels for instance, and leaves the atoms alone. ``Reduced`` minimizes over that part in
-closed form, which leaves a Huber loss in Γ_D alone, and runs FISTA on it.
+Dense connection adds the identity to the dictionary: x ≈ Γ_I + DΓ_D. Solved, not unrolled, the identity part takes
+what the atoms cannot explain, broken pixels for instance. ``Reduced`` minimizes over that part in closed form, which
+leaves a Huber loss in Γ_D alone, and runs FISTA on it.
 """
 
 import math
@@ -45,18 +45,12 @@ x, beta = patches(broken), 0.15
 plain = pn.solve(x, D, beta)
 robust = pn.solve(x, pn.WithIdentity(D), beta, pn.Reduced())
 slow = pn.solve(x, pn.WithIdentity(D), beta)
-print(
-    f"{robust.steps} steps with Reduced, {slow.steps} with FISTA on [I D] itself; the minimum is the same to ", end=""
-)
-print(f"{float((robust.objective / slow.objective - 1).abs().max()):.0e}")
+off = float((robust.objective / slow.objective - 1).abs().max())
+print(f"{robust.steps} steps with Reduced, {slow.steps} with FISTA on [I D]; the minimum is the same to {off:.0e}")
 
 identity, code = robust.code.split([256, 256], dim=1)
-shown = {
-    "broken": broken,
-    "by D": picture_of(D.synthesize(plain.code)),
-    "by [I D], atoms": picture_of(D.synthesize(code)),
-}
-shown["by [I D], identity"] = picture_of(identity)
+restored = {"by D": picture_of(D.synthesize(plain.code)), "by [I D], atoms": picture_of(D.synthesize(code))}
+shown = {"broken": broken, **restored, "by [I D], identity": picture_of(identity)}
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 for axis, (name, picture) in zip(axes, shown.items(), strict=True):
     axis.imshow(picture, cmap="gray", vmin=-0.5, vmax=0.5)

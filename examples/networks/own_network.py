@@ -2,8 +2,8 @@
 A layer in your own network
 ===========================
 
-``PursuitLayer`` is an ``nn.Module``: it takes the place of a convolution with its normalization and ReLU, in any network,
-under any optimizer. It has one more choice than a convolution, ``unfolding``, which costs time but no parameters.
+``PursuitLayer`` is an ``nn.Module``: it takes the place of a convolution with its normalization and ReLU, in any
+network, under any optimizer. It has one more choice, ``unfolding``, which costs time but no parameters.
 """
 
 import torch

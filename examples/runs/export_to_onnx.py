@@ -3,7 +3,7 @@ Export to ONNX and run it there
 ===============================
 
 A trained network leaves as one file that ONNX Runtime runs without PyTorch, on any batch and image size. The file takes
-images in [0, 1]: normalization is inside. Before it gets its name, it has been run on images of three sizes and compared.
+images in [0, 1]: normalization is inside. Before it gets its name, it is run on images of three sizes and compared.
 """
 
 import json

@@ -2,8 +2,8 @@
 Certificates of a trained network
 =================================
 
-Every layer of a network of this library solves a Lasso, more or less. ``inspect`` measures it: how far each code is from
-the minimum of its problem, and whether the lemmas of the theory reach it. The numbers are plain Python objects, and
+Every layer of a network of this library solves a Lasso, more or less. ``inspect`` measures it: how far each code is
+from the minimum of its problem, and whether the lemmas of the theory reach it. The numbers are plain Python objects;
 ``save`` writes them as JSON and as a page.
 """
 

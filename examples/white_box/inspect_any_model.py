@@ -2,9 +2,9 @@
 Certificates of somebody else's network
 =======================================
 
-``inspect`` reads any PyTorch model of convolutions or matrices, batch normalization and ReLU: a convolution with its ReLU
-is one step of a pursuit, Γ = P_θ(Dᵀx), whether or not anybody meant it. Here a plain CNN that knows nothing of this
-library.
+``inspect`` reads any PyTorch model of convolutions or matrices, batch normalization and ReLU: a convolution with its
+ReLU is one step of a pursuit, Γ = P_θ(Dᵀx), whether or not anybody meant it. Here a plain CNN that knows nothing of
+this library.
 """
 
 import torch
