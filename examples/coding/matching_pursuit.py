@@ -15,7 +15,7 @@ import pursuitnet as pn
 generator = torch.Generator().manual_seed(0)
 
 # %%
-# 50 random unit atoms in 30 dimensions, and 200 signals for each number of non-zeros.
+# 50 random unit atoms in 30 dimensions, and 100 signals for each number of non-zeros.
 atoms = torch.randn(50, 30, generator=generator, dtype=torch.float64)
 D = pn.LinearDictionary(atoms / atoms.norm(dim=1, keepdim=True)).requires_grad_(False)
 mu = pn.theory.mutual_coherence(D)
@@ -23,7 +23,7 @@ promised = pn.theory.uniqueness_bound(mu)
 print(f"μ = {mu:.3f}: Lemma 1 speaks of codes with fewer than {promised:.2f} non-zeros")
 
 
-def drawn(nonzeros, count=200):
+def drawn(nonzeros, count=100):
     """Return codes (count, 50) with so many non-zeros, each of size 1 to 2 and of either sign."""
     places = torch.rand(count, 50, generator=generator).argsort(1)[:, :nonzeros]
     sizes = 1 + torch.rand(count, nonzeros, generator=generator, dtype=torch.float64)
@@ -38,7 +38,7 @@ for nonzeros in numbers:
     truth = drawn(nonzeros)
     x = D.synthesize(truth)
     greedy = pn.solve(x, D, solver=pn.OMP(nonzeros)).code
-    lasso = pn.solve(x, D, 0.01 * pn.beta_max(x, D), max_steps=3000, tol=1e-5).code
+    lasso = pn.solve(x, D, 0.01 * pn.beta_max(x, D), max_steps=1000, tol=1e-3).code
     for name, code in (("OMP", greedy), ("Lasso", lasso)):
         largest = torch.zeros_like(code).scatter(1, code.abs().topk(nonzeros).indices, 1.0)
         found[name].append(float((largest.bool() == (truth != 0)).all(1).double().mean()))
