@@ -113,7 +113,7 @@ def documented():
         for line in page.read_text(encoding="utf-8").splitlines():
             if found := re.match(r"\.\. currentmodule:: (\S+)", line):
                 module = found[1] + "."
-            elif found := re.match(r"\.\. (?:auto\w+|data):: (\S+)", line):
+            elif found := re.match(r"\.\. (?:auto\w+|data):: ([\w.]+)", line):
                 name = found[1] if found[1].startswith("pursuitnet.") else module + found[1]
                 yield name.removeprefix("pursuitnet.")
 
