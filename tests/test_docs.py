@@ -129,6 +129,8 @@ def test_the_gallery_is_large_and_its_scripts_are_short():
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) < MOST_LINES, path
         assert "plt.show()" in text and ast.get_docstring(ast.parse(text)), path
+        for block in text.split("# %%"):  # the gallery takes a figure as it is at the end of a block
+            assert block.count("plt.subplots(") == block.count("plt.show()"), path
 
 
 RESULTS = sorted(p for p in DOCS.glob("*.md") if p.stem not in ("index", "start", "glossary"))

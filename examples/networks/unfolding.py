@@ -20,11 +20,11 @@ x = images.float() / 255
 # One layer, its problem, and its objective ½‖x − DΓ‖² + β‖Γ‖₁ after more and more steps. A bare threshold and a fixed
 # step 1/L make the layer the algorithm itself; ``solve`` tells where the minimum is.
 D = pn.ConvDictionary(torch.randn(12, 1, 3, 3) / 3, padding=1).requires_grad_(False)
-beta, batch = 0.05, x[:64]
+beta, batch = 0.05, x[:32]
 threshold = pn.Threshold(D.rows, beta, nonnegative=True)
-least = pn.solve(batch, D, beta, nonnegative=True, max_steps=3000).objective
+least = pn.solve(batch, D, beta, nonnegative=True, max_steps=2000, tol=1e-3).objective
 steps = [0, 1, 2, 4, 8, 16, 32]
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for solver in (pn.ISTA(), pn.FISTA()):
     above = []
     for unfolding in steps:
@@ -33,9 +33,10 @@ for solver in (pn.ISTA(), pn.FISTA()):
         code = layer(batch).detach()
         error = (batch - D.synthesize(code, batch.shape)).flatten(1).square().sum(1)
         above.append(float(((error / 2 + beta * code.flatten(1).sum(1)) / least - 1).median()))
-    left.semilogy(steps, above, "o-", label=type(solver).__name__)
-left.set(xlabel="unfolding", ylabel="objective above the minimum, relatively", title="one layer")
-left.legend()
+    axis.semilogy(steps, above, "o-", label=type(solver).__name__)
+axis.set(xlabel="unfolding", ylabel="objective above the minimum, relatively", title="one layer")
+axis.legend()
+plt.show()
 
 # %%
 # A network: trained with one further step, it is asked to take none, or more. It has to be trained for its number.
@@ -52,6 +53,7 @@ accuracies = []
 for unfolding in range(5):
     with torch.no_grad(), with_unfolding(model.eval(), unfolding):
         accuracies.append(float((model(test.float() / 255).argmax(1) == truth).float().mean()))
-right.bar(range(5), accuracies, color=["tab:blue" if n == 1 else "tab:gray" for n in range(5)])
-right.set(xlabel="unfolding in evaluation", title="a network trained with unfolding 1", ylabel="test accuracy")
+figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+axis.bar(range(5), accuracies, color=["tab:blue" if n == 1 else "tab:gray" for n in range(5)])
+axis.set(xlabel="unfolding in evaluation", title="a network trained with unfolding 1", ylabel="test accuracy")
 plt.show()
