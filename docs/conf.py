@@ -3,6 +3,7 @@
 Nothing is fetched while it is built, and no page loads anything from elsewhere.
 """
 
+import logging
 import re
 from typing import Any
 
@@ -70,6 +71,9 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
     "dark_css_variables": {"color-brand-primary": "#7db8ff", "color-brand-content": "#7db8ff"},
 }
+
+for chatty in ("onnx_ir", "matplotlib"):
+    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 MARKUP = re.compile(r"\*(?=[a-zA-Z]+[\w−+]*[\s,)\]'\"])|(?<=\w)_(?=\s|$)|\|")

@@ -39,8 +39,8 @@ for shape in ("cross", "disk", "square"):
 
 # %%
 # Every fifth image of a class is kept for testing, unless there are folders train/ and test/. On the command line:
-# ``pursuitnet train --data folder --data-dir photographs --model msd_csc_3 --width 12 --epochs 8 --out run``.
-recipe = pn.Recipe(data="folder", data_dir=root / "photographs", model="msd_csc_3", width=12, epochs=8)
+# ``pursuitnet train --data folder --data-dir photographs --model msd_csc_3 --width 12 --epochs 15 --out run``.
+recipe = pn.Recipe(data="folder", data_dir=root / "photographs", model="msd_csc_3", width=12, epochs=15)
 record = pn.train(recipe, root / "run")
 print(f"{100 * record['test_accuracy']:.0f} % of the test images")
 
