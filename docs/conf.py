@@ -59,6 +59,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "min_reported_time": 0,
     "image_srcset": ["2x"],
     "capture_repr": (),
+    "write_computation_times": False,  # its page would load scripts from elsewhere
 }
 
 html_theme = "furo"

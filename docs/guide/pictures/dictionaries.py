@@ -13,9 +13,9 @@ dictionaries = {
     "[I D]": pn.WithIdentity(pn.ConvDictionary(weight, padding=1)),
 }
 sizes = [D.matrix((1, 1, 12)).shape[1] for D in dictionaries.values()]
-figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width_ratios=[n + 3 for n in sizes])
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width_ratios=sizes)
 for axis, (name, D) in zip(axes, dictionaries.items(), strict=True):
-    axis.imshow(D.matrix((1, 1, 12)).detach(), cmap="RdBu_r", vmin=-1, vmax=1)
+    axis.imshow(D.matrix((1, 1, 12)).detach(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     axis.set(title=name, xlabel="entry of the code", xticks=[], yticks=[])
 axes[0].set_ylabel("place in the signal")
 plt.show()
