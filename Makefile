@@ -22,11 +22,11 @@ train: $(INSTALLED)
 
 # docs/_build/html/index.html; runs the scripts of the gallery that have changed, and takes a warning as an error
 docs: $(DOCS_INSTALLED)
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # the same without running the gallery
 docs-quick: $(DOCS_INSTALLED)
-	$(BIN)/python -m sphinx -W --keep-going -b html -D plot_gallery=0 docs docs/_build/quick
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html -D plot_gallery=0 docs docs/_build/quick
 
 # runs/ and data/ stay
 clean:
