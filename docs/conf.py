@@ -5,6 +5,7 @@ Nothing is fetched while it is built, and no page loads anything from elsewhere.
 
 import logging
 import re
+import warnings
 from typing import Any
 
 import pursuitnet
@@ -46,6 +47,12 @@ plot_html_show_formats = plot_html_show_source_link = False
 plot_formats = [("png", 160)]
 plot_rcparams = {"figure.autolayout": False}
 
+
+def strict(gallery: dict[str, Any], script: str) -> None:
+    """Let a script that warns fail: its page would show the warning, and a path of this machine."""
+    warnings.filterwarnings("error", category=UserWarning)
+
+
 sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -59,6 +66,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "min_reported_time": 0,
     "image_srcset": ["2x"],
     "capture_repr": (),
+    "reset_modules": ("matplotlib", strict),
     "write_computation_times": False,  # its page would load scripts from elsewhere
 }
 

@@ -53,7 +53,7 @@ for name, values in losses.items():
     left.semilogy(torch.tensor(values).unfold(0, 5, 1).mean(1), label=name)
 left.set(xlabel="step", ylabel="training loss, mean of five")
 left.legend()
-learned = [float(p) for n, p in res_csc.named_parameters() if n.endswith("step.c")]
+learned = [p.item() for n, p in res_csc.named_parameters() if n.endswith("step.c")]
 right.bar(range(1, 10), learned)
 right.set(title="learned c of Res-CSC", xlabel="block", xticks=range(1, 10))
 plt.show()
