@@ -25,7 +25,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 default_role = "code"  # `name` in a docstring is code
-nitpicky = False
+nitpicky = True
+nitpick_ignore_regex = [(r"py:(class|obj)", r"(?!pursuitnet\.\w+$).*")]  # of PyTorch, of typing, and of modules inside
 highlight_language = "none"
 suppress_warnings = ["config.cache"]  # the gallery's choices hold functions
 
