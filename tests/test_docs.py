@@ -142,3 +142,9 @@ def test_a_page_of_results_has_a_guide(page):
     listed = (DOCS / "paper" / "index.md").read_text(encoding="utf-8").partition("how to read them")[2]
     assert f"(../{page.name}):" in listed
     assert re.search(r"\]\((guide|paper)/[\w-]+\.md", page.read_text(encoding="utf-8"))
+
+
+def test_the_integration_builds_what_contributing_says():
+    told = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    assert "integration runs `make docs`," in told
+    assert "\nmake docs\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
