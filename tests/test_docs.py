@@ -89,7 +89,7 @@ def test_examples_in_docstrings(path):
     assert tried and not failed
 
 
-@pytest.mark.parametrize("name", ["solve", "PursuitLayer", "ConvDictionary", "create_model", "inspect", "beta_max"])
+@pytest.mark.parametrize("name", ["solve", "PursuitLayer", "ConvDictionary", "create_model", "inspect", "Recipe"])
 def test_the_main_names_have_an_example(name):
     assert ">>> " in getattr(pn, name).__doc__
 

@@ -28,6 +28,14 @@ class MultiLayerPursuit(nn.Module):
             statistics of fewer steps than there are sweeps gets own ones for each.
         solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> first = pn.PursuitLayer(pn.ConvDictionary(torch.randn(8, 1, 3, 3), padding=1))
+        >>> second = pn.PursuitLayer(pn.ConvDictionary(torch.randn(16, 8, 3, 3), stride=2, padding=1))
+        >>> pn.MultiLayerPursuit([first, second], unfolding=2)(torch.rand(4, 1, 8, 8)).shape
+        torch.Size([4, 16, 4, 4])
     """
 
     def __init__(self, layers: Iterable[PursuitLayer], solver: Solver = ISTA(), unfolding: int = 0) -> None:

@@ -67,7 +67,14 @@ MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run: everything that decides its result, besides the machine."""
+    """One training run: everything that decides its result, besides the machine.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> recipe = pn.Recipe(model="res_csc_20", epochs=30)
+        >>> recipe.epochs, recipe.data, recipe.choices()
+        (30, 'digits', {})
+    """
 
     data: str = "digits"
     """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, or folder (of images, one sub-folder a class)."""

@@ -79,6 +79,13 @@ class Threshold(nn.Module):
         free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
         norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> P = pn.Threshold((2,), penalty=0.5)
+        >>> [part.tolist() for part in P(None, (torch.tensor([[3.0, -1.0]]),), c=0.5)]  # θ = β·c
+        [[[2.75, 0.0]]]
     """
 
     def __init__(
