@@ -21,7 +21,7 @@ x = images.float() / 255
 # step 1/L make the layer the algorithm itself; ``solve`` tells where the minimum is.
 D = pn.ConvDictionary(torch.randn(12, 1, 3, 3) / 3, padding=1).requires_grad_(False)
 beta, batch = 0.05, x[:32]
-threshold = pn.Threshold(D.rows, beta, nonnegative=True)
+threshold = pn.Threshold(D.code_channels, beta, nonnegative=True)
 least = pn.solve(batch, D, beta, nonnegative=True, max_steps=2000, tol=1e-3).objective
 steps = [0, 1, 2, 4, 8, 16, 32]
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")

@@ -25,7 +25,7 @@ about = pn.trained(folder)
 # Measured on 32 test images; the labels let it count the accuracy at other numbers of steps too.
 images, labels = pn.data.load("digits", split="test")
 pixels = about.prepare(images)
-found = pn.inspect(about.network, pixels[:32], labelled=(pixels, labels), unfolding=3)
+found = pn.inspect(about.network, pixels[:32], labeled=(pixels, labels), unfolding=3)
 for layer in found.layers:
     print(f"{layer.name}: {layer.dictionary}, {100 * layer.filled:.0f} % of the code is non-zero, "
           f"c·L = {layer.step_times_lipschitz:.2f}")  # fmt: skip

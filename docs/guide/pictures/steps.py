@@ -17,7 +17,7 @@ x = (D.synthesize(truth, (1, 1, 80)) + 0.05 * torch.randn(1, 1, 80)).detach()
 figure, axes = plt.subplots(2, 4, figsize=(11, 4), layout="constrained", sharex=True, sharey="row")
 for column, unfolding in zip(axes.T, (0, 1, 10, 100), strict=True):
     layer = pn.PursuitLayer(
-        D, unfolding=unfolding, step=pn.BoundedStep(1.0, learned=False), threshold=pn.Threshold(D.rows, 0.15)
+        D, unfolding=unfolding, step=pn.BoundedStep(1.0, learned=False), threshold=pn.Threshold(D.code_channels, 0.15)
     ).eval()
     code = layer(x).detach()
     for row, color, name in zip(code[0], ("tab:blue", "tab:orange"), ("pulse", "edge"), strict=True):
