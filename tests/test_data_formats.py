@@ -19,11 +19,6 @@ from pursuitnet.data import cifar, files, svhn
 from pursuitnet.data.download import File
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def cifar10(root):
     """Both folders of CIFAR-10; the samples of each file."""
     parts = [mini.samples(seed, 6, 10) for seed in range(6)]

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from makers import generator
 from PIL import Image
 from scipy import ndimage
 from sklearn import metrics
@@ -32,10 +33,6 @@ from pursuitnet.prox.threshold import IdentityPenalty
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Cyclopts application invoked"
 )  # the program reads sys.argv, as it should
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def answers(count=400, classes=9, seed=0, levels=None):

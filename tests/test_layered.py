@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.problems.lasso import lasso
@@ -11,10 +12,6 @@ from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.multilayer import MultiLayerLasso
 
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def model(depth=3):

@@ -14,11 +14,6 @@ import pursuitnet as pn
 SMALL = ["plain_8", "res_csc_8", "res_csc_simplified_8", "ml_csc", "msdnet_3", "msd_csc_3"]
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 def small(name, **choices):
     return pn.create_model(name, width=4, **choices)
 

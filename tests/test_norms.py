@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from makers import normal
 from torch import nn
 from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
@@ -16,10 +17,6 @@ KINDS = {
     "scale": lambda: ScaleNorm(3, momentum=0.3),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def batches(count=12):

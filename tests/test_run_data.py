@@ -26,11 +26,6 @@ from pursuitnet.program.whitebox.run import inspect_run
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 def images(folder, count, low, high, seed=0, first=0):
     """Write grey images of 8 x 8 with levels in low..high."""
     folder.mkdir(parents=True, exist_ok=True)

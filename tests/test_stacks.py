@@ -22,11 +22,6 @@ DICTIONARIES |= {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 def stack(make, channels, depth=DEPTH, start=pn.zero, **choices):
     """Layers with random filters, each of the codes of the one before."""
     layers = []

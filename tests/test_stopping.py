@@ -5,14 +5,11 @@ from functools import lru_cache
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.iterations import State
 from pursuitnet.problems.lasso import Lasso
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def problem(dtype, share=0.2, size=12):

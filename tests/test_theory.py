@@ -11,16 +11,13 @@ import time
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet import theory
 
 EDGE_SIZES = {1: 10, 2: 5, 3: 3}
 """By how much a random signal may exceed the filters, by the number of axes."""
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def conv(*shape, seed=0, **options):

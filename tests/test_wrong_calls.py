@@ -6,6 +6,7 @@ And what is no wrong call: arrays and lists, other memory formats, another defau
 import numpy as np
 import pytest
 import torch
+from makers import normal
 from sklearn.linear_model import lars_path
 
 import pursuitnet as pn
@@ -17,10 +18,6 @@ SOLVERS = {
     "WorkingSet": pn.WorkingSet(),
     "OMP": pn.OMP(3),
 }
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
 
 
 def conv(**options):
