@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import finished
+from programs import split_off
 from safetensors.torch import load_file
 
 from pursuitnet.program import train
@@ -66,39 +66,35 @@ def test_a_signal_ends_the_run_after_its_step_and_resume_ends_the_same(tmp_path,
     assert_same_end(tmp_path / "run", whole)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pursuitnet.program import train
-from pursuitnet.program.recipe import Recipe
+def trained_until(left, folder):
+    """Train, and kill this process before it synchronizes or moves a file or takes a step for so many times."""
 
-left = int(sys.argv[2])
+    def counted(function):
+        def call(*given, **options):
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*given, **options)
 
-def counted(function):
-    def call(*given, **options):
-        global left
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*given, **options)
-    return call
+        return call
 
-os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-train.Silent.batch = counted(train.Silent.batch)
-folder = Path(sys.argv[1])
-train.train({recipe!r}, folder, resume=folder.exists(), every=0.0)
-"""
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    train.Silent.batch = counted(train.Silent.batch)
+    train.train(TINY, folder, resume=folder.exists(), every=0.0)
 
 
 def test_kills_anywhere_and_resume_end_the_same(tmp_path, whole):
     """Before files are synchronized and moved and after steps; the first ones before there is a checkpoint."""
-    script, folder = KILLED.format(recipe=TINY), tmp_path / "run"
+    folder = tmp_path / "run"
     for left in (1, 3, 4, *random.Random(0).sample(range(5, 25), 3)):
-        killed = finished("-c", script, folder, left)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        process = split_off(trained_until, left, folder)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert read(folder).state in ("stopped", "damaged")  # damaged where even its recipe was not yet there
-    done = finished("-c", script, folder, 0)
-    assert done.returncode == 0, done.stderr
+    process = split_off(trained_until, 0, folder)
+    process.join()
+    assert process.exitcode == 0
     assert_same_end(folder, whole)
 
 

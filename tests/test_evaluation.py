@@ -4,8 +4,6 @@ import copy
 import io
 import json
 import math
-import sys
-import warnings
 from functools import partial
 
 import numpy as np
@@ -13,13 +11,14 @@ import pytest
 import torch
 from makers import generator
 from PIL import Image
+from programs import program
 from scipy import ndimage
 from sklearn import metrics
 from torch import nn
 
 import pursuitnet as pn
 from pursuitnet import data
-from pursuitnet.program import cli, train
+from pursuitnet.program import train
 from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
 from pursuitnet.program.evaluation.measures import measured
@@ -29,10 +28,6 @@ from pursuitnet.program.evaluation.words import lines
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.trace import watch
 from pursuitnet.prox.threshold import IdentityPenalty
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Cyclopts application invoked"
-)  # the program reads sys.argv, as it should
 
 
 def answers(count=400, classes=9, seed=0, levels=None):
@@ -429,18 +424,6 @@ def run(tmp_path_factory):
     return folder
 
 
-def program(capsys, monkeypatch, *arguments):
-    """Run the program in this process; return its exit code, what it printed and what it said of errors."""
-    monkeypatch.setattr(sys, "argv", ["pursuitnet", "evaluate", *map(str, arguments)])
-    monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)  # main sets it; put back afterwards
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
-
-
 def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_path):
     options = (
         "--corruptions",
@@ -454,7 +437,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
         "--out",
         tmp_path / "o",
     )
-    code, printed, said = program(capsys, monkeypatch, run, *options)
+    code, printed, said = program(monkeypatch, capsys, "evaluate", run, *options)
     assert (code, said) == (0, "")
     found = json.loads((tmp_path / "o" / "evaluation.json").read_text())
     top1 = found["evaluation"]["top1"]
@@ -468,7 +451,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
 
 
 def test_evaluate_gives_the_accuracy_of_the_last_epoch(run, capsys, monkeypatch):
-    code, printed, _ = program(capsys, monkeypatch, run)
+    code, printed, _ = program(monkeypatch, capsys, "evaluate", run)
     assert code == 0 and f"({train.last_record(run)['test_accuracy']!r})" in printed.splitlines()[0]
     assert json.loads((run / "evaluation.json").read_text())["robustness"] is None
 
@@ -504,7 +487,7 @@ def test_other_steps_and_thresholds_reach_the_evaluation(run):
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(options, says, run, capsys, monkeypatch, tmp_path):
-    code, printed, said = program(capsys, monkeypatch, run, *options, "--out", tmp_path / "o")
+    code, printed, said = program(monkeypatch, capsys, "evaluate", run, *options, "--out", tmp_path / "o")
     assert (code, printed, said.count("\n")) == (2, "", 1)
     assert said.startswith("pursuitnet: ") and says in said
     assert not (tmp_path / "o").exists()
@@ -512,5 +495,5 @@ def test_bad_input_ends_in_one_line_and_code_2(options, says, run, capsys, monke
 
 def test_a_run_that_has_not_finished_is_named(run, capsys, monkeypatch, tmp_path):
     (tmp_path / "recipe.json").write_bytes((run / "recipe.json").read_bytes())
-    code, _, said = program(capsys, monkeypatch, tmp_path, "--corruptions")
+    code, _, said = program(monkeypatch, capsys, "evaluate", tmp_path, "--corruptions")
     assert code == 2 and said.count("\n") == 1 and "has not finished" in said

@@ -45,7 +45,7 @@ TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimis
 def options(tmp_path, monkeypatch):
     """Two tiny cells on the digits, in the place of Table III."""
     monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as here
     return reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
 
 
@@ -55,6 +55,22 @@ def job_of(run, options, deadline=None):
 
 def curves(entry):
     return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in entry["epochs"]]
+
+
+@pytest.fixture(scope="module")
+def assert_same_as_uninterrupted(tmp_path_factory):
+    """Compare the ledger's only run with the same one that nothing came in between of, trained once for all tests."""
+    known = {}
+
+    def compare(options, run):
+        if run.key not in known:
+            folder = tmp_path_factory.mktemp("whole")
+            jobs.work(jobs.Job(run.recipe, run.key, str(folder / "ledger"), str(folder / "runs")))
+            (known[run.key],) = ledger.Ledger(folder / "ledger").entries()
+        (entry,) = ledger.Ledger(options.ledger).entries()
+        assert curves(entry) == curves(known[run.key])
+
+    return compare
 
 
 # cells
@@ -307,7 +323,9 @@ def held_up(tmp_path, monkeypatch):
     return mark
 
 
-def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkeypatch, held_up):
+def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(
+    options, monkeypatch, held_up, assert_same_as_uninterrupted
+):
     run, ends = reproduce.missing(options)[0], []
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if held_up.exists() else "")
@@ -316,12 +334,14 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(TimeoutError, match="not begun"):
         jobs.apart(job_of(run, options, deadline=time.time() - 1))
-    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 0
+    assert jobs.work(job_of(run, options, deadline=time.time() + 1e6)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held_up, number):
+def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
+    options, held_up, number, assert_same_as_uninterrupted
+):
     run, other = reproduce.missing(options)
     over = Event()
 
@@ -338,15 +358,8 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     assert not held(options.runs / run.key)
-    assert reproduce.run(options, [run], lambda run, end: None) == 0
+    assert jobs.work(job_of(run, options)) == run.key
     assert_same_as_uninterrupted(options, run)
-
-
-def assert_same_as_uninterrupted(options, run):
-    apart = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
-    jobs.apart(job_of(run, apart))  # with as many threads as the others
-    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, apart))
-    assert curves(one) == curves(other)
 
 
 def test_two_processes_never_do_one_run(options):
@@ -359,7 +372,7 @@ def test_two_processes_never_do_one_run(options):
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 
-def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options):
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options, assert_same_as_uninterrupted):
     """As a kill or a full disk leaves it: in every call after that the run would fail otherwise."""
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
@@ -370,7 +383,7 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options)
     assert_same_as_uninterrupted(options, run)
 
 
-def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
+def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options, assert_same_as_uninterrupted):
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
     with pytest.raises(KeyboardInterrupt):
@@ -410,15 +423,20 @@ def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
 
 
 def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
-    monkeypatch.setattr(program, "best", partial(together.best, seconds=0.2))
-    assert together.together(TINY, 2, 0.2) > 0
+    assert together.together(TINY, 2, 0.05) > 0
     with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
-        together.together(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
+        together.together(replace(TINY, data="svhn", data_dir=options.runs), 1, 0.05)
+
+
+def test_jobs_auto_measures_before_it_runs_what_is_missing(options, monkeypatch, capsys):
+    monkeypatch.setattr(program, "best", partial(together.best, seconds=0.05))
+    monkeypatch.setattr(program, "available", lambda: 1)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS[:1])
     out = options.ledger.parent / "out"
     where = ["--ledger", str(options.ledger), "--runs", str(options.runs), "--out", str(out)]
     cli.app(["reproduce", "table3", "--jobs", "auto", *where], result_action="return_value")
     said = capsys.readouterr().out
-    assert "\n1 run: " in said and "[2/2" in said
+    assert "\n1 run: " in said and said.index("1 run: ") < said.index("[1/1")
 
 
 def test_other_data_than_planned_are_refused(options):
@@ -443,12 +461,12 @@ watch.Silent.epoch = epoch
 
 
 @pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
-def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path):
+def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path, assert_same_as_uninterrupted):
     from distributed import LocalCluster
 
     from pursuitnet.program.reproduce.cluster import dask
 
-    long = Cell("long", 3, replace(TINY, epochs=4, train_images=None), None)
+    long = Cell("long", 3, replace(TINY, epochs=3), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
     (run,), ends = reproduce.missing(options), []
     script, mark = tmp_path / "kill.py", tmp_path / "killed"

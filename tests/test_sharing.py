@@ -6,10 +6,10 @@ import os
 import random
 import shutil
 import sys
-import warnings
 
 import pytest
 import torch
+from programs import called
 from safetensors import safe_open
 
 import pursuitnet as pn
@@ -354,15 +354,9 @@ def test_a_folder_whose_name_is_not_utf_8_takes_an_export(run, tmp_path):
     [(["nothing"], "nothing is missing; name a run"), ([".", "--format", "tflite"], "tflite"), (["."], "holds no run")],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
-def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, capsys, monkeypatch, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pursuitnet", "export", *arguments])
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets its own
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    said = capsys.readouterr().err
-    assert end.value.code == 2 and said.startswith("pursuitnet: ") and said.count("\n") == 1 and says in said
+def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, arguments, says):
+    said = called("export", *arguments, cwd=tmp_path, code=2)
+    assert said.startswith("pursuitnet: ") and said.count("\n") == 1 and says in said
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compilers import real_compiler
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
@@ -298,9 +299,8 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
     assert cut["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-2)
 
 
-def test_a_compiled_network_trains_as_a_plain_one(monkeypatch):
-    whole = torch.nn.Module.compile  # with a backend that does not wait for a C++ compiler
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: whole(self, backend="aot_eager"))
+@real_compiler
+def test_a_compiled_network_trains_as_a_plain_one():
     plain, compiled = (train.Trainer(replace(TINY, compile=compile)) for compile in (False, True))
     assert compiled.epoch(1)["train_loss"] == pytest.approx(plain.epoch(1)["train_loss"], rel=1e-5)
     assert compiled.evaluate(compiled.images.test) == pytest.approx(plain.evaluate(plain.images.test), rel=1e-4)
