@@ -33,11 +33,11 @@ class WithIdentity(Dictionary):
         self.channels, self.dims = dictionary.channels, dictionary.dims
         self.rows = (dictionary.channels, sum(dictionary.rows))
 
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B channels+atoms *size"]:
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B rows *size"]:
         return self.join((signal, self.dictionary.analyze(signal)))
 
     def synthesize(
-        self, code: Float[Tensor, "B channels+atoms *size"], signal_shape: Sequence[int]
+        self, code: Float[Tensor, "B rows *size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
         identity, atoms = self.split(code)
@@ -71,7 +71,7 @@ class WithIdentity(Dictionary):
         one = torch.zeros_like(values).index_fill(1, torch.zeros(1, dtype=torch.long, device=values.device), 1)
         return torch.where(own, chosen[:, None], places), torch.where(own, one, values)
 
-    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 channels+atoms *size"]:
+    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 rows *size"]:
         inner = self.dictionary.norms(signal_shape)
         return torch.cat([inner.new_ones(1, *self._example(signal_shape)), inner], dim=1)
 
