@@ -2,14 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-.PHONY: check format train clean
+.PHONY: check lint slow lowest format train clean
 
-check: $(INSTALLED)
+check: lint
+	$(TESTS)
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# what takes long by its nature: PyTorch's own compiler, exports of every family, launchers and kills
+slow: $(INSTALLED)
+	$(TESTS) -m slow
+
+# the tests with the lowest versions that pyproject.toml promises
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -e ".[dev]" -c constraints-lowest.txt
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -21,7 +34,7 @@ train: $(INSTALLED)
 
 # runs/ and data/ stay
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build
+	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
