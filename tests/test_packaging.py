@@ -18,7 +18,7 @@ def canonical(name):
 
 def parts(version):
     """(3, 1) of 3.1 and of 3.1.0, which are the same."""
-    return tuple(int(part) for part in re.sub(r"(\.0)+$", "", version).split("."))
+    return tuple(map(int, re.findall(r"\d+", re.sub(r"(\.0)+$", "", version))))
 
 
 def versions(entries, sign):
