@@ -6,15 +6,14 @@ import shutil
 import pytest
 
 COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
-REAL_COMPILER = (
-    pytest.mark.slow,
-    pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
-    pytest.mark.filterwarnings("default"),  # of the compiler's own insides
-)
 
 
 def real_compiler(test):
     """Mark a test that compiles with inductor."""
-    for mark in REAL_COMPILER:
+    for mark in (
+        pytest.mark.slow,
+        pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
+        pytest.mark.filterwarnings("default"),  # of the compiler's own insides
+    ):
         test = mark(test)
     return test

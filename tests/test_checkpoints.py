@@ -19,7 +19,7 @@ from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.keeper import Keeper
 
-TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
+TINY = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40, batch_size=8)  # 24 steps
 CPU = torch.device("cpu")
 
 

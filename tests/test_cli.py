@@ -9,7 +9,7 @@ from programs import called, finished
 from pursuitnet.program import cli, train
 from pursuitnet.program.recipe import Recipe
 
-TINY = ("--width", "4", "--epochs", "2", "--train-images", "300")
+TINY = ("--model", "msd_csc_3", "--width", "2", "--epochs", "2", "--train-images", "64", "--test-images", "40")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ class Stop(train.Silent):
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     folder, _ = trained
-    recipe = Recipe(width=4, epochs=3, train_images=300)
+    recipe = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40)
     train.train(recipe, folder / "long")
     with pytest.raises(KeyboardInterrupt):
         train.train(recipe, folder / "cut", Stop())

@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from compilers import REAL_COMPILER
+from compilers import real_compiler
 from makers import dictionary_of
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -235,19 +235,13 @@ def test_an_ensemble_in_one_call_has_a_step_for_each_member():
 # compiled, and saved before
 
 
-@pytest.mark.parametrize(
-    ("backend", "dtype"),
-    [
-        ("aot_eager", torch.float64),
-        pytest.param("inductor", torch.float64, marks=REAL_COMPILER),
-        pytest.param("inductor", torch.float32, marks=REAL_COMPILER),
-    ],
-)
-def test_compiled_training_brings_every_buffer_up_to_date(backend, dtype):
+@real_compiler
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_compiled_training_brings_every_buffer_up_to_date(dtype):
     """PyTorch's compilers drop what is written to buffers of float64 without axes."""
     plain, x = pn.create_model("msd_csc_3", width=4, unfolding=1).to(dtype), torch.rand(4, 3, 8, 8, dtype=dtype)
     compiled = copy.deepcopy(plain)
-    compiled.compile(backend=backend, fullgraph=True)
+    compiled.compile(fullgraph=True)
     for model in (plain, compiled):
         with torch.no_grad():
             for layer in model.pursuits():

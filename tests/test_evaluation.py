@@ -420,7 +420,7 @@ def test_the_table_is_made_of_single_evaluations():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train.train(Recipe(model="msd_csc_3", width=6, epochs=4, train_images=500, lr=0.1, device="cpu"), folder)
+    train.train(Recipe(model="msd_csc_3", width=4, epochs=2, train_images=300, lr=0.1, device="cpu"), folder)
     return folder
 
 
@@ -432,7 +432,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
         "--adapt",
         "usage",
         "--tested",
-        100,
+        40,
         "--pictures",
         "--out",
         tmp_path / "o",
@@ -444,7 +444,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
     assert printed.splitlines()[0].startswith(f"accuracy {100 * top1:.2f} % ({top1!r}), loss ")
     for word in ("top-5", "by class: 0 ", "ECE", "taken for", "contrast", "jpeg", "adapted", "evaluation.png"):
         assert word in printed
-    assert found["settings"]["tested"] == 100 == found["evaluation"]["images"] == found["robustness"]["images"]
+    assert found["settings"]["tested"] == 40 == found["evaluation"]["images"] == found["robustness"]["images"]
     assert [row["name"] for row in found["robustness"]["rows"]] == ["contrast", "jpeg"]
     assert (tmp_path / "o" / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert not (run / "evaluation.json").exists()

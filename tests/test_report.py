@@ -75,7 +75,7 @@ def runs(tmp_path_factory):
     def run(family: str) -> Path:
         if family not in made:
             folder = tmp_path_factory.mktemp("runs") / family
-            tiny = {"width": 4, "epochs": 1, "train_images": 200, "device": "cpu"}
+            tiny = {"width": 3, "epochs": 1, "train_images": 64, "device": "cpu"}
             train(Recipe(**{**vars(FAMILIES[family]), **tiny}), folder)
             made[family] = report.write(folder).parent
         return made[family]
@@ -209,7 +209,7 @@ def test_a_page_is_the_same_when_it_is_written_again(runs):
 def test_a_hundred_classes_are_shaded_without_numbers(runs, monkeypatch, tmp_path):
     names = tuple(f"class <i{i}>" for i in range(100))
     monkeypatch.setitem(data.DATASETS, "digits", data.Dataset(names, 1, (8, 8), data.DATASETS["digits"].read))
-    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, device="cpu"), tmp_path / "run")
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=64, device="cpu"), tmp_path / "run")
     page = page_of(report.write(tmp_path / "run").parent)
     assert len(page.tables["confusion"]) == 100**2
     assert not "".join(page.tables["confusion"]).strip()
@@ -396,7 +396,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
 def test_the_page_of_a_run_with_validation_has_its_curves(tmp_path):
     folder = tmp_path / "run"
-    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, valid_images=50, device="cpu"), folder)
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=100, valid_images=30, device="cpu"), folder)
     words = page_of(report.write(folder).parent).words
     assert "validation" in words
     assert "images a second" in words

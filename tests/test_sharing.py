@@ -230,13 +230,13 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
-        ("res_csc_8", {}),
         ("plain_8", {"norm": "none"}),
         ("msd_csc_3", {"unfolding": 0, "norm": "whole"}),
-        ("msd_csc_3", {"unfolding": 2, "solver": "fista"}),
+        pytest.param("res_csc_8", {}, marks=pytest.mark.slow),
+        pytest.param("msd_csc_3", {"unfolding": 2, "solver": "fista"}, marks=pytest.mark.slow),
         pytest.param("msd_csc_6", {"unfolding": 1, "sweep": "multilayer"}, marks=pytest.mark.slow),
-        ("ml_csc", {"unfolding": 1}),
-        ("feed_forward", {}),
+        pytest.param("ml_csc", {"unfolding": 1}, marks=pytest.mark.slow),
+        pytest.param("feed_forward", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -316,7 +316,7 @@ def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys):
+def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys, traced_once):
     onnxruntime = pytest.importorskip("onnxruntime")
     copy = shutil.copytree(run, tmp_path / "run")
 

@@ -605,7 +605,7 @@ def test_deep_networks_are_drawn_without_underflow(tmp_path):
 
 
 def test_the_program_inspects_a_trained_run(tmp_path):
-    tiny = ("--width", "4", "--epochs", "1", "--train-images", "200", "--device", "cpu")
+    tiny = ("--width", "3", "--epochs", "1", "--train-images", "100", "--test-images", "60", "--device", "cpu")
     called("train", *tiny, "--model", "msd_csc_3", "--out", "one", cwd=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     printed = called("inspect", "one", "--images", "8", "--unfolding", "2", cwd=tmp_path)
@@ -614,7 +614,7 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     assert all(after[name] == content for name, content in before.items())
     numbers = json.loads(after["inspect.json"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     accuracy = json.loads(before["metrics.jsonl"].decode().splitlines()[-1])["test_accuracy"]
-    assert numbers["images"] == 8 and numbers["labelled"] == 360
+    assert numbers["images"] == 8 and numbers["labelled"] == 60
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
     assert len(printed.splitlines()) == 1 + 3 + 3 + 1
