@@ -338,7 +338,7 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(
     assert_same_as_uninterrupted(options, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
     options, held_up, number, assert_same_as_uninterrupted
 ):
@@ -362,6 +362,7 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
     assert_same_as_uninterrupted(options, run)
 
 
+@pytest.mark.slow
 def test_two_processes_never_do_one_run(options):
     run = reproduce.missing(options)[0]
     job = job_of(run, options)
@@ -422,12 +423,14 @@ def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
     assert together.best(TINY, 15, said.append) == 8
 
 
+@pytest.mark.slow
 def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
     assert together.together(TINY, 2, 0.05) > 0
     with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
         together.together(replace(TINY, data="svhn", data_dir=options.runs), 1, 0.05)
 
 
+@pytest.mark.slow
 def test_jobs_auto_measures_before_it_runs_what_is_missing(options, monkeypatch, capsys):
     monkeypatch.setattr(program, "best", partial(together.best, seconds=0.05))
     monkeypatch.setattr(program, "available", lambda: 1)
@@ -460,6 +463,7 @@ watch.Silent.epoch = epoch
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
 def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path, assert_same_as_uninterrupted):
     from distributed import LocalCluster
