@@ -84,9 +84,13 @@ def test_eq_2_the_nonnegative_threshold_of_a_layer_is_its_nonlinearity_relu_of_z
     z, b = torch.randn(40, 5).requires_grad_(), torch.rand(5)
     P = pn.Threshold((5,))
     P.atom_weight.data.copy_(b)
-    by_cases = torch.stack([torch.stack([v - t if v > t else 0 * v for v, t in zip(row, b, strict=True)]) for row in z])
-    same_values_and_gradients(nn.ModuleList(), pn.nonnegative_threshold(z, b), by_cases, z)
-    same_values_and_gradients(nn.ModuleList(), P(None, (z,))[0], by_cases, z)
+
+    def by_cases():
+        rows = [[v - t if v > t else 0 * v for v, t in zip(row, b, strict=True)] for row in z]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    for ours in (pn.nonnegative_threshold(z, b), P(None, (z,))[0]):
+        same_values_and_gradients(nn.ModuleList(), ours, by_cases(), z)
 
 
 def test_eq_3_one_step_from_zero():
