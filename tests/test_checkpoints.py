@@ -81,7 +81,7 @@ def trained_until(left, folder):
 
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
     train.Silent.batch = counted(train.Silent.batch)
-    train.train(TINY, folder, resume=folder.exists(), every=0.0)
+    train.train(TINY, folder, resume=folder.exists(), every=0.0 if left else 60.0)
 
 
 def test_kills_anywhere_and_resume_end_the_same(tmp_path, whole):

@@ -507,12 +507,13 @@ def test_the_model_comes_back_unchanged():
         state, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
         steps = [getattr(m, "unfolding", None) for m in model.modules()]
         gradients = [p.requires_grad for p in model.parameters()]
+        hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
         pn.inspect(model, torch.rand(2, 3, 16, 16), unfolding=2)
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
         assert modes == [m.training for m in model.modules()]
         assert steps == [getattr(m, "unfolding", None) for m in model.modules()]
         assert gradients == [p.requires_grad for p in model.parameters()]
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        assert hooks == [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
 
 
 @pytest.mark.parametrize(
