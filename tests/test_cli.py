@@ -84,7 +84,7 @@ def test_an_existing_run_folder_is_left_as_it_is(trained):
     assert before == {path: path.read_bytes() for path in (folder / "one").iterdir()}
 
 
-class Stop(train.Silent):
+class Stop(train.NoOpCallback):
     """Interrupts a run after its second epoch."""
 
     def epoch(self, record):

@@ -96,7 +96,7 @@ class Own(pn.Dictionary):
     def __init__(self, weight):
         super().__init__()
         self.register_buffer("weight", weight)
-        self.rows, self.channels = (len(weight),), weight.shape[1]
+        self.code_channels, self.channels = (len(weight),), weight.shape[1]
 
     def analyze(self, signal):
         return signal @ self.weight.mT
@@ -112,7 +112,13 @@ def call_the_dictionary(D, shape):
     x = normal(2, *shape, seed=1)
     code = normal(*D.analyze(x).shape, seed=2)
     assert D.synthesize(code, x.shape).shape == x.shape
-    D.matrix(shape), D.columns(torch.tensor([0, 1]), shape), D.norms(shape), D.lipschitz(shape), D.lipschitz_bound()
+    (
+        D.matrix(shape),
+        D.columns(torch.tensor([0, 1]), shape),
+        D.atom_norms(shape),
+        D.lipschitz(shape),
+        D.lipschitz_bound(),
+    )
     return x, code
 
 
@@ -122,13 +128,19 @@ def call_the_theory(D, x, code):
     theory.unsuccessful(x, D.synthesize(code, x.shape).detach(), 0.1)
     theory.with_identity_spectrum(D.matrix(x.shape))
     theory.layered_error_bound(0.1, [1, torch.tensor([1, 2])], [0.1, 0.2])
-    if getattr(D, "keeps_size", D.dims == 0) and len(D.rows) == 1:
+    if getattr(D, "keeps_size", D.dims == 0) and len(D.code_channels) == 1:
         theory.better_code(x, code, D, 0.1)
 
 
 def call_the_solvers(D, x):
     beta = 0.3 * pn.beta_max(x, D)
-    solvers = [pn.ISTA(), pn.FISTA(), pn.WorkingSet(), pn.OMP(2), *([pn.Reduced()] if len(D.rows) == 2 else [])]
+    solvers = [
+        pn.ISTA(),
+        pn.FISTA(),
+        pn.WorkingSet(),
+        pn.OMP(2),
+        *([pn.Reduced()] if len(D.code_channels) == 2 else []),
+    ]
     for solver in solvers:
         found = pn.solve(x, D, beta, solver, max_steps=4, tol=0.0, trace=not isinstance(solver, pn.OMP))
         for name, hint in typing.get_type_hints(pn.Solution).items():
