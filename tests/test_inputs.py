@@ -24,9 +24,9 @@ def network():
 
 PIXELS = np.zeros((1, 1, 6, 6), dtype=np.float32)
 SIGNALS = {
-    "array": (PIXELS, ["type ndarray", "expected a tensor of floats", "torch.as_tensor"]),
-    "list": ([[1.0, 2.0]], ["type list", "expected a tensor of floats", "torch.as_tensor"]),
-    "image": (Image.new("L", (6, 6)), ["type Image", "PIL", "/ 255"]),
+    "array": (PIXELS, ["is an array of shape (1, 1, 6, 6)", "expected a tensor of floats", "torch.as_tensor"]),
+    "list": ([[1.0, 2.0]], ["is a list;", "expected a tensor of floats", "torch.as_tensor"]),
+    "image": (Image.new("L", (6, 6)), ["is an Image;", "PIL", "/ 255"]),
     "none": (None, ["None", "expected a tensor of floats"]),
     "integers": (torch.zeros(1, 1, 6, 6, dtype=torch.uint8), ["torch.uint8", ".float() / 255"]),
     "booleans": (torch.zeros(1, 1, 6, 6, dtype=torch.bool), ["torch.bool", ".float()"]),
@@ -70,14 +70,23 @@ CALLS = {
     "integer array": (lambda: pn.LinearDictionary(np.ones((2, 3), int)), ["torch.int64", ".float()"]),
     "image as weight": (
         lambda: pn.ConvDictionary(Image.new("L", (3, 3))),
-        ["type Image", "(atoms, channels, *"],
+        ["weight is an Image;", "(atoms, channels, *"],
     ),
     "string as weight": (lambda: pn.LinearDictionary("dct"), ["'dct'", "(atoms, features)"]),
-    "array of strings": (lambda: pn.LinearDictionary(np.array([["a"]])), ["type ndarray", "(atoms, features)"]),
-    "ragged list": (lambda: pn.LinearDictionary([[1.0], [1.0, 2.0]]), ["type list", "(atoms, features)"]),
+    "array of strings": (
+        lambda: pn.LinearDictionary(np.array([["a"]])),
+        ["an array", "(atoms, features)"],
+    ),
+    "ragged list": (lambda: pn.LinearDictionary([[1.0], [1.0, 2.0]]), ["weight is a list;", "(atoms, features)"]),
     "shape of weight": (lambda: pn.LinearDictionary([1.0, 2.0]), ["(2,)", "(atoms, features)"]),
-    "tensor in [I D]": (lambda: pn.WithIdentity(WEIGHT), ["dictionary is of type Tensor", "expected a Dictionary"]),
-    "tensor in a layer": (lambda: pn.PursuitLayer(WEIGHT), ["dictionary is of type Tensor", "ConvDictionary(weight)"]),
+    "tensor in [I D]": (
+        lambda: pn.WithIdentity(WEIGHT),
+        ["dictionary is a tensor of", "expected a Dictionary"],
+    ),
+    "tensor in a layer": (
+        lambda: pn.PursuitLayer(WEIGHT),
+        ["dictionary is a tensor of", "ConvDictionary(weight)"],
+    ),
     "class in a layer": (lambda: pn.PursuitLayer(pn.ConvDictionary), ["the class ConvDictionary", "(weight)"]),
     "start by name": (lambda: layer(start="resnet"), ["start is 'resnet'", "no string"]),
     "solver as a class": (lambda: layer(solver=pn.FISTA), ["the class FISTA", "pursuitnet.FISTA()"]),
@@ -105,6 +114,16 @@ def test_a_wrong_call_is_answered_with_what_came_and_what_was_expected(call):
     with pytest.raises((TypeError, ValueError)) as error:
         act()
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("value", [WEIGHT, PIXELS, None, "fista", [1.0], pn.FISTA, pn.ISTA(), Image.new("L", (2, 2))])
+def test_a_layer_and_a_problem_call_what_came_by_the_same_words(value):
+    said = []
+    for call in (lambda: pn.PursuitLayer(value), lambda: pn.layered_thresholding(torch.zeros(1, 2), [value], [0.1])):
+        with pytest.raises(TypeError) as error:
+            call()
+        said.append(str(error.value).split(" is ", 1)[1].partition("; expected")[0])
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("change", [np.asarray, lambda w: w[::-1], lambda w: w.astype(">f8"), lambda w: w.tolist()])

@@ -11,7 +11,7 @@ from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_kind, described
+from pursuitnet.dictionaries.inputs import check_kind, kind_of
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
@@ -178,7 +178,7 @@ def check_solver(solver: object) -> None:
         )
     if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
         raise TypeError(
-            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            f"solver is {kind_of(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
             "pursuitnet.FISTA()"
         )
 

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
-from pursuitnet.problems.inputs import check_dictionary, kind_of, with_dictionary
+from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.omp import OMP

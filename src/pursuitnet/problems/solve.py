@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
-from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, Run, iterate
 from pursuitnet.problems.omp import OMP

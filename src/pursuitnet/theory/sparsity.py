@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
-from pursuitnet.problems.inputs import kind_of, tensor_of, with_dictionary
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.theory.inputs import coherence, finite, nonnegative, without_identity
 
 
