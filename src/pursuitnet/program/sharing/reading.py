@@ -1,5 +1,6 @@
 """A trained network, back from its file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pursuitnet.networks import Network, create_model
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.runs import MARKS
 from pursuitnet.program.sharing.weights import unpack
+from pursuitnet.utils.limits import check_depth, depth_of
 from pursuitnet.utils.paths import expanded
 
 SLACK = 0.5
@@ -120,12 +122,7 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     file = _weights(path)
     weights, about = unpack(file)
     recipe = Recipe.from_json(about["recipe"], f"the recipe in {file}")
-    network = _network(recipe, len(about["classes"]), len(about["mean"]), file)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        which = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
+    network = _network(weights, file, recipe.model, len(about["classes"]), len(about["mean"]), **recipe.choices())
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
     return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
@@ -156,12 +153,40 @@ def _inside(path: Path) -> str:
     return f"; did you mean {inside[0]}?" if inside else ""
 
 
-def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:
+def _network(weights: Mapping[str, Tensor], file: Path, name: str, *sizes: int, **choices: Any) -> Network:
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
-            return create_model(recipe.model, classes, channels, **recipe.choices())
+        check_fit(weights, name, *sizes, **choices)
     except ValueError as error:
         raise ValueError(f"{file} holds a network that this version cannot make: {error}") from error
+    except RuntimeError as error:
+        which = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file} holds weights of another network than {name}: {which:.200}") from error
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
+        network = create_model(name, *sizes, **choices)
+    network.load_state_dict(weights)
+    return network
+
+
+def check_fit(weights: Mapping[str, Tensor], name: str, *sizes: int, **choices: Any) -> None:
+    """Check that weights are those of a network, by names and shapes and before memory is taken for it.
+
+    Args:
+        weights: by name, on any device.
+        name: of the network.
+        sizes: its numbers of classes and channels.
+        choices: keyword arguments of ``create_model``.
+
+    Raises:
+        ValueError: if there is no such network.
+        RuntimeError: if the weights are of another one.
+    """
+    check_depth(str(name))
+    unfolding = choices.get("unfolding", 0)
+    steps = 1 + unfolding if isinstance(unfolding, int) and choices.get("norm", "batch") is not None else 1
+    if (depth_of(str(name)) or 1) * steps > len(weights):  # so many objects would take memory, too
+        raise RuntimeError(f"it has more layers and steps than there are tensors, {len(weights)}")
+    with torch.device("meta"):
+        create_model(name, *sizes, **choices).load_state_dict({of: weight.to("meta") for of, weight in weights.items()})
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Network:
