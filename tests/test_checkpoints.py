@@ -106,6 +106,10 @@ LEAVES = {
     "nothing": (),
     "a recipe": ("recipe.json",),
     "half a file": ("recipe.json", "checkpoint.pt.new", "running.json"),
+    "half a recipe": ("recipe.json.new",),
+    "half a mark": ("recipe.json", "running.json.new"),
+    "a failure": ("recipe.json", "failed.json"),
+    "half a failure": ("recipe.json", "running.json", "failed.json.new"),
 }
 
 
@@ -118,6 +122,15 @@ def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, whol
         (folder / name).write_text(json.dumps(TINY.to_json()) if name == "recipe.json" else "{")
     train.train(TINY, folder, resume=resume)
     assert_same_end(folder, whole)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl", "checkpoint.previous.pt", "model.safetensors"])
+def test_a_folder_with_anything_else_is_not_begun_in(tmp_path, name):
+    for left in ("recipe.json", name):
+        (tmp_path / left).write_text("mine")
+    with pytest.raises(FileExistsError, match="name another --out, or continue it with --resume"):
+        train.train(TINY, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"recipe.json": "mine", name: "mine"}
 
 
 def test_a_full_disk_in_the_first_save_is_no_dead_end(tmp_path, monkeypatch, whole):

@@ -99,7 +99,40 @@ CALLS = {
     "step as a number": (lambda: layer(step=0.1), ["step is 0.1", "FreeStep(0.1)"]),
     "step as a class": (lambda: layer(step=pn.BoundedStep), ["the class BoundedStep", "BoundedStep()"]),
     "threshold as a number": (lambda: layer(threshold=0.1), ["threshold is 0.1", "Threshold(dictionary.rows, 0.1)"]),
-    "unfolding": (lambda: layer(unfolding="2"), ["unfolding is 2", "an integer ≥ 0"]),
+    "unfolding": (lambda: layer(unfolding="2"), ["unfolding is '2'", "an integer ≥ 0"]),
+    "unfolding True": (lambda: layer(unfolding=True), ["unfolding is True", "an integer ≥ 0"]),
+    "sweeps": (lambda: pn.MultiLayerPursuit([layer()], unfolding=1.0), ["unfolding is 1.0", "an integer ≥ 0"]),
+    "one layer to sweep": (lambda: pn.MultiLayerPursuit(layer()), ["layers is a PursuitLayer", "[layer1, layer2]"]),
+    "previous as an array": (
+        lambda: layer(start=pn.resnet)(torch.zeros(1, 1, 6, 6), np.zeros((1, 4, 6, 6), "f")),
+        ["previous is an array of shape (1, 4, 6, 6)", "torch.as_tensor"],
+    ),
+    "previous as a list": (
+        lambda: layer(start=pn.res_csc)(torch.zeros(1, 1, 6, 6), [1.0]),
+        ["previous is a list", "expected a tensor"],
+    ),
+    "code as an array": (
+        lambda: conv(padding=1).synthesize(np.zeros((1, 4, 6, 6)), (1, 1, 6, 6)),
+        ["the code is an array", "expected a tensor"],
+    ),
+    "one size for a shape": (
+        lambda: layer().reconstruct(torch.zeros(1, 4, 6, 6), 6),
+        ["signal_shape is 6", "signal.shape"],
+    ),
+    "rows as a number": (lambda: pn.Threshold(4, 0.1), ["rows is 4", "dictionary.rows"]),
+    "rows of three parts": (lambda: pn.Threshold((1, 2, 3)), ["rows is (1, 2, 3)", "(atoms,)"]),
+    "penalty in quotes": (lambda: pn.Threshold((4,), "0.1"), ["penalty is '0.1'", "a number"]),
+    "penalty True": (lambda: pn.Threshold((4,), True), ["penalty is True", "a number"]),
+    "identity by no name": (lambda: pn.Threshold((1, 4), 0.1, "mine"), ["identity is 'mine'", "'own', 'same', 'none'"]),
+    "identity None": (lambda: pn.Threshold((1, 4), 0.1, None), ["identity is None", "'own', 'same', 'none'"]),
+    "norm by name": (lambda: pn.Threshold((4,), norm="batch"), ["norm is 'batch'", "BatchNorm()"]),
+    "norm as a class": (lambda: pn.Threshold((4,), norm=pn.BatchNorm), ["the class BatchNorm", "BatchNorm()"]),
+    "norm on nothing": (lambda: pn.BatchNorm(on="code"), ["on is 'code'", "'sum', 'update'"]),
+    "norm of an identity": (lambda: pn.BatchNorm(identity="rms"), ["identity is 'rms'", "'none', 'scale', 'batch'"]),
+    "steps of a threshold": (lambda: pn.Threshold((4,), steps=0), ["steps is 0", "an integer ≥ 1"]),
+    "ratio in quotes": (lambda: pn.BoundedStep("0.9"), ["ratio is '0.9'", "0 < ratio < 1"]),
+    "free step in quotes": (lambda: pn.FreeStep("0.1"), ["c is '0.1'", "a number"]),
+    "absorbed step in quotes": (lambda: pn.AbsorbedStep("0.1"), ["c is '0.1'", "a number"]),
     "classes": (lambda: pn.create_model("msdnet_3", num_classes="10"), ["num_classes is '10'", "an integer ≥ 0"]),
     "channels": (lambda: pn.create_model("msdnet_3", in_chans=1.0), ["in_chans is 1.0", "an integer ≥ 1"]),
     "width": (lambda: pn.create_model("msdnet_3", width="8"), ["width is '8'", "an integer ≥ 1"]),
@@ -135,6 +168,14 @@ def test_arrays_and_lists_are_taken_as_weights_and_copied(change):
     with torch.no_grad():
         dictionary.weight.zero_()
     assert array.any()
+
+
+def test_the_penalty_on_an_identity_is_taken_by_its_name():
+    for kind in pn.IdentityPenalty:
+        named, meant = pn.Threshold((2, 3), 0.1, str(kind.value)), pn.Threshold((2, 3), 0.1, kind)
+        assert named.identity is kind and named.state_dict().keys() == meant.state_dict().keys()
+        parts = (torch.full((1, 2), -0.3), torch.full((1, 3), 0.3))
+        assert all(torch.equal(*pair) for pair in zip(named(None, parts), meant(None, parts), strict=True))
 
 
 def test_a_layer_shows_dictionary_start_solver_unfolding_and_threshold():

@@ -11,7 +11,7 @@ from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_kind, kind_of
+from pursuitnet.dictionaries.inputs import check_count, check_kind, kind_of
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
@@ -65,8 +65,7 @@ class PursuitLayer(nn.Module):
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
             check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.rows, 0.1)")
-        if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+        check_count("unfolding", unfolding, 0, "the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step

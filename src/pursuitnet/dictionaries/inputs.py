@@ -1,7 +1,8 @@
 """What a dictionary is handed: weights and signals, taken or refused with a sentence."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from numbers import Real
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -53,6 +54,25 @@ def check_kind(name: str, value: object, kind: type, example: str) -> None:
     """Raise TypeError unless a value is an object of a class; the example says what was expected."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {kind_of(value)}; expected a {kind.__name__}, {example}")
+
+
+def check_number(name: str, value: object, expected: str) -> None:
+    """Raise TypeError unless a value is a number; what was expected is said in words."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} is {kind_of(value)}; expected {expected}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Raise ValueError unless a value is one of these."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(str(choice)) for choice in choices)
+        raise ValueError(f"{name} is {kind_of(value)}; expected one of {listed}")
+
+
+def check_count(name: str, value: object, least: int, expected: str) -> None:
+    """Raise ValueError unless a value is a whole number of so many at least; what was expected is said in words."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}, {expected}")
 
 
 def check_tensor(signal: object, weight: Tensor | None = None) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pursuitnet.dictionaries.inputs import check_choice
+
 
 @dataclass(frozen=True)
 class BatchNorm:
@@ -32,6 +34,10 @@ class BatchNorm:
     identity: Literal["none", "scale", "batch"] = "none"
     momentum: float = 0.3
     eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_choice("on", self.on, ("sum", "update"))
+        check_choice("identity", self.identity, ("none", "scale", "batch"))
 
 
 class StepNorms(nn.ModuleList):

@@ -6,6 +6,7 @@ Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 
 import copy
 import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
 from pursuitnet.utils.inplace import reusable
 
@@ -79,6 +81,14 @@ class Threshold(nn.Module):
         steps: int = 1,
     ) -> None:
         super().__init__()
+        rows = _rows(rows)
+        if penalty is not None:
+            check_number("penalty", penalty, "a number, β of every row, or None")
+        check_choice("identity", identity, list(IdentityPenalty))
+        if norm is not None:
+            check_kind("norm", norm, BatchNorm, "such as BatchNorm()")
+        check_count("steps", steps, 1, "the number of steps that have their own statistics")
+        identity = IdentityPenalty(identity)
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
         self.rows, self.identity, self.free, self.norm = rows, identity, free, norm
@@ -194,6 +204,16 @@ class Threshold(nn.Module):
             return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
         return weight if self.free else torch.where(weight < 0, -weight, weight)
+
+
+def _rows(rows: object) -> tuple[int, ...]:
+    """Return the rows of each part of a code, which is of one or two."""
+    if not isinstance(rows, Sequence) or len(rows) not in (1, 2) or not all(isinstance(n, int) for n in rows):
+        raise TypeError(
+            f"rows is {rows!r}; expected the number of rows of each part of the code, as dictionary.rows gives them: "
+            "(atoms,), or (channels, atoms) beside an identity"
+        )
+    return tuple(rows)
 
 
 def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:
