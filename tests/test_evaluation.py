@@ -23,7 +23,7 @@ from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, rob
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
 from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.evaluation.run import Found, Settings, evaluate_run
 from pursuitnet.program.evaluation.words import lines
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.trace import watch
@@ -77,7 +77,8 @@ def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
     logits, labels = torch.eye(4), torch.arange(4)
     row = Row("clean", (0.5,), (0.5,), (1.0,))
     five = Row("contrast", (0.5,) * 5, (0.5,) * 5, (1.0,) * 5)
-    text = "\n".join(lines(measured(logits, labels, list("abcd")), Robustness(4, row, (five,), 0.5, 0.5), adapt))
+    settings, found = Settings(corruptions=(), adapt=adapt), measured(logits, labels, list("abcd"))
+    text = "\n".join(Found("a network", settings, found, Robustness(4, row, (five,), 0.5, 0.5)).lines())
     assert CRITERIA[adapt].brings in text
     assert not any(other.brings in text for name, other in CRITERIA.items() if name != adapt)
     assert ("reconstructs its input" in text) == (adapt == "reconstruction")
@@ -450,7 +451,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
         "contrast",
         "jpeg",
         "--adapt",
-        "usage",
+        "reconstruction",
         "--tested",
         100,
         "--pictures",
@@ -464,6 +465,7 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
     assert printed.splitlines()[0].startswith(f"accuracy {100 * top1:.2f} % ({top1!r}), loss ")
     for word in ("top-5", "by class: 0 ", "ECE", "taken for", "contrast", "jpeg", "adapted", "evaluation.png"):
         assert word in printed
+    assert CRITERIA["reconstruction"].brings in printed and CRITERIA["usage"].brings not in printed
     assert found["settings"]["tested"] == 100 == found["evaluation"]["images"] == found["robustness"]["images"]
     assert [row["name"] for row in found["robustness"]["rows"]] == ["contrast", "jpeg"]
     assert (tmp_path / "o" / "evaluation.png").read_bytes().startswith(b"\x89PNG")

@@ -84,17 +84,33 @@ def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder):
     killer.join()
 
 
+class Owned(train.Silent):
+    """Looks after every epoch whether the run is owned."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def epoch(self, record):
+        self.seen.append(held(self.folder))
+
+
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_run_is_not_trained_beside_a_living_one(tmp_path, holder, resume):
+def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_trained(
+    tmp_path, holder, resume, monkeypatch
+):
     folder = tmp_path / "run"
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
-    with pytest.raises(TakenError, match="stop it first"):
-        train.train(recipe, folder, resume=resume)
+    with monkeypatch.context() as patch:
+        patch.setattr("pursuitnet.program.train.loop.Trainer", lambda *given: pytest.fail("the images are read"))
+        with pytest.raises(TakenError, match="stop it first"):
+            train.train(recipe, folder, resume=resume)
     assert [path.name for path in folder.iterdir()] == [owner.LOCK]
     process.kill()
     process.wait()
-    assert train.train(recipe, folder, resume=resume)["epoch"] == 1
+    watch = Owned(folder)
+    assert train.train(recipe, folder, watch, resume=resume)["epoch"] == 1
+    assert watch.seen == [True] and not held(folder)
 
 
 def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
