@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -75,13 +76,16 @@ def test_one_thread_owns_again_and_another_does_not(tmp_path):
     assert not held(tmp_path) and not held(tmp_path / "nowhere")
 
 
-def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder):
-    process = holder(tmp_path)
-    killer = threading.Timer(0.1, process.kill)
-    killer.start()
+def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder, monkeypatch):
+    process, sleep = holder(tmp_path), time.sleep
+
+    def sleeping(seconds):  # which is how a lock is waited for: the process lives until then
+        process.kill()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleeping)
     with owned(tmp_path, wait=600):
         assert process.wait() == -signal.SIGKILL
-    killer.join()
 
 
 class Owned(train.Silent):
