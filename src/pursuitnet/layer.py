@@ -33,6 +33,11 @@ class PursuitLayer(nn.Module):
     ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one value a row, and
     evaluation uses running statistics, so that it means something after training only.
 
+    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30, 16
+    filters do, but plain matrices stay near 75 %: the scale of their atoms has no meaning here and yet sets how small
+    Adam's steps are, and a rate of 1e-2 brings 9 points more. Layers of ``res_csc_simplified``, each of which
+    multiplies by two random matrices, stay near 70 % at 30 even so; skip connections, as of ``resnet``, carry further.
+
     ``threshold=Threshold(dictionary.rows)`` is the paper's bare form, with the code in units of the signal, batch by
     batch or one by one. It dies in a stack: a row is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer makes the code
     smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β and no gradient
@@ -147,9 +152,8 @@ def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int
     the mean of a row less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients grow by
     1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays ≥ 0.
 
-    Plain layers without skip connections learn the digits in 5 epochs to ≥ 90 % at 12 layers (64 atoms as matrix, 16
-    as 3×3 filters), at 30 layers to 94 % with 16 filters but to 69 % with 64 vectors, where PyTorch's own layers with
-    batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
+    How far stacks of such layers learn is said in ``PursuitLayer``. Lower β carries deeper and less sparsely: at −0.8,
+    where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
 
     Args:
         rows: rows of each part of the code, ``dictionary.rows``.
