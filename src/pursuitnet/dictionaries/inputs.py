@@ -57,8 +57,9 @@ def check_kind(name: str, value: object, kind: type, example: str) -> None:
 
 
 def check_number(name: str, value: object, expected: str) -> None:
-    """Raise TypeError unless a value is a number; what was expected is said in words."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    """Raise TypeError unless a value is a number, or a tensor of one; what was expected is said in words."""
+    one = isinstance(value, Tensor) and value.numel() == 1
+    if not (one or isinstance(value, Real)) or isinstance(value, bool):
         raise TypeError(f"{name} is {kind_of(value)}; expected {expected}")
 
 
