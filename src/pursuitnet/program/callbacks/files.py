@@ -4,15 +4,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pursuitnet.program.callbacks.base import SHARE, Record, Silent
-from pursuitnet.program.report.words import SHARES
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback, Record
+from pursuitnet.program.report.text import SHARES
 from pursuitnet.program.runs import earlier
 
 if TYPE_CHECKING:
     from pursuitnet.program.callbacks.events import EventFile
 
 
-class Page(Silent):
+class Page(NoOpCallback):
     """``report.html`` during training: written at the start and after an epoch, and it reloads itself in a browser.
 
     At the end it says how far the run has come; ``report.write`` then adds what needs the weights.
@@ -51,7 +51,7 @@ class Page(Silent):
         self.cost = self.written - began
 
 
-class TensorBoard(Silent):
+class TensorBoard(NoOpCallback):
     """Every number of an epoch as a TensorBoard scalar at that epoch, in the run folder's ``tensorboard/``.
 
     Raises:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jinja2
 
-from pursuitnet.program.report.words import SHARES, duration, fraction, number, written
+from pursuitnet.program.report.text import SHARES, duration, fraction, number, written
 
 
 def render(name: str, content: dict[str, Any]) -> str:

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from pursuitnet.program.owner import LOCK
+from pursuitnet.program.lock import LOCK
 
 LAST, BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
 _HEAD = b"pursuitnet checkpoint, sha256 "
 State = dict[str, Any]
 KINDS: dict[str, type] = {
     **dict.fromkeys(("epoch", "step", "count"), int),
-    **dict.fromkeys(("recipe", "model", "optimiser", "scaler"), dict),
+    **dict.fromkeys(("recipe", "model", "optimizer", "scaler"), dict),
     "metrics": str,
     "total": torch.Tensor,
 }
 """What a state holds at least; a file that does not is none of ours, whatever its checksum says."""
 _SAID = ("recipe.json", "running.json", "failed.json")
-_UNBEGUN = {LOCK, LAST + ".new", *_SAID, *(name + ".new" for name in _SAID)}
+_BEFORE_FIRST_CHECKPOINT = {LOCK, LAST + ".new", *_SAID, *(name + ".new" for name in _SAID)}
 """What a folder may hold before the first checkpoint stands."""
 
 
@@ -65,9 +65,11 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
     return max(found, key=lambda state: (state["epoch"], state["step"])), damaged
 
 
-def unbegun(folder: Path) -> bool:
+def never_started(folder: Path) -> bool:
     """Return whether a folder holds no more than a run leaves that was cut off before its first checkpoint stood."""
-    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= _UNBEGUN)
+    return not folder.exists() or (
+        folder.is_dir() and {path.name for path in folder.iterdir()} <= _BEFORE_FIRST_CHECKPOINT
+    )
 
 
 def replace(path: Path, content: bytes, before: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from pursuitnet import __version__
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.sharing.reading import Trained, trained
+from pursuitnet.program.sharing.loading import Trained, trained
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.train import checkpoints
 from pursuitnet.utils.records import epochs_of, record_of

@@ -11,15 +11,15 @@ from contextlib import ExitStack
 import pytest
 from programs import started
 
-from pursuitnet.program import owner, train
-from pursuitnet.program.owner import TakenError, held, owned
+from pursuitnet.program import lock, train
+from pursuitnet.program.lock import LockedError, is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.runs import read
 
 HOLD = """
 import sys
 from pathlib import Path
-from pursuitnet.program.owner import owned
+from pursuitnet.program.lock import owned
 
 with owned(Path(sys.argv[1])):
     print("here", flush=True)
@@ -43,15 +43,15 @@ def holder():
 def test_a_killed_process_frees_its_run_at_once_and_a_living_one_keeps_it(tmp_path, holder):
     folder = tmp_path / "run"
     process = holder(folder)
-    assert held(folder)
-    with pytest.raises(TakenError, match="is being run by another process"), owned(folder, wait=0):
+    assert is_locked(folder)
+    with pytest.raises(LockedError, match="is being run by another process"), run_lock(folder, wait=0):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not held(folder)
-    with owned(folder, wait=0):
-        assert held(folder)
-    assert not held(folder)
+    assert not is_locked(folder)
+    with run_lock(folder, wait=0):
+        assert is_locked(folder)
+    assert not is_locked(folder)
 
 
 def test_one_thread_owns_again_and_another_does_not(tmp_path):
@@ -59,21 +59,21 @@ def test_one_thread_owns_again_and_another_does_not(tmp_path):
 
     def other():
         try:
-            with owned(tmp_path, wait=0):
+            with run_lock(tmp_path, wait=0):
                 ends.append("owned")
-        except TakenError as error:
+        except LockedError as error:
             ends.append(str(error))
 
-    with owned(tmp_path):
-        with owned(tmp_path):
+    with run_lock(tmp_path):
+        with run_lock(tmp_path):
             pass
-        owner.check_free(tmp_path)
+        lock.check_free(tmp_path)
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-        assert held(tmp_path)
+        assert is_locked(tmp_path)
     assert len(ends) == 1 and "being run by another" in ends[0]
-    assert not held(tmp_path) and not held(tmp_path / "nowhere")
+    assert not is_locked(tmp_path) and not is_locked(tmp_path / "nowhere")
 
 
 def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder, monkeypatch):
@@ -84,18 +84,18 @@ def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder, monkeypa
         sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", sleeping)
-    with owned(tmp_path, wait=600):
+    with run_lock(tmp_path, wait=600):
         assert process.wait() == -signal.SIGKILL
 
 
-class Owned(train.Silent):
+class Owned(train.NoOpCallback):
     """Looks after every epoch whether the run is owned."""
 
     def __init__(self, folder):
         self.folder, self.seen = folder, []
 
     def epoch(self, record):
-        self.seen.append(held(self.folder))
+        self.seen.append(is_locked(self.folder))
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -107,14 +107,14 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
     with monkeypatch.context() as patch:
         patch.setattr("pursuitnet.program.train.loop.Trainer", lambda *given: pytest.fail("the images are read"))
-        with pytest.raises(TakenError, match="stop it first"):
+        with pytest.raises(LockedError, match="stop it first"):
             train.train(recipe, folder, resume=resume)
-    assert [path.name for path in folder.iterdir()] == [owner.LOCK]
+    assert [path.name for path in folder.iterdir()] == [lock.LOCK]
     process.kill()
     process.wait()
     watch = Owned(folder)
     assert train.train(recipe, folder, watch, resume=resume)["epoch"] == 1
-    assert watch.seen == [True] and not held(folder)
+    assert watch.seen == [True] and not is_locked(folder)
 
 
 def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
@@ -127,20 +127,20 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
         return made(*given)
 
     monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", late)
-    with pytest.raises(TakenError, match="begun by another process"):
+    with pytest.raises(LockedError, match="begun by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"
 
 
 def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_path, monkeypatch):
-    (tmp_path / owner.LOCK).touch()
+    (tmp_path / lock.LOCK).touch()
 
     def closed(*given, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", closed)
-    assert not held(tmp_path)
+    assert not is_locked(tmp_path)
     monkeypatch.undo()
     (tmp_path / "running.json").write_text(f'{{"pid": 1, "host": "{socket.gethostname()}"}}')
     monkeypatch.setattr(os, "open", closed)
-    assert held(tmp_path)
+    assert is_locked(tmp_path)

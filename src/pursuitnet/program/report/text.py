@@ -1,6 +1,6 @@
 """Numbers as pages and terminals show them, and how many of them."""
 
-SHARES = ("data", "forward", "backward", "optimiser")
+SHARES = ("data", "forward", "backward", "optimizer")
 """What metrics.jsonl divides the time of the steps into."""
 
 
