@@ -1,12 +1,14 @@
 """The folder listing states the thesis: the core knows nothing of the program, and no module imports in a circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import pursuitnet
+from pursuitnet.program.run_folder import RunFolder
 
 ROOT = Path(pursuitnet.__file__).parent
 CORE = (
@@ -92,3 +94,22 @@ def test_no_module_imports_in_a_circle():
 
     for name in GRAPH:
         visit(name, ())
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every string in a module's code: docstrings, and those that stand alone below a name, are not code."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value
+
+
+def test_the_files_of_a_run_have_one_owner():
+    owner = "pursuitnet.program.run_folder"
+    files = {path.name for path in vars(RunFolder("run")).values() if path.suffix}
+    assert {"recipe.json", "metrics.jsonl", "model.safetensors", "report.html"} <= files
+    name = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, sorted(files)))})(?![\w.]\w)")
+    found = {module: named for module, path in MODULES.items() if (named := name.findall(" ".join(texts(path))))}
+    assert files == set(found.pop(owner, ()))
+    assert not found, "only run_folder.py names the files of a run; take them from RunFolder"

@@ -13,6 +13,7 @@ from programs import started
 from pursuitnet.program import owner, train
 from pursuitnet.program.owner import TakenError, held, owned
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 
 HOLD = """
@@ -91,7 +92,7 @@ def test_a_run_is_not_trained_beside_a_living_one(tmp_path, holder, resume):
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
     with pytest.raises(TakenError, match="stop it first"):
         train.train(recipe, folder, resume=resume)
-    assert [path.name for path in folder.iterdir()] == [owner.LOCK]
+    assert list(folder.iterdir()) == [RunFolder(folder).lock]
     process.kill()
     process.wait()
     assert train.train(recipe, folder, resume=resume)["epoch"] == 1
@@ -113,7 +114,7 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
 
 
 def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_path, monkeypatch):
-    (tmp_path / owner.LOCK).touch()
+    RunFolder(tmp_path).lock.touch()
 
     def closed(*given, **options):
         raise PermissionError(13, "Permission denied")

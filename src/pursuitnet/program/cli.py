@@ -16,6 +16,7 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 from pursuitnet import __version__
 from pursuitnet.program import cores, hints, streams
 from pursuitnet.program.recipe import Recipe, values_of
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
 
@@ -59,7 +60,7 @@ def _from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
     """Fill the options of `train --resume` that are not given with those of the run, so that given ones stand out."""
     given = {argument.name: argument for argument in arguments if argument.tokens}
     if commands == ("train",) and "--out" in given and "--resume" in given and given["--resume"].convert():
-        path = given["--out"].convert() / "recipe.json"
+        path = RunFolder(given["--out"].convert()).recipe
         values = {name: value for name, value in _json(path).items() if value is not None}
         update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
 
@@ -169,7 +170,9 @@ def evaluate(
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, tested)
     tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
-    folder = _into(run, out, "evaluation.json", *(["evaluation.png"] if pictures else []))
+    files = RunFolder(run)
+    written = [files.evaluation, *([files.evaluation_picture] if pictures else [])]
+    folder = _into(run, out, *(path.name for path in written))
     found = evaluate_run(run, settings, tell, data_dir, device)
     print("\n".join(found.lines()))
     print("\n".join(map(str, found.save(folder, pictures))))
@@ -230,7 +233,7 @@ def inspect(
     """
     from pursuitnet.program.whitebox.run import inspect_run, summary
 
-    folder = _into(run, out, "inspect.json", "inspect.html")
+    folder = _into(run, out, RunFolder(run).inspection.name, RunFolder(run).inspection_page.name)
     found = inspect_run(run, images, unfolding, tested, data_dir, device)
     print("\n".join(summary(found)))
     print(f"{found.save(folder)}")
@@ -248,7 +251,7 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     from pursuitnet.program.sharing import trained
     from pursuitnet.program.sharing.export import export as write
 
-    path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
+    path = RunFolder(run if run.is_dir() else run.parent).exported(format) if out is None else out
     network = trained(run)
     check_file(path)
     off = write(network, path, format)

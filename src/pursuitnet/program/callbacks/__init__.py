@@ -2,9 +2,10 @@
 
 import os
 
-from pursuitnet.program.callbacks.base import Record, Several, Silent, Watcher
+from pursuitnet.program.callbacks.base import Several, Silent, Watcher
 from pursuitnet.program.callbacks.files import Page, TensorBoard
 from pursuitnet.program.callbacks.terminal import Lines, Live
+from pursuitnet.program.run_folder import Record
 
 __all__ = ["Lines", "Live", "Page", "Record", "Several", "Silent", "TensorBoard", "Watcher", "of_program"]
 

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pursuitnet.program.callbacks.base import SHARE, Record, Silent
-from pursuitnet.program.report.words import SHARES
+from pursuitnet.program.callbacks.base import SHARE, Silent
+from pursuitnet.program.run_folder import SHARES, Record, RunFolder
 from pursuitnet.program.runs import earlier
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TensorBoard(Silent):
 
     def begin(self, about: dict[str, Any]) -> None:
         folder = Path(about["folder"])
-        self.file = self.open(folder / "tensorboard", len(earlier(folder)) + 1)
+        self.file = self.open(RunFolder(folder).tensorboard, len(earlier(folder)) + 1)
         self.file.text("recipe", about["recipe"])
 
     def epoch(self, record: Record) -> None:

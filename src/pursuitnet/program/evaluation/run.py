@@ -17,7 +17,9 @@ from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
+from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
 
 
@@ -106,14 +108,13 @@ class Found:
         from pursuitnet.program.simulate.record import versions
 
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "evaluation.json"]
         text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
-        paths[0].write_text(text + "\n", encoding="utf-8")
+        paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
         if pictures:
             from pursuitnet.program.evaluation.figures import drawn
 
-            paths.append(folder / "evaluation.png")
-            drawn(self.title, self.evaluation, self.robustness).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            picture = drawn(self.title, self.evaluation, self.robustness)
+            paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
         return paths
 
 

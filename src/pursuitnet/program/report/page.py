@@ -20,7 +20,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.words import evenly
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder
 from pursuitnet.program.trace import (
     Seen,
     best_scale,
@@ -33,8 +33,8 @@ from pursuitnet.program.trace import (
     strongest_kernels,
     watch,
 )
+from pursuitnet.program.writable import write_whole
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
-from pursuitnet.utils.records import EPOCH, NEEDED, RECORD, epochs_of, record_of
 
 MEASURED = 64  # test images behind the table
 SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS = 8, 32, 8
@@ -71,7 +71,7 @@ def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> P
         ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
     """
     run = _read(Path(folder), data_dir, device)
-    return write_whole(Path(folder) / "report.html", render("report.html.j2", _content(run)))
+    return write_whole(RunFolder(folder).report, render("report.html.j2", _content(run)))
 
 
 def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
@@ -79,19 +79,12 @@ def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
     if changed := opened.changes("test"):
         warnings.warn(changed, stacklevel=3)
     needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
-    about = record_of(_there(folder / "record.json"), needed, RECORD)
-    lines = epochs_of(_there(folder / "metrics.jsonl"), {**NEEDED, "test_loss": EPOCH["test_loss"]})
+    about = RunFolder(folder).read_record(needed)
+    lines = RunFolder(folder).read_epochs({**NEEDED, "test_loss": EPOCH["test_loss"]})
     if not lines:
-        raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
+        raise ValueError(f"{RunFolder(folder).metrics} is missing or damaged: it holds no epoch")
     predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
     return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
-
-
-def _there(path: Path) -> Path:
-    """Return the path of a finished run's file, if it is there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the run has not finished")
-    return path
 
 
 @torch.no_grad()

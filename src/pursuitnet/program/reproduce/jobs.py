@@ -15,6 +15,7 @@ from typing import Any
 from pursuitnet.program.cores import available
 from pursuitnet.program.owner import GLANCE, TakenError, owned
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 
 __all__ = ["LEASE", "Job", "TakenError", "apart", "local", "run_all", "started", "work"]
 
@@ -78,12 +79,12 @@ def work(job: Job, wait: float = LEASE) -> str:
     with owned(job.folder, wait):
         if job.key in ledger:  # by whoever had the folder before
             return job.key
+        run = RunFolder(job.folder)
         try:
             train.train(job.recipe, job.folder, resume=True)  # which begins where there is no checkpoint yet
-            epochs = train.records(job.folder)
-            record = json.loads((job.folder / "record.json").read_text())
+            epochs, record = run.read_epochs(), run.read_record()
         except FloatingPointError as error:
-            epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
+            epochs = run.read_epochs()
             said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
             record = {**train.versions(), "device": str(train.device_of(job.recipe)), **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}

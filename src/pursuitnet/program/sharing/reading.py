@@ -1,5 +1,6 @@
 """A trained network, back from its file."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from pursuitnet.data.identity import Identity
 from pursuitnet.networks import Network, create_model
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.runs import MARKS
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing.weights import unpack
 from pursuitnet.utils.paths import expanded
 
@@ -140,19 +141,22 @@ def _identity(about: dict[str, Any], file: Path) -> Identity | None:
 
 def _weights(path: Path) -> Path:
     """Return the file of weights that a path names, if it is there."""
-    file = path / "model.safetensors" if path.is_dir() else path
+    run = RunFolder(path)
+    file = run.weights if path.is_dir() else path
     if file.is_file():
         return file
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is missing; name a run folder, or its model.safetensors")
-    if any((path / mark).is_file() for mark in MARKS):
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its {run.weights.name}")
+    if run.marked(os.listdir(path)):
         raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
-    raise FileNotFoundError(f"{path} holds no run: neither model.safetensors nor recipe.json is there{_inside(path)}")
+    raise FileNotFoundError(
+        f"{path} holds no run: neither {run.weights.name} nor {run.recipe.name} is there{_inside(path)}"
+    )
 
 
 def _inside(path: Path) -> str:
     """Return which run is inside a folder that is none itself, if there is one."""
-    inside = sorted(file.parent for file in path.glob("*/model.safetensors"))
+    inside = sorted(folder for folder in path.glob("*/") if RunFolder(folder).weights.exists())
     return f"; did you mean {inside[0]}?" if inside else ""
 
 

@@ -7,13 +7,14 @@ and what is read from it, ``opened`` a finished run with its data.
 
 from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import dataset_of, device_of, model_of
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.train.group import Group, group_of
 from pursuitnet.program.train.images import Images, batches, images_of
 from pursuitnet.program.train.keeper import StoppedError
 from pursuitnet.program.train.loop import train
 from pursuitnet.program.train.opened import Opened, open_run
 from pursuitnet.program.train.optimiser import learning_rate, optimiser_of
-from pursuitnet.program.train.run import Record, commit, last_record, load_run, read_recipe, records, versions
+from pursuitnet.program.train.run import commit, last_record, load_run, read_recipe, records, versions
 from pursuitnet.program.train.trainer import Trainer, evaluate, logits_of
 
 __all__ = [

@@ -11,11 +11,12 @@ from pursuitnet.program.callbacks.base import Silent, Watcher
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.owner import TakenError, check_free, owned
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import running
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.group import group_of, joined
 from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
-from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
+from pursuitnet.program.train.run import commit, finish, flops_per_image, last_record
 from pursuitnet.program.train.trainer import Begun, Trainer
 
 
@@ -62,7 +63,7 @@ def train(
 
 
 def _run(keeper: Keeper, watch: Watcher, goes_on: bool, requests: list[int]) -> Record:
-    trainer, folder = keeper.trainer, keeper.folder
+    trainer, folder = keeper.trainer, keeper.folder.path
     recipe, group = trainer.recipe, trainer.group
     done, begun = keeper.reopen() if goes_on else keeper.open()
     about, record = _about(trainer, folder), Record()

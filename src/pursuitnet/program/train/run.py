@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,16 +16,12 @@ from pursuitnet import __version__
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import Record, RunFolder
 from pursuitnet.program.sharing.reading import Trained, trained
 from pursuitnet.program.sharing.weights import pack
-from pursuitnet.program.train import checkpoints
-from pursuitnet.utils.records import epochs_of, record_of
 
 if TYPE_CHECKING:
     from pursuitnet.program.train.images import Images
-
-Record = dict[str, Any]
-"""What one line of metrics.jsonl holds."""
 
 
 def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Network]:
@@ -51,7 +47,7 @@ def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto"
     about = trained(folder, device_of(recipe))
     if changed := recipe.differs(about.recipe):
         raise ValueError(
-            f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
+            f"{RunFolder(folder).recipe} has been changed: it is not what the weights were trained by "
             f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
         )
     return recipe, about
@@ -59,15 +55,12 @@ def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto"
 
 def read_recipe(folder: Path) -> Recipe:
     """Return the recipe that a run folder was made from."""
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
-    return Recipe.from_json(record_of(path, {}), str(path))
+    return RunFolder(folder).read_recipe()
 
 
 def records(folder: Path) -> list[Record]:
-    """Return every epoch's record; see ``pursuitnet.utils.records.epochs_of``."""
-    return epochs_of(folder / "metrics.jsonl")
+    """Return every epoch's record; see ``RunFolder.read_epochs``."""
+    return RunFolder(folder).read_epochs()
 
 
 def last_record(folder: Path) -> Record:
@@ -92,11 +85,12 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
         "std": images.std.tolist(),
         "data": images.identity.to_json(),
     }
-    checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
+    run = RunFolder(folder)
+    run.write(run.weights, pack(model.state_dict(), needed))
     kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
-    seconds = sum(record["seconds"] for record in records(folder))
+    seconds = sum(record["seconds"] for record in run.read_epochs())
     record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds, "data": needed["data"]}
-    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+    run.write(run.record, json.dumps(record, indent=2) + "\n")
 
 
 def versions() -> Record:
