@@ -19,6 +19,7 @@ from pursuitnet.program.evaluation.settings import with_thresholds, with_unfoldi
 from pursuitnet.program.evaluation.words import lines
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
+from pursuitnet.program.versions import versions
 from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
 
@@ -105,10 +106,8 @@ class Found:
 
     def save(self, folder: Path, pictures: bool = False) -> list[Path]:
         """Write evaluation.json and, with pictures, evaluation.png into a folder, and return their paths."""
-        from pursuitnet.program.simulate.record import versions
-
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
+        text = json.dumps(asdict(self) | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
         paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
         if pictures:
             from pursuitnet.program.evaluation.figures import drawn

@@ -16,6 +16,7 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
 from pursuitnet.program import train
+from pursuitnet.program.evaluation.measures import confusion
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
@@ -25,8 +26,9 @@ from pursuitnet.program.trace import (
     Seen,
     best_scale,
     carry,
+    dictionary_in_words,
     effective_atoms,
-    filters,
+    filled,
     pictured,
     reach,
     relative_error,
@@ -118,11 +120,6 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Return how many images of each class (row) were taken for each class (column)."""
-    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-
-
 def in_words(model: Network) -> str:
     """Return one sentence on what the network is."""
     layers = model.pursuits()
@@ -156,27 +153,19 @@ def _row(index: int, at: Seen) -> dict[str, Any]:
     return {
         "name": index + 1,
         "start": at.layer.start.name,
-        "dictionary": _dictionary(at.layer),
+        "dictionary": dictionary_in_words(at.dictionary),
         "code": " × ".join(str(n) for n in code.shape[1:]),
         "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
         "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
         "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_rows else None,
-        "filled": _filled(at.atom_codes),
-        "filled_identity": _filled(code[:, : at.identity_rows]) if at.identity_rows else None,
+        "filled": filled(at.atom_codes),
+        "filled_identity": filled(code[:, : at.identity_rows]) if at.identity_rows else None,
         "first": float(relative_error(at.signals[0], models[0]).mean()),
         "last": float(relative_error(signal, models[-1]).mean()),
         "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
     }
-
-
-def _dictionary(layer: PursuitLayer) -> str:
-    D = filters(layer)
-    size = " × ".join(str(n) for n in D.weight.shape[2:])
-    more = {"dilation": max(D.dilation), "stride": max(D.stride)}
-    text = f"{'[I D]' if _identity(layer) else 'D'}, {D.rows[0]} atoms {size}"
-    return text + "".join(f", {name}\N{NO-BREAK SPACE}{value}" for name, value in more.items() if value > 1)
 
 
 def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
@@ -229,7 +218,7 @@ def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
-        "filled": _filled(at.atom_codes),
+        "filled": filled(at.atom_codes),
         "down": _carried(run, seen, index),
     }
 
@@ -264,10 +253,6 @@ def _identity(layer: PursuitLayer) -> bool:
 
 def _has(model: Network, kind: type) -> bool:
     return any(isinstance(module, kind) for module in model.modules())
-
-
-def _filled(code: Tensor) -> float:
-    return float((code != 0).double().mean())
 
 
 def _value(weight: Tensor | float) -> float:

@@ -14,8 +14,9 @@ from pursuitnet.program.train.keeper import StoppedError
 from pursuitnet.program.train.loop import train
 from pursuitnet.program.train.opened import Opened, open_run
 from pursuitnet.program.train.optimiser import learning_rate, optimiser_of
-from pursuitnet.program.train.run import commit, last_record, load_run, read_recipe, records, versions
-from pursuitnet.program.train.trainer import Trainer, evaluate, logits_of
+from pursuitnet.program.train.run import last_record, load_run, read_recipe, records
+from pursuitnet.program.train.trainer import Trainer, accuracy, evaluate, logits_of
+from pursuitnet.program.versions import commit, versions
 
 __all__ = [
     "Group",
@@ -26,6 +27,7 @@ __all__ = [
     "StoppedError",
     "Trainer",
     "Watcher",
+    "accuracy",
     "batches",
     "commit",
     "dataset_of",

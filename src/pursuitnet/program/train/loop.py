@@ -16,8 +16,9 @@ from pursuitnet.program.runs import running
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.group import group_of, joined
 from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
-from pursuitnet.program.train.run import commit, finish, flops_per_image, last_record
+from pursuitnet.program.train.run import finish, flops_per_image, last_record
 from pursuitnet.program.train.trainer import Begun, Trainer
+from pursuitnet.program.versions import commit
 
 
 def train(

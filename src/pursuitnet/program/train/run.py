@@ -1,24 +1,20 @@
 """The folder that a run leaves."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-import pursuitnet
-from pursuitnet import __version__
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import Record, RunFolder
 from pursuitnet.program.sharing.reading import Trained, trained
 from pursuitnet.program.sharing.weights import pack
+from pursuitnet.program.versions import versions
 
 if TYPE_CHECKING:
     from pursuitnet.program.train.images import Images
@@ -93,17 +89,6 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
     run.write(run.record, json.dumps(record, indent=2) + "\n")
 
 
-def versions() -> Record:
-    """Return what the numbers of a run depend on beside its recipe: versions, and the commit of the package."""
-    return {
-        "pursuitnet": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-        "commit": commit(),
-    }
-
-
 @torch.no_grad()
 def flops_per_image(model: Network, images: Tensor) -> int:
     """Return the floating-point operations of a forward pass, a multiplication and an addition counted as two."""
@@ -113,18 +98,3 @@ def flops_per_image(model: Network, images: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops() // len(images)
-
-
-def commit() -> str | None:
-    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
-    commands = (
-        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
-        ["git", "rev-parse", "HEAD"],
-        ["git", "status", "--porcelain", "--", "."],
-    )
-    here = Path(pursuitnet.__file__).parent
-    try:
-        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said[1].strip() + ("+changes" if said[2].strip() else "")

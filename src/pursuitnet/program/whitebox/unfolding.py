@@ -11,6 +11,7 @@ from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import unfolded, with_unfolding
 from pursuitnet.program.trace import Seen, watch
+from pursuitnet.program.train.trainer import accuracy, logits_of
 from pursuitnet.program.whitebox.layers import Effort, Spread
 from pursuitnet.program.whitebox.problem import relative, solved
 from pursuitnet.program.whitebox.reading import UnreadableError, read
@@ -91,10 +92,5 @@ def _gap(at: Seen, effort: Effort, known: Known | None, own: bool) -> float | No
 def _accuracy(model: nn.Module, labelled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:
     if labelled is None:
         return None
-    right = 0
-    for images, labels in zip(labelled[0].split(size), labelled[1].split(size), strict=True):
-        logits = model(images)
-        if not logits.isfinite().all():
-            return None
-        right += int((logits.argmax(dim=1) == labels).sum())
-    return right / len(labelled[1])
+    logits = logits_of(model, labelled[0], size=size)
+    return accuracy(logits, labelled[1]) if logits.isfinite().all() else None
