@@ -129,8 +129,7 @@ class RunFolder:
             OSError: if it cannot be read.
             ValueError: if it is damaged.
         """
-        if not self.record.is_file():
-            raise FileNotFoundError(f"{self.record} is missing; the run has not finished")
+        check_there(self.record)
         return record_of(self.record, needed or {}, RECORD)
 
     def read_running(self) -> Record:
@@ -149,6 +148,12 @@ class RunFolder:
             raise OSError(
                 f"{path} cannot be written ({error.strerror}); what the folder held is intact: make room, then --resume"
             ) from error
+
+
+def check_there(path: Path) -> None:
+    """Raise FileNotFoundError if a file of a finished run is missing."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; the run has not finished")
 
 
 def numbered(epochs: list[Record], name: str) -> list[Record]:

@@ -21,7 +21,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.words import evenly
-from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder
+from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_there
 from pursuitnet.program.trace import (
     Seen,
     best_scale,
@@ -81,10 +81,12 @@ def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
     if changed := opened.changes("test"):
         warnings.warn(changed, stacklevel=3)
     needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
-    about = RunFolder(folder).read_record(needed)
-    lines = RunFolder(folder).read_epochs({**NEEDED, "test_loss": EPOCH["test_loss"]})
+    files = RunFolder(folder)
+    about = files.read_record(needed)
+    check_there(files.metrics)
+    lines = files.read_epochs({**NEEDED, "test_loss": EPOCH["test_loss"]})
     if not lines:
-        raise ValueError(f"{RunFolder(folder).metrics} is missing or damaged: it holds no epoch")
+        raise ValueError(f"{files.metrics} is damaged: it holds no epoch")
     predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
     return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
 
