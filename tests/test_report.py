@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import pursuitnet as pn
 from pursuitnet import data
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
@@ -181,6 +182,13 @@ def test_nothing_is_carried_through_a_pooling(runs):
     down, base = inside.carry(seen, 3, seen[3].codes[-1])
     assert base == 2
     assert down.shape == seen[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+
+
+def test_a_dictionary_is_put_into_words():
+    conv = pn.ConvDictionary(torch.zeros(4, 2, 3, 5), padding=(2, 4), dilation=2)
+    assert inside.dictionary_in_words(conv) == "D, 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.WithIdentity(conv)) == "[I D], 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.LinearDictionary(torch.zeros(7, 6))) == "D, 7 atoms in 6"
 
 
 def test_the_best_scale_is_best():
