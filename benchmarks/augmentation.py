@@ -2,7 +2,7 @@
 
     python benchmarks/augmentation.py [--batch 128] [--size 32] [--threads 1] [--seconds 2]
 
-Random uint8 images of three channels, shifts of up to 4 pixels and flips, then the standardised float batch in the
+Random uint8 images of three channels, shifts of up to 4 pixels and flips, then the standardized float batch in the
 memory format channels_last. Both take the same draws and give the same batch, which is checked first. Prints
 microseconds an image: the median over repetitions that take turns.
 """
@@ -44,7 +44,7 @@ def plain_augment(images: Tensor, mode: str, shift: int = 4) -> Tensor:
 
 
 def plain_scale(images: Tensor) -> Tensor:
-    """Return what `data.standardise` returns, one operation after the other."""
+    """Return what `data.standardize` returns, one operation after the other."""
     scaled = ((images.float() / 255) - MEAN.view(-1, 1, 1)) / STD.view(-1, 1, 1)
     return scaled.contiguous(memory_format=torch.channels_last)
 
@@ -72,12 +72,12 @@ def tasks_of(images: Tensor) -> dict[str, Callable[[], Tensor]]:
             f"augment, {mode}: ours, channels last": lambda mode=mode: data.augment(last, generator(), mode=mode),
         }
     return tasks | {
-        "standardise: plain": lambda: plain_scale(images),
-        "standardise: ours": lambda: data.standardise(images, MEAN, STD),
-        "standardise: ours, channels last": lambda: data.standardise(last, MEAN, STD),
+        "standardize: plain": lambda: plain_scale(images),
+        "standardize: ours": lambda: data.normalize(images, MEAN, STD),
+        "standardize: ours, channels last": lambda: data.normalize(last, MEAN, STD),
         "both, zeros: plain": lambda: plain_scale(plain_augment(images, "zeros")),
-        "both, zeros: ours": lambda: data.standardise(data.augment(images, generator()), MEAN, STD),
-        "both, zeros: ours, channels last": lambda: data.standardise(data.augment(last, generator()), MEAN, STD),
+        "both, zeros: ours": lambda: data.normalize(data.augment(images, generator()), MEAN, STD),
+        "both, zeros: ours, channels last": lambda: data.normalize(data.augment(last, generator()), MEAN, STD),
     }
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE]
 
-steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimiser, in
+steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimizer, in
 bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
 and with CUDA's multi-process service where the machine has it. solve: seconds until WorkingSet and FISTA prove a gap
 of --tol on one image of --size × --size with 64 atoms of 8 × 8, on the GPU and on all cores of the CPU. Prints one JSON

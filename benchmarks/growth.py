@@ -112,17 +112,17 @@ def draw(found: dict[str, Any], depth: int, path: Path) -> None:
     """Draw time against unfolding, memory against depth, memory against unfolding."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     time, by_depth, by_unfolding = figure.subplots(1, 3)
-    for what, colour in (("training", "#1d4ed8"), ("inference", "#c2410c")):
+    for what, color in (("training", "#1d4ed8"), ("inference", "#c2410c")):
         seconds = found[what]
         one = slope(seconds)
         label = f"{what}: {one / seconds['convolutions']:.2f} of the two convolutions a step"
-        time.plot(TIMED, [seconds[str(u)] for u in TIMED], "o-", color=colour, label=label)
+        time.plot(TIMED, [seconds[str(u)] for u in TIMED], "o-", color=color, label=label)
     time.set(xlabel="unfolding", ylabel="seconds a batch", title=f"msd_csc_{depth}", ylim=(0, None))
     for axes, key, other, value in ((by_depth, "depth", "unfolding", 2), (by_unfolding, "unfolding", "depth", depth)):
-        for kind, colour in zip(KINDS, ("#8a8a8a", "#047857", "#1d4ed8", "#c2410c"), strict=True):
+        for kind, color in zip(KINDS, ("#8a8a8a", "#047857", "#1d4ed8", "#c2410c"), strict=True):
             rows = [r for r in found["peaks"] if r[other] == value and r["kind"] == kind]
             rows.sort(key=lambda row: row[key])
-            axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=colour, label=kind)
+            axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=color, label=kind)
         axes.set(xlabel=key, ylabel="MB above the start", title=f"{other} {value}", xscale="symlog", yscale="log")
         axes.set_xticks(sorted({r[key] for r in found["peaks"] if r[other] == value}))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")

@@ -46,14 +46,14 @@ def networks(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]
     found = {
         "Algorithm 2, literal": lambda: LiteralMSD(msd(norm=None), arguments.unfolding, False),
         "MSD-CSC, ISTA": lambda: msd(norm=None),
-        "MSD-CSC, ISTA, normalised": msd,
+        "MSD-CSC, ISTA, normalized": msd,
         "Algorithm 3, literal": lambda: LiteralMSD(msd(norm=None), arguments.unfolding, True),
         "MSD-CSC, FISTA": lambda: msd(norm=None, solver="fista"),
         "Eq. 5, literal": lambda: LiteralResidual(residual()),
         "Res-CSC": residual,
         "ResNet": lambda: seeded("resnet_20", norm=None),
-        "Res-CSC, normalised": lambda: seeded("res_csc_20"),
-        "ResNet, normalised": lambda: seeded("resnet_20"),
+        "Res-CSC, normalized": lambda: seeded("res_csc_20"),
+        "ResNet, normalized": lambda: seeded("resnet_20"),
         PEER: peer,
     }
     return found if importlib.util.find_spec("pytorchcv") else {n: made for n, made in found.items() if n != PEER}
@@ -73,12 +73,12 @@ def peer() -> nn.Module:
 PEER = "ResNet of pytorchcv"
 PAIRS = {
     "MSD-CSC, ISTA": "Algorithm 2, literal",
-    "MSD-CSC, ISTA, normalised": "Algorithm 2, literal",
+    "MSD-CSC, ISTA, normalized": "Algorithm 2, literal",
     "MSD-CSC, FISTA": "Algorithm 3, literal",
     "Res-CSC": "Eq. 5, literal",
     "ResNet": "Eq. 5, literal",
-    "Res-CSC, normalised": "ResNet, normalised",
-    PEER: "ResNet, normalised",
+    "Res-CSC, normalized": "ResNet, normalized",
+    PEER: "ResNet, normalized",
 }
 """What each network is held against; itself where it is not named."""
 EXACT = ("MSD-CSC, ISTA", "MSD-CSC, FISTA", "Res-CSC")

@@ -3,7 +3,7 @@
     python benchmarks/sparse_coding.py [--image FILE] [--size 256] [--seconds 25] [--threads 2]
                                        [--clock wall|processor] [--out runs/sparse_coding] [--record]
 
-A grey image of size × size, by default the upper left corner of china.jpg, which comes with scikit-learn, high-passed;
+A gray image of size × size, by default the upper left corner of china.jpg, which comes with scikit-learn, high-passed;
 64 random atoms of 8 × 8 with mean zero and unit length, circular boundary, β = 0.1·‖Dᵀx‖∞, single precision. Every
 solver is run in pieces; the objective of each code is computed outside of its time, in double precision, and compared
 with a minimum that a duality gap proves. With one thread the seconds are the processor's, which other programs on the
@@ -34,8 +34,8 @@ TARGETS = (1e-3, 1e-5)
 Codes = Iterator[Callable[[], Tensor]]
 
 
-def grey(path: Path | None, size: int) -> Tensor:
-    """Return a square grey image in [0, 1]; by default a photograph that comes with scikit-learn, mirrored to size."""
+def gray(path: Path | None, size: int) -> Tensor:
+    """Return a square gray image in [0, 1]; by default a photograph that comes with scikit-learn, mirrored to size."""
     if path is None:
         from sklearn.datasets import load_sample_image
 
@@ -156,7 +156,7 @@ def picture(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
 def main() -> None:
     """Run all solvers and leave table, numbers and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", type=Path, help="a grey or colour image; default: china.jpg of scikit-learn")
+    parser.add_argument("--image", type=Path, help="a gray or color image; default: china.jpg of scikit-learn")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=25, help="time limit of each solver")
     parser.add_argument("--threads", type=int, default=2)
@@ -166,7 +166,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     kind = arguments.clock or ("processor" if arguments.threads == 1 else "wall")
     clock = time.process_time if kind == "processor" else time.perf_counter
-    x, D = high_passed(grey(arguments.image, arguments.size)), dictionary(64, 8)
+    x, D = high_passed(gray(arguments.image, arguments.size)), dictionary(64, 8)
     beta = 0.1 * float(D.analyze(x).abs().max())
     problem = lasso(x, D, beta)
     exact = pn.CircularDictionary(D.weight.double()).requires_grad_(False)

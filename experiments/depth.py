@@ -30,16 +30,16 @@ def measure(name: str) -> dict[str, list[float]]:
     """Return the gradient norm of every layer before the first step, and the loss before every step."""
     recipe = Recipe(model=name, epochs=2, lr=0.05)
     images, model = train.images_of(recipe), train.model_of(recipe)
-    optimiser = train.optimiser_of(recipe, model)
+    optimizer = train.optimizer_of(recipe, model)
     norms: list[float] = []
     losses: list[float] = []
     batches = (batch for epoch in (1, 2) for batch in train.batches(recipe, epoch, images))
     for pixels, labels, _ in islice(batches, STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(model(pixels), labels)
         loss.backward()
         norms = norms or [float(layer.dictionary.weight.grad.norm()) for layer in model.pursuits()]
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return {"gradient_norms": norms, "losses": losses}
 
@@ -49,11 +49,11 @@ def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     axes = figure.subplots(2, len(DEPTHS), sharey="row")
     for column, depth in enumerate(DEPTHS):
-        for family, colour in FAMILIES.items():
+        for family, color in FAMILIES.items():
             found = results[f"{family}_{depth}"]
-            axes[0, column].semilogy(found["gradient_norms"], color=colour, label=family, lw=1.2)
+            axes[0, column].semilogy(found["gradient_norms"], color=color, label=family, lw=1.2)
             axes[1, column].plot(
-                [float("nan") if v is None else v for v in found["losses"]], color=colour, label=family, lw=1.5
+                [float("nan") if v is None else v for v in found["losses"]], color=color, label=family, lw=1.5
             )
         axes[0, column].set(title=f"{depth} layers", xlabel="layer, from the image to the head")
         axes[1, column].set(xlabel="training step", ylim=(0, 3))

@@ -29,7 +29,7 @@ CELLS = {
 CELLS["resnet_20"] = replace(CELLS["resnet_20"], model="resnet_20")
 
 
-class Said(train.Silent):
+class Said(train.NoOpCallback):
     """Prints an epoch as it ends."""
 
     def epoch(self, record: train.Record) -> None:
@@ -60,7 +60,7 @@ def run(name: str, recipe: Recipe, runs: Path, ledger: Path) -> None:
 
 def speeds(data_dir: Path) -> str:
     """Return images a second of the second of two short epochs of every network, and where the time went."""
-    names = ("images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
+    names = ("images_per_second", "data", "forward", "backward", "optimizer", "peak_memory_mb")
     lines = [f"| network | {' | '.join(names)} |", "|---" * 7 + "|"]
     for name, recipe in CELLS.items():
         trainer = train.Trainer(replace(recipe, data_dir=data_dir, train_images=2_560, epochs=2))

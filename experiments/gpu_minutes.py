@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 
 from pursuitnet.program import reproduce
-from pursuitnet.program.cores import available
 from pursuitnet.program.reproduce import plan
+from pursuitnet.program.threads import available
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -25,7 +25,7 @@ from pursuitnet.dictionaries import Code, WithIdentity
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce import cells_of
-from pursuitnet.prox.norms import still
+from pursuitnet.prox.norms import frozen_running_stats
 
 RESULTS = Path(__file__).parent / "results" / "reduced_network.json"
 CELLS = [
@@ -40,7 +40,7 @@ CELLS = [
 class ReducedLayer(PursuitLayer):
     """A layer of [I D] that solves for the identity part: P_θ on the atoms only, and S⁺ on what they leave."""
 
-    def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
+    def forward_parts(self, x: Tensor, previous: Tensor | None = None) -> Code:
         D, threshold = self.dictionary.dictionary, self.threshold
         c = self.step()[0]
         wide = (-1, *[1] * (x.dim() - 2))
@@ -100,7 +100,7 @@ def run(unfolding: int, penalty: float | None, seed: int, data_dir: Path) -> dic
 def accuracy_by_batch(trainer: train.Trainer, size: int = 100) -> float:
     """Return the test accuracy where every batch is normalized by its own statistics, as in training."""
     model, (images, labels) = trainer.model.train(), trainer.images.test
-    with still(model):
+    with frozen_running_stats(model):
         found = torch.cat([model(trainer.images.prepared(part)).argmax(dim=1) for part in images.split(size)])
     return float((found == labels).double().mean())
 
@@ -113,7 +113,7 @@ def said(values: list[float]) -> str:
 
 def table(records: list[dict[str, object]]) -> str:
     """Return accuracy and loss of every cell."""
-    head = ("pursuit", "unfolding", "n", "test accuracy", "normalised by batch", "training loss")
+    head = ("pursuit", "unfolding", "n", "test accuracy", "normalized by batch", "training loss")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for unfolding, penalty in CELLS:
         found = [r for r in records if (r["unfolding"], r["penalty"]) == (unfolding, penalty)]

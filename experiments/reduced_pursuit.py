@@ -20,7 +20,7 @@ from torch import Tensor
 import pursuitnet as pn
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.trace import watch
+from pursuitnet.program.trace import trace_layers
 
 HERE = Path(__file__).parent
 RECORD, PICTURE = HERE / "results" / "reduced_pursuit.json", HERE.parent / "docs" / "reduced_pursuit.png"
@@ -44,9 +44,9 @@ def problems() -> dict[str, tuple[Tensor, pn.Dictionary]]:
         if state == "trained":
             for epoch in range(1, RECIPE.epochs + 1):
                 trainer.epoch(epoch)
-        for number, seen in enumerate(watch(model.eval(), some)[:2], 1):
-            dictionary = copy.deepcopy(seen.layer.dictionary).double().requires_grad_(False)
-            signal = seen.signals[0].double()
+        for number, traces in enumerate(trace_layers(model.eval(), some)[:2], 1):
+            dictionary = copy.deepcopy(traces.layer.dictionary).double().requires_grad_(False)
+            signal = traces.signals[0].double()
             if state == "trained":
                 found[f"layer {number}, trained, as it is"] = (signal, dictionary)
             found[f"layer {number}, {state}, unit atoms"] = (signal, unit(dictionary))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pursuitnet.program.reproduce import Filled, Ledger, cells_of, filled
+from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
 from pursuitnet.program.reproduce.tables import by_layers, contrast, markdown, tested
 
@@ -20,9 +20,9 @@ PAGE = ROOT / "docs" / "reproduction.md"
 LEDGER = ROOT / "experiments" / "results" / "ledger"
 
 
-def rows_of(table: str, scale: str, ledger: Path) -> list[Filled]:
+def rows_of(table: str, scale: str, ledger: Path) -> list[CellResult]:
     """Return the cells of a table on CIFAR-10 with their records."""
-    found = filled(cells_of(table, scale), Ledger(ledger).entries())
+    found = cell_results(cells_of(table, scale), Ledger(ledger).entries())
     return [row for row in found if row.cell.recipe.data == "cifar10"]
 
 

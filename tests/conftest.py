@@ -2,7 +2,7 @@
 
 import os
 
-from pursuitnet.program.cores import settle
+from pursuitnet.program.threads import set_thread_defaults
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded
-settle()
+set_thread_defaults()

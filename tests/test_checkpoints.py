@@ -18,7 +18,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
-from pursuitnet.program.train.keeper import Keeper
+from pursuitnet.program.train.checkpoint_manager import CheckpointManager
 from pursuitnet.program.writable import beside
 
 TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
@@ -33,7 +33,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
+TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimizer", "peak_memory_mb")
 
 
 def assert_same_end(folder, whole):
@@ -44,7 +44,7 @@ def assert_same_end(folder, whole):
         assert {k: v for k, v in mine.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
 
 
-class Interrupter(train.Silent):
+class Interrupter(train.NoOpCallback):
     """Sends a signal to this very process after so many steps."""
 
     def __init__(self, after, number):
@@ -164,7 +164,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_
 def state_of(epoch, **other):
     """A state as small as it can be."""
     rest = {"step": 0, "count": 0, "total": torch.zeros(()), "metrics": ""}
-    return {"epoch": epoch, **rest, **{name: {} for name in ("recipe", "model", "optimiser", "scaler")}, **other}
+    return {"epoch": epoch, **rest, **{name: {} for name in ("recipe", "model", "optimizer", "scaler")}, **other}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -252,7 +252,7 @@ def test_a_changed_byte_of_the_recipe_is_found_out_or_changes_nothing(cut, tmp_p
     path.write_bytes(content)
     try:
         recipe = train.read_recipe(folder)
-        Keeper(folder, train.Trainer(recipe), 60.0).reopen()
+        CheckpointManager(folder, train.Trainer(recipe), 60.0).reopen()
     except (ValueError, OSError):  # damaged, changed, or the data are no longer where it says
         return
     assert not recipe.differs(TINY)

@@ -140,11 +140,11 @@ def test_the_quick_path_and_the_one_with_gradients_agree(mode, layout, channels,
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_standardise_is_each_channel_less_its_mean_over_its_deviation(layout):
+def test_standardize_is_each_channel_less_its_mean_over_its_deviation(layout):
     images = torch.randint(0, 256, (5, 3, 6, 4), dtype=torch.uint8, generator=generator(1))
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.1, 0.2, 0.3])
     before = images.clone()
-    result = data.standardise(images.contiguous(memory_format=LAYOUTS[layout]), mean, std)
+    result = data.normalize(images.contiguous(memory_format=LAYOUTS[layout]), mean, std)
     reference = (images.double() / 255 - mean.double().view(3, 1, 1)) / std.double().view(3, 1, 1)
     torch.testing.assert_close(result.double(), reference, rtol=0, atol=1e-5)
     assert result.is_contiguous(memory_format=torch.channels_last)

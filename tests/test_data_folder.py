@@ -108,14 +108,14 @@ def only(root, **choices):
     return load(root, **choices)[0][0]
 
 
-def grey_levels():
+def gray_levels():
     return np.arange(30, dtype=np.uint8).reshape(6, 5)
 
 
-def test_all_grey_is_one_channel_and_one_coloured_makes_three(tmp_path):
-    two(tmp_path / "grey", grey_levels())
-    assert torch.equal(only(tmp_path / "grey"), torch.arange(30).byte().reshape(1, 6, 5))
-    two(tmp_path / "mixed", grey_levels(), second=pixels(0))
+def test_all_grey_is_one_channel_and_one_colored_makes_three(tmp_path):
+    two(tmp_path / "gray", gray_levels())
+    assert torch.equal(only(tmp_path / "gray"), torch.arange(30).byte().reshape(1, 6, 5))
+    two(tmp_path / "mixed", gray_levels(), second=pixels(0))
     assert torch.equal(only(tmp_path / "mixed"), torch.arange(30).byte().reshape(1, 6, 5).expand(3, -1, -1))
 
 
@@ -127,7 +127,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
 
 
 def test_black_and_white_palettes_and_transparency(tmp_path):
-    black_white = Image.fromarray(grey_levels() > 14)
+    black_white = Image.fromarray(gray_levels() > 14)
     two(tmp_path / "bits", black_white)
     assert only(tmp_path / "bits").flatten().tolist() == [0] * 15 + [255] * 15
     palette = Image.new("P", (5, 6), 1)
@@ -138,14 +138,14 @@ def test_black_and_white_palettes_and_transparency(tmp_path):
     clear[0, 0, 3] = 255
     two(tmp_path / "clear", clear)
     assert only(tmp_path / "clear")[0].flatten().tolist() == [200] + [0] * 29  # what is not seen is black
-    veiled = Image.fromarray(np.dstack([grey_levels(), np.full((6, 5), 255, np.uint8)]))
+    veiled = Image.fromarray(np.dstack([gray_levels(), np.full((6, 5), 255, np.uint8)]))
     two(tmp_path / "veiled", veiled)
     assert torch.equal(only(tmp_path / "veiled"), torch.arange(30).byte().reshape(1, 6, 5))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_a_camera_notes_is_applied(tmp_path, orientation):
-    upright = grey_levels()
+    upright = gray_levels()
     stored = {  # how the sensor saw it, for each value of the EXIF standard
         1: upright,
         2: upright[:, ::-1],
@@ -165,7 +165,7 @@ def test_the_orientation_a_camera_notes_is_applied(tmp_path, orientation):
 
 def test_image_size_scales_with_antialiasing_and_crops_the_centre(tmp_path):
     board = (np.indices((40, 80)).sum(0) % 2 * 255).astype(np.uint8)  # finer than the result can show
-    board[:, :20], board[:, 60:] = 0, 255  # outside of the centre
+    board[:, :20], board[:, 60:] = 0, 255  # outside of the center
     two(tmp_path, board, second=pixels(0, 17, 23))
     image = only(tmp_path, image_size=10)
     assert image.shape == (3, 10, 10)
@@ -337,7 +337,7 @@ def test_with_test_and_val_the_test_is_tested_on_and_other_folders_are_no_classe
 def test_what_may_be_a_split_or_a_class_is_a_question(tmp_path, names, words):
     for name in names:
         for k in range(2):
-            put(tmp_path / name / f"{k}.png", grey_levels())
+            put(tmp_path / name / f"{k}.png", gray_levels())
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         load(tmp_path)
 
@@ -346,17 +346,17 @@ def test_what_may_be_a_split_or_a_class_is_a_question(tmp_path, names, words):
 def test_a_class_may_be_called_train(tmp_path, names):
     for name in names:
         for k in range(2):
-            put(tmp_path / name / f"{k}.png", grey_levels())
+            put(tmp_path / name / f"{k}.png", gray_levels())
     if "bus" not in names:
         with pytest.raises(ValueError, match="has no sub-folders"):
             load(tmp_path)
-        put(tmp_path / "bus" / "0.png", grey_levels())
-        put(tmp_path / "bus" / "1.png", grey_levels())
+        put(tmp_path / "bus" / "0.png", gray_levels())
+        put(tmp_path / "bus" / "1.png", gray_levels())
     assert data.info("folder", tmp_path).classes == tuple(sorted({*names, "bus"}))
 
 
 def test_a_folder_of_the_same_name_inside_of_each_class_is_no_riddle(tmp_path):
     for name in ("a/images", "b/images", "__MACOSX/a"):
         for k in range(2):
-            put(tmp_path / name / f"{k}.png", grey_levels())
+            put(tmp_path / name / f"{k}.png", gray_levels())
     assert data.info("folder", tmp_path).classes == ("a", "b")

@@ -61,7 +61,7 @@ def test_a_dictionary_runs_its_shapes_on_the_meta_device(kind):
     x = x[:, :, 0, 0] if D.dims == 0 else x
     code = D.analyze(x)
     assert D.synthesize(code, x.shape).shape == x.shape and D.matrix(x.shape).shape[1] == code[0].numel()
-    assert D.norms(x.shape).shape == (1, *code.shape[1:]) and D.lipschitz_bound().is_meta
+    assert D.atom_norms(x.shape).shape == (1, *code.shape[1:]) and D.lipschitz_bound().is_meta
     assert D.columns(torch.arange(4, device="meta"), x.shape)[1].is_meta
 
 
@@ -94,9 +94,9 @@ def test_tensors_on_the_cpu_stay_there_under_another_default_device(name):
 def test_a_dictionary_on_the_cpu_is_measured_there_under_another_default_device(kind):
     D, shape = DICTIONARIES[kind](torch.randn(8, 3, 3, 3)), (2, 3, 20, 20)
     shape = shape[:2] if D.dims == 0 else shape
-    expected = D.lipschitz(shape), D.norms(shape)
+    expected = D.lipschitz(shape), D.atom_norms(shape)
     with torch.device("meta"):
-        assert D.lipschitz(shape) == expected[0] and torch.equal(D.norms(shape), expected[1])
+        assert D.lipschitz(shape) == expected[0] and torch.equal(D.atom_norms(shape), expected[1])
         assert float(D.lipschitz_bound().detach()) >= expected[0] * (1 - 1e-6)
 
 
@@ -300,12 +300,12 @@ def test_a_network_of_any_number_format_trains_on_a_cuda_device(name, dtype):
 @needs_cuda
 def test_a_training_step_never_waits_for_a_cuda_device(name, autocast):
     model, x = pn.create_model(name).cuda(), torch.rand(4, 3, 32, 32, device="cuda")
-    optimiser = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
     step_of(model, x, autocast)
     torch.cuda.set_sync_debug_mode("error")
     try:
         step_of(model, x, autocast)
-        optimiser.step()
+        optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -174,7 +174,7 @@ def test_both_directions_and_matrix_are_those_of_the_explicit_matrix(name):
     spec, D, shapes = made(name)
     for shape in shapes[:-1] or shapes:
         expected, (x, code) = spec.matrix(shape), draws(D, shape)
-        assert code.shape[1] == sum(D.rows)
+        assert code.shape[1] == sum(D.code_channels)
         torch.testing.assert_close(D.matrix(x.shape), expected, rtol=0, atol=0)
         torch.testing.assert_close(D.analyze(x).flatten(1), x.flatten(1) @ expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(
@@ -191,7 +191,7 @@ def test_columns_and_norms_are_those_of_the_explicit_matrix(name):
         places, values = D.columns(chosen, shape)
         columns = torch.zeros(7, len(expected), dtype=torch.float64).scatter_add(1, places, values.detach())
         torch.testing.assert_close(columns.T, expected[:, chosen], rtol=0, atol=0)
-        norms = D.norms(shape).detach()
+        norms = D.atom_norms(shape).detach()
         assert norms.shape == D.analyze(normal(1, *shape)).shape
         torch.testing.assert_close(norms.flatten(), expected.norm(dim=0))
 
@@ -319,7 +319,7 @@ def test_parts_join_to_the_code_and_are_views_of_it(name):
     _, D, shapes = made(name)
     x, code = draws(D, shapes[0])
     parts = D.split(code)
-    assert tuple(p.shape[1] for p in parts) == D.rows
+    assert tuple(p.shape[1] for p in parts) == D.code_channels
     assert all(p.untyped_storage().data_ptr() == code.untyped_storage().data_ptr() for p in parts)
     assert torch.equal(D.join(parts), code)
     assert torch.equal(D.join(D.analyze_parts(x)), D.analyze(x))

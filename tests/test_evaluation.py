@@ -21,10 +21,10 @@ from pursuitnet import data
 from pursuitnet.program import cli, train
 from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
+from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
-from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.trace import watch
 from pursuitnet.prox.threshold import IdentityPenalty
@@ -184,7 +184,7 @@ def test_the_threshold_of_every_part_is_multiplied_and_put_back(choices):
         scaled = [layer.threshold.eval_affine(c) for layer in model.pursuits()]
         assert not same(model, before)
     for old, new in zip((a for layer in parts for a in layer), (a for layer in scaled for a in layer), strict=True):
-        assert torch.equal(old.scale, new.scale) and torch.equal(old.shift, new.shift)  # the centre stays
+        assert torch.equal(old.scale, new.scale) and torch.equal(old.shift, new.shift)  # the center stays
         assert torch.allclose(new.theta, 2.5 * old.theta) and float(old.theta.max()) > 0
     assert same(model, before)
 
@@ -246,12 +246,12 @@ def test_another_unfolding_is_the_network_that_was_made_with_it(sweep):
 def pictures(kind):
     if kind == "digits":
         return data.load("digits", split="test")[0][:60]
-    size = {"grey": (24, 1, 20, 28), "colour": (24, 3, 32, 32), "bands": (24, 2, 9, 9)}[kind]
+    size = {"gray": (24, 1, 20, 28), "color": (24, 3, 32, 32), "bands": (24, 2, 9, 9)}[kind]
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), (0, 0, 2, 2))
     return torch.from_numpy(255 * (smooth - smooth.min()) / np.ptp(smooth)).to(torch.uint8)
 
 
-@pytest.mark.parametrize("kind", ["digits", "grey", "colour", "bands"])
+@pytest.mark.parametrize("kind", ["digits", "gray", "color", "bands"])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_keeps_the_kind_of_images_and_grows_with_its_severity(name, kind):
     images, corruption = pictures(kind), CORRUPTIONS[name]
@@ -267,10 +267,10 @@ def test_a_corruption_keeps_the_kind_of_images_and_grows_with_its_severity(name,
 
 
 def test_noise_is_what_its_level_says():
-    grey = torch.full((1, 1, 400, 400), 128, dtype=torch.uint8)
+    gray = torch.full((1, 1, 400, 400), 128, dtype=torch.uint8)
 
     def deviation(name, severity):
-        spoilt = CORRUPTIONS[name](grey, severity, generator())
+        spoilt = CORRUPTIONS[name](gray, severity, generator())
         return spoilt, float(spoilt.double().div(255).std())
 
     assert deviation("gaussian_noise", 3)[1] == pytest.approx(0.08, rel=0.01)
@@ -279,13 +279,13 @@ def test_noise_is_what_its_level_says():
     assert float((spoilt == 0).double().mean()) == pytest.approx(0.035, rel=0.05)
     assert float((spoilt == 255).double().mean()) == pytest.approx(0.035, rel=0.05)
     assert bool(((spoilt == 0) | (spoilt == 128) | (spoilt == 255)).all())
-    other = CORRUPTIONS["gaussian_noise"].seeded(grey, 3, 1)
-    assert not torch.equal(other, CORRUPTIONS["gaussian_noise"].seeded(grey, 3, 2))
+    other = CORRUPTIONS["gaussian_noise"].seeded(gray, 3, 1)
+    assert not torch.equal(other, CORRUPTIONS["gaussian_noise"].seeded(gray, 3, 2))
 
 
 @pytest.mark.parametrize(("severity", "sigma"), [*enumerate([0.4, 0.6, 0.7, 0.8, 1.0], 1)])
 def test_gaussian_blur_is_that_of_scipy(severity, sigma):
-    images = pictures("colour")
+    images = pictures("color")
     expected = ndimage.gaussian_filter(images.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
     found = CORRUPTIONS["gaussian_blur"](images, severity, generator()).double().numpy()
     assert np.abs(found - expected).max() <= 0.5 + 1e-3
@@ -301,13 +301,13 @@ def test_defocus_blur_is_a_smoothed_disk():
 
 
 def test_contrast_shrinks_each_channel_to_its_mean():
-    x = pictures("colour").double()
+    x = pictures("color").double()
     mean = x.mean((2, 3), keepdim=True)
-    found = CORRUPTIONS["contrast"](pictures("colour"), 5, generator()).double()
+    found = CORRUPTIONS["contrast"](pictures("color"), 5, generator()).double()
     assert float((found - (mean + 0.15 * (x - mean))).abs().max()) <= 0.5 + 1e-3
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("grey", "L"), ("colour", "RGB")])
+@pytest.mark.parametrize(("kind", "mode"), [("gray", "L"), ("color", "RGB")])
 def test_jpeg_is_that_of_pillow(kind, mode):
     images = pictures(kind)[:3]
     for image, found in zip(images, CORRUPTIONS["jpeg"](images, 5, generator()), strict=True):
@@ -380,7 +380,7 @@ def test_where_nothing_hangs_on_the_thresholds_they_stay():
 
 
 def test_noise_asks_for_higher_thresholds_than_blur():
-    model, images = network(), pictures("colour")[:, :1]
+    model, images = network(), pictures("color")[:, :1]
     adaptation = Adaptation.to(images, model, prepare)
     noisy, blurred = (CORRUPTIONS[name].seeded(images, 5, 0) for name in ("impulse_noise", "defocus_blur"))
     assert adaptation.factor(noisy) > adaptation.factor(blurred)
@@ -396,10 +396,10 @@ def test_labels_have_no_part_in_the_choice():
     told = []
     one = robustness(model, images, labels, some, prepare, adaptation=adaptation, tell=told.append)
     two = robustness(model, images, shuffled, some, prepare, adaptation=adaptation)
-    assert [row.factors for row in one.rows] == [row.factors for row in two.rows]
-    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.rows for S in row.factors)
-    assert [row.accuracy for row in one.rows] != [row.accuracy for row in two.rows]
-    assert told == [one.clean, *one.rows]
+    assert [row.factors for row in one.code_channels] == [row.factors for row in two.code_channels]
+    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.code_channels for S in row.factors)
+    assert [row.accuracy for row in one.code_channels] != [row.accuracy for row in two.code_channels]
+    assert told == [one.clean, *one.code_channels]
 
 
 def test_the_table_is_made_of_single_evaluations():
@@ -409,7 +409,7 @@ def test_the_table_is_made_of_single_evaluations():
     found = robustness(model, images, labels, [blur], prepare, adaptation=adaptation, seed=3)
     accuracy = partial(evaluate, labels=labels, classes="0123456789", prepare=prepare)
     assert found.clean.accuracy == (accuracy(model, images).top1,)
-    row = found.rows[0]
+    row = found.code_channels[0]
     for severity in range(1, 6):
         spoilt = blur.seeded(images, severity, 3)
         assert row.accuracy[severity - 1] == accuracy(model, spoilt).top1
@@ -419,7 +419,7 @@ def test_the_table_is_made_of_single_evaluations():
     assert found.mean == row.mean == pytest.approx(sum(row.accuracy) / 5)
     assert found.adapted_mean == pytest.approx(sum(row.adapted) / 5)
     assert same(model, before)
-    assert robustness(model, images, labels, [blur], prepare).rows[0].adapted is None
+    assert robustness(model, images, labels, [blur], prepare).code_channels[0].adapted is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

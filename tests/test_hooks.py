@@ -72,7 +72,7 @@ def plain_copy(dictionary):
 def test_training_uses_the_weights_of_this_step(make, change):
     dictionary = make()
     change(dictionary)
-    layer = pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.rows)).double()
+    layer = pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.code_channels)).double()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
     x = normal(3, *SIGNALS[make], seed=5)
     weights = []
@@ -97,7 +97,9 @@ def test_a_pruned_layer_gives_the_saved_codes_when_it_is_loaded(make, evaluated)
     for seed in (0, 1):
         dictionary = make(seed)
         pruned(dictionary)
-        layers.append(pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.rows)).double())
+        layers.append(
+            pn.PursuitLayer(dictionary, unfolding=1, threshold=pn.Threshold(dictionary.code_channels)).double()
+        )
     saved, loaded = layers
     saved.eval()
     expected = saved(x)
@@ -132,7 +134,7 @@ def test_norms_lipschitz_matching_and_solving_work_on_computed_weights(make, cha
         found = pn.solve(x, dictionary, 0.3, tol=1e-8, max_steps=2000)
         plain = plain_copy(dictionary)
         torch.testing.assert_close(found.code, pn.solve(x, plain, 0.3, tol=1e-8, max_steps=2000).code)
-        torch.testing.assert_close(dictionary.norms(x.shape), plain.norms(x.shape))
+        torch.testing.assert_close(dictionary.atom_norms(x.shape), plain.atom_norms(x.shape))
         taken = pn.solve(x, dictionary, solver=pn.OMP(3)).code
         torch.testing.assert_close(taken, pn.solve(x, plain, solver=pn.OMP(3)).code)
     assert dictionary.lipschitz(x.shape) == pytest.approx(plain.lipschitz(x.shape), rel=1e-6)

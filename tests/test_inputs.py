@@ -120,7 +120,7 @@ def test_arrays_and_lists_are_taken_as_weights_and_copied(change):
 
 def test_a_layer_shows_dictionary_start_solver_unfolding_and_threshold():
     dictionary = pn.WithIdentity(pn.ConvDictionary(torch.zeros(4, 3, 5, 5), padding=2))
-    threshold = pn.Threshold(dictionary.rows, 0.25)
+    threshold = pn.Threshold(dictionary.code_channels, 0.25)
     shown = repr(pn.PursuitLayer(dictionary, solver=pn.FISTA(), unfolding=2, threshold=threshold))
     for words in (
         "start=zero, solver=FISTA(), unfolding=2",

@@ -38,7 +38,7 @@ STEPS = {
 def layer_of(dictionary, start="zero", step="bounded", *, nonnegative=True, **arguments):
     """A layer in float64 with a different penalty in every row."""
     D = DICTIONARIES[dictionary][0]()
-    threshold = pn.Threshold(D.rows, nonnegative=nonnegative)
+    threshold = pn.Threshold(D.code_channels, nonnegative=nonnegative)
     layer = pn.PursuitLayer(D, getattr(pn, start), step=STEPS[step](), threshold=threshold, **arguments).double()
     with torch.no_grad():
         for i, weight in enumerate((threshold.atom_weight, threshold.identity_weight)):
@@ -56,7 +56,7 @@ def literal(layer, step, x, previous, *, fista=False):
     """The pursuit on flat codes, from the explicit D and the numbers that the layer has learned."""
     M, places, shape = layer.dictionary.matrix(x.shape), STARTS[layer.start.name], previous.shape
     beta = layer.threshold.penalty
-    if len(layer.dictionary.rows) == 2:
+    if len(layer.dictionary.code_channels) == 2:
         beta = torch.cat([layer.threshold.identity_penalty, beta])
     beta = beta.repeat_interleave(previous[0, 0].numel())
     x, previous = x.flatten(1), previous.flatten(1)
@@ -144,7 +144,7 @@ def test_parameters_are_the_same_for_every_unfolding(dictionary):
 def test_gradients_reach_every_parameter_the_signal_and_previous(dictionary, step, norm):
     layer = layer_of(dictionary, "res_csc", step, unfolding=1)
     if norm:
-        layer.threshold = pn.Threshold(layer.dictionary.rows, norm=norm, steps=2).double()
+        layer.threshold = pn.Threshold(layer.dictionary.code_channels, norm=norm, steps=2).double()
     x, previous = (t.requires_grad_() for t in inputs(dictionary))
     (layer(x, previous) * normal(*previous.shape, seed=3)).sum().backward()
     for name, tensor in (*layer.named_parameters(), ("x", x), ("previous", previous)):
@@ -166,7 +166,7 @@ def test_gradients_are_those_of_the_pursuit(step):
 def test_two_forwards_in_training_before_one_backward(step, norm):
     layer = layer_of("conv", "res_csc", step, unfolding=1)
     if norm:
-        layer.threshold = pn.Threshold(layer.dictionary.rows, norm=norm, steps=2).double()
+        layer.threshold = pn.Threshold(layer.dictionary.code_channels, norm=norm, steps=2).double()
     x, previous = inputs("conv")
     pairs = [(x, previous), (x.flip(-1), 2 * previous)]
     losses = [layer(*pair).square().sum() for pair in pairs]

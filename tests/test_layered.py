@@ -127,7 +127,7 @@ def test_sweeps_of_ista_and_fista_are_those_that_the_network_unrolls():
     x, dictionaries, betas = model()
     layers = []
     for D, beta in zip(dictionaries, betas, strict=True):
-        threshold = pn.Threshold(D.rows, float(torch.as_tensor(beta).max()), nonnegative=False)
+        threshold = pn.Threshold(D.code_channels, float(torch.as_tensor(beta).max()), nonnegative=False)
         layers.append(pn.PursuitLayer(D, step=pn.BoundedStep(1.0, learned=False), threshold=threshold))
     for solver in (pn.ISTA(), pn.FISTA()):
         network = pn.MultiLayerPursuit(layers, solver, unfolding=6).double().eval()

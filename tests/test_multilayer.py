@@ -40,7 +40,7 @@ kinds = pytest.mark.parametrize("dictionaries", SIZES, ids=lambda f: f.__name__)
 def pursuit_of(dictionaries, solver=pn.ISTA(), unfolding=0, norm=None):  # noqa: B008
     layers = []
     for i, D in enumerate(dictionaries()):
-        threshold = pn.Threshold(D.rows, 0.02 * (i + 1), norm=norm, steps=unfolding + 1)
+        threshold = pn.Threshold(D.code_channels, 0.02 * (i + 1), norm=norm, steps=unfolding + 1)
         layers.append(pn.PursuitLayer(D, step=pn.BoundedStep(0.5 + 0.1 * i), threshold=threshold))
     return pn.MultiLayerPursuit(layers, solver, unfolding).double()
 
@@ -57,7 +57,7 @@ def literal(pursuit, x, *, fista):
         matrices.append(D.matrix(shape))
         shape = D.analyze(x.new_zeros(shape)).shape
         steps.append(layer.step.logit.sigmoid() / D.lipschitz_bound())
-        beta = [layer.threshold.identity_penalty] * (len(D.rows) - 1) + [layer.threshold.penalty]
+        beta = [layer.threshold.identity_penalty] * (len(D.code_channels) - 1) + [layer.threshold.penalty]
         penalties.append(torch.cat(beta).repeat_interleave(math.prod(shape[2:])))
 
     def up(x, probes):
@@ -103,7 +103,7 @@ def test_a_sweep_over_one_layer_is_that_layer_unfolded(index, solver):
     D = dense()[index]
     x = normal(2, D.channels, 4, 5)
     for bare in (True, False):
-        given = [{"threshold": pn.Threshold(D.rows)} if bare else {} for _ in range(2)]
+        given = [{"threshold": pn.Threshold(D.code_channels)} if bare else {} for _ in range(2)]
         layer = pn.PursuitLayer(D, solver=solver, unfolding=4, **given[0]).double()
         pursuit = pn.MultiLayerPursuit([pn.PursuitLayer(D, **given[1]).double()], solver, unfolding=4)
         assert torch.equal(pursuit(x), layer(x))
@@ -145,7 +145,7 @@ def test_gradients_are_those_of_the_sweeps():
 @kinds
 def test_every_step_stays_inside_in_training_and_after_eval(dictionaries):
     pursuit, x = pursuit_of(dictionaries, unfolding=1), signals(dictionaries)
-    optimiser = torch.optim.SGD(pursuit.parameters(), lr=5.0)
+    optimizer = torch.optim.SGD(pursuit.parameters(), lr=5.0)
 
     def assert_inside():
         shape = x.shape
@@ -154,11 +154,11 @@ def test_every_step_stays_inside_in_training_and_after_eval(dictionaries):
             shape = layer.dictionary.analyze(x.new_zeros(shape)).shape
 
     for _ in range(5):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = -(1e-3 + pursuit(x).square().mean()).log()
         assert_inside()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     pursuit.eval()
     assert_inside()
     kept = {name: value.clone() for name, value in pursuit.state_dict().items()}

@@ -46,7 +46,7 @@ def test_msd_stages_dilations_and_rows():
     model = pn.create_model("msd_csc_6", unfolding=2, solver="fista")
     layers = model.pursuits()
     assert [layer.dictionary.dictionary.dilation for layer in layers] == [(s, s) for s in (1, 2, 3, 1, 2, 3)]
-    assert [layer.dictionary.rows for layer in layers] == [(3 + 32 * i, 32) for i in range(6)]
+    assert [layer.dictionary.code_channels for layer in layers] == [(3 + 32 * i, 32) for i in range(6)]
     assert all(layer.unfolding == 2 and isinstance(layer.solver, pn.FISTA) for layer in layers)
     sizes = []
     for layer in layers:
@@ -143,20 +143,20 @@ def test_a_deep_copy_is_the_same_and_apart(name):
 @pytest.mark.parametrize("sweep", ["layer", "multilayer"])
 @pytest.mark.parametrize("solver", ["ista", "fista"])
 @pytest.mark.parametrize("unfolding", [0, 1, 2])
-def test_msd_csc_learns_from_its_default_initialisation(unfolding, solver, sweep):
+def test_msd_csc_learns_from_its_default_initialization(unfolding, solver, sweep):
     generator = torch.Generator().manual_seed(1)
     x, y = torch.rand(32, 1, 8, 8, generator=generator), torch.arange(32) % 4
     x[torch.arange(32), 0, y, y] += 1
     model = pn.create_model(
         "msd_csc_6", num_classes=4, in_chans=1, width=8, unfolding=unfolding, solver=solver, sweep=sweep
     )
-    optimiser = torch.optim.SGD(model.parameters(), 0.05, 0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
     losses = []
     for _ in range(25):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
 
@@ -171,7 +171,7 @@ def test_gradients_reach_the_first_layer_of_residual_networks_of_hundreds_of_lay
         ratios[family] = norms[1] / norms[-1]
     assert 0.1 < ratios["resnet"] < 10
     assert 0.1 < ratios["res_csc"] < 10
-    assert ratios["plain"] > 100 * ratios["resnet"]  # batch normalisation makes gradients explode towards the image
+    assert ratios["plain"] > 100 * ratios["resnet"]  # batch normalization makes gradients explode towards the image
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_inference_takes_one_code_and_one_residual():
     x = torch.rand(8, layer.dictionary.channels, 16, 16)
     atoms = x.nbytes // x.shape[1] * 4
     with Live() as live, torch.no_grad():
-        layer.pursue(x)
+        layer.forward_parts(x)
     assert live.most < 1.1 * (2 * x.nbytes + 3 * atoms)  # identity parts of code and residual, atoms of the update
 
 

@@ -1,4 +1,4 @@
-"""The normalisations inside P, as PyTorch's own tools for normalisation layers meet them."""
+"""The normalizations inside P, as PyTorch's own tools for normalization layers meet them."""
 
 import copy
 
@@ -9,11 +9,18 @@ from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
 
 import pursuitnet as pn
-from pursuitnet.prox.norms import RowNorm, ScaleNorm, _ByRootMeanSquare, eval_affine, still, synchronise
+from pursuitnet.prox.norms import (
+    ChannelNorm,
+    RunningRMSNorm,
+    _ByRootMeanSquare,
+    eval_affine,
+    frozen_running_stats,
+    synchronize,
+)
 
 KINDS = {
-    "rows": lambda: RowNorm(3, affine=False, momentum=0.3),
-    "scale": lambda: ScaleNorm(3, momentum=0.3),
+    "rows": lambda: ChannelNorm(3, affine=False, momentum=0.3),
+    "scale": lambda: RunningRMSNorm(3, momentum=0.3),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -43,10 +50,10 @@ def test_update_bn_takes_the_average_over_all_batches(kind):
     assert model[0].momentum == 0.3
 
 
-def test_update_bn_of_a_network_reaches_all_of_its_normalisations():
+def test_update_bn_of_a_network_reaches_all_of_its_normalizations():
     torch.manual_seed(0)
     model, images = pn.create_model("msd_csc_3", width=3).double(), [torch.rand(8, 3, 8, 8).double() for _ in range(3)]
-    first = next(m for m in model.modules() if isinstance(m, ScaleNorm))
+    first = next(m for m in model.modules() if isinstance(m, RunningRMSNorm))
     kept = []
     first.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].square().mean((0, 2, 3))))
     update_bn(images, model)
@@ -68,7 +75,7 @@ def test_a_batch_of_nothing_leaves_the_statistics_as_they_are(kind):
 def test_statistics_of_all_processes_are_those_of_one_and_a_batch_of_nothing_leaves_them(kind, momentum, tmp_path):
     alone, shared = KINDS[kind]().double(), KINDS[kind]().double()
     alone.momentum = shared.momentum = momentum
-    synchronise(shared)
+    synchronize(shared)
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
@@ -90,12 +97,12 @@ def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
 def test_a_scale_norm_is_not_replaced_by_one_that_subtracts_means():
     model = pn.create_model("msd_csc_3", width=2)
     with pytest.raises(
-        AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.prox.norms.synchronise\(model\)"
+        AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.prox.norms.synchronize\(model\)"
     ):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def test_what_evaluation_does_is_known_of_a_synchronised_batch_normalisation_of_pytorch():
+def test_what_evaluation_does_is_known_of_a_synchronized_batch_normalization_of_pytorch():
     model = pn.create_model("resnet_8", width=2).double()
     model(normal(8, 3, 8, 8))
     layer = model.pursuits()[1]
@@ -130,7 +137,7 @@ def test_still_leaves_statistics_and_their_number(kind):
     norm = KINDS[kind]().double()
     norm(batches()[0])
     kept = {name: value.clone() for name, value in norm.named_buffers()}
-    with still(norm):
+    with frozen_running_stats(norm):
         norm(batches()[5])
     assert all(torch.equal(value, kept[name]) for name, value in norm.named_buffers())
 
@@ -173,6 +180,6 @@ def test_a_network_in_training_is_differentiated_forwards_and_backwards_alike():
 
 
 def test_a_division_in_half_precision_does_not_divide_nothing_by_nothing():
-    norm = ScaleNorm(2, momentum=0.3, eps=1e-12).half()
+    norm = RunningRMSNorm(2, momentum=0.3, eps=1e-12).half()
     assert not norm(torch.zeros(4, 2, dtype=torch.float16)).any()
     assert not norm.eval()(torch.zeros(4, 2, dtype=torch.float16)).any()

@@ -155,7 +155,7 @@ def test_a_batch_is_its_examples_one_at_a_time(name):
 @pytest.mark.parametrize("name", ["matrix", "2-D circular", "[I 2-D]"])
 def test_objective_is_half_the_squared_residual_and_the_price_of_every_nonzero(name):
     x, D, matrix = draw(name)
-    prices = torch.rand(sum(D.rows), generator=seeded(3), dtype=torch.float64)
+    prices = torch.rand(sum(D.code_channels), generator=seeded(3), dtype=torch.float64)
     each = prices.view(-1, *[1] * D.dims).expand_as(D.analyze(x)[0]).flatten()
     for beta, price in ((0.0, 0 * each), (0.4, torch.full_like(each, 0.4)), (prices, each)):
         found = pn.solve(x, D, beta, pn.OMP(4))
@@ -190,7 +190,7 @@ def test_an_atom_of_zeros_is_never_taken(name):
     weight[1] = 0
     D, x = maker(weight), normal(3, *shape, seed=1)
     found = pn.solve(x, D, solver=pn.OMP(residual=1e-9))
-    row = 1 + (D.rows[0] if name.startswith("[I") else 0)
+    row = 1 + (D.code_channels[0] if name.startswith("[I") else 0)
     assert (found.code[:, row] == 0).all() and (found.code != 0).any()
     matrix = D.matrix(shape).detach().numpy()
     for code, signal in zip(rows(pn.solve(x, D, solver=pn.OMP(5)).code), rows(x), strict=True):
@@ -307,7 +307,7 @@ class Scaled(pn.Dictionary):
     def __init__(self, weight):
         super().__init__()
         self.weight = nn.Parameter(weight)
-        self.rows, self.channels = (weight.shape[0],), weight.shape[1]
+        self.code_channels, self.channels = (weight.shape[0],), weight.shape[1]
 
     def analyze(self, signal):
         return signal @ self.weight.mT

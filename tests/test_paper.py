@@ -34,7 +34,7 @@ def dense_layer(channels=3, width=4, dilation=2, **choices) -> pn.PursuitLayer:
     """An MSD-CSC layer with the paper's free c and a random β ≥ 0 for every row of the code."""
     weight = torch.randn(width, channels, 3, 3) / 3
     dictionary = pn.WithIdentity(pn.ConvDictionary(weight, padding=dilation, dilation=dilation))
-    threshold = pn.Threshold(dictionary.rows)
+    threshold = pn.Threshold(dictionary.code_channels)
     layer = pn.PursuitLayer(dictionary, step=pn.FreeStep(0.1), threshold=threshold, **choices)
     for parameter in threshold.parameters():
         nn.init.uniform_(parameter, 0.1, 1.0)
@@ -339,7 +339,7 @@ def one_step_network(identity, c=1.0) -> nn.Sequential:
     for dilation in (1, 2, 3):
         inner = pn.ConvDictionary(torch.randn(4, channels, 3, 3) / 5, padding=dilation, dilation=dilation)
         dictionary = pn.WithIdentity(inner)
-        threshold = pn.Threshold(dictionary.rows, 0.3, pn.IdentityPenalty(identity))
+        threshold = pn.Threshold(dictionary.code_channels, 0.3, pn.IdentityPenalty(identity))
         layers.append(pn.PursuitLayer(dictionary, step=pn.FreeStep(c), threshold=threshold))
         channels += 4
     return nn.Sequential(*layers)
@@ -552,11 +552,11 @@ NETWORKS = [
 def trained(request) -> pn.Network:
     """A small network after a few steps of SGD, so that statistics and steps have moved."""
     model = pn.create_model(request.param, width=4)
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(model(torch.rand(8, 3, 16, 16)), torch.arange(8)).backward()
-        optimiser.step()
+        optimizer.step()
     return model
 
 

@@ -36,7 +36,7 @@ def draw(name, nonnegative=False):
     """A problem with a β for every row, two signals, its explicit matrix, and β of every entry of a code."""
     maker, shape = DICTIONARIES[name]
     D = maker().requires_grad_(False)
-    x, beta = normal(2, *shape, seed=1), uniform(0.1, 0.8, sum(D.rows), seed=2)
+    x, beta = normal(2, *shape, seed=1), uniform(0.1, 0.8, sum(D.code_channels), seed=2)
     spelled = (torch.zeros_like(D.analyze(x)) + beta.view(-1, *[1] * D.dims)).flatten(1)
     return lasso(x, D, beta, nonnegative), D.matrix(shape), spelled
 
@@ -86,9 +86,9 @@ def test_the_gap_is_that_of_the_best_dual_point_on_the_ray_of_the_residual(name,
     s = torch.logspace(-6, 2, 4000, dtype=torch.float64)
     s = s if nonnegative else torch.cat([-s, s])
     load = s[None, :, None] * correlation[:, None, :]
-    admissible = ((load if nonnegative else load.abs()) <= beta[:, None, :]).all(2)
+    dual_scale = ((load if nonnegative else load.abs()) <= beta[:, None, :]).all(2)
     dual = s * (x * rest).sum(1, keepdim=True) - 0.5 * s.square() * rest.square().sum(1, keepdim=True)
-    best = torch.where(admissible, dual, 0.0).amax(1, keepdim=True)
+    best = torch.where(dual_scale, dual, 0.0).amax(1, keepdim=True)
     assert (best <= proven + 1e-12).all()
     torch.testing.assert_close(best, proven, rtol=1e-2, atol=1e-9)  # as fine as the grid
 
@@ -113,7 +113,7 @@ def test_beta_in_every_form_is_the_same_beta(name):
     problem, matrix, _ = draw(name)
     x, D = problem.signal, problem.dictionary
     code, ones = guess(problem), [1] * (x.dim() - 2)
-    rows = uniform(0.1, 1, sum(D.rows), seed=4)
+    rows = uniform(0.1, 1, sum(D.code_channels), seed=4)
     forms = {
         "rows": (rows, rows.view(1, -1, *ones)),
         "rows in float32": (rows.float(), rows.float().double().view(1, -1, *ones)),
@@ -155,7 +155,7 @@ def test_the_identity_part_is_completed_at_its_best_and_leaves_a_huber_loss(name
     reduced = ReducedLasso.of(problem)
     F, own, others = parts(problem, matrix, beta)
     atoms = problem.dictionary.split(guess(problem))[1]
-    whole = reduced.complete((atoms,))
+    whole = reduced.full_code((atoms,))
     e = problem.signal.flatten(1) - atoms.flatten(1) @ F.T
     identity = (e - own).clamp(min=0) if nonnegative else e.sign() * (e.abs() - own).clamp(min=0)
     assert 0 < (identity == 0).sum() < identity.numel()
@@ -236,7 +236,7 @@ def test_without_a_price_on_the_identity_the_signal_is_its_own_code(name):
     """β = (0, …, 0, b), as in Proposition 1, has the trivial optimum Γ = (x, 0)."""
     problem, _, _ = draw(name)
     D, x = problem.dictionary, problem.signal
-    beta = torch.cat([torch.zeros(D.rows[0]), torch.ones(D.rows[1])]).double()
+    beta = torch.cat([torch.zeros(D.code_channels[0]), torch.ones(D.code_channels[1])]).double()
     for solver in (pn.Reduced(pn.ISTA()), pn.Reduced(pn.FISTA())):
         found = pn.solve(x, D, beta, solver)
         assert found.steps == 0 and found.converged and found.objective.tolist() == [0, 0]
@@ -254,7 +254,7 @@ def test_a_dictionary_may_have_no_parameters():
         def __init__(self, weight):
             super().__init__()
             self.register_buffer("weight", weight)
-            self.rows, self.channels = (weight.shape[0],), weight.shape[1]
+            self.code_channels, self.channels = (weight.shape[0],), weight.shape[1]
 
         def analyze(self, signal):
             return signal @ self.weight.mT

@@ -71,14 +71,16 @@ def test_a_file_is_a_recipe_and_what_is_given_beside_it_wins(tmp_path, asked, su
         path.write_text('model = "msd_csc_9"\nlr = 1\ndrops = [0.25, 0.5]\nschedule = "steps"\nnesterov = false\n')
     elif suffix == ".json":
         path.write_text(
-            json.dumps({"model": "msd_csc_9", "lr": 1, "drops": [0.25, 0.5], "schedule": "steps", "nesterov": False})
+            json.dumps(
+                {"model": "msd_csc_9", "lr": 1, "milestones": [0.25, 0.5], "schedule": "steps", "nesterov": False}
+            )
         )
     else:
         path.write_text("model: msd_csc_9\nlr: 1\ndrops: [0.25, 0.5]\nschedule: steps\nnesterov: no\n")
-    expected = Recipe(model="msd_csc_9", lr=1.0, drops=(0.25, 0.5), schedule="steps", nesterov=False)
+    expected = Recipe(model="msd_csc_9", lr=1.0, milestones=(0.25, 0.5), schedule="steps", nesterov=False)
     assert Recipe.named(path) == expected == asked("--recipe", str(path))
-    given = asked("--lr", "0.5", "--recipe", str(path), "--nesterov", "--drops", "0.1")
-    assert given == Recipe(model="msd_csc_9", lr=0.5, drops=(0.1,), schedule="steps", nesterov=True)
+    given = asked("--lr", "0.5", "--recipe", str(path), "--nesterov", "--milestones", "0.1")
+    assert given == Recipe(model="msd_csc_9", lr=0.5, milestones=(0.1,), schedule="steps", nesterov=True)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -88,7 +90,7 @@ def test_a_named_recipe_on_the_command_line_is_that_of_the_library(asked, name):
 
 
 def test_the_recipe_of_a_run_is_a_recipe_again(tmp_path, asked):
-    recipe = Recipe(data_dir=Path("here"), unfolding=2, drops=(0.3,), label_smoothing=0.1, valid_images=7)
+    recipe = Recipe(data_dir=Path("here"), unfolding=2, milestones=(0.3,), label_smoothing=0.1, val_images=7)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
     assert Recipe.named(tmp_path / "recipe.json") == recipe == asked("--recipe", str(tmp_path / "recipe.json"))
 
@@ -130,10 +132,10 @@ def test_a_list_and_broken_yaml_are_no_recipes(tmp_path):
 
 def test_a_run_goes_on_with_its_own_recipe_on_another_machine():
     recipe = Recipe(epochs=30, data_dir=Path("there"))
-    moved = recipe.going_on(Recipe(epochs=30, device="cpu", data_dir=Path("here")))
+    moved = recipe.resumed_with(Recipe(epochs=30, device="cpu", data_dir=Path("here")))
     assert moved == Recipe(epochs=30, data_dir=Path("here"), device="cpu")
     with pytest.raises(ValueError, match="leave out epochs, lr"):
-        recipe.going_on(Recipe(lr=1.0))
+        recipe.resumed_with(Recipe(lr=1.0))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_what_is_given_with_resume_is_given_whatever_its_value(resumed):
         ({"lr": "0.1"}, "lr = '0.1'; expected a number"),
         ({"lr": None}, "lr = None; expected a number"),
         ({"model": 6}, "model = 6; expected a word"),
-        ({"drops": 0.5}, "drops = 0.5; expected a list of numbers"),
+        ({"milestones": 0.5}, "drops = 0.5; expected a list of numbers"),
         ({"compile": "no"}, "compile = 'no'; expected true or false"),
         ({"solver": "lars"}, "solver = 'lars'; expected ista or fista"),
         ({"data_dir": 3}, "data_dir = 3; expected a path"),
@@ -242,9 +244,14 @@ def test_types_are_checked_where_a_recipe_is_made(values, message):
 
 
 def test_what_can_be_taken_is_taken():
-    found = Recipe(epochs=np.int64(3), lr=np.float32(0.5), warmup=2, drops=[0.25, 0.5], data_dir="here")
-    assert found == Recipe(epochs=3, lr=0.5, warmup=2.0, drops=(0.25, 0.5), data_dir=Path("here"))
-    assert [type(getattr(found, name)) for name in ("epochs", "lr", "warmup", "drops")] == [int, float, float, tuple]
+    found = Recipe(epochs=np.int64(3), lr=np.float32(0.5), warmup=2, milestones=[0.25, 0.5], data_dir="here")
+    assert found == Recipe(epochs=3, lr=0.5, warmup=2.0, milestones=(0.25, 0.5), data_dir=Path("here"))
+    assert [type(getattr(found, name)) for name in ("epochs", "lr", "warmup", "milestones")] == [
+        int,
+        float,
+        float,
+        tuple,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pursuitnet.program import trace as inside
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import page as finished
 from pursuitnet.program.train import images_of, last_record, load_run, train
-from pursuitnet.program.whitebox.run import inspect_run
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 SECTIONS = ("learning", "confusions", "atoms", "layers", "images")
 FAMILIES = {
@@ -148,13 +148,13 @@ def test_every_layer_has_its_line_and_every_code_is_the_networks_own(runs, famil
     recipe, model = load_run(runs(family))
     images = images_of(recipe)
     x = images.prepared(images.test[0][:5])
-    seen = inside.watch(model, x)
-    assert [at.layer for at in seen] == model.pursuits()
-    assert len(page_of(runs(family)).values) == 1 + len(seen)
+    traces = inside.trace_layers(model, x)
+    assert [at.layer for at in traces] == model.pursuits()
+    assert len(page_of(runs(family)).values) == 1 + len(traces)
     with torch.no_grad():
         features = model.forward_features(x)
     assert not any(hooks for m in model.modules() if (hooks := m._forward_hooks))
-    last = seen[-1].codes[-1]
+    last = traces[-1].codes[-1]
     assert torch.equal(features, last if last.shape == features.shape else F.max_pool2d(last, 2, ceil_mode=True))
 
 
@@ -163,13 +163,13 @@ def test_an_effective_atom_is_the_networks_linear_part_at_one_entry(runs, family
     """D₁D₂ e_j by the gradient of ⟨Dᵀ₂Dᵀ₁x, e_j⟩ with respect to x."""
     recipe, model = load_run(runs(family))
     images = images_of(recipe)
-    seen = inside.watch(model, images.prepared(images.test[0][:5]))
-    assert seen[1].below == 0
+    traces = inside.trace_layers(model, images.prepared(images.test[0][:5]))
+    assert traces[1].below == 0
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    code = seen[1].layer.dictionary.analyze(seen[0].layer.dictionary.analyze(x))
-    row = inside.most_used(seen[1], 2)[1] + seen[1].identity_rows
+    code = traces[1].layer.dictionary.analyze(traces[0].layer.dictionary.analyze(x))
+    row = inside.most_used(traces[1], 2)[1] + traces[1].identity_channels
     (expected,) = torch.autograd.grad(code[0, row, code.shape[2] // 2, code.shape[3] // 2], x)
-    atom = inside.effective_atoms(seen, 1, 2, 1)[1]
+    atom = inside.effective_atoms(traces, 1, 2, 1)[1]
     rows, columns = expected[0, 0].nonzero().unbind(1)
     torch.testing.assert_close(atom[0], expected[0, 0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
 
@@ -177,11 +177,11 @@ def test_an_effective_atom_is_the_networks_linear_part_at_one_entry(runs, family
 def test_nothing_is_carried_through_a_pooling(runs):
     recipe, model = load_run(runs("msd_csc"))
     images = images_of(recipe)
-    seen = inside.watch(model, images.prepared(images.test[0][:2]))
-    assert [at.below for at in seen] == [None, 0, None, 2, None, 4]
-    down, base = inside.carry(seen, 3, seen[3].codes[-1])
+    traces = inside.trace_layers(model, images.prepared(images.test[0][:2]))
+    assert [at.below for at in traces] == [None, 0, None, 2, None, 4]
+    down, base = inside.carry(traces, 3, traces[3].codes[-1])
     assert base == 2
-    assert down.shape == seen[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
 
 
 def test_a_dictionary_is_put_into_words():
@@ -201,7 +201,7 @@ def test_the_best_scale_is_best():
         assert (inside.relative_error(x, other * model) >= best).all()
 
 
-def test_the_images_are_the_first_recognised_of_three_classes_and_the_first_two_mistaken():
+def test_the_images_are_the_first_recognized_of_three_classes_and_the_first_two_mistaken():
     labels = torch.tensor([3, 3, 1, 1, 0, 2, 2, 5])
     predicted = torch.tensor([3, 3, 0, 1, 9, 2, 2, 0])
     assert finished.chosen_images(labels, predicted) == [0, 3, 5, 2, 4]
@@ -404,7 +404,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
 def test_the_page_of_a_run_with_validation_has_its_curves(tmp_path):
     folder = tmp_path / "run"
-    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, valid_images=50, device="cpu"), folder)
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, val_images=50, device="cpu"), folder)
     words = page_of(report.write(folder).parent).words
     assert "validation" in words
     assert "images a second" in words

@@ -20,9 +20,9 @@ from rich.console import Console
 
 import pursuitnet as pn
 from pursuitnet.program import cli, reproduce, train
-from pursuitnet.program.owner import held, owned
+from pursuitnet.program.lock import held, run_lock
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, together
+from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, throughput
 from pursuitnet.program.reproduce.cells import Cell
 from pursuitnet.program.runs import running
 
@@ -38,7 +38,7 @@ WHOLE = {
     "flops_per_image": 2_000_000,
     "machine": "abacus",
 }
-TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiser", "peak_memory_mb")
+TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimizer", "peak_memory_mb")
 
 
 @pytest.fixture
@@ -122,15 +122,15 @@ def test_shallow_networks_come_first_and_every_cell_has_its_own_number_of_runs()
 
 def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_not():
     changed = {
-        "data": "svhn", "valid_images": 1, "train_images": 3, "test_images": 3, "shift": 1, "flip": True,
-        "fill": "reflect", "standardise": True, "model": "msd_csc_6", "unfolding": 1, "solver": "ista",
+        "data": "svhn", "val_images": 1, "train_images": 3, "test_images": 3, "shift": 1, "flip": True,
+        "padding_mode": "reflect", "normalize": True, "model": "msd_csc_6", "unfolding": 1, "solver": "ista",
         "sweep": "layer", "norm": "none", "step": "free", "identity": "same", "width": 3, "epochs": 3,
         "batch_size": 3, "lr": 1.0, "momentum": 0.1, "nesterov": False, "weight_decay": 1.0, "decay_all": True,
-        "label_smoothing": 0.1, "schedule": "steps", "drops": (0.1,), "warmup": 0.0, "seed": 1,
+        "label_smoothing": 0.1, "schedule": "steps", "milestones": (0.1,), "warmup": 0.0, "seed": 1,
         "precision": "float16", "sync_norm": True, "penalty": "free", "dilations": "block",
     }  # fmt: skip
     of_folders = {"image_size", "skip_broken", "white_level"}
-    assert set(changed) | set(ledger.MACHINE) | of_folders == {f.name for f in fields(Recipe)}
+    assert set(changed) | set(ledger.MACHINE_FIELDS) | of_folders == {f.name for f in fields(Recipe)}
     keys = [ledger.key(replace(TINY, **{name: value}), "x") for name, value in changed.items()]
     assert len({*keys, ledger.key(TINY, "x"), ledger.key(TINY, "y")}) == len(keys) + 2
     assert ledger.key(replace(TINY, device="cuda", data_dir=Path("here"), compile=True), "x") == ledger.key(TINY, "x")
@@ -270,7 +270,7 @@ def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repea
     (entry,) = ledger.Ledger(options.ledger).entries()
     assert "the loss is" in entry["diverged"] and str(options.runs) not in entry["diverged"] and entry["seconds"] >= 0
     assert ends == [entry["key"]] and reproduce.missing(options) == []
-    (row,) = tables.filled(options.cells(), [entry])
+    (row,) = tables.cell_results(options.cells(), [entry])
     assert row.said == "1 of 1 diverged" and row.accuracies == []
     assert "| 1 | 1 of 1 diverged | – | – |" in tables.markdown([row])
     assert tables.numbers([row])[0]["diverged"] == 1
@@ -315,7 +315,7 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     assert isinstance(ends[0], TimeoutError) and not list(ledger.Ledger(options.ledger).entries())
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(TimeoutError, match="not begun"):
-        jobs.apart(job_of(run, options, deadline=time.time() - 1))
+        jobs.run_in_subprocess(job_of(run, options, deadline=time.time() - 1))
     assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 0
     assert_same_as_uninterrupted(options, run)
 
@@ -343,9 +343,9 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held
 
 
 def assert_same_as_uninterrupted(options, run):
-    apart = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
-    jobs.apart(job_of(run, apart))  # with as many threads as the others
-    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, apart))
+    run_in_subprocess = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
+    jobs.run_in_subprocess(job_of(run, run_in_subprocess))  # with as many threads as the others
+    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, run_in_subprocess))
     assert curves(one) == curves(other)
 
 
@@ -353,7 +353,7 @@ def test_two_processes_never_do_one_run(options):
     run = reproduce.missing(options)[0]
     job = job_of(run, options)
     with ThreadPoolExecutor(2) as pool:
-        ends = [future.exception() for future in [pool.submit(jobs.apart, job) for _ in range(2)]]
+        ends = [future.exception() for future in [pool.submit(jobs.run_in_subprocess, job) for _ in range(2)]]
     taken = [end for end in ends if end is not None]
     assert len(taken) <= 1 and all("TakenError" in str(end) for end in taken)
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
@@ -366,7 +366,7 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options)
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text(json.dumps(run.recipe.to_json()))
     (folder / "checkpoint.pt.new").write_bytes(b"pursuitnet check")
-    assert jobs.work(job_of(run, options)) == run.key
+    assert jobs.run_job(job_of(run, options)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
@@ -376,11 +376,11 @@ def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
     with pytest.raises(KeyboardInterrupt):
         train.train(run.recipe, folder, Cut())
     (folder / "checkpoint.pt").replace(folder / "checkpoint.previous.pt")  # killed between two moves
-    assert jobs.work(job_of(run, options)) == run.key
+    assert jobs.run_job(job_of(run, options)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
-class Cut(train.Silent):
+class Cut(train.NoOpCallback):
     def epoch(self, record):
         raise KeyboardInterrupt
 
@@ -389,31 +389,31 @@ def test_a_retry_waits_for_the_lock_of_a_lost_worker_and_does_not_run_what_is_do
     run, waited = reproduce.missing(options)[0], []
 
     @contextmanager
-    def owned(folder, wait):
+    def run_lock(folder, wait):
         waited.append(wait)
         ledger.Ledger(options.ledger).add(run.key, {})  # by whoever had it
         yield
 
-    monkeypatch.setattr(jobs, "owned", owned)
-    assert jobs.work(job_of(run, options)) == run.key
-    assert waited == [jobs.LEASE] and waited[0] >= 90 and not (options.runs / run.key).exists()
+    monkeypatch.setattr(jobs, "run_lock", run_lock)
+    assert jobs.run_job(job_of(run, options)) == run.key
+    assert waited == [jobs.RETRY_TIMEOUT] and waited[0] >= 90 and not (options.runs / run.key).exists()
 
 
 def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
     said, rates = [], {1: 100.0, 2: 180.0, 4: 190.0, 8: 1000.0}
-    monkeypatch.setattr(together, "together", lambda recipe, number, seconds: rates[number])
-    assert together.best(TINY, 16, said.append) == 2
+    monkeypatch.setattr(throughput, "throughput", lambda recipe, number, seconds: rates[number])
+    assert throughput.best(TINY, 16, said.append) == 2
     assert said == ["1 run: 100 images/s", "2 runs at once: 180 images/s", "4 runs at once: 190 images/s"]
-    assert together.best(TINY, 1, said.append) == 1
+    assert throughput.best(TINY, 1, said.append) == 1
     rates[4] = 350.0
-    assert together.best(TINY, 15, said.append) == 8
+    assert throughput.best(TINY, 15, said.append) == 8
 
 
 def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
-    monkeypatch.setattr(program, "best", partial(together.best, seconds=0.2))
-    assert together.together(TINY, 2, 0.2) > 0
+    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.2))
+    assert throughput.throughput(TINY, 2, 0.2) > 0
     with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
-        together.together(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
+        throughput.throughput(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
     out = options.ledger.parent / "out"
     where = ["--ledger", str(options.ledger), "--runs", str(options.runs), "--out", str(out)]
     cli.app(["reproduce", "table3", "--jobs", "auto", *where], result_action="return_value")
@@ -424,7 +424,7 @@ def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys
 def test_other_data_than_planned_are_refused(options):
     run = reproduce.missing(options)[0]
     with pytest.raises(ValueError, match="not that of the plan"):
-        jobs.work(replace(job_of(run, options), key="0" * 20))
+        jobs.run_job(replace(job_of(run, options), key="0" * 20))
 
 
 KILL = """
@@ -467,7 +467,7 @@ def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_p
     (folder / "recipe.json").write_text(json.dumps(TINY.to_json()))
     paper = io.StringIO()
     console = Console(file=paper, force_terminal=True, width=200)
-    with owned(folder), running(folder), program.live(folder.parent, console) as say:
+    with run_lock(folder), running(folder), program.live(folder.parent, console) as say:
         say("[1/2] done [bold]")
     assert "[1/2] done [bold]" in paper.getvalue() and "msd_csc_3" in paper.getvalue()
 
@@ -485,12 +485,12 @@ def entry_of(cell, seed, accuracy, data="x"):
 def test_a_synthetic_ledger_gives_the_right_cells_means_and_deviations():
     accuracies = (0.51, 0.52, 0.56)
     entries = [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)]
-    one, two = tables.filled(CELLS, entries)
+    one, two = tables.cell_results(CELLS, entries)
     assert one.mean == pytest.approx(53.0) and one.deviation == pytest.approx(statistics.stdev((51, 52, 56)))
     assert two.records == ()
     monkey = [replace(cell, recipe=replace(cell.recipe, data="cifar10")) for cell in CELLS]
     entries = [entry_of(monkey[0], seed, a) for seed, a in enumerate(accuracies)]
-    table = tables.markdown(tables.filled(monkey, entries)).splitlines()
+    table = tables.markdown(tables.cell_results(monkey, entries)).splitlines()
     assert len(table) == 4
     assert "| 3 | 53.00 ± 2.65 | 50.00 | +3.00, within noise | 12,345 | 0.002 | 123 | abacus |" in table[2]
     assert "| 0 | not run | – |" in table[3]
@@ -500,7 +500,7 @@ def test_a_synthetic_ledger_gives_the_right_cells_means_and_deviations():
     ("accuracies", "said"), [((0.58, 0.59), "+8.50, beyond noise"), ((0.45,), "-5.00"), ((0.5, 0.6), "within noise")]
 )
 def test_a_difference_is_judged_by_the_noise_of_the_seeds(accuracies, said):
-    (row, _) = tables.filled(CELLS, [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)])
+    (row, _) = tables.cell_results(CELLS, [entry_of(CELLS[0], seed, a) for seed, a in enumerate(accuracies)])
     assert said in tables.difference(row)
 
 
@@ -516,7 +516,7 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     ]
     lost = entry_of(next(c for c in found if c.method == "plain"), 0, 0.1)
     entries.append({**lost, "diverged": "the loss is nan"})
-    rows = tables.filled(found, entries)
+    rows = tables.cell_results(found, entries)
     table = tables.by_layers(rows)
     assert table.splitlines()[0] == "| | 56 layers | 110 layers |"
     assert "| plain | 1 of 1 diverged | not run |" in table
@@ -526,19 +526,19 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     by = {(row.cell.method, row.cell.layers): row for row in rows}
     assert tables.contrast((by["Res-CSC", 56], by["ResNet", 56])) == "+1.10 ± 0.06, beyond noise"
     assert tables.contrast((by["Res-CSC", 56], by["plain", 56])) == "not enough runs"
-    two = tables.filled(found, [entry for entry in entries if entry["recipe"]["seed"] < 2])
+    two = tables.cell_results(found, [entry for entry in entries if entry["recipe"]["seed"] < 2])
     assert tables.contrast((two[3], two[2])) == "+1.05 ± 0.05"
     both = [(by["Res-CSC", depth], by["ResNet", depth]) for depth in (56, 110)]
     assert tables.contrast(*both) == "+1.10 ± 0.04, beyond noise"
     assert tables.contrast(both[0], (by["Res-CSC", 56], by["plain", 56])) == tables.contrast(both[0])
-    apart = tables.filled(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
-    assert tables.contrast((apart[3], by["ResNet", 56])).endswith("within noise")
+    run_in_subprocess = tables.cell_results(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
+    assert tables.contrast((run_in_subprocess[3], by["ResNet", 56])).endswith("within noise")
 
 
 def test_records_of_different_data_are_not_mixed():
     entries = [entry_of(CELLS[0], 0, 0.5, "x"), entry_of(CELLS[0], 1, 0.5, "y")]
     with pytest.raises(ValueError, match="different versions of digits"):
-        tables.filled(CELLS, entries)
+        tables.cell_results(CELLS, entries)
 
 
 @pytest.mark.parametrize("name", ["fig7", "fig8"])

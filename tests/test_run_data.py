@@ -16,13 +16,13 @@ from programs import program
 import pursuitnet as pn
 from pursuitnet import data
 from pursuitnet.program import report, train
-from pursuitnet.program.evaluation.run import Settings, evaluate_run
+from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.ledger import key
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train import checkpoints
-from pursuitnet.program.whitebox.run import inspect_run
+from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def images(folder, count, low, high, seed=0, first=0):
-    """Write grey images of 8 x 8 with levels in low..high."""
+    """Write gray images of 8 x 8 with levels in low..high."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng([seed, low, first])
     for k in range(first, first + count):
@@ -72,7 +72,7 @@ def place(first, tmp_path):
     return tmp_path / "all"
 
 
-class Stop(train.Silent):
+class Stop(train.NoOpCallback):
     def epoch(self, record):
         if record["epoch"] == 1:
             raise KeyboardInterrupt
@@ -199,14 +199,14 @@ def test_classes_are_matched_by_name(tmp_path):
 
 
 def test_channels_that_the_network_does_not_take_are_refused_and_grey_is_a_color(tmp_path):
-    root, grey = dataset(tmp_path / "color"), dataset(tmp_path / "grey")
+    root, gray = dataset(tmp_path / "color"), dataset(tmp_path / "gray")
     path = root / "train" / "cat" / "000.png"
     Image.open(path).convert("RGB").save(path)
     train.train(recipe_for(root), tmp_path / "color_run")
-    train.train(recipe_for(grey), tmp_path / "grey_run")
-    assert train.open_run(tmp_path / "color_run", grey).images.test[0].shape == (8, 3, 8, 8)
+    train.train(recipe_for(gray), tmp_path / "gray_run")
+    assert train.open_run(tmp_path / "color_run", gray).images.test[0].shape == (8, 3, 8, 8)
     with pytest.raises(ValueError, match=r"color have 3 channels; expected 1, as in training"):
-        train.open_run(tmp_path / "grey_run", root)
+        train.open_run(tmp_path / "gray_run", root)
 
 
 def test_images_that_may_have_been_trained_on_are_said(tmp_path):
@@ -290,7 +290,7 @@ def many(tmp_path_factory):
 
 
 def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
-    recipe = recipe_for(many, train_images=40, test_images=20, valid_images=10)
+    recipe = recipe_for(many, train_images=40, test_images=20, val_images=10)
     found = train.images_of(recipe)
     assert found.train[1].bincount().tolist() == [15, 15]
     assert found.valid[1].bincount().tolist() == [5, 5]
@@ -314,7 +314,7 @@ def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypa
     assert [sum(row) for row in found.confusion] == [10, 10]
     seen = {}
     monkeypatch.setattr(
-        "pursuitnet.program.whitebox.run.inspect", lambda model, x, labelled, **_: seen.update(x=x, y=labelled)
+        "pursuitnet.program.whitebox.inspect_run.inspect", lambda model, x, labeled, **_: seen.update(x=x, y=labeled)
     )
     inspect_run(tmp_path / "run", images=8, tested=10)
     assert seen["y"][1].bincount().tolist() == [5, 5]
@@ -326,8 +326,8 @@ def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypa
     def stop(clean, *_):
         raise SeenError(sum(float(x.float().mean()) < 128 for x in clean))
 
-    monkeypatch.setattr("pursuitnet.program.evaluation.run.Adaptation.to", stop)
-    monkeypatch.setattr("pursuitnet.program.evaluation.run.LOOKED_AT", 20)
+    monkeypatch.setattr("pursuitnet.program.evaluation.evaluate_run.Adaptation.to", stop)
+    monkeypatch.setattr("pursuitnet.program.evaluation.evaluate_run.LOOKED_AT", 20)
     with pytest.raises(SeenError, match="10"):
         evaluate_run(tmp_path / "run", Settings(corruptions=("contrast",), adapt="usage"))
 
@@ -394,8 +394,8 @@ def test_a_relative_data_folder_works_from_elsewhere(tmp_path, monkeypatch):
 def test_a_channel_that_is_constant_up_to_rounding_is_divided_by_one(tmp_path, odd):
     root = dataset(tmp_path / "data")
     for path in root.rglob("*.png"):
-        grey = np.asarray(Image.open(path))
-        Image.fromarray(np.dstack([grey, np.full_like(grey, 40), grey])).save(path)
+        gray = np.asarray(Image.open(path))
+        Image.fromarray(np.dstack([gray, np.full_like(gray, 40), gray])).save(path)
     if odd:
         path = root / "train" / "cat" / "001.png"
         pixels = np.array(Image.open(path))

@@ -11,7 +11,7 @@ from programs import finished, program
 from safetensors.numpy import save_file
 
 from pursuitnet.program import report, runs
-from pursuitnet.program.owner import owned
+from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 
@@ -85,7 +85,7 @@ def test_a_run_without_its_weights_has_stopped(tmp_path, done):
 
 def test_a_run_goes_on_while_its_process_lives_and_no_longer(tmp_path):
     folder = made(tmp_path / "a", 1, finished=False)
-    with owned(folder), runs.running(folder, device="cpu"):
+    with run_lock(folder), runs.running(folder, device="cpu"):
         assert json.loads((folder / "running.json").read_text())["pid"] == os.getpid()
         run = runs.read(folder)
         assert (run.state, run.note, run.device) == ("running", "", "cpu")
@@ -96,7 +96,7 @@ def test_a_run_goes_on_while_its_process_lives_and_no_longer(tmp_path):
 
 
 def test_a_resumed_run_is_running_though_its_folder_is_whole(tmp_path):
-    with owned(made(tmp_path / "a")):
+    with run_lock(made(tmp_path / "a")):
         assert runs.read(tmp_path / "a").state == "running"
     assert runs.read(tmp_path / "a").state == "finished"
 
@@ -104,7 +104,7 @@ def test_a_resumed_run_is_running_though_its_folder_is_whole(tmp_path):
 def test_a_run_of_another_machine_is_judged_by_its_lock_too(tmp_path):
     folder = made(tmp_path / "a", 1, finished=False)
     mark(folder, host="elsewhere")
-    with owned(folder):
+    with run_lock(folder):
         assert (runs.read(folder).state, runs.read(folder).note) == ("running", "on elsewhere")
     assert (runs.read(folder).state, runs.read(folder).note) == ("stopped", "killed")
 
@@ -170,7 +170,7 @@ def test_a_damaged_folder_is_a_line_with_the_reason(tmp_path, damage):
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
-    found = runs.below(tmp_path / "runs")
+    found = runs.find_runs(tmp_path / "runs")
     assert [run.state for run in found] == ["damaged", "finished"]
     assert reason in found[0].note
     lines = runs.table(found)
@@ -192,9 +192,9 @@ def test_runs_are_found_below_in_the_order_of_their_names_each_once(tmp_path):
     (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
     made(tmp_path.parent / f"{tmp_path.name}-elsewhere" / "y")
     (tmp_path / "linked").symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
-    assert [run.name for run in runs.below(tmp_path)] == ["deep/er/x", "linked/y", "seed2", "seed10"]
-    assert [run.name for run in runs.below(tmp_path / "seed2")] == ["seed2"]
-    assert runs.below(tmp_path / "empty") == []
+    assert [run.name for run in runs.find_runs(tmp_path)] == ["deep/er/x", "linked/y", "seed2", "seed10"]
+    assert [run.name for run in runs.find_runs(tmp_path / "seed2")] == ["seed2"]
+    assert runs.find_runs(tmp_path / "empty") == []
 
 
 def test_the_program_lists_runs_without_loading_torch(tmp_path):
@@ -244,8 +244,8 @@ def test_the_picture_has_a_curve_a_run_in_both_and_a_name_each(tmp_path):
     assert page.count("1 of 3 epochs") == 4
     assert "<script" not in page
     picture = imread(report.write_comparison(tmp_path / "runs.png", found))
-    from pursuitnet.program.report.compare import COLOURS
+    from pursuitnet.program.report.compare import COLORS
 
-    for colour in COLOURS:
-        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    for color in COLORS:
+        wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         assert (np.abs(picture[..., :3] - wanted).max(axis=-1) < 0.01).sum() > 50

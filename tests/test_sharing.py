@@ -61,7 +61,7 @@ def test_the_metadata_hold_the_recipe_for_any_reader(run):
     assert json.loads(said["classes"]) == list("0123456789") and len(said["sha256"]) == 64
 
 
-def test_images_as_they_are_are_normalised_first():
+def test_images_as_they_are_are_normalized_first():
     one = made("resnet_8", width=2)
     x = torch.rand(3, 3, 12, 12)
     assert torch.equal(one.deployed()(x), one.network((x - 0.4) / 0.3))
@@ -70,7 +70,7 @@ def test_images_as_they_are_are_normalised_first():
 
 def test_whole_numbers_are_prepared_as_in_training():
     one, x = made("resnet_8", width=2), torch.randint(256, (3, 3, 12, 12), dtype=torch.uint8)
-    expected = pn.data.standardise(x, one.mean, one.std)
+    expected = pn.data.normalize(x, one.mean, one.std)
     assert torch.equal(one.prepare(x), expected) and torch.equal(one.deployed()(x), one.network(one.prepare(x)))
 
 

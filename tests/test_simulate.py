@@ -12,10 +12,10 @@ from programs import finished
 
 import pursuitnet as pn
 from pursuitnet.program import cli, simulate
-from pursuitnet.program.simulate import fig1, fig4, gaussian, ill_conditioned, readings, table1
-from pursuitnet.program.simulate.gaussian import Reading, TwoLayers
+from pursuitnet.program.simulate import fig1, fig4, gaussian, ill_conditioned, table1, variations
+from pursuitnet.program.simulate.gaussian import TwoLayers, Variation
 
-SMALL = Reading(width=7, iterations=4, every=2)
+SMALL = Variation(width=7, iterations=4, every=2)
 
 
 def program(*arguments, cwd, code=0):
@@ -64,14 +64,14 @@ def test_fig1_the_paper_s_0_is_that_of_a_small_image():
 
 
 def test_the_data_are_those_of_the_paper():
-    training, test = gaussian.draw(Reading(noise=0.2), 0)
+    training, test = gaussian.draw(Variation(noise=0.2), 0)
     assert (training[0].shape, test[0].shape) == ((10_000, 100), (2_000, 100))
     assert (training[1].bincount() == 100).all() and (test[1].bincount() == 20).all()
     means = torch.stack([training[0][training[1] == k].mean(0) for k in range(100)])
     for x, labels in (training, test):
         assert (x - means[labels]).std().item() == pytest.approx(0.2, rel=0.02)
     assert means.std().item() == pytest.approx(1, rel=0.05)
-    uniform = gaussian.draw(Reading(noise=0.0, centres="uniform"), 0)[0][0]
+    uniform = gaussian.draw(Variation(noise=0.0, centers="uniform"), 0)[0][0]
     assert 0 <= uniform.min() < 0.01 and 0.99 < uniform.max() <= 1
 
 
@@ -99,13 +99,13 @@ def counted_by_hand(model, x, factor, beta=None, layers=1):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize(("lipschitz", "factor"), [("paper", 2), ("ours", 1)])
 def test_counts_are_those_of_definition_1(lipschitz, factor, layers):
-    reading = replace(SMALL, lipschitz=lipschitz, layers=layers, beta="own", counted=20)
-    models = [TwoLayers(reading, dense, seed=3) for dense in (False, True)]
+    variation = replace(SMALL, lipschitz=lipschitz, layers=layers, beta="own", counted=20)
+    models = [TwoLayers(variation, dense, seed=3) for dense in (False, True)]
     with torch.no_grad():
         for model in models:  # a bias that leaves some dimensions within 2β and some without
             model.first.threshold.atom_weight.copy_(torch.linspace(-0.5, 0.1, 7))
-    test = gaussian.draw(reading, 0)[1]
-    for found, model in zip(gaussian.measure(reading, models, test, 0), models, strict=True):
+    test = gaussian.draw(variation, 0)[1]
+    for found, model in zip(gaussian.measure(variation, models, test, 0), models, strict=True):
         b, beta, fails = counted_by_hand(model, test[0][:20], factor, layers=layers)
         assert found["bias"] == pytest.approx(b, rel=1e-5)
         assert found["beta"] == pytest.approx(beta, rel=1e-5)
@@ -119,8 +119,8 @@ def test_msd_csc_is_counted_with_the_beta_of_ml_csc():
     with torch.no_grad():
         models[0].first.threshold.atom_weight.fill_(-0.2)
     test = gaussian.draw(SMALL, 0)[1]
-    reading = replace(SMALL, beta="counted", counted=20)
-    plain, dense = gaussian.measure(reading, models, test, 0)
+    variation = replace(SMALL, beta="counted", counted=20)
+    plain, dense = gaussian.measure(variation, models, test, 0)
     assert plain["beta"] == dense["beta"] > 0
     fails = counted_by_hand(models[1], test[0][:20], 2, beta=plain["beta"])[2]
     assert dense["unsuccessful"] == pytest.approx(fails, abs=0.051)
@@ -129,32 +129,32 @@ def test_msd_csc_is_counted_with_the_beta_of_ml_csc():
 @pytest.mark.parametrize("step", ["absorbed", "bounded"])
 @pytest.mark.parametrize("bias", ["added", "kept"])
 def test_the_biases_of_msd_csc_are_set_to_the_same_beta(step, bias):
-    reading = replace(SMALL, step=step, bias=bias)
-    plain, dense = (TwoLayers(reading, d, seed=3) for d in (False, True))
-    gaussian.equalise(reading, plain, dense)
+    variation = replace(SMALL, step=step, bias=bias)
+    plain, dense = (TwoLayers(variation, d, seed=3) for d in (False, True))
+    gaussian.equalize(variation, plain, dense)
     for one, other in ((plain.first, dense.first), (plain.second, dense.second)):
         thetas = [layer.threshold.penalty * layer.step()[0] for layer in (one, other)]
         betas = [t * layer.dictionary.lipschitz() for t, layer in zip(thetas, (one, other), strict=True)]
         torch.testing.assert_close(*betas)
         identity = other.threshold.identity_penalty * other.step()[0] * other.dictionary.lipschitz()
         torch.testing.assert_close(identity, betas[0].mean().expand_as(identity))
-    (_, mine), (_, its) = (gaussian.penalty(reading, m.first) for m in (plain, dense))
+    (_, mine), (_, its) = (gaussian.penalty(variation, m.first) for m in (plain, dense))
     assert mine == pytest.approx(its, rel=1e-5)
 
 
 def test_a_step_of_one_over_L_makes_b_L_the_penalty_itself():
-    reading = replace(SMALL, step="bounded", bias="kept", lipschitz="ours")
-    layer = TwoLayers(reading, True, seed=0).first
+    variation = replace(SMALL, step="bounded", bias="kept", lipschitz="ours")
+    layer = TwoLayers(variation, True, seed=0).first
     layer.threshold.atom_weight.data.fill_(-0.3)
-    assert gaussian.penalty(reading, layer)[1] == pytest.approx(0.3, rel=1e-5)
+    assert gaussian.penalty(variation, layer)[1] == pytest.approx(0.3, rel=1e-5)
 
 
 def test_a_negative_bias_has_no_beta_and_everything_fails():
-    reading = replace(SMALL, bias="subtracted")
-    models = [TwoLayers(reading, dense, seed=0) for dense in (False, True)]
+    variation = replace(SMALL, bias="subtracted")
+    models = [TwoLayers(variation, dense, seed=0) for dense in (False, True)]
     for model in models:
         model.first.threshold.atom_weight.data.fill_(-0.3)  # ReLU(z + 0.3)
-    for found in gaussian.measure(reading, models, gaussian.draw(reading, 0)[1], 0):
+    for found in gaussian.measure(variation, models, gaussian.draw(variation, 0)[1], 0):
         assert (found["bias"], found["beta"]) == (pytest.approx(-0.3), 0)
         assert found["unsuccessful"] > 99.9
 
@@ -174,27 +174,27 @@ def test_both_models_begin_with_the_same_filters_and_a_twin_keeps_them():
     mine, its = plain.first.dictionary.weight, dense.first.dictionary.dictionary.weight
     assert torch.equal(mine, its) and not torch.equal(mine, other.first.dictionary.weight)
     mine.data.mul_(2)
-    gaussian.equalise(SMALL, plain, dense)
+    gaussian.equalize(SMALL, plain, dense)
     assert not torch.equal(mine, its)
-    gaussian.equalise(replace(SMALL, beta="twin"), plain, dense)
+    gaussian.equalize(replace(SMALL, beta="twin"), plain, dense)
     assert torch.equal(mine, its)
 
 
 def test_the_published_shape_by_default():
-    found = gaussian.curves(replace(readings.DEFAULT, iterations=120, every=60), 0)
-    assert readings.verdict([found]) == "yes"
+    found = gaussian.curves(replace(variations.DEFAULT, iterations=120, every=60), 0)
+    assert variations.verdict([found]) == "yes"
     assert found["ML-CSC"]["accuracy"][-1] > 0.99
     assert found["ML-CSC"]["nothing"][-1] < found["ML-CSC"]["unsuccessful"][-1]  # β has grown past the signals
 
 
 def test_at_the_optimum_no_dimension_of_msd_csc_fails():
-    reading = replace(readings.readings()["optimum of the Lasso"], iterations=10, every=10, counted=30)
-    found = gaussian.curves(reading, 0)
+    variation = replace(variations.variations()["optimum of the Lasso"], iterations=10, every=10, counted=30)
+    found = gaussian.curves(variation, 0)
     assert found["MSD-CSC"]["unsuccessful"] == [0, 0]  # by optimality |x − ξ| ≤ β
     assert min(found["ML-CSC"]["unsuccessful"]) > 10
-    model = TwoLayers(reading, True, 0)
-    x = gaussian.draw(reading, 0)[1][0][:30]
-    again = gaussian.reconstruction(reading, model, x, 0.2)
+    model = TwoLayers(variation, True, 0)
+    x = gaussian.draw(variation, 0)[1][0][:30]
+    again = gaussian.reconstruction(variation, model, x, 0.2)
     assert (again - x).abs().max() <= 0.2 * 1.05
 
 
@@ -211,17 +211,17 @@ def test_at_the_optimum_no_dimension_of_msd_csc_fails():
 )
 def test_verdict(plain, dense, expected):
     run = {"ML-CSC": {"unsuccessful": list(plain)}, "MSD-CSC": {"unsuccessful": list(dense)}}
-    assert readings.verdict([run]) == expected
+    assert variations.verdict([run]) == expected
 
 
 def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch):
-    tiny = {t: replace(r, iterations=2, every=1, counted=10) for t, r in readings.readings(2).items()}
-    monkeypatch.setattr(fig4, "readings", lambda iterations: tiny)
+    tiny = {t: replace(r, iterations=2, every=1, counted=10) for t, r in variations.variations(2).items()}
+    monkeypatch.setattr(fig4, "variations", lambda iterations: tiny)
     seen = []
     result = fig4.run_variations(seen.append, seeds=1, iterations=2)
     assert len(seen) == len(tiny) >= 20
-    full = readings.readings()
-    assert full["the default"] == replace(readings.DEFAULT, every=5)
+    full = variations.variations()
+    assert full["the default"] == replace(variations.DEFAULT, every=5)
     assert len(set(full.values())) == len(full)
     assert all(f"| {title} |" in result.text for title in tiny)
     json.dumps(result.numbers)
@@ -279,11 +279,11 @@ def test_fig4_leaves_numbers_and_picture_and_nothing_is_overwritten(tmp_path):
     printed = program("fig4", "--seeds", "2", "--iterations", "3", "--out", "a", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"fig4.json", "fig4.png"}
     numbers = json.loads((tmp_path / "a" / "fig4.json").read_text())
-    assert numbers["choices"] == json.loads(json.dumps(asdict(replace(readings.DEFAULT, iterations=3))))
+    assert numbers["choices"] == json.loads(json.dumps(asdict(replace(variations.DEFAULT, iterations=3))))
     assert [len(curve) for curve in numbers["curves"]["MSD-CSC"]["unsuccessful"]] == [4, 4]
     assert numbers["versions"]["torch"] == torch.__version__
     assert "n = 2" in printed
-    expected = gaussian.curves(replace(readings.DEFAULT, iterations=3), 1)["ML-CSC"]["unsuccessful"]
+    expected = gaussian.curves(replace(variations.DEFAULT, iterations=3), 1)["ML-CSC"]["unsuccessful"]
     assert numbers["curves"]["ML-CSC"]["unsuccessful"][1] == pytest.approx(expected, rel=1e-3)
     before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     said = program("fig4", "--out", "a", cwd=tmp_path, code=2)

@@ -94,7 +94,7 @@ def draw(name, nonnegative=False, beta="scalar", batch=2, level=0.5):
     ones = [1] * (x.dim() - 1)
     value = {
         "scalar": float(level * top.min()),
-        "per row": level * top.min() * uniform(0.7, 1.2, sum(D.rows), seed=2),
+        "per row": level * top.min() * uniform(0.7, 1.2, sum(D.code_channels), seed=2),
         "per entry": level * top.min() * uniform(0.7, 1.2, *correlation.shape, seed=3),
         "per example": level * top.view(-1, *ones),
     }[beta]
@@ -396,7 +396,7 @@ def test_rows_without_a_price_among_others_are_solved_to_a_certificate(solver, n
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "Reduced(FISTA)"])
 def test_an_identity_without_a_price_takes_the_signal_and_leaves_nothing(solver):
     x, D, value = draw("[I 2-D]")
-    beta = torch.cat([torch.zeros(D.rows[0]), torch.full((D.rows[1],), value)]).double()
+    beta = torch.cat([torch.zeros(D.code_channels[0]), torch.full((D.code_channels[1],), value)]).double()
     found = pn.solve(x, D, beta, max_steps=9000, **SOLVERS[solver])
     assert found.converged and (found.objective <= 1e-15 * x.flatten(1).square().sum(1)).all()
 
@@ -497,7 +497,7 @@ class Scaled(pn.Dictionary):
     def __init__(self, weight):
         super().__init__()
         self.weight = nn.Parameter(weight)
-        self.rows, self.channels = (weight.shape[0],), weight.shape[1]
+        self.code_channels, self.channels = (weight.shape[0],), weight.shape[1]
 
     def analyze(self, signal):
         return signal @ self.weight.mT
@@ -816,7 +816,7 @@ def test_a_dictionary_of_buffers_alone_can_be_solved_and_measured():
         def __init__(self, weight):
             super().__init__()
             self.register_buffer("weight", weight)
-            self.rows, self.channels = (len(weight),), weight.shape[1]
+            self.code_channels, self.channels = (len(weight),), weight.shape[1]
 
         def analyze(self, signal):
             return signal @ self.weight.mT

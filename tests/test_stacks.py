@@ -32,8 +32,8 @@ def stack(make, channels, depth=DEPTH, start=pn.zero, **choices):
     layers = []
     for _ in range(depth):
         dictionary = make(channels)
-        channels = sum(dictionary.rows)
-        given = {"threshold": pn.Threshold(dictionary.rows)} if choices.get("bare") else {}
+        channels = sum(dictionary.code_channels)
+        given = {"threshold": pn.Threshold(dictionary.code_channels)} if choices.get("bare") else {}
         layers.append(pn.PursuitLayer(dictionary, start, unfolding=choices.get("unfolding", 0), **given))
     return nn.ModuleList(layers)
 
@@ -123,8 +123,8 @@ class Classifier(nn.Module):
     def __init__(self, make, channels, depth, start):
         super().__init__()
         self.layers = stack(make, channels, 1)
-        self.layers += stack(make, sum(self.layers[0].dictionary.rows), depth - 1, start)
-        self.head = nn.Linear(sum(self.layers[-1].dictionary.rows), 10)
+        self.layers += stack(make, sum(self.layers[0].dictionary.code_channels), depth - 1, start)
+        self.head = nn.Linear(sum(self.layers[-1].dictionary.code_channels), 10)
 
     def forward(self, x):
         code = codes_of(self.layers, x)[-1]

@@ -17,18 +17,18 @@ def layer_of(seed=0, unfolding=2, **arguments):
     """MSD-CSC's layer: [I D] with 3×3 filters."""
     weight = normal(4, 2, 3, 3, seed=seed)
     dictionary = pn.WithIdentity(pn.ConvDictionary(weight, padding=1))
-    bare = {"threshold": pn.Threshold(dictionary.rows)}
+    bare = {"threshold": pn.Threshold(dictionary.code_channels)}
     return pn.PursuitLayer(dictionary, unfolding=unfolding, **bare | arguments).double()
 
 
 def train(layer, steps=3, lr=0.5, size=(6, 5), model=None):
     """SGD on a loss that lets the filters grow."""
-    optimiser = torch.optim.SGD(layer.parameters(), lr=lr)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=lr)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         code = (model or layer)(normal(3, 2, *size, seed=100 + step))
         (-(1e-3 + code.square().mean()).log()).backward()
-        optimiser.step()
+        optimizer.step()
 
 
 def step_of(layer):

@@ -64,7 +64,7 @@ def test_coherence_at_a_signal_size_is_that_of_the_explicit_matrix(dims, circula
     rng, tried = random.Random(dims), 0
     while tried < 60:
         D, shape = random_filters(rng, dims, circular)
-        if math.prod(shape) * D.rows[0] * math.prod(D.code_size((1, *shape))) > 300_000:
+        if math.prod(shape) * D.code_channels[0] * math.prod(D.code_size((1, *shape))) > 300_000:
             continue
         tried += 1
         assert theory.mutual_coherence(D, shape) == pytest.approx(coherence_of(D.matrix(shape)), abs=1e-12)
@@ -181,7 +181,7 @@ def test_coherence_of_any_other_dictionary_is_that_of_its_matrix():
         def __init__(self):
             super().__init__()
             self.parts = torch.nn.ModuleList([conv(2, 1, 3, seed=s, padding=1) for s in (0, 1)])
-            self.channels, self.rows, self.dims = 1, (4,), 1
+            self.channels, self.code_channels, self.dims = 1, (4,), 1
 
         def code_size(self, signal_shape):
             return self.parts[0].code_size(signal_shape)
@@ -319,7 +319,7 @@ def covered(D, position, size):
 def stripe_by_sets(code, dictionary):
     """Counts, for every column of the dictionary, the non-zeros whose cells meet its own."""
     D = dictionary.dictionary if isinstance(dictionary, pn.WithIdentity) else dictionary
-    identity = sum(dictionary.rows) - D.rows[0]
+    identity = sum(dictionary.code_channels) - D.code_channels[0]
     cells, filled = [], []
     for row in range(len(code)):
         for position in itertools.product(*map(range, code.shape[1:])):
@@ -361,7 +361,7 @@ STRIPES = {
 def test_stripe_norm_counts_the_columns_that_overlap(name):
     D, size = STRIPES[name]
     for density in (0.05, 0.2, 0.6, 1.0):
-        filled = torch.rand(3, sum(D.rows), *size, generator=torch.Generator().manual_seed(1)) < density
+        filled = torch.rand(3, sum(D.code_channels), *size, generator=torch.Generator().manual_seed(1)) < density
         code = normal(*filled.shape, seed=2) * filled
         got = theory.stripe_norm(code, D)
         assert got.dtype == torch.int64

@@ -19,8 +19,8 @@ def shrunk(z, theta, nonnegative=True):
     return torch.where(z > theta, z - theta, torch.where(z < -theta, z + theta, 0.0))
 
 
-def normalised(z, eps=1e-5):
-    """Batch normalisation over all axes but the second."""
+def normalized(z, eps=1e-5):
+    """Batch normalization over all axes but the second."""
     axes = [a for a in range(z.dim()) if a != 1]
     return (z - z.mean(axes, keepdim=True)) / (z.var(axes, keepdim=True, correction=0) + eps).sqrt()
 
@@ -42,7 +42,7 @@ def with_penalties(threshold):
 @pytest.mark.parametrize(
     ("operator", "low"), [(pn.soft_threshold, -8.0), (pn.nonnegative_threshold, 0.0)], ids=["soft", "nonnegative"]
 )
-def test_threshold_minimises_its_proximal_objective(operator, low):
+def test_threshold_minimizes_its_proximal_objective(operator, low):
     z, theta = 2 * normal(200).clamp(-4, 4), normal(200, seed=1).abs()
     grid = torch.linspace(low, 8, 8001, dtype=torch.float64)[:, None]
 
@@ -73,14 +73,14 @@ def test_every_row_has_its_own_penalty_scaled_by_the_step_of_this_call(size, non
 @pytest.mark.parametrize("identity", [IdentityPenalty.OWN, IdentityPenalty.SAME])
 def test_a_penalty_that_training_pushes_below_zero_stays_nonnegative_and_comes_back(initial, identity):
     P = pn.Threshold((2, 3), initial, identity).double()
-    update = tuple(normal(20, rows, seed=rows).abs() + 1 for rows in P.rows)
-    optimiser = torch.optim.SGD(P.parameters(), lr=0.03)
+    update = tuple(normal(20, rows, seed=rows).abs() + 1 for rows in P.code_channels)
+    optimizer = torch.optim.SGD(P.parameters(), lr=0.03)
 
     def push(sign, steps):
         for _ in range(steps):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (sign * sum(part.mean() for part in P(None, update))).backward()
-            optimiser.step()
+            optimizer.step()
             assert (P.penalty >= 0).all()
             assert (P.identity_penalty >= 0).all()
 
@@ -134,7 +134,7 @@ def test_the_penalty_on_the_identity_part(identity, parameters, nonnegative):
 @pytest.mark.parametrize("on", ["sum", "update"])
 @pytest.mark.parametrize("identity", ["none", "scale", "batch"])
 @pytest.mark.parametrize("affine", [True, False])
-def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(on, identity, affine, anchored):
+def test_norm_normalizes_the_sum_or_the_update_and_leaves_the_penalty_unscaled(on, identity, affine, anchored):
     P = with_penalties(pn.Threshold((2, 3), norm=BatchNorm(on, affine=affine, identity=identity)))
     scale, shift = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     if affine:
@@ -144,10 +144,10 @@ def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(o
     anchor = (normal(6, 2, 4, seed=2), normal(6, 3, 4, seed=3)) if anchored else None
     a_identity, a_atoms = anchor or (0.0, 0.0)
 
-    def normed(anchor, z, scale, shift, normalised=normalised):
+    def normed(anchor, z, scale, shift, normalized=normalized):
         if on == "update":
-            return anchor + normalised(z) * column(scale, z) + column(shift, z)
-        return normalised(anchor + z) * column(scale, z) + column(shift, z)
+            return anchor + normalized(z) * column(scale, z) + column(shift, z)
+        return normalized(anchor + z) * column(scale, z) + column(shift, z)
 
     def rescaled(z):
         return z / (z.square().mean(dim=(0, 2), keepdim=True) + 1e-5).sqrt()
@@ -158,7 +158,7 @@ def test_norm_normalises_the_sum_or_the_update_and_leaves_the_penalty_unscaled(o
     torch.testing.assert_close(got_atoms, shrunk(z, column(P.penalty, z)))
     one, none = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     plain = a_identity + update[0]
-    kind = {"batch": normalised, "scale": rescaled}.get(identity)
+    kind = {"batch": normalized, "scale": rescaled}.get(identity)
     z = plain if kind is None else normed(a_identity, update[0], one, none, kind)
     theta = column(P.identity_penalty, z) * (0.3 if kind is None else 1.0)
     torch.testing.assert_close(got_identity, shrunk(z, theta))
@@ -169,7 +169,7 @@ def test_a_norm_without_penalty_is_followed_by_relu():
     P = pn.Threshold((3,), None, norm=BatchNorm("update", affine=True)).double()
     assert {name for name, _ in P.named_parameters()} == {"norms.0.0.weight", "norms.0.0.bias"}
     anchor, update = normal(6, 3, 4), normal(6, 3, 4, seed=1)
-    torch.testing.assert_close(P((anchor,), (update,))[0], (anchor + normalised(update)).clamp(min=0))
+    torch.testing.assert_close(P((anchor,), (update,))[0], (anchor + normalized(update)).clamp(min=0))
     assert not P.penalty.any()
 
 

@@ -11,8 +11,8 @@ import torch
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train import checkpoints, trainer
-from pursuitnet.program.train.group import Group
 from pursuitnet.program.train.images import steps_of
+from pursuitnet.program.train.process_group import ProcessGroup
 from pursuitnet.program.train.run import flops_per_image
 from pursuitnet.program.train.stopwatch import Stopwatch
 
@@ -30,7 +30,7 @@ def test_schedules_at_their_corners():
 
 def test_filters_decay_and_thresholds_steps_and_norms_do_not():
     model = train.model_of(Recipe(model="res_csc_8", width=2))
-    groups = train.optimiser_of(Recipe(weight_decay=0.5), model).param_groups
+    groups = train.optimizer_of(Recipe(weight_decay=0.5), model).param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in model.parameters() if p.dim() > 1}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -60,8 +60,8 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_standardised_images_have_mean_0_and_deviation_1_and_reach_msd_networks_unclipped():
-    recipe = Recipe(model="msd_csc_3", width=2, standardise=True)
+def test_standardized_images_have_mean_0_and_deviation_1_and_reach_msd_networks_unclipped():
+    recipe = Recipe(model="msd_csc_3", width=2, normalize=True)
     images = train.images_of(recipe)
     pixels = images.prepared(images.train[0])
     assert pixels.mean().item() == pytest.approx(0, abs=1e-4)
@@ -92,7 +92,7 @@ def test_the_kept_weights_are_those_that_were_evaluated(tmp_path):
     assert recipe == TINY
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"colour": "red"}', '{"epochs": 0}'])
+@pytest.mark.parametrize("content", ["[]", "{", '{"color": "red"}', '{"epochs": 0}'])
 def test_a_damaged_recipe_gets_a_sentence(tmp_path, content):
     (tmp_path / "recipe.json").write_text(content)
     with pytest.raises(ValueError, match=r"recipe|epochs"):
@@ -108,7 +108,7 @@ def test_recipes_survive_json():
 
 def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
     whole = train.images_of(TINY)
-    recipe = replace(TINY, valid_images=20)
+    recipe = replace(TINY, val_images=20)
     images, again, other = (train.images_of(r) for r in (recipe, recipe, replace(recipe, seed=1)))
     assert torch.equal(images.valid[0], again.valid[0])
     assert not torch.equal(images.valid[0], other.valid[0])
@@ -119,13 +119,13 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
         tuple(i) for i in images.valid[0].flatten(1).tolist()
     }
     with pytest.raises(ValueError, match="valid_images is 63; expected at most 62"):
-        train.images_of(replace(TINY, valid_images=63))
+        train.images_of(replace(TINY, val_images=63))
 
 
 def test_a_record_tells_the_validation_accuracy_and_where_the_time_went(tmp_path):
-    record = train.train(replace(TINY, valid_images=20), tmp_path / "run")
+    record = train.train(replace(TINY, val_images=20), tmp_path / "run")
     assert 0 <= record["valid_accuracy"] <= 1 and record["valid_loss"] > 0
-    assert sum(record[name] for name in ("data", "forward", "backward", "optimiser")) == pytest.approx(1, abs=1e-3)
+    assert sum(record[name] for name in ("data", "forward", "backward", "optimizer")) == pytest.approx(1, abs=1e-3)
     assert record["images_per_second"] > 0 and record["peak_memory_mb"] > 50
     about = json.loads((tmp_path / "run" / "record.json").read_text())
     assert about["images"] == [44, 360] and about["precision"] == "float32" and about["processes"] == 1
@@ -155,7 +155,7 @@ def seldom(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 66, 97])
-@pytest.mark.parametrize("group", [Group(), Group(1, 3, 1)])
+@pytest.mark.parametrize("group", [ProcessGroup(), ProcessGroup(1, 3, 1)])
 def test_an_epoch_has_as_many_batches_as_are_yielded(count, group):
     recipe = replace(TINY, train_images=count, batch_size=32)
     images = train.images_of(recipe)
@@ -179,7 +179,7 @@ def test_weights_that_the_last_step_has_broken_are_not_kept(tmp_path, monkeypatc
     def broken(self, epochs):
         inner(self, epochs)
         if epochs * 3 == pytest.approx(step):
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = float("nan")
 
     monkeypatch.setattr(train.Trainer, "_set_rate", broken)
@@ -222,12 +222,12 @@ def assert_finite(folder):
 
 def test_too_few_images_for_the_processes_are_refused():
     with pytest.raises(ValueError, match="3 training images are too few for 4 processes"):
-        train.Trainer(replace(TINY, train_images=3), Group(0, 4, 0))
+        train.Trainer(replace(TINY, train_images=3), ProcessGroup(0, 4, 0))
 
 
 def test_label_smoothing_and_decay_of_all_are_the_recipes():
     made = train.Trainer(replace(TINY, label_smoothing=0.2, decay_all=True, weight_decay=0.3))
-    assert {group["weight_decay"] for group in made.optimiser.param_groups} == {0.3}
+    assert {group["weight_decay"] for group in made.optimizer.param_groups} == {0.3}
     pixels, labels, count = next(iter(train.batches(made.recipe, 1, made.images)))
     loss = made._gradients(made.model.train(), pixels, labels, count, Stopwatch(made.device))
     logits = made.model(pixels).log_softmax(1)
@@ -287,7 +287,7 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
     recipe = replace(TINY, epochs=4, device="cuda", train_images=640)
     whole = train.train(recipe, tmp_path / "whole")
 
-    class Stop(train.Silent):
+    class Stop(train.NoOpCallback):
         def epoch(self, record):
             if record["epoch"] == 2:
                 raise KeyboardInterrupt

@@ -21,7 +21,7 @@ class Same(pn.Dictionary):
 
     def __init__(self):
         super().__init__()
-        self.channels, self.rows, self.dims = 2, (2,), 2
+        self.channels, self.code_channels, self.dims = 2, (2,), 2
 
     def analyze(self, signal):
         return signal
@@ -95,7 +95,7 @@ STARTS = [pn.zero, pn.resnet, pn.res_csc_simplified, pn.res_csc]
 
 
 def layer_of(dictionary, start=pn.zero, step=STEPS["fixed"], solver=pn.ISTA(), unfolding=2, **threshold):  # noqa: B008
-    P = pn.Threshold(dictionary.rows, 0.1, **threshold)
+    P = pn.Threshold(dictionary.code_channels, 0.1, **threshold)
     return pn.PursuitLayer(dictionary, start, solver, unfolding, step=step(), threshold=P).double().eval()
 
 
@@ -104,7 +104,7 @@ def layer_of(dictionary, start=pn.zero, step=STEPS["fixed"], solver=pn.ISTA(), u
 @pytest.mark.parametrize("alias", ALIASES)
 def test_a_dictionary_may_return_what_is_not_its_own(alias, start, step):
     dictionary, plain = (make() for make in ALIASES[alias])
-    x, previous = normal(2, 2, 3, 3), normal(2, sum(plain.rows), 3, 3, seed=1)
+    x, previous = normal(2, 2, 3, 3), normal(2, sum(plain.code_channels), 3, 3, seed=1)
     kept = x.clone(), previous.clone()
     for solver, unfolding in itertools.product((pn.ISTA(), pn.FISTA()), (0, 1, 3)):
         layers = (layer_of(D, start, STEPS[step], solver, unfolding) for D in (dictionary, plain))
@@ -124,7 +124,7 @@ def test_gradients_through_a_dictionary_that_returns_its_argument(alias):
     found = []
     for one in (layer, expected):
         x = normal(2, 2, 3, 3).requires_grad_()
-        (one(x) * normal(2, sum(one.dictionary.rows), 3, 3, seed=2)).sum().backward()
+        (one(x) * normal(2, sum(one.dictionary.code_channels), 3, 3, seed=2)).sum().backward()
         found.append((x.grad, one.step.c.grad, one.threshold.atom_weight.grad))
     for mine, plain in zip(*found, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-12, atol=1e-13)

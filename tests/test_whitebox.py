@@ -17,16 +17,16 @@ from torch.nn import functional as F
 
 import pursuitnet as pn
 from pursuitnet.problems.lasso import Lasso, lasso
-from pursuitnet.program.trace import watch
-from pursuitnet.program.whitebox import Effort
-from pursuitnet.program.whitebox.foreign import seen_in
+from pursuitnet.program.trace import trace_layers
+from pursuitnet.program.whitebox import SolverBudget
+from pursuitnet.program.whitebox.interpret import read
 from pursuitnet.program.whitebox.problem import LayerLasso, _fastest, solved
-from pursuitnet.program.whitebox.reading import read
+from pursuitnet.program.whitebox.torch_models import seen_in
 from pursuitnet.program.whitebox.unfolding import at_steps
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.threshold import IdentityPenalty
 
-EXACT = Effort(images=2, further=2, steps=5000, tol=1e-9)
+EXACT = SolverBudget(images=2, further=2, steps=5000, tol=1e-9)
 
 
 def normal(*shape, seed=0):
@@ -59,7 +59,9 @@ def layer_of(beta, *, identity=False, **choices):
     """A layer of one-channel filters, its c, and the explicit D for 1 × 5 × 5 signals."""
     inner = pn.ConvDictionary(normal(3, 1, 3, 3, seed=3), padding=1)
     dictionary = pn.WithIdentity(inner) if identity else inner
-    layer = pn.PursuitLayer(dictionary, threshold=pn.Threshold(dictionary.rows, beta), **choices).double().eval()
+    layer = (
+        pn.PursuitLayer(dictionary, threshold=pn.Threshold(dictionary.code_channels, beta), **choices).double().eval()
+    )
     return layer, float(layer.step()[0].detach()), dictionary.matrix((1, 5, 5)).detach()
 
 
@@ -105,8 +107,8 @@ def test_the_last_step_is_a_proximal_step_on_the_lasso_that_is_read(norm, unfold
     model = stirred(pn.create_model("msd_csc_3", width=3, norm=norm, unfolding=unfolding))
     layer = model.pursuits()[0]
     x = uniform(2, 3, 6, 5, seed=1)
-    found = read(watch(model, x)[0], "first")
-    probe = watch(model, x)[0].codes[-2] if unfolding else None
+    found = read(trace_layers(model, x)[0], "first")
+    probe = trace_layers(model, x)[0].codes[-2] if unfolding else None
     D, c = layer.dictionary.matrix(x.shape).detach(), float(layer.step()[0].detach())
     at = torch.zeros(2, D.shape[1]).double() if probe is None else probe.flatten(1)
     z = at - c * (at @ D.T - x.flatten(1)) @ D
@@ -147,7 +149,7 @@ def test_objective_minimum_and_gap_are_scikit_learns(identity):
     assert found.gap[0] > found.gap[1] > found.gap[2] > 0
 
 
-def test_further_steps_are_the_layers_own_without_normalisation():
+def test_further_steps_are_the_layers_own_without_normalization():
     layer, _, _ = layer_of(0.25, unfolding=0)
     x = uniform(2, 1, 5, 5, seed=6)
     found = pn.inspect(nn.Sequential(layer), x, effort=EXACT).layers[0].solving
@@ -156,7 +158,7 @@ def test_further_steps_are_the_layers_own_without_normalisation():
     for k in range(3):
         objective = problem.certificate((code,)).objective / (0.5 * x.flatten(1).square().sum(1))
         assert found.gap[k] == pytest.approx(float((1 - found_minimum(problem, x) / objective).mean()), rel=1e-5)
-        (code,) = layer.refine(1, (code,), x)
+        (code,) = layer.update_at(1, (code,), x)
 
 
 def plain_lasso(x, dictionary, beta):
@@ -183,7 +185,7 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
     D, b = dictionary.matrix(x.shape).detach().numpy(), beta.repeat_interleave(16).numpy()
     for i, signal in enumerate(x.flatten(1).numpy()):
         shifted = signal - np.linalg.lstsq(D.T, b, rcond=None)[0] if not identity else None
-        if shifted is not None:  # DᵀS = b has a solution S: ½‖x − S − DΓ‖² has the same minimiser
+        if shifted is not None:  # DᵀS = b has a solution S: ½‖x − S − DΓ‖² has the same minimizer
             gamma = lsq_linear(D, shifted, (0, np.inf), tol=1e-14).x
             least = 0.5 * np.sum((signal - D @ gamma) ** 2) + b @ gamma
             assert found.objective[i] == pytest.approx(least, rel=1e-6)
@@ -268,7 +270,7 @@ def test_coherence_lipschitz_errors_and_sparsity_by_explicit_matrices():
     off = x.flatten(1) - code @ D.T
     assert found.error == pytest.approx(float((off.norm(dim=1) / x.flatten(1).norm(dim=1)).median()), rel=1e-12)
     assert found.error == found.error_handed_on
-    assert found.filled == float((code[:, 25:] != 0).double().mean())
+    assert found.density == float((code[:, 25:] != 0).double().mean())
     assert found.filled_identity == float((code[:, :25] != 0).double().mean())
     assert found.lemma1.value.median == float((code != 0).sum(1).double().median())
     assert found.lemma1.bound == pytest.approx(0.5 * (1 + 1 / found.coherence_with_identity))
@@ -286,7 +288,7 @@ def test_a_layer_to_which_the_lemmas_apply_gets_their_verdict_and_their_bound():
     corners[0, 0, 0, 0] = corners[1, 0, 1, 1] = 1
     corners[1, 0, 0, 0] = 0.5
     dictionary = pn.ConvDictionary(corners, stride=2)
-    threshold = pn.Threshold(dictionary.rows, 0.05)
+    threshold = pn.Threshold(dictionary.code_channels, 0.05)
     x = torch.zeros(1, 1, 4, 4).double()
     x[0, 0, 1, 1] = 1.0  # one atom alone answers, by 1/√1.25
     found = pn.inspect(nn.Sequential(pn.PursuitLayer(dictionary, threshold=threshold).double()), x)
@@ -316,7 +318,7 @@ def test_at_the_bound_itself_lemma_2_applies_and_lemma_1_does_not():
 def test_the_gap_at_other_steps_is_that_of_a_network_that_has_them(name):
     torch.manual_seed(0)
     model, x = stirred(pn.create_model(name, width=3)), uniform(3, 3, 8, 8, seed=4)
-    effort = Effort(steps=2000, tol=1e-4)
+    effort = SolverBudget(steps=2000, tol=1e-4)
     for at in pn.inspect(model, x, unfolding=1, effort=effort).steps:
         other = copy.deepcopy(model)
         for layer in other.pursuits():
@@ -327,7 +329,7 @@ def test_the_gap_at_other_steps_is_that_of_a_network_that_has_them(name):
 
 def test_other_numbers_of_steps_are_tried_and_taken_back():
     model = pn.create_model("msd_csc_3", width=3, unfolding=2).eval()
-    assert len(list(at_steps(model, torch.rand(2, 3, 8, 8), None, 1, Effort(), {}))) == 2
+    assert len(list(at_steps(model, torch.rand(2, 3, 8, 8), None, 1, SolverBudget(), {}))) == 2
     assert [layer.unfolding for layer in model.pursuits()] == [2, 2, 2]
 
 
@@ -410,8 +412,8 @@ def test_a_plain_model_and_the_same_network_of_this_library_are_read_alike():
     modules = []
     for layer in ours.pursuits():
         D, norm = layer.dictionary, next(iter(layer.threshold.norms[0].children()))
-        conv = nn.Conv2d(D.channels, D.rows[0], 3, D.stride, D.padding, bias=False)
-        batch = nn.BatchNorm2d(D.rows[0]).double()
+        conv = nn.Conv2d(D.channels, D.code_channels[0], 3, D.stride, D.padding, bias=False)
+        batch = nn.BatchNorm2d(D.code_channels[0]).double()
         conv.weight.data = D.weight.data.clone()
         batch.load_state_dict(norm.state_dict())
         modules += [conv, batch, nn.ReLU()]
@@ -531,7 +533,7 @@ def test_the_model_comes_back_unchanged():
         (Plain(), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, "uint8"),
         (Plain(), torch.rand(2, 3, 8, 8).double(), {}, "convert one"),
         (Plain(), torch.rand(2, 3, 12, 12), {"unfolding": -1}, "unfolding is -1"),
-        (Plain(), torch.rand(2, 3, 12, 12), {"labelled": (torch.rand(2, 3, 12, 12), torch.zeros(3))}, "one an image"),
+        (Plain(), torch.rand(2, 3, 12, 12), {"labeled": (torch.rand(2, 3, 12, 12), torch.zeros(3))}, "one an image"),
     ],
 )
 def test_bad_input_gets_a_sentence(model, images, choices, says):
@@ -624,7 +626,7 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     assert all(after[name] == content for name, content in before.items())
     numbers = json.loads(after["inspect.json"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     accuracy = json.loads(before["metrics.jsonl"].decode().splitlines()[-1])["test_accuracy"]
-    assert numbers["images"] == 8 and numbers["labelled"] == 360
+    assert numbers["images"] == 8 and numbers["labeled"] == 360
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
     assert len(printed.splitlines()) == 1 + 3 + 3 + 1

@@ -63,8 +63,8 @@ def test_a_file_that_may_not_be_replaced_is_found_for_every_user(tmp_path, monke
 
 WORK = {
     "train": ("pursuitnet.program.train.train", ["--out", "OUT"]),
-    "evaluate": ("pursuitnet.program.evaluation.run.evaluate_run", ["RUN"]),
-    "inspect": ("pursuitnet.program.whitebox.run.inspect_run", ["RUN"]),
+    "evaluate": ("pursuitnet.program.evaluation.evaluate_run.evaluate_run", ["RUN"]),
+    "inspect": ("pursuitnet.program.whitebox.inspect_run.inspect_run", ["RUN"]),
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.below", [".", "--out", "runs.html"]),
@@ -88,7 +88,7 @@ def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, 
 
     writes = {
         "train": ("pursuitnet.program.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
-        "evaluate": ("pursuitnet.program.evaluation.run.Found.save", [run]),
+        "evaluate": ("pursuitnet.program.evaluation.evaluate_run.Found.save", [run]),
         "inspect": ("pursuitnet.program.whitebox.inspection.Inspection.save", [run, "--images", "2", "--tested", "8"]),
         "simulate": ("pursuitnet.program.simulate.write", ["fig1", "--out", tmp_path / "out"]),
     }

@@ -252,7 +252,7 @@ def answers():
     found["bound"] = theory.layered_error_bound(0.1, [1, 2.0], [0.1, 0.05])
     found["unsuccessful"] = theory.unsuccessful(X, 0 * X, 0.1)
     found["spectrum"] = theory.with_identity_spectrum(M.matrix())
-    found["matrix"], found["norms"] = D.matrix(X.shape), D.norms(X.shape)
+    found["matrix"], found["norms"] = D.matrix(X.shape), D.atom_norms(X.shape)
     numbers = {f"lipschitz {name}": A.lipschitz((1, 30, 30)) for name, A in (("D", D), ("I", I), ("C", C))}
     numbers |= {f"small {name}": A.lipschitz(X.shape) for name, A in (("D", D), ("I", I), ("C", C))}
     numbers |= {f"mu {name}": theory.mutual_coherence(A, s) for name, A, s in (("D", D, X.shape), ("C", C, None))}

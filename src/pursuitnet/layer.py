@@ -22,7 +22,7 @@ from pursuitnet.starts import Start, zero
 
 
 class PursuitLayer(nn.Module):
-    """A layer that codes its input: (B, channels, …) → (B, rows, …).
+    """A layer that codes its input: (B, channels, …) → (B, code_channels, …).
 
     The first step begins where ``start`` says, ``unfolding`` further ones at the running code:
 
@@ -33,7 +33,7 @@ class PursuitLayer(nn.Module):
     ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one value a row, and
     evaluation uses running statistics, so that it means something after training only.
 
-    ``threshold=Threshold(dictionary.rows)`` is the paper's bare form, with the code in units of the signal, batch by
+    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal, batch by
     batch or one by one. It dies in a stack: a row is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer makes the code
     smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β and no gradient
     comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
@@ -64,16 +64,18 @@ class PursuitLayer(nn.Module):
         if step is not None:
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
-            check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.rows, 0.1)")
+            check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
         if not isinstance(unfolding, int) or unfolding < 0:
             raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step
-        self.threshold = default_threshold(dictionary.rows, start, unfolding) if threshold is None else threshold
-        if self.threshold.rows != dictionary.rows:
+        self.threshold = (
+            default_threshold(dictionary.code_channels, start, unfolding) if threshold is None else threshold
+        )
+        if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
-                f"the threshold is made for rows {self.threshold.rows}, the dictionary has {dictionary.rows}"
+                f"the threshold is made for rows {self.threshold.code_channels}, the dictionary has {dictionary.code_channels}"
             )
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
@@ -85,9 +87,9 @@ class PursuitLayer(nn.Module):
             x: the signal (B, channels, …).
             previous: X₋₁ in the shape of the code, for the starts that begin there.
         """
-        return self.dictionary.join(self.pursue(x, previous))
+        return self.dictionary.join(self.forward_parts(x, previous))
 
-    def pursue(self, x: Tensor, previous: Tensor | None = None) -> Code:
+    def forward_parts(self, x: Tensor, previous: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
@@ -95,13 +97,13 @@ class PursuitLayer(nn.Module):
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = unroll(self.solver, self.refine, self.unfolding)
+        chain = unroll(self.solver, self.update_at, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
             chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
         ).code
 
-    def refine(self, step: int, probe: Code, x: Tensor) -> Code:
+    def update_at(self, step: int, probe: Code, x: Tensor) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
         return self.update(x, probe, probe, step)
 
@@ -137,7 +139,7 @@ class PursuitLayer(nn.Module):
         return super().train(mode)
 
 
-def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int = 0) -> Threshold:
+def default_threshold(code_channels: tuple[int, ...], start: Start = zero, unfolding: int = 0) -> Threshold:
     """Return the P of a layer that is given none, with own statistics in every step.
 
     The whole sum is normalized, as in the MSD networks of ``create_model``. From ``resnet`` the update alone is, as in
@@ -153,11 +155,11 @@ def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int
     batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
 
     Args:
-        rows: rows of each part of the code, ``dictionary.rows``.
+        code_channels: rows of each part of the code, ``dictionary.code_channels``.
         start: the layer's start.
         unfolding: the layer's number of steps after the first.
     """
-    dense = len(rows) > 1
+    dense = len(code_channels) > 1
     on: Literal["sum", "update"] = "update" if start.anchored and (dense or not start.probed) else "sum"
     if on == "update":
         penalty = 0.2
@@ -166,7 +168,7 @@ def default_threshold(rows: tuple[int, ...], start: Start = zero, unfolding: int
     else:
         penalty = -0.2 if start.anchored else -0.7
     norm = BatchNorm(on=on, identity="scale", eps=1e-14)  # far below the variance of c·Dᵀx for signals of size 1e-3
-    return Threshold(rows, penalty, free=not dense, norm=norm, steps=unfolding + 1)
+    return Threshold(code_channels, penalty, free=not dense, norm=norm, steps=unfolding + 1)
 
 
 def check_solver(solver: object) -> None:

@@ -52,7 +52,7 @@ class MultiLayerPursuit(nn.Module):
         self.register_forward_pre_hook(_prepare_all)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the deepest code of x: (B, channels, …) → (B, rows of the last layer, …)."""
+        """Return the deepest code of x: (B, channels, …) → (B, code_channels of the last layer, …)."""
         x = to_autocast_dtype(x)
         shapes, signal = [], x
         code: Code = ()
@@ -75,7 +75,7 @@ class MultiLayerPursuit(nn.Module):
             probes.append(below.dictionary.split(layer.dictionary.synthesize_parts(probes[-1], shape)))
         signal, code = x, deepest
         for layer, probe in zip(layers, reversed(probes), strict=True):
-            code = layer.refine(step, probe, signal)
+            code = layer.update_at(step, probe, signal)
             signal = layer.dictionary.join(code)
         return code
 

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, read from the original files and checked, and their augmentation in batches.
+"""Labeled images as tensors, read from the original files and checked, and their augmentation in batches.
 
 Images are uint8 (N, C, H, W), labels int64 (N,). A data set is one entry of `DATASETS`: what it holds and how
 it is read; "folder" is any folder of images.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pursuitnet.data import cifar, digits, folder, svhn
-from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, standardise, to_unit
+from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, normalize, to_unit
 from pursuitnet.data.files import Split
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.order import stratified
@@ -28,7 +28,7 @@ __all__ = [
     "divisor",
     "info",
     "load",
-    "standardise",
+    "normalize",
     "stratified",
     "to_unit",
 ]

@@ -48,7 +48,7 @@ def to_unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images/255 − mean) / std, channel by channel, in the memory format channels_last.
 
     uint8 (B, C, H, W), mean (C,), std (C,) -> float32 (B, C, H, W); quicker if the images are channels_last already.
@@ -85,7 +85,7 @@ def divisor(std: Tensor) -> Tensor:
     """What to divide each channel by: its deviation, and 1 for a channel that is constant up to rounding.
 
     (C,) on the [0, 1] scale -> (C,). A constant channel has nothing to be scaled to, and its deviation would make one
-    grey level of a later image thousands. What is below `ROUNDING` is no deviation in images of 8 bits. So does
+    gray level of a later image thousands. What is below `ROUNDING` is no deviation in images of 8 bits. So does
     scikit-learn's StandardScaler, with the rounding of its own floats.
     """
     return torch.where(std > ROUNDING, std, torch.ones_like(std))

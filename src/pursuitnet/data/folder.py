@@ -83,7 +83,7 @@ class Folder:
 
     def _shape(self, heads: dict[Path, Head]) -> tuple[int, Size]:
         """Channels and size that all images share."""
-        channels = 1 if all(about.grey for about in heads.values()) else 3
+        channels = 1 if all(about.gray for about in heads.values()) else 3
         if self.image_size is not None:
             return channels, self.image_size
         (first, size), *others = ((path, about.size) for path, about in heads.items())

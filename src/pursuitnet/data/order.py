@@ -1,4 +1,4 @@
-"""An order of labelled images in which the first so many stand for all."""
+"""An order of labeled images in which the first so many stand for all."""
 
 import torch
 from torch import Tensor

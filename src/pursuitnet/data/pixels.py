@@ -44,14 +44,14 @@ class Head:
     """What the header of an image says.
 
     Attributes:
-        grey: whether it has one channel.
+        gray: whether it has one channel.
         size: height and width when upright.
         depth: how its pixels are stored.
         white: the value of white, where the file says it.
         inverted: whether 0 is white instead.
     """
 
-    grey: bool
+    gray: bool
     size: Size
     depth: Depth
     white: float | None
@@ -135,7 +135,7 @@ def decoded(path: Path, channels: int, size: Size, fit: bool, white: float) -> N
         path: the file.
         channels: 1 or 3.
         size: height and width of the result.
-        fit: scale it, with antialiasing, until it covers `size`, and crop it around its centre; else it has that size.
+        fit: scale it, with antialiasing, until it covers `size`, and crop it around its center; else it has that size.
         white: the value of white in more than 8 bits, where the file does not say it.
 
     Raises BrokenImageError, which names the file.

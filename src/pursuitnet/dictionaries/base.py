@@ -15,7 +15,7 @@ from pursuitnet.dictionaries.inputs import check_tensor
 from pursuitnet.utils.inplace import reusable
 
 Code = tuple[Tensor, ...]
-"""A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, rows, …)."""
+"""A code in its parts: (atoms,) for a dictionary D, (identity, atoms) for [I D]. Each is (B, code_channels, …)."""
 
 
 class Dictionary(nn.Module, ABC):
@@ -23,21 +23,21 @@ class Dictionary(nn.Module, ABC):
 
     Attributes:
         channels: rows of the signal, (B, channels, …).
-        rows: rows of each part of the code; their sum is the size of the code's second axis.
+        code_channels: rows of each part of the code; their sum is the size of the code's second axis.
         dims: number of axes after the second: 0 for vectors, 1 to 3 for convolutions.
     """
 
     channels: int
-    rows: tuple[int, ...]
+    code_channels: tuple[int, ...]
     dims: int = 0
 
     @abstractmethod
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B rows *code_size"]:
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B code_channels *code_size"]:
         """Return Dᵀx, the correlation of the signal with every atom."""
 
     @abstractmethod
     def synthesize(
-        self, code: Float[Tensor, "B rows *code_size"], signal_shape: Sequence[int]
+        self, code: Float[Tensor, "B code_channels *code_size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         """Return DΓ, the sum of atoms weighted by the code; signal_shape is the shape of the result."""
 
@@ -55,7 +55,7 @@ class Dictionary(nn.Module, ABC):
         return (code,)
 
     def join(self, parts: Code) -> Tensor:
-        """Return the code (B, rows, …) that the parts make up."""
+        """Return the code (B, code_channels, …) that the parts make up."""
         return parts[0]
 
     def analyze_parts(self, signal: Tensor) -> Code:
@@ -100,7 +100,7 @@ class Dictionary(nn.Module, ABC):
         values = self.matrix(signal_shape)[:, chosen].T
         return torch.arange(values.shape[1], device=values.device).expand_as(values), values
 
-    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 rows *code_size"]:
+    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 code_channels *code_size"]:
         """Return ‖dⱼ‖₂ of every column of D, in the shape of the code of one example.
 
         Args:
@@ -108,7 +108,7 @@ class Dictionary(nn.Module, ABC):
         """
         shape = self._example(signal_shape)
         size = self.code_size((1, *shape)) if self.dims else ()
-        return self.matrix(shape).norm(dim=0).view(1, sum(self.rows), *size)
+        return self.matrix(shape).norm(dim=0).view(1, sum(self.code_channels), *size)
 
     def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
         """Return λmax(DᵀD) at this signal size, in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
@@ -143,7 +143,7 @@ class Dictionary(nn.Module, ABC):
         if len(shape) != self.dims + 2 or shape[1] != self.channels:
             sizes = f", and {self.dims} sizes" if self.dims else ""
             raise ValueError(f"signal_shape is {shape}; expected (B, {self.channels}{sizes})")
-        expected = (shape[0], sum(self.rows), *self.code_size(shape))
+        expected = (shape[0], sum(self.code_channels), *self.code_size(shape))
         if tuple(code.shape) != expected:
             raise ValueError(
                 f"{name} has shape {tuple(code.shape)}; expected {expected}, for a signal of shape {shape}"

@@ -39,14 +39,14 @@ class ConvDictionary(Dictionary):
                 f"weight has shape {tuple(weight.shape)}; expected (atoms, channels, *kernel) with 1 to 3 kernel axes"
             )
         self.weight = nn.Parameter(weight)
-        self.rows, self.channels, self.dims = (weight.shape[0],), weight.shape[1], weight.dim() - 2
+        self.code_channels, self.channels, self.dims = (weight.shape[0],), weight.shape[1], weight.dim() - 2
         self.stride = _sizes("stride", stride, self.dims, least=1)
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
 
     def extra_repr(self) -> str:
         places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
-        return f"{self.channels} → {self.rows[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
+        return f"{self.channels} → {self.code_channels[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ class ConvDictionary(Dictionary):
         """Return where a tap lands along an axis of the signal; outside of it, it meets padding."""
         return place - self.padding[axis]
 
-    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms *code_size"]:
+    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms *code_size"]:
         # ‖dⱼ‖² sums the squared taps that land on the signal: it is the analysis of ones by squared filters.
         ones = self.weight.new_ones(1, *self._example(signal_shape))
         self.code_size(ones.shape)

@@ -31,7 +31,7 @@ class WithIdentity(Dictionary):
             )
         self.dictionary = dictionary
         self.channels, self.dims = dictionary.channels, dictionary.dims
-        self.rows = (dictionary.channels, sum(dictionary.rows))
+        self.code_channels = (dictionary.channels, sum(dictionary.code_channels))
 
     def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B channels+atoms *size"]:
         return self.join((signal, self.dictionary.analyze(signal)))
@@ -47,7 +47,7 @@ class WithIdentity(Dictionary):
         return self.dictionary.code_size(signal_shape)
 
     def split(self, code: Tensor) -> Code:
-        return tuple(code.split(self.rows, dim=1))
+        return tuple(code.split(self.code_channels, dim=1))
 
     def join(self, parts: Code) -> Tensor:
         return torch.cat(parts, dim=1)
@@ -71,8 +71,8 @@ class WithIdentity(Dictionary):
         one = torch.zeros_like(values).index_fill(1, torch.zeros(1, dtype=torch.long, device=values.device), 1)
         return torch.where(own, chosen[:, None], places), torch.where(own, one, values)
 
-    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 channels+atoms *size"]:
-        inner = self.dictionary.norms(signal_shape)
+    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 channels+atoms *size"]:
+        inner = self.dictionary.atom_norms(signal_shape)
         return torch.cat([inner.new_ones(1, *self._example(signal_shape)), inner], dim=1)
 
     def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:

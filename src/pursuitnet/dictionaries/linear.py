@@ -26,10 +26,10 @@ class LinearDictionary(Dictionary):
         if weight.dim() != 2:
             raise ValueError(f"weight has shape {tuple(weight.shape)}; expected (atoms, features)")
         self.weight = nn.Parameter(weight)
-        self.rows, self.channels = (weight.shape[0],), weight.shape[1]
+        self.code_channels, self.channels = (weight.shape[0],), weight.shape[1]
 
     def extra_repr(self) -> str:
-        return f"{self.channels} → {self.rows[0]}"
+        return f"{self.channels} → {self.code_channels[0]}"
 
     def analyze(self, signal: Float[Tensor, "B features"]) -> Float[Tensor, "B atoms"]:
         self.check_signal(signal)
@@ -62,5 +62,5 @@ class LinearDictionary(Dictionary):
         values = self.weight[chosen]
         return torch.arange(self.channels, device=values.device).expand_as(values), values
 
-    def norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms"]:
+    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms"]:
         return self.weight.norm(dim=1).unsqueeze(0)

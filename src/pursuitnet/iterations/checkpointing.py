@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from pursuitnet.prox.norms import still
+from pursuitnet.prox.norms import frozen_running_stats
 
 S = TypeVar("S")
 Recompute = Callable[..., Any]
@@ -63,4 +63,4 @@ def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts of the forward pass and of its repetition."""
-    return nullcontext(), still(module)
+    return nullcontext(), frozen_running_stats(module)

@@ -77,7 +77,7 @@ def msd(
     layers = []
     for i in range(depth):
         dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % counted % 3 + 1)
-        threshold = Threshold(dictionary.rows, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
+        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
         own = 0 if sweeps else unfolding
         layers.append(
             PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)

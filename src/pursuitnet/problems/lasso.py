@@ -67,7 +67,7 @@ class Lasso:
         """Return x − DΓ, or what the data fit makes of it (see ``loss_slope``)."""
         return self.loss_slope(residual(self.dictionary, self.signal, code))
 
-    def complete(self, code: Code) -> Code:
+    def full_code(self, code: Code) -> Code:
         """Return the code of the whole problem; a reduced one has kept a part of it back."""
         return code
 
@@ -87,12 +87,12 @@ class Lasso:
             code: Γ in parts.
             residual: x − DΓ, if it is at hand.
         """
-        code = self.complete(code)
+        code = self.full_code(code)
         r = self.residual(code) if residual is None else residual
         correlation = self.dictionary.analyze_parts(r)
         objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
         u, reply = self.direction(code, r, correlation)
-        most = self.admissible(reply)
+        most = self.dual_scale(reply)
         x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
         overlap, energy = (x * u64).sum(1), u64.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0)
@@ -105,7 +105,7 @@ class Lasso:
         """Return the direction of the dual point, here x − DΓ itself, and Dᵀ times it in parts."""
         return residual, correlation
 
-    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+    def dual_scale(self, correlation: Code) -> Float[Tensor, " B"]:
         """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
         worst = []
         for d, beta in zip(correlation, self.beta, strict=True):
@@ -167,14 +167,14 @@ class UnpricedLasso(Lasso):
             correlation = D.analyze_parts(residual)
         return residual, correlation
 
-    def admissible(self, correlation: Code) -> Float[Tensor, " B"]:
+    def dual_scale(self, correlation: Code) -> Float[Tensor, " B"]:
         """Return the largest admissible s ≤ 1, where rounding stands for β = 0: exact zeros are not to be had.
 
         What rounding alone has left of x − DΓ would be admissible at any length; at the optimum s is 1.
         """
         prices = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
         priced = Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step)
-        return priced.admissible(correlation).clamp(max=1)
+        return priced.dual_scale(correlation).clamp(max=1)
 
     def over(self, columns: Dictionary, beta: Tensor) -> Lasso:
         least = self._energy().amin()[None]  # what is rounding in the smallest example is not so in their sum
@@ -219,12 +219,12 @@ class ReducedLasso(Lasso):
         most = self.full.beta[0]
         return off.minimum(most) if self.nonnegative else off.minimum(most).maximum(-most)
 
-    def complete(self, code: Code) -> Code:
+    def full_code(self, code: Code) -> Code:
         off = residual(self.dictionary, self.signal, code)
         return (self.shrink(off, self.full.beta[0]), *code)
 
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
-        found = self.full.certificate(self.complete(code))
+        found = self.full.certificate(self.full_code(code))
         return found._replace(correlation=found.correlation[1:])
 
 
@@ -236,7 +236,7 @@ def lasso(
     Args:
         signal: x, (B, channels, …).
         dictionary: D.
-        beta: β ≥ 0: a number, one for each row of the code (rows,), or a tensor that broadcasts against the code.
+        beta: β ≥ 0: a number, one for each row of the code (code_channels,), or a tensor that broadcasts against the code.
         nonnegative: whether Γ ≥ 0.
 
     Raises:
@@ -303,15 +303,15 @@ def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code
     value = tensor_of("beta", beta, signal).to(signal)
     if not (value.isfinite() & (value >= 0)).all():
         raise ValueError(f"beta is {_shown(value.detach())}; expected finite numbers ≥ 0")
-    rows, dims = sum(dictionary.rows), dictionary.dims
+    code_channels, dims = sum(dictionary.code_channels), dictionary.dims
     shaped = value.view(1, -1, *[1] * dims) if value.dim() < 2 else value
-    code_shape = (len(signal), rows, *(dictionary.code_size(signal.shape) if dims else ()))
+    code_shape = (len(signal), code_channels, *(dictionary.code_size(signal.shape) if dims else ()))
     fits = shaped.dim() == dims + 2 and all(n in (1, m) for n, m in zip(shaped.shape, code_shape, strict=True))
     if not fits:
         raise ValueError(
-            f"beta has shape {tuple(value.shape)}; expected a number, ({rows},), or what broadcasts to {code_shape}"
+            f"beta has shape {tuple(value.shape)}; expected a number, ({code_channels},), or what broadcasts to {code_shape}"
         )
-    return dictionary.split(shaped) if shaped.shape[1] == rows else (shaped,) * len(dictionary.rows)
+    return dictionary.split(shaped) if shaped.shape[1] == code_channels else (shaped,) * len(dictionary.code_channels)
 
 
 def _shown(beta: Tensor) -> str:

@@ -37,7 +37,7 @@ class ProblemSolver(Protocol[Q]):
 Reason = Literal["converged", "max_steps", "stalled"]
 
 
-class Run(NamedTuple):
+class SolverResult(NamedTuple):
     """Where a run ended: the code in parts, its certificate, the steps, the certificate of every step, and why."""
 
     code: Code
@@ -57,7 +57,7 @@ def iterate(
     restart: bool = True,
     trace: bool = False,
     every: int = 10,
-) -> Run:
+) -> SolverResult:
     """Run a solver until the gap of every example is at most tol, or can fall no further, or for max_steps.
 
     A certificate costs about a step, so that it is made in every step at first, and less and less often up to every
@@ -93,7 +93,7 @@ def iterate(
             stale = state.certificate is not None and after.certificate is state.certificate
             state = after._replace(certificate=None) if stale else after
             state = restarted(state) if restart else state
-    return Run(state.code, certificate, step, certificates if trace else [], reason)
+    return SolverResult(state.code, certificate, step, certificates if trace else [], reason)
 
 
 @dataclass

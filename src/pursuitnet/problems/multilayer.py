@@ -17,7 +17,7 @@ from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.projection import conjugate_gradients
-from pursuitnet.problems.solve import Reduced, Solution, check_effort, check_solver, default_tol, solve, warn
+from pursuitnet.problems.solve import Reduced, Solution, check_budget, check_solver, default_tol, solve, warn
 from pursuitnet.problems.working_set import WorkingSet
 from pursuitnet.prox.threshold import nonnegative_threshold, soft_threshold
 
@@ -33,7 +33,7 @@ def layered_thresholding(
     Args:
         signal: X, (B, channels, …).
         dictionaries: D₁, …, D_k.
-        thresholds: b₁, …, b_k, each ≥ 0: a number, or one for each row (rows,).
+        thresholds: b₁, …, b_k, each ≥ 0: a number, or one for each row (code_channels,).
         nonnegative: P = S⁺ (ReLU) instead of S.
 
     Raises:
@@ -111,7 +111,7 @@ def multilayer_basis_pursuit(
     Warns:
         ConvergenceWarning: as ``solve`` does.
     """
-    check_effort(max_steps, tol)
+    check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
     if isinstance(solver, (OMP, Reduced, WorkingSet)):
@@ -126,10 +126,10 @@ def multilayer_basis_pursuit(
             x = torch.zeros_like(D.analyze(x))
         sweeps, deepest = MultiLayerLasso(signal, tuple(layers)), layers[-1].dictionary
         if solver is None:
-            split = Split(sweeps)
+            split = ADMM(sweeps)
             # a step solves a least-squares problem, beside which a certificate costs little
             run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace, every=1)
-            found = Solution.of(split.complete(run.code), run, tol)
+            found = Solution.of(split.full_code(run.code), run, tol)
         else:
             run = iterate(sweeps, solver, deepest.split(x), max_steps, tol, trace=trace)
             found = Solution.of(deepest.join(run.code), run, tol)
@@ -188,7 +188,7 @@ class MultiLayerLasso:
         objective = 0.5 * _dot(own, own)
         for layer, parts in zip(self.layers, codes, strict=True):
             objective = objective + layer.penalty(parts)
-        most = self.layers[-1].admissible(self._pulled(R, duals)).clamp(max=1)
+        most = self.layers[-1].dual_scale(self._pulled(R, duals)).clamp(max=1)
         overlap, energy = _dot(self.signal, R), _dot(R, R)
         s = torch.where(energy > 0, overlap / energy, 0.0).clamp(min=0).minimum(most)
         short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
@@ -209,7 +209,7 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Split:
+class ADMM:
     """The alternating direction method of multipliers for the multi-layer problem (Boyd et al., 2011).
 
     Every Γᵢ has a copy Yᵢ that is thresholded and a multiplier ρWᵢ; Γ_k solves a least-squares problem by conjugate
@@ -254,7 +254,7 @@ class Split:
         residual = self.problem.signal - self._first(self._descend(deepest))
         return self.problem.certificate(last.split(copies[-1]), duals[:-1], residual)
 
-    def complete(self, code: Code) -> Tensor:
+    def full_code(self, code: Code) -> Tensor:
         """Return Y_k, the sparse copy of Γ_k."""
         return self._unpack(code)[1][-1]
 
@@ -303,9 +303,9 @@ def _paired(
     for i, D in enumerate(dictionaries, 1):
         check_dictionary(D, f"dictionary {i}")
     for i, (above, below) in enumerate(pairwise(dictionaries), 1):
-        if sum(above.rows) != below.channels:
+        if sum(above.code_channels) != below.channels:
             raise ValueError(
-                f"dictionary {i} has codes of {sum(above.rows)} rows, dictionary {i + 1} takes signals of "
+                f"dictionary {i} has codes of {sum(above.code_channels)} rows, dictionary {i + 1} takes signals of "
                 f"{below.channels} channels; expected the same"
             )
     return list(zip(dictionaries, values, strict=True))

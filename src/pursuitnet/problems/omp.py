@@ -38,11 +38,11 @@ class OMP:
     @torch.no_grad()
     def run(
         self, signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, max_steps: int
-    ) -> tuple[Float[Tensor, "B rows *code_size"], int, Tensor]:
+    ) -> tuple[Float[Tensor, "B code_channels *code_size"], int, Tensor]:
         """Return the code, the number of steps, and which examples met the criterion, (B,)."""
         x, shape = signal.flatten(1), signal.shape
         fit = _Fit(x.double(), dictionary, shape)
-        norms = dictionary.norms(shape).flatten(1)
+        norms = dictionary.atom_norms(shape).flatten(1)
         goal = torch.full_like(x[:, 0], 0.0 if self.residual is None else self.residual)
         goal = goal.maximum(x.norm(dim=1) * 8 * torch.finfo(x.dtype).eps)  # nothing is left to explain
         most = min(max_steps, self.nonzeros or max_steps, norms.shape[1])

@@ -33,7 +33,7 @@ def left_by(dictionary: Dictionary, mask: Tensor, signal: Tensor, most: int = 20
 
     Args:
         dictionary: D.
-        mask: 1 for the columns, 0 for all others, in the shape of the code, (B, rows, …).
+        mask: 1 for the columns, 0 for all others, in the shape of the code, (B, code_channels, …).
         signal: what is fitted, (B, channels, …).
         most: the most steps of conjugate gradients.
     """

@@ -14,7 +14,7 @@ from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
 from pursuitnet.problems.inputs import kind_of, tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
-from pursuitnet.problems.loop import ProblemSolver, Reason, Run, iterate
+from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.projection import conjugate_gradients
 from pursuitnet.problems.working_set import WorkingSet
@@ -49,7 +49,7 @@ class Solution:
     """What ``solve`` has found.
 
     Attributes:
-        code: Γ, (B, rows, …).
+        code: Γ, (B, code_channels, …).
         objective: its objective in each example, (B,), in float64.
         gap: proven distance of the objective from the minimum, relative to the objective, (B,), in float64, up to the
             rounding of the signal's type; NaN for OMP, since (P0) has no such proof.
@@ -61,7 +61,7 @@ class Solution:
             signal's type (OMP: where no atom is left that is independent of those taken).
     """
 
-    code: Float[Tensor, "B rows *code_size"]
+    code: Float[Tensor, "B code_channels *code_size"]
     objective: Float[Tensor, " B"]
     gap: Float[Tensor, " B"]
     steps: int
@@ -71,7 +71,7 @@ class Solution:
     reason: Reason = "converged"
 
     @staticmethod
-    def of(code: Tensor, run: Run, tol: float) -> "Solution":
+    def of(code: Tensor, run: SolverResult, tol: float) -> "Solution":
         """Return where a run has ended."""
         objective, gap, _ = run.certificate
         objectives = torch.stack([c.objective for c in run.trace]) if run.trace else None
@@ -108,7 +108,7 @@ def solve(
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
-        beta: β ≥ 0: a number, one for each row of the code (rows,), or a tensor that broadcasts against the code; a
+        beta: β ≥ 0: a number, one for each row of the code (code_channels,), or a tensor that broadcasts against the code; a
             share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a non-zero in the
             objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
         solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
@@ -117,7 +117,7 @@ def solve(
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
             rounding hides smaller ones. The gap is about quadratic in the error of the code: for n digits of the code
             and of implicit gradients ask for 2n of the gap. 0 takes max_steps, without a warning.
-        start: a code to begin at, (B, rows, …); zero by default.
+        start: a code to begin at, (B, code_channels, …); zero by default.
         restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
@@ -147,8 +147,8 @@ def solve(
         problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
     with torch.set_grad_enabled(asked == "unrolled" and torch.is_grad_enabled()):
         run = iterate(problem, solver, begin, max_steps, tol, restart=restart, trace=trace)
-        code = problem.complete(run.code)
-    code = attach(whole, code) if asked == "implicit" else code
+        code = problem.full_code(run.code)
+    code = attach_implicit_gradient(whole, code) if asked == "implicit" else code
     found = Solution.of(dictionary.join(code), run, tol)
     warn(found, f"the duality gap is {float(found.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0)
     return found
@@ -191,7 +191,7 @@ def check_solver(solver: Any) -> None:
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 
-def check_effort(max_steps: Any, tol: Any) -> None:
+def check_budget(max_steps: Any, tol: Any) -> None:
     """Raise TypeError or ValueError unless these are a number of steps and a tolerance."""
     if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 0:
         raise ValueError(f"max_steps is {max_steps!r}; expected an integer ≥ 0")
@@ -203,7 +203,7 @@ def check_effort(max_steps: Any, tol: Any) -> None:
 
 def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, gradient: Any) -> None:
     check_solver(solver)
-    check_effort(max_steps, tol)
+    check_budget(max_steps, tol)
     if not isinstance(nonnegative, bool):
         raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
     if gradient not in ("implicit", "unrolled", None):
@@ -212,7 +212,7 @@ def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, grad
         raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
 
 
-def attach(problem: Lasso, code: Code) -> Code:
+def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
     """Return the solution with gradients to signal, weights and β, by the implicit function theorem.
 
     On the support S with signs s, 0 = D_Sᵀ(x − DΓ) − β_S·s =: F defines Γ_S, so dΓ_S = (D_SᵀD_S)⁻¹ dF at fixed Γ:
@@ -244,7 +244,7 @@ def _begin(problem: Lasso, start: Tensor | None) -> Tensor:
     """Return the code to begin at: a guess that was given, or zero."""
     x, D = problem.signal, problem.dictionary
     if start is None:
-        return x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ()))
+        return x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
     start = tensor_of("start", start, x)
     D.check_code(start, x.shape, "start")
     if start.dtype != x.dtype:
@@ -265,6 +265,6 @@ def _matched(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None, 
     objective = (0.5 * energy + price.flatten(1).sum(1)).detach()
     if gradient:
         fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
-        code = D.join(attach(fitted, D.split(code)))
+        code = D.join(attach_implicit_gradient(fitted, D.split(code)))
     reason: Reason = "converged" if met.all() else "max_steps" if steps == max_steps else "stalled"
     return Solution(code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason)

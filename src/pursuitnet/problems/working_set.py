@@ -68,7 +68,7 @@ class WorkingSet:
         least = int(self.least * problem.signal.numel() / _taps(problem))
         count = min(len(wanted), max(int(used.sum()), least, 10))
         most = excess.topk(count, sorted=False).indices
-        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbours side by side in memory
+        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbors side by side in memory
 
 
 def _taps(problem: Lasso) -> int:

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
-from pursuitnet.program import cores, hints, streams
+from pursuitnet.program import hints, streams, threads
 from pursuitnet.program.recipe import Recipe, values_of
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import check_file, check_folder
@@ -113,16 +113,16 @@ def train(
     if resume:
         if out is None:
             raise ValueError("--resume continues a run: name its folder with --out")
-        settings = training.read_recipe(out).going_on(settings)
+        settings = training.read_recipe(out).resumed_with(settings)
     folder = _free_folder(settings) if out is None else out
     check_folder(folder)
     if download:
         _fetch(settings)
-    watch = watching.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
+    callback = watching.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
     began = time.perf_counter()
     try:
-        with closing(watch):
-            last = training.train(settings, folder, watch, resume=resume)
+        with closing(callback):
+            last = training.train(settings, folder, callback, resume=resume)
     except StoppedError as stop:
         print(f"pursuitnet: {stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
@@ -165,7 +165,7 @@ def evaluate(
         pictures: Also write evaluation.png.
         out: Where the files go; by default into the run folder.
     """
-    from pursuitnet.program.evaluation.run import Settings, evaluate_run
+    from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, tested)
@@ -195,7 +195,7 @@ def simulate(
         out: A new folder for the files; by default runs/ and the figure's name.
         variations: fig4 only: how the curves move when what the paper leaves open is chosen otherwise.
         seeds: fig4 only: number of seeds; by default 5, or 3 for the variations.
-        iterations: fig4 only: steps of the optimiser; by default 300.
+        iterations: fig4 only: steps of the optimizer; by default 300.
     """
     from pursuitnet.program import simulate as simulations
 
@@ -231,7 +231,7 @@ def inspect(
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         out: Where the two files go; by default into the run folder.
     """
-    from pursuitnet.program.whitebox.run import inspect_run, summary
+    from pursuitnet.program.whitebox.inspect_run import inspect_run, summary
 
     folder = _into(run, out, RunFolder(run).inspection.name, RunFolder(run).inspection_page.name)
     found = inspect_run(run, images, unfolding, tested, data_dir, device)
@@ -333,7 +333,7 @@ def runs(
 
     if out is not None:
         check_file(out)
-    found = listing.below(folder)
+    found = listing.find_runs(folder)
     if json:
         print(listing.to_json(found))
     else:
@@ -356,7 +356,7 @@ def models() -> None:
 
 def main() -> None:
     """Run the program; what a user got wrong ends in one line and exit code 2, a closed pipe without a word."""
-    cores.settle()  # before PyTorch is loaded
+    threads.set_thread_defaults()  # before PyTorch is loaded
     warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
     streams.prepare()
     try:

@@ -25,7 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "nesterov": True,
         "weight_decay": 1e-4,
         "schedule": "steps",
-        "drops": (100 / 200, 150 / 200),
+        "milestones": (100 / 200, 150 / 200),
         "warmup": 0.0,
     },
     # Section VII-B: SGD with momentum, 150 epochs, 0.05 divided by 10 after 75 and 115
@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "nesterov": False,
         "weight_decay": 1e-4,
         "schedule": "steps",
-        "drops": (75 / 150, 115 / 150),
+        "milestones": (75 / 150, 115 / 150),
         "warmup": 0.0,
     },
     # ours: one cycle of a larger rate, a fifth of the paper's epochs
@@ -54,14 +54,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "schedule": "onecycle",
         "warmup": 6.0,
-        "fill": "reflect",
+        "padding_mode": "reflect",
     },
 }
 # 110 layers and more: the rate rises over one epoch before it falls
 RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
 
 
-MACHINE = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
 
 
@@ -84,7 +84,7 @@ class Recipe:
     white_level: float | None = None
     """Value of white in images of a folder with more than 8 bits that do not say it, such as 4095 for 12 bits."""
 
-    valid_images: int = 0
+    val_images: int = 0
     """Training images held out to choose by, drawn at random by the seed, of a folder with every class in proportion;
     never choose by the test images."""
 
@@ -100,10 +100,10 @@ class Recipe:
     flip: bool | None = None
     """Random horizontal flip; by default for all but digits and svhn."""
 
-    fill: Literal["zeros", "reflect"] = "zeros"
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
     """What moves in at the border of a translated image."""
 
-    standardise: bool | None = None
+    normalize: bool | None = None
     """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
     see [0, 1]."""
 
@@ -166,7 +166,7 @@ class Recipe:
     """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
     epochs at most) and straight down to zero; or constant."""
 
-    drops: tuple[float, ...] = (0.5, 0.75)
+    milestones: tuple[float, ...] = (0.5, 0.75)
     """Shares of the epochs after which the schedule "steps" divides the rate by 10."""
 
     warmup: float = 1.0
@@ -210,7 +210,7 @@ class Recipe:
             ("width", 1),
             ("train_images", 2),
             ("test_images", 1),
-            ("valid_images", 0),
+            ("val_images", 0),
             ("shift", 0),
             ("image_size", 1),
         ):
@@ -227,8 +227,8 @@ class Recipe:
             raise ValueError(f"seed is {self.seed}; expected a whole number from -2**43 to 2**44 - 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
-        if not all(0 < drop < 1 for drop in self.drops) or list(self.drops) != sorted(self.drops):
-            raise ValueError(f"drops are {self.drops}; expected shares of the epochs between 0 and 1, in order")
+        if not all(0 < drop < 1 for drop in self.milestones) or list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"drops are {self.milestones}; expected shares of the epochs between 0 and 1, in order")
         if self.image_size is not None and self.data != "folder":
             raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
         if (self.skip_broken or self.white_level is not None) and self.data != "folder":
@@ -240,9 +240,11 @@ class Recipe:
 
     def differs(self, other: "Recipe") -> list[str]:
         """Return the fields that decide the result and are not the same in another recipe."""
-        return [name for name, value in vars(self).items() if name not in MACHINE and value != getattr(other, name)]
+        return [
+            name for name, value in vars(self).items() if name not in MACHINE_FIELDS and value != getattr(other, name)
+        ]
 
-    def going_on(self, given: "Recipe") -> "Recipe":
+    def resumed_with(self, given: "Recipe") -> "Recipe":
         """Return this recipe for a run that goes on, on another machine perhaps.
 
         Args:
@@ -256,7 +258,7 @@ class Recipe:
                 f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
                 "or start another run"
             )
-        return replace(self, **{name: getattr(given, name) for name in MACHINE})
+        return replace(self, **{name: getattr(given, name) for name in MACHINE_FIELDS})
 
     def located(self) -> "Recipe":
         """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
@@ -273,13 +275,13 @@ class Recipe:
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None
-        if self.standardised and self.model.startswith("msd"):
+        if self.normalized and self.model.startswith("msd"):
             chosen["signed_input"] = True
         return chosen
 
     @property
-    def standardised(self) -> bool:
-        return self.model.startswith(("plain", "res")) if self.standardise is None else self.standardise
+    def normalized(self) -> bool:
+        return self.model.startswith(("plain", "res")) if self.normalize is None else self.normalize
 
     @property
     def shifted(self) -> int:

@@ -12,7 +12,7 @@ from pursuitnet.utils.records import Kinds, checked, record_of, text_of
 Record = dict[str, Any]
 """What one epoch's line, or the record of a whole run, holds."""
 
-SHARES = ("data", "forward", "backward", "optimiser")
+SHARES = ("data", "forward", "backward", "optimizer")
 """What an epoch's line divides the time of the steps into."""
 
 NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pursuitnet.program.owner import held
-from pursuitnet.program.report.words import duration, written
+from pursuitnet.program.lock import is_locked
+from pursuitnet.program.report.text import duration, written
 from pursuitnet.program.run_folder import Record, RunFolder
 from pursuitnet.program.writable import write_whole
 
@@ -20,7 +20,7 @@ State = Literal["finished", "running", "stopped", "failed", "damaged"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSummary:
     """What a run folder says of its run; None stands for what it does not say.
 
     Attributes:
@@ -63,17 +63,17 @@ class Run:
 TITLES = ("run", "model", "data", "state", "epochs", "test accuracy", "time", "device", "commit", "note")
 
 
-def cells(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def cells(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
     """Return the title row and a row a run, in words; a dash stands for what a run does not say."""
     return [TITLES, *(_cells(run) for run in runs)]
 
 
-def to_json(runs: Sequence[Run]) -> str:
+def to_json(runs: Sequence[RunSummary]) -> str:
     """Return the runs as a JSON list."""
     return json.dumps([run.to_json() for run in runs], indent=2)
 
 
-def _cells(run: Run) -> tuple[str, ...]:
+def _cells(run: RunSummary) -> tuple[str, ...]:
     commit = "" if run.commit is None else re.sub(r"^([0-9a-f]{9})[0-9a-f]*", r"\1", run.commit)
     return (
         run.name,
@@ -89,7 +89,7 @@ def _cells(run: Run) -> tuple[str, ...]:
     )
 
 
-def table(runs: Sequence[Run]) -> list[str]:
+def table(runs: Sequence[RunSummary]) -> list[str]:
     """Return the rows as lines in columns."""
     rows = cells(runs)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -132,7 +132,7 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
         run.running.unlink(missing_ok=True)
 
 
-def below(folder: Path) -> list[Run]:
+def find_runs(folder: Path) -> list[RunSummary]:
     """Return the runs in a folder and below it, in the order of their names; a damaged one says why.
 
     Raises:
@@ -144,14 +144,14 @@ def below(folder: Path) -> list[Run]:
     return [read(at, at.relative_to(folder).as_posix() if at != folder else folder.resolve().name) for at in found]
 
 
-def read(folder: Path, name: str | None = None) -> Run:
+def read(folder: Path, name: str | None = None) -> RunSummary:
     """Return what a run folder says; what is wrong with it is in the note, and nothing raises."""
     given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
     try:
-        return Run(**given, **_content(RunFolder(folder)))
+        return RunSummary(**given, **_content(RunFolder(folder)))
     except (OSError, ValueError) as error:
         note = str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder} ")
-        return Run(**given, state="damaged", note=" ".join(note.split()))
+        return RunSummary(**given, state="damaged", note=" ".join(note.split()))
 
 
 def earlier(folder: Path) -> list[Record]:
@@ -214,7 +214,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
 
 def _state(folder: RunFolder, mark: Record, *, complete: bool) -> tuple[State, str]:
     """Return whether a run goes on, has ended or broken off, and a note on it."""
-    if held(folder.path):
+    if is_locked(folder.path):
         return "running", f"on {mark['host']}" if mark and mark["host"] != socket.gethostname() else ""
     if failure := _if_there(folder.read_failed):
         return "failed", failure["reason"]

@@ -12,20 +12,20 @@ from pursuitnet.multilayer import MultiLayerPursuit
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerTrace:
     """What one layer did with a batch.
 
     Attributes:
         layer: the layer.
         signals: its input in every step, (B, channels, H, W); a new one each time in a sweep over several layers.
-        codes: its code after every step, (B, rows, h, w).
+        codes: its code after every step, (B, code_channels, h, w).
         below: index of the layer whose code is the input as it stands; None after the image or a pooling.
     """
 
     layer: PursuitLayer
     signals: list[Tensor]
     codes: list[Tensor]
-    below: int | None
+    input_layer: int | None
 
     @property
     def dictionary(self) -> Dictionary:
@@ -33,14 +33,14 @@ class Seen:
         return self.layer.dictionary
 
     @property
-    def identity_rows(self) -> int:
+    def identity_channels(self) -> int:
         """Rows of the code that come before those of the learned atoms."""
-        return self.dictionary.rows[0] if isinstance(self.dictionary, WithIdentity) else 0
+        return self.dictionary.code_channels[0] if isinstance(self.dictionary, WithIdentity) else 0
 
     @property
     def atom_codes(self) -> Tensor:
         """The last code without its identity part, (B, atoms, h, w)."""
-        return self.codes[-1][:, self.identity_rows :]
+        return self.codes[-1][:, self.identity_channels :]
 
     def models(self) -> list[Tensor]:
         """Return DΓ after every step, (B, channels, H, W)."""
@@ -52,7 +52,7 @@ class Seen:
 
 
 @torch.no_grad()
-def watch(model: nn.Module, x: Tensor) -> list[Seen]:
+def trace_layers(model: nn.Module, x: Tensor) -> list[LayerTrace]:
     """Return what every layer does with x (B, C, H, W), in the order in which the image meets them.
 
     Every step ends in the layer's threshold: hooks there see each code, also in a sweep over several layers.
@@ -83,65 +83,65 @@ def watch(model: nn.Module, x: Tensor) -> list[Seen]:
 
 def _linked(
     calls: list[tuple[list[PursuitLayer], Tensor, Tensor]], codes: dict[PursuitLayer, list[Tensor]]
-) -> list[Seen]:
+) -> list[LayerTrace]:
     """Return the layers that the calls went through, each linked to the one whose code it was handed."""
-    seen: list[Seen] = []
+    traces: list[LayerTrace] = []
     ends: dict[int, int] = {}  # a call's result, by identity → the layer it came from
     for layers, x, output in calls:
-        signals, below = [x] * len(codes[layers[0]]), ends.get(id(x))
+        signals, input_layer = [x] * len(codes[layers[0]]), ends.get(id(x))
         for layer in layers:
-            seen.append(Seen(layer, signals, codes[layer], below))
-            signals, below = codes[layer], len(seen) - 1
-        ends[id(output)] = len(seen) - 1
-    return seen
+            traces.append(LayerTrace(layer, signals, codes[layer], input_layer))
+            signals, input_layer = codes[layer], len(traces) - 1
+        ends[id(output)] = len(traces) - 1
+    return traces
 
 
-def carry(seen: Sequence[Seen], index: int, code: Tensor) -> tuple[Tensor, int]:
+def carry(traces: Sequence[LayerTrace], index: int, code: Tensor) -> tuple[Tensor, int]:
     """Return D_b … D_i Γ for a code of layer i, and b, the layer whose input is the image or a pooled code."""
-    path = _path(seen, index)
+    path = _path(traces, index)
     for i in path:
-        code = seen[i].reconstruct(code, (len(code), *seen[i].signals[-1].shape[1:]))
+        code = traces[i].reconstruct(code, (len(code), *traces[i].signals[-1].shape[1:]))
     return code, path[-1]
 
 
-def reach(seen: Sequence[Seen], index: int) -> int:
+def reach(traces: Sequence[LayerTrace], index: int) -> int:
     """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
     pixels = 1
-    for i in _path(seen, index):
-        d = filters(seen[i])
+    for i in _path(traces, index):
+        d = filters(traces[i])
         pixels = max((pixels - 1) * s + r + 1 for s, r in zip(d.stride, d.reach, strict=True))
     return pixels
 
 
-def pictured(seen: Sequence[Seen], base: int) -> bool:
+def pictured(traces: Sequence[LayerTrace], base: int) -> bool:
     """Return whether layer b's signal has the image in its first channels: is it, or got it on from [I D]."""
-    return base == 0 or all(isinstance(at.dictionary, WithIdentity) for at in seen[:base])
+    return base == 0 or all(isinstance(at.dictionary, WithIdentity) for at in traces[:base])
 
 
 @torch.no_grad()
-def effective_atoms(seen: Sequence[Seen], index: int, most: int, in_chans: int) -> Tensor | None:
+def effective_atoms(traces: Sequence[LayerTrace], index: int, most: int, in_chans: int) -> Tensor | None:
     """Return D_b … D_i e_j of the most used atoms j, cut to where they are not zero: (n, in_chans, h, w).
 
     On the image an atom ends at the image's borders; on a pooled signal, often smaller than the atom, it is given
     the room it needs. None where a pooling lies before the layer and no channels of its signal are the image's.
     """
-    at, path = seen[index], _path(seen, index)
-    if not pictured(seen, path[-1]):
+    at, path = traces[index], _path(traces, index)
+    if not pictured(traces, path[-1]):
         return None
-    size = tuple(max(n, reach(seen, index) if path[-1] else 0) for n in seen[path[-1]].signals[-1].shape[2:])
+    size = tuple(max(n, reach(traces, index) if path[-1] else 0) for n in traces[path[-1]].signals[-1].shape[2:])
     shapes = {}
     for i in reversed(path):
-        shapes[i] = (seen[i].layer.dictionary.channels, *size)
-        size = filters(seen[i]).code_size(size)
+        shapes[i] = (traces[i].layer.dictionary.channels, *size)
+        size = filters(traces[i]).code_size(size)
     chosen = most_used(at, most)
     code = at.codes[-1].new_zeros(len(chosen), at.codes[-1].shape[1], *size)
-    code[torch.arange(len(chosen)), chosen + at.identity_rows, size[0] // 2, size[1] // 2] = 1
+    code[torch.arange(len(chosen)), chosen + at.identity_channels, size[0] // 2, size[1] // 2] = 1
     for i in path:
-        code = seen[i].reconstruct(code, (len(chosen), *shapes[i]))
+        code = traces[i].reconstruct(code, (len(chosen), *shapes[i]))
     return _cut(code[:, :in_chans])
 
 
-def strongest_kernels(at: Seen, most: int, channels: int) -> Tensor:
+def strongest_kernels(at: LayerTrace, most: int, channels: int) -> Tensor:
     """Return the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
     weight = filters(at).weight[most_used(at, most)]
     order = weight.flatten(2).norm(dim=2).argsort(dim=1, descending=True, stable=True)[:, :channels]
@@ -149,7 +149,7 @@ def strongest_kernels(at: Seen, most: int, channels: int) -> Tensor:
     return picked.transpose(0, 1).flatten(0, 1).unsqueeze(1)
 
 
-def most_used(at: Seen, most: int) -> Tensor:
+def most_used(at: LayerTrace, most: int) -> Tensor:
     """Return the atoms with the largest mean |Γ|, at most so many, in their own order."""
     use = at.atom_codes.abs().mean(dim=(0, 2, 3))
     return use.argsort(descending=True, stable=True)[:most].sort().values
@@ -168,7 +168,7 @@ def best_scale(signal: Tensor, model: Tensor) -> Tensor:
     return a.clamp(min=0).view(-1, 1, 1, 1)
 
 
-def filters(at: Seen | PursuitLayer) -> ConvDictionary:
+def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
     """Return the learned part of a layer's dictionary."""
     d = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity) else at.dictionary
     if not isinstance(d, ConvDictionary):
@@ -181,10 +181,12 @@ def dictionary_in_words(D: Dictionary) -> str:
     inner = D.dictionary if isinstance(D, WithIdentity) else D
     letters = "[I D]" if isinstance(D, WithIdentity) else "D"
     if not isinstance(inner, ConvDictionary):
-        return f"{letters}, {inner.rows[-1]} atoms in {inner.channels}"
+        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
     size = " × ".join(str(n) for n in inner.weight.shape[2:])
     more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
-    return f"{letters}, {inner.rows[0]} atoms {size}" + "".join(f", {name} {n}" for name, n in more.items() if n > 1)
+    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
+        f", {name} {n}" for name, n in more.items() if n > 1
+    )
 
 
 def filled(code: Tensor) -> float:
@@ -192,11 +194,11 @@ def filled(code: Tensor) -> float:
     return float((code != 0).double().mean())
 
 
-def _path(seen: Sequence[Seen], index: int) -> list[int]:
+def _path(traces: Sequence[LayerTrace], index: int) -> list[int]:
     """Return the layers from layer i down to b, the one whose input is the image or a pooled code."""
     path = [index]
-    while (below := seen[path[-1]].below) is not None:
-        path.append(below)
+    while (input_layer := traces[path[-1]].input_layer) is not None:
+        path.append(input_layer)
     return path
 
 

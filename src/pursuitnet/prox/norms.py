@@ -38,13 +38,13 @@ class StepNorms(nn.ModuleList):
     """The normalizations of every step; the last ones serve all later steps. Empty without any.
 
     Args:
-        rows: rows of each part of the code.
+        code_channels: rows of each part of the code.
         norm: which normalization, or None.
         steps: number of steps that have their own statistics.
     """
 
-    def __init__(self, rows: tuple[int, ...], norm: BatchNorm | None, steps: int) -> None:
-        super().__init__(norms_of(rows, norm) for _ in range(steps) if norm)
+    def __init__(self, code_channels: tuple[int, ...], norm: BatchNorm | None, steps: int) -> None:
+        super().__init__(norms_of(code_channels, norm) for _ in range(steps) if norm)
         self.on = norm.on if norm else None
 
     def of(self, part: int, step: int) -> nn.Module | None:
@@ -65,35 +65,35 @@ class StepNorms(nn.ModuleList):
         return norm(z) if norm is not None and self.on == "sum" else z
 
 
-def norms_of(rows: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
+def norms_of(code_channels: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
     """Return the normalizations of one step, of the last part of the code or of all."""
-    norms: list[nn.Module] = [RowNorm(rows[-1], affine=norm.affine, momentum=norm.momentum, eps=norm.eps)]
-    if len(rows) > 1 and norm.identity == "batch":
-        norms.insert(0, RowNorm(rows[0], affine=norm.affine, momentum=norm.momentum, eps=norm.eps))
-    if len(rows) > 1 and norm.identity == "scale":
-        norms.insert(0, ScaleNorm(rows[0], momentum=norm.momentum, eps=norm.eps))
+    norms: list[nn.Module] = [ChannelNorm(code_channels[-1], affine=norm.affine, momentum=norm.momentum, eps=norm.eps)]
+    if len(code_channels) > 1 and norm.identity == "batch":
+        norms.insert(0, ChannelNorm(code_channels[0], affine=norm.affine, momentum=norm.momentum, eps=norm.eps))
+    if len(code_channels) > 1 and norm.identity == "scale":
+        norms.insert(0, RunningRMSNorm(code_channels[0], momentum=norm.momentum, eps=norm.eps))
     return nn.ModuleList(norms)
 
 
-class RowNorm(_BatchNorm):
+class ChannelNorm(_BatchNorm):
     """Batch normalization over all axes but the second, for any number of them."""
 
-    synchronised = False
+    synchronized = False
     momentum: float | None
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, rows: int, *, affine: bool, momentum: float | None, eps: float = 1e-5) -> None:
-        super().__init__(rows, eps, momentum, affine)
+    def __init__(self, code_channels: int, *, affine: bool, momentum: float | None, eps: float = 1e-5) -> None:
+        super().__init__(code_channels, eps, momentum, affine)
 
     def forward(self, z: Tensor) -> Tensor:
-        if self.training and not self.synchronised and z.numel() == z.shape[1]:
+        if self.training and not self.synchronized and z.numel() == z.shape[1]:
             raise ValueError(
                 f"a batch with one value a row, {tuple(z.shape)}, has no variance to normalize by; expected more "
                 "examples in training, or evaluation mode, or a threshold without norm"
             )
-        if not (self.synchronised and self.training):
+        if not (self.synchronized and self.training):
             return super().forward(z)
         axes, wide = [i for i in range(z.dim()) if i != 1], (-1, *[1] * (z.dim() - 2))
         x = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -114,26 +114,26 @@ class RowNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
-            raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, rows, …)")
+            raise ValueError(f"the code has shape {tuple(input.shape)}; expected (B, code_channels, …)")
 
 
-class ScaleNorm(_BatchNorm):
+class RunningRMSNorm(_BatchNorm):
     """Division by the root mean square of each row over the batch; evaluation divides by its running value.
 
     What PyTorch's own tools ask of a batch normalization holds here too (``update_bn``, momentum None, a batch of
-    nothing, forward-mode differentiation), but for ``SyncBatchNorm``, which would subtract means: ``synchronise`` is
+    nothing, forward-mode differentiation), but for ``SyncBatchNorm``, which would subtract means: ``synchronize`` is
     for several processes.
     """
 
-    synchronised = False
+    synchronized = False
     momentum: float | None
     mean_square: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, rows: int, *, momentum: float | None, eps: float = 1e-5) -> None:
-        super().__init__(rows, eps, momentum, affine=False, track_running_stats=False)
+    def __init__(self, code_channels: int, *, momentum: float | None, eps: float = 1e-5) -> None:
+        super().__init__(code_channels, eps, momentum, affine=False, track_running_stats=False)
         del self.running_mean, self.running_var
-        self.register_buffer("mean_square", torch.ones(rows))
+        self.register_buffer("mean_square", torch.ones(code_channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long), persistent=False)
         self.track_running_stats = True
 
@@ -141,7 +141,7 @@ class ScaleNorm(_BatchNorm):
         if name in ("running_mean", "running_var"):
             raise AttributeError(
                 f"a ScaleNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch can "
-                "take its place; for statistics of several processes call pursuitnet.prox.norms.synchronise(model) "
+                "take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
                 "instead of convert_sync_batchnorm"
             )
         return super().__getattr__(name)
@@ -155,10 +155,10 @@ class ScaleNorm(_BatchNorm):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training and self.track_running_stats:
             return _scaled(z, self.mean_square, self.eps)
-        if self.synchronised and self.training:
+        if self.synchronized and self.training:
             count = _summed(self.mean_square.new_tensor(float(z.numel() // z.shape[1])))
             square = _summed(z.square().sum(_but_rows(z), dtype=count.dtype)) / count.clamp(min=1)
-            self._track(square, count > 0)
+            self._update_running_stats(square, count > 0)
             return _scaled(z, square, self.eps)
         if torch.compiler.is_compiling():  # which fuses the plain formula by itself
             square = _mean_square(z)
@@ -166,11 +166,11 @@ class ScaleNorm(_BatchNorm):
         else:
             scaled, square = _ByRootMeanSquare.apply(z, self.eps)  # type: ignore[no-untyped-call]
         if self.training and z.numel():  # the mean over a batch of nothing is no number
-            self._track(square)
+            self._update_running_stats(square)
         return scaled
 
     @torch.no_grad()
-    def _track(self, square: Tensor, seen: Tensor | bool = True) -> None:
+    def _update_running_stats(self, square: Tensor, seen: Tensor | bool = True) -> None:
         if self.track_running_stats:
             self.num_batches_tracked += seen
             self.mean_square.lerp_(square.to(self.mean_square.dtype), _weight(self) * seen)
@@ -180,7 +180,7 @@ class ScaleNorm(_BatchNorm):
 
 
 def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return scale and shift, (rows,) each, of the affine map that evaluation applies.
+    """Return scale and shift, (code_channels,) each, of the affine map that evaluation applies.
 
     Args:
         norm: a RowNorm, a ScaleNorm, or what a tool of PyTorch has put in a RowNorm's place.
@@ -190,7 +190,7 @@ def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """
     if not norm.track_running_stats:
         raise ValueError(f"{norm} keeps no running statistics; expected some, so that evaluation is a fixed map")
-    if isinstance(norm, ScaleNorm):
+    if isinstance(norm, RunningRMSNorm):
         return (norm.mean_square + norm.eps).rsqrt(), torch.zeros_like(norm.mean_square)
     scale = (norm.get_buffer("running_var") + norm.eps).rsqrt() * (norm.weight if norm.affine else 1.0)
     return scale, (norm.bias if norm.affine else 0.0) - scale * norm.get_buffer("running_mean")
@@ -206,7 +206,7 @@ def _weight(norm: _BatchNorm) -> float:
 
 
 def _mean_square(z: Tensor) -> Tensor:
-    """Return the mean square of each row over the batch and all places, (rows,)."""
+    """Return the mean square of each row over the batch and all places, (code_channels,)."""
     return z.square().mean(dim=_but_rows(z))
 
 
@@ -261,15 +261,15 @@ def _by_jacobian(z: Tensor, square: Tensor, eps: float, direction: Tensor) -> Te
     return first.addcmul_(z, (along * rho**3).to(z.dtype).view(wide), value=-1)
 
 
-def synchronise(model: nn.Module) -> None:
+def synchronize(model: nn.Module) -> None:
     """Let the normalizations take their statistics from the batches of all processes together."""
     for module in model.modules():
-        if isinstance(module, RowNorm | ScaleNorm):
-            module.synchronised = True
+        if isinstance(module, ChannelNorm | RunningRMSNorm):
+            module.synchronized = True
 
 
 @contextmanager
-def still(model: nn.Module) -> Iterator[None]:
+def frozen_running_stats(model: nn.Module) -> Iterator[None]:
     """Leave the running statistics as they are, while batches are normalized by their own."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]

@@ -43,7 +43,7 @@ class IdentityPenalty(StrEnum):
 
 
 class Affine(NamedTuple):
-    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (rows,); θ is None if nothing is cut."""
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (code_channels,); θ is None if nothing is cut."""
 
     scale: Tensor
     shift: Tensor
@@ -53,11 +53,11 @@ class Affine(NamedTuple):
 class Threshold(nn.Module):
     """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
 
-    Where a part is normalized first, c has cancelled and θ = β, in units of the part's own size. Without norm θ is in
+    Where a part is normalized first, c has canceled and θ = β, in units of the part's own size. Without norm θ is in
     units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
 
     Args:
-        rows: rows of each part of the code, ``dictionary.rows``.
+        code_channels: rows of each part of the code, ``dictionary.code_channels``.
         penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
             shift.
         identity: the penalty on the identity part, if the code has one.
@@ -69,7 +69,7 @@ class Threshold(nn.Module):
 
     def __init__(
         self,
-        rows: tuple[int, ...],
+        code_channels: tuple[int, ...],
         penalty: float | None = 0.01,
         identity: IdentityPenalty = IdentityPenalty.OWN,
         *,
@@ -81,19 +81,19 @@ class Threshold(nn.Module):
         super().__init__()
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
-        self.rows, self.identity, self.free, self.norm = rows, identity, free, norm
+        self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
         self.nonnegative = nonnegative
-        own = len(rows) > 1 and identity is IdentityPenalty.OWN
-        shared = len(rows) > 1 and identity is IdentityPenalty.SAME
-        self.atom_weight = _filled(1 if shared else rows[-1], penalty)
-        self.identity_weight = _filled(rows[0], penalty) if own else None
-        self.norms = StepNorms(rows, norm, steps)
+        own = len(code_channels) > 1 and identity is IdentityPenalty.OWN
+        shared = len(code_channels) > 1 and identity is IdentityPenalty.SAME
+        self.atom_weight = _filled(1 if shared else code_channels[-1], penalty)
+        self.identity_weight = _filled(code_channels[0], penalty) if own else None
+        self.norms = StepNorms(code_channels, norm, steps)
 
     def extra_repr(self) -> str:
         beta = self.penalty.detach()
         shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
-        parts = [f"rows={self.rows}", f"β={'none' if self.atom_weight is None else shown}"]
-        if len(self.rows) > 1:
+        parts = [f"rows={self.code_channels}", f"β={'none' if self.atom_weight is None else shown}"]
+        if len(self.code_channels) > 1:
             parts.append(f"identity={self.identity.value}")
         parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
         return ", ".join([*parts, f"norm={self.norm}"] if self.norm else parts)
@@ -140,7 +140,7 @@ class Threshold(nn.Module):
 
         Args:
             part: −1 for the atoms, −2 for an identity part.
-            z: (B, rows, …).
+            z: (B, code_channels, …).
             theta: θ, as ``theta`` gives it.
             inplace: nobody else needs z, so that the result may take its place in memory.
         """
@@ -154,7 +154,7 @@ class Threshold(nn.Module):
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
-        """Return θ of one part, (rows,) or (1,): β·c, or β where a norm has cancelled c; None for a part without β."""
+        """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None for a part without β."""
         weight = self._weight(part)
         if weight is None:
             return None
@@ -168,12 +168,12 @@ class Threshold(nn.Module):
             c: the step that the update is scaled with.
             step: which step's statistics, as in ``forward``.
         """
-        return tuple(self._affine(part, c, step) for part in range(-len(self.rows), 0))
+        return tuple(self._affine(part, c, step) for part in range(-len(self.code_channels), 0))
 
     def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
         norm, theta = self.norms.of(part, step), self.theta(part, c, step)
         one = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
-        one = one.new_ones(self.rows[part])
+        one = one.new_ones(self.code_channels[part])
         if theta is not None or (self.nonnegative and not self._signed(part)):
             theta = one * (0.0 if theta is None else theta)
         if isinstance(norm, _BatchNorm):
@@ -196,5 +196,5 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
-def _filled(rows: int, penalty: float | None) -> nn.Parameter | None:
-    return None if penalty is None else nn.Parameter(torch.full((rows,), float(penalty)))
+def _filled(code_channels: int, penalty: float | None) -> nn.Parameter | None:
+    return None if penalty is None else nn.Parameter(torch.full((code_channels,), float(penalty)))

@@ -5,9 +5,9 @@
 """
 
 from pursuitnet.theory.coherence import mutual_coherence
+from pursuitnet.theory.definition1 import BetterCode, better_code, unsuccessful
 from pursuitnet.theory.sparsity import certified_unique, layered_error_bound, stripe_norm, uniqueness_bound
 from pursuitnet.theory.spectrum import beta_of_bias, bias_of_beta, lipschitz_interval, with_identity_spectrum
-from pursuitnet.theory.theorem import BetterCode, better_code, unsuccessful
 
 __all__ = [
     "BetterCode",

@@ -52,12 +52,12 @@ def _of_matrix(D: Tensor, beside_identity: bool) -> float:
 
 
 def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity: bool) -> float:
-    """Return the largest cosine between the filter at a position and its neighbours, over all kinds of positions."""
+    """Return the largest cosine between the filter at a position and its neighbors, over all kinds of positions."""
     weight = _scaled(D.weight.double().flatten(1)).view_as(D.weight)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[D.dims - 1]
     first = [k - 1 for k in weight.shape[2:]]  # of the 2k − 1 lags along an axis, the index of lag 0
     mu = 0.0
-    for own, around, partners in _neighbourhoods(D, size):
+    for own, around, partners in _neighborhoods(D, size):
         columns = weight * own
         norms = _or_infinite(columns.flatten(1).norm(dim=1)).view(-1, *[1] * (D.dims + 1))
         # A tap that dᵢ and dⱼ share lies on the signal or beside it for both, so it is enough to cut off dᵢ's; what
@@ -74,7 +74,7 @@ def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity
     return mu
 
 
-def _neighbourhoods(D: ConvDictionary, size: tuple[int, ...] | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _neighborhoods(D: ConvDictionary, size: tuple[int, ...] | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield what the filters see from their positions, in units of taps, once for each kind of position.
 
     A filter overlaps with filters up to k − 1 taps away, which reach over 3k − 2 taps. Two positions with the same of
@@ -83,8 +83,8 @@ def _neighbourhoods(D: ConvDictionary, size: tuple[int, ...] | None) -> Iterator
 
     Yields:
         own: (*k), 1 for the taps of the filter that lie on the signal, 0 for those beside it.
-        around: (T, *3k − 2), the same for the taps of all its neighbours; T kinds of positions have this own.
-        partners: (T, *2k − 1), 1 for the neighbours that are columns of D.
+        around: (T, *3k − 2), the same for the taps of all its neighbors; T kinds of positions have this own.
+        partners: (T, *2k − 1), 1 for the neighbors that are columns of D.
     """
     borders = [None] * D.dims if size is None else [*zip(size, D.code_size((1, D.channels, *size)), strict=True)]
     for kinds in itertools.product(*(_along(D, axis, border) for axis, border in enumerate(borders))):
@@ -100,9 +100,9 @@ def _along(D: ConvDictionary, axis: int, border: tuple[int, int] | None) -> list
     around, partners = torch.ones_like(taps).bool()[None], (lags % stride == 0)[None]
     if border is not None and not isinstance(D, CircularDictionary):
         position = torch.arange(border[1], device=taps.device)[:, None]
-        cells, neighbours = position * stride - D.padding[axis] + taps, position + lags // stride
+        cells, neighbors = position * stride - D.padding[axis] + taps, position + lags // stride
         around = (cells >= 0) & (cells < border[0])
-        partners = partners & (neighbours >= 0) & (neighbours < border[1])
+        partners = partners & (neighbors >= 0) & (neighbors < border[1])
     kinds = torch.cat([around, partners], dim=1).unique(dim=0).double()
     around, partners = kinds.split([len(taps), len(lags)], dim=1)
     owns, which = around[:, k - 1 : 2 * k - 1].unique(dim=0, return_inverse=True)

@@ -27,7 +27,7 @@ def uniqueness_bound(mu: float) -> float:
     return (1 + 1 / mu) / 2 if mu else math.inf
 
 
-def certified_unique(code: Float[Tensor, "B rows *code_size"], mu: float) -> Bool[Tensor, " B"]:
+def certified_unique(code: Float[Tensor, "B code_channels *code_size"], mu: float) -> Bool[Tensor, " B"]:
     """Return, for each example, whether ‖Γ‖₀ < ½(1 + 1/μ), so that Lemma 1 makes Γ the sparsest code of DΓ.
 
     False is no verdict: Lemma 1 is sufficient, not necessary.
@@ -40,7 +40,7 @@ def certified_unique(code: Float[Tensor, "B rows *code_size"], mu: float) -> Boo
     return (code != 0).flatten(1).sum(dim=1) < uniqueness_bound(mu)
 
 
-def stripe_norm(code: Float[Tensor, "B rows *code_size"], dictionary: Dictionary) -> Int[Tensor, " B"]:
+def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: Dictionary) -> Int[Tensor, " B"]:
     """Return ‖Γ‖₀,∞ˢ of Lemma 2 for each example: the largest number of non-zeros in a stripe.
 
     The stripe of a column of D is the part of the code whose columns overlap with it, itself included. An atom covers
@@ -111,7 +111,7 @@ def layered_error_bound(
 
 
 def _in_window(filled: Tensor, before: Sequence[int], after: Sequence[int], wraps: bool) -> Tensor:
-    """Count (B, 1, *size) the True of (B, rows, *size) from ``before`` cells before each position to ``after`` it."""
+    """Count (B, 1, *size) the True of (B, code_channels, *size) from ``before`` cells before each position to ``after`` it."""
     if wraps:  # once around at most
         after = [min(a, n - 1 - b) for a, b, n in zip(after, before, filled.shape[2:], strict=True)]
     beyond = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
@@ -122,10 +122,10 @@ def _in_window(filled: Tensor, before: Sequence[int], after: Sequence[int], wrap
 
 
 def _check(code: Tensor, dictionary: Dictionary) -> None:
-    rows, dims = sum(dictionary.rows), dictionary.dims
-    if code.dim() != dims + 2 or code.shape[1] != rows:
+    code_channels, dims = sum(dictionary.code_channels), dictionary.dims
+    if code.dim() != dims + 2 or code.shape[1] != code_channels:
         sizes = f", and {dims} sizes" if dims else ""
         raise ValueError(
-            f"the code has shape {tuple(code.shape)}; expected (B, {rows}{sizes}), a code of the dictionary"
+            f"the code has shape {tuple(code.shape)}; expected (B, {code_channels}{sizes}), a code of the dictionary"
         )
     finite("the code", code)

@@ -2,15 +2,15 @@
 
 import os
 
-from pursuitnet.program.callbacks.base import Several, Silent, Watcher
+from pursuitnet.program.callbacks.base import Callback, CallbackList, NoOpCallback
 from pursuitnet.program.callbacks.files import Page, TensorBoard
 from pursuitnet.program.callbacks.terminal import Lines, Live
 from pursuitnet.program.run_folder import Record
 
-__all__ = ["Lines", "Live", "Page", "Record", "Several", "Silent", "TensorBoard", "Watcher", "of_program"]
+__all__ = ["Callback", "CallbackList", "Lines", "Live", "NoOpCallback", "Page", "Record", "TensorBoard", "of_program"]
 
 
-def of_program(*, terminal: bool, tensorboard: bool = False) -> Several:
+def of_program(*, terminal: bool, tensorboard: bool = False) -> CallbackList:
     """Return what `pursuitnet train` tells of a run; nothing happens before it begins.
 
     Args:
@@ -22,4 +22,4 @@ def of_program(*, terminal: bool, tensorboard: bool = False) -> Several:
     """
     logs = [TensorBoard()] if tensorboard else []
     said = Live() if terminal and os.environ.get("TERM") != "dumb" else Lines()
-    return Several([said, *logs, Page()])
+    return CallbackList([said, *logs, Page()])

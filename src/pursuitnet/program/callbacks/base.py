@@ -11,7 +11,7 @@ SHARE = 0.02
 """The most of a training's time that a watcher takes for a picture."""
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Something that wants to see a run go by."""
 
     def begin(self, about: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ class Watcher(Protocol):
         """The run has ended or broken off; may come twice, and without any of the others before it."""
 
 
-class Silent:
+class NoOpCallback:
     """A watcher that looks away."""
 
     def begin(self, about: dict[str, Any]) -> None: ...
@@ -39,14 +39,14 @@ class Silent:
     def close(self) -> None: ...
 
 
-class Several:
+class CallbackList:
     """Several watchers; one that fails is left out with one warning, so that the training goes on.
 
     Args:
         watchers: what is told of everything, in this order.
     """
 
-    def __init__(self, watchers: Iterable[Watcher]) -> None:
+    def __init__(self, watchers: Iterable[Callback]) -> None:
         self.watchers = list(watchers)
 
     def begin(self, about: dict[str, Any]) -> None:
@@ -61,14 +61,14 @@ class Several:
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())
 
-    def _tell(self, what: Callable[[Watcher], None]) -> None:
+    def _tell(self, what: Callable[[Callback], None]) -> None:
         for watcher in tuple(self.watchers):
             try:
                 what(watcher)
             except Exception as error:  # whatever it is, the training matters more
                 self._leave_out(watcher, error)
 
-    def _leave_out(self, failed: Watcher, error: Exception) -> None:
+    def _leave_out(self, failed: Callback, error: Exception) -> None:
         self.watchers = [watcher for watcher in self.watchers if watcher is not failed]
         with suppress(Exception):
             failed.close()  # a terminal is put back in order

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from pursuitnet.program.callbacks.base import SHARE, Silent
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
 from pursuitnet.program.run_folder import SHARES, Record, RunFolder
 from pursuitnet.program.runs import earlier
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Page(Silent):
+class Page(NoOpCallback):
     """``report.html`` during training: written at the start and after an epoch, and it reloads itself in a browser.
 
     At the end it says how far the run has come; ``report.write`` then adds what needs the weights.
@@ -53,7 +53,7 @@ class Page(Silent):
         self.cost = self.written - began
 
 
-class TensorBoard(Silent):
+class TensorBoard(NoOpCallback):
     """Every number of an epoch as a TensorBoard scalar at that epoch, in the run folder's ``tensorboard/``.
 
     Raises:

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pursuitnet.program.callbacks.base import SHARE, Silent
-from pursuitnet.program.report.words import duration, written
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
+from pursuitnet.program.report.text import duration, written
 from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import earlier
 
@@ -34,7 +34,7 @@ COLUMNS = (
 )
 
 
-class Lines(Silent):
+class Lines(NoOpCallback):
     """A plain line an epoch, for logs and pipes."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Lines(Silent):
         return "  ".join([count, *said])
 
 
-class Live(Silent):
+class Live(NoOpCallback):
     """A table of the last epochs over two bars, one for the epoch and one for the run, for a terminal.
 
     Drawn in the training's own thread, so that nothing goes on behind it, and seldom enough to take no more than

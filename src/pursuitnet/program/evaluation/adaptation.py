@@ -7,7 +7,7 @@ back to what they are on clean training images:
 
 where u is one of two statistics. ``errors``: how well each layer's code reconstructs its input, ‖x − DΓ‖/‖x‖,
 (layers,). ``usage``: how often each atom of the last layer is used, (atoms,), which did somewhat better on the networks
-tried. Only images enter; labels are not at hand here. Pixels predicted from their neighbours' code, a white residual
+tried. Only images enter; labels are not at hand here. Pixels predicted from their neighbors' code, a white residual
 and the sparsity of all layers together did worse.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.program.evaluation.settings import with_thresholds
-from pursuitnet.program.trace import watch
+from pursuitnet.program.trace import trace_layers
 from pursuitnet.prox.threshold import Threshold
 
 Prepare = Callable[[Tensor], Tensor]
@@ -83,7 +83,7 @@ def errors(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) -
     """
     found, model = [], model.eval()
     for part in images.split(size):
-        layers = watch(model, prepare(part))
+        layers = trace_layers(model, prepare(part))
         lost = [(at.signals[-1] - at.models()[-1]).flatten(1).norm(dim=1) for at in layers]
         whole = [at.signals[-1].flatten(1).norm(dim=1).clamp(min=1e-12) for at in layers]
         found.append(torch.stack([(a / b).double().sum() for a, b in zip(lost, whole, strict=True)]))

@@ -26,7 +26,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A classifier on labelled images; shares are between 0 and 1.
+    """A classifier on labeled images; shares are between 0 and 1.
 
     Attributes:
         classes: their names, by label.
@@ -70,7 +70,7 @@ def evaluate(
     prepare: Callable[[Tensor], Tensor] | None = None,
     size: int = 500,
 ) -> Evaluation:
-    """Return what a network's answers to labelled images are worth.
+    """Return what a network's answers to labeled images are worth.
 
     Args:
         model: images → logits (B, classes); it is left in evaluation mode.

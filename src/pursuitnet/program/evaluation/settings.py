@@ -43,7 +43,7 @@ def with_thresholds(model: nn.Module, factor: float) -> Iterator[None]:
     weights = penalties(model)
     if not weights:
         raise ValueError(
-            "the thresholds of this network are shifts of its batch normalisation, and it has no β to multiply; "
+            "the thresholds of this network are shifts of its batch normalization, and it has no β to multiply; "
             "expected an msd, msd_csc, feed_forward or ml_csc network, or norm none"
         )
     kept = [weight.detach().clone() for weight in weights]

@@ -13,18 +13,18 @@ from matplotlib.ticker import PercentFormatter
 
 from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
 from pursuitnet.program.report.template import render
-from pursuitnet.program.report.words import written
-from pursuitnet.program.runs import Run, cells
+from pursuitnet.program.report.text import written
+from pursuitnet.program.runs import RunSummary, cells
 from pursuitnet.program.writable import write_whole
 
-COLOURS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
+COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Told apart by most color-blind eyes, and seen on white and on black."""
 
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 """One more for every time that the colors have been used up."""
 
 
-def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
+def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
     """Write the runs' test accuracy and training loss over the epochs as a picture or a page; return its path.
 
     Args:
@@ -51,7 +51,7 @@ def write_comparison(path: Path, runs: Sequence[Run]) -> Path:
     return write_whole(path, render("runs.html.j2", content))
 
 
-def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:
+def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
     """Return both pictures side by side over one list of names, in the order of the last accuracy."""
     runs = sorted(runs, key=lambda run: run.records[-1]["test_accuracy"], reverse=True)
     rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
@@ -73,13 +73,13 @@ def _drawn(runs: Sequence[Run], ink: str, soft: str) -> Figure:
     return figure
 
 
-def _curves(left: Axes, right: Axes, run: Run, index: int) -> None:
+def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
     epochs = [record["epoch"] for record in run.records]
     accuracy = run.records[-1]["test_accuracy"]
     part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
     look: dict[str, Any] = {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": STYLES[index // len(COLOURS) % len(STYLES)],
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": STYLES[index // len(COLORS) % len(STYLES)],
         "linewidth": 1.6,
         "marker": "o",
         "markevery": [-1],  # where it ends

@@ -20,10 +20,10 @@ from pursuitnet.program.evaluation.measures import confusion
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
-from pursuitnet.program.report.words import evenly
+from pursuitnet.program.report.text import evenly
 from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_there
 from pursuitnet.program.trace import (
-    Seen,
+    LayerTrace,
     best_scale,
     carry,
     dictionary_in_words,
@@ -33,7 +33,7 @@ from pursuitnet.program.trace import (
     reach,
     relative_error,
     strongest_kernels,
-    watch,
+    trace_layers,
 )
 from pursuitnet.program.writable import write_whole
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
@@ -44,7 +44,7 @@ RIGHT, WRONG = 3, 2  # test images shown
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """A finished run, read and evaluated again on the test images."""
 
     recipe: Recipe
@@ -55,9 +55,9 @@ class Run:
     about: dict[str, Any]
     predicted: Tensor
 
-    def seen(self, chosen: Tensor) -> list[Seen]:
+    def traces(self, chosen: Tensor) -> list[LayerTrace]:
         """Return what every layer does with the chosen test images."""
-        return watch(self.model, self.images.prepared(self.images.test[0][chosen]))
+        return trace_layers(self.model, self.images.prepared(self.images.test[0][chosen]))
 
 
 def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> Path:
@@ -76,7 +76,7 @@ def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> P
     return write_whole(RunFolder(folder).report, render("report.html.j2", _content(run)))
 
 
-def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
+def _read(folder: Path, data_dir: Path | None, device: str) -> TrainedRun:
     opened = train.open_run(folder, data_dir, device)
     if changed := opened.changes("test"):
         warnings.warn(changed, stacklevel=3)
@@ -88,14 +88,14 @@ def _read(folder: Path, data_dir: Path | None, device: str) -> Run:
     if not lines:
         raise ValueError(f"{files.metrics} is damaged: it holds no epoch")
     predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
-    return Run(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
+    return TrainedRun(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
 
 
 @torch.no_grad()
-def _content(run: Run) -> dict[str, Any]:
+def _content(run: TrainedRun) -> dict[str, Any]:
     """Return everything that the template shows."""
-    seen = run.seen(torch.arange(min(MEASURED, len(run.predicted)), device=run.predicted.device))
-    shown, image_size = evenly(len(seen), SHOWN_LAYERS), run.images.test[0].shape[2:]
+    traces = run.traces(torch.arange(min(MEASURED, len(run.predicted)), device=run.predicted.device))
+    shown, image_size = evenly(len(traces), SHOWN_LAYERS), run.images.test[0].shape[2:]
     return {
         "recipe": run.recipe,
         "set": {key: value for key, value in run.recipe.to_json().items() if value is not None},
@@ -110,14 +110,14 @@ def _content(run: Run) -> dict[str, Any]:
         "confusion": confusion(run.images.test[1], run.predicted, len(run.classes)).tolist(),
         "classes": run.classes,
         "measured": min(MEASURED, len(run.predicted)),
-        "layers": [_row(index, at) for index, at in enumerate(seen)],
-        "steps": len(seen[0].codes),
-        "layers_below_pooling": sum(at.below is None for at in seen) > 1,
+        "layers": [_row(index, at) for index, at in enumerate(traces)],
+        "steps": len(traces[0].codes),
+        "layers_below_pooling": sum(at.input_layer is None for at in traces) > 1,
         "swept": _has(run.model, MultiLayerPursuit),
-        "residual": any(at.layer.start.needs_previous for at in seen),
-        "normed": any(at.layer.threshold.norm for at in seen),
-        "identity": any(at.identity_rows for at in seen),
-        "atoms": [_atoms(run, seen, index) for index in shown],
+        "residual": any(at.layer.start.needs_previous for at in traces),
+        "normed": any(at.layer.threshold.norm for at in traces),
+        "identity": any(at.identity_channels for at in traces),
+        "atoms": [_atoms(run, traces, index) for index in shown],
         "samples": list(_samples(run, shown)),
     }
 
@@ -148,7 +148,7 @@ def _pace(model: Network) -> str:
     return f"{together} layers are pursued together, where unfolding {k} means {steps} over them (ML-{name})"
 
 
-def _row(index: int, at: Seen) -> dict[str, Any]:
+def _row(index: int, at: LayerTrace) -> dict[str, Any]:
     """Return one line of the table on the layers."""
     signal, models, code = at.signals[-1], at.models(), at.codes[-1]
     step, threshold = at.layer.step, at.layer.threshold
@@ -161,21 +161,21 @@ def _row(index: int, at: Seen) -> dict[str, Any]:
         "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
-        "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_rows else None,
+        "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_channels else None,
         "filled": filled(at.atom_codes),
-        "filled_identity": filled(code[:, : at.identity_rows]) if at.identity_rows else None,
+        "filled_identity": filled(code[:, : at.identity_channels]) if at.identity_channels else None,
         "first": float(relative_error(at.signals[0], models[0]).mean()),
         "last": float(relative_error(signal, models[-1]).mean()),
         "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
     }
 
 
-def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
+def _atoms(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any]:
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
-    chans, at = len(run.images.mean), seen[index]
-    atoms = effective_atoms(seen, index, SHOWN_ATOMS, chans)
-    base = carry(seen, index, at.codes[-1][:1])[1]
-    grid = seen[base].signals[-1].shape[2:]
+    chans, at = len(run.images.mean), traces[index]
+    atoms = effective_atoms(traces, index, SHOWN_ATOMS, chans)
+    base = carry(traces, index, at.codes[-1][:1])[1]
+    grid = traces[base].signals[-1].shape[2:]
     drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
     return {
         "name": index + 1,
@@ -184,7 +184,7 @@ def _atoms(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
         "shown": min(SHOWN_ATOMS, at.atom_codes.shape[1]),
         "all": at.atom_codes.shape[1],
         "grid": " × ".join(str(n) for n in grid),
-        "reach": reach(seen, index) if reach(seen, index) > min(grid) else None,
+        "reach": reach(traces, index) if reach(traces, index) > min(grid) else None,
     }
 
 
@@ -198,40 +198,40 @@ def chosen_images(labels: Tensor, predicted: Tensor) -> list[int]:
     return [*right.values(), *wrong]
 
 
-def _samples(run: Run, shown: list[int]) -> Iterator[dict[str, Any]]:
+def _samples(run: TrainedRun, shown: list[int]) -> Iterator[dict[str, Any]]:
     """Yield the chosen test images with their codes and reconstructions, layer by layer."""
     labels = run.images.test[1]
     for index in chosen_images(labels, run.predicted):
-        seen = run.seen(torch.tensor([index], device=labels.device))
+        traces = run.traces(torch.tensor([index], device=labels.device))
         yield {
             "index": index,
             "label": run.classes[int(labels[index])],
             "predicted": run.classes[int(run.predicted[index])],
-            "picture": pictures.mosaic(pictures.images(_unprepared(run, seen[0].signals[0])), 1, 88),
-            "layers": [_sample_row(run, seen, layer) for layer in shown],
+            "picture": pictures.mosaic(pictures.images(_unprepared(run, traces[0].signals[0])), 1, 88),
+            "layers": [_sample_row(run, traces, layer) for layer in shown],
         }
 
 
-def _sample_row(run: Run, seen: list[Seen], index: int) -> dict[str, Any]:
+def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any]:
     """Return the strongest maps of one layer's code of one image, and what they say of the image."""
-    at = seen[index]
+    at = traces[index]
     code = at.atom_codes[0]
     strongest = code.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:SHOWN_MAPS]
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
         "filled": filled(at.atom_codes),
-        "down": _carried(run, seen, index),
+        "down": _carried(run, traces, index),
     }
 
 
-def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
+def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
     chans = len(run.images.mean)
-    down, base = carry(seen, index, seen[index].codes[-1])
-    if not pictured(seen, base):
+    down, base = carry(traces, index, traces[index].codes[-1])
+    if not pictured(traces, base):
         return None
-    target, down = seen[base].signals[-1][:, :chans], down[:, :chans]
+    target, down = traces[base].signals[-1][:, :chans], down[:, :chans]
     a = best_scale(target, down)
     both = torch.cat([target, a * down])
     both = both / target.abs().amax().clamp(min=1e-12) if base else _unprepared(run, both)
@@ -244,7 +244,7 @@ def _carried(run: Run, seen: list[Seen], index: int) -> dict[str, Any] | None:
     }
 
 
-def _unprepared(run: Run, signal: Tensor) -> Tensor:
+def _unprepared(run: TrainedRun, signal: Tensor) -> Tensor:
     """Return a network's input as an image in [0, 1]."""
     return signal * run.images.std.view(-1, 1, 1) + run.images.mean.view(-1, 1, 1)
 

@@ -38,14 +38,14 @@ class Picture(NamedTuple):
 def images(values: "Tensor") -> Pixels:
     """Return opaque tiles of images in [0, 1], (n, 1 or 3, H, W); what lies outside is cut off."""
     unit = values.detach().cpu().clamp(0, 1).movedim(1, -1).numpy()
-    colour = np.broadcast_to(unit, (*unit.shape[:3], 3))
-    return np.concatenate([_bytes(colour), np.full_like(_bytes(colour[..., :1]), 255)], axis=-1)
+    color = np.broadcast_to(unit, (*unit.shape[:3], 3))
+    return np.concatenate([_bytes(color), np.full_like(_bytes(color[..., :1]), 255)], axis=-1)
 
 
 def signed(values: "Tensor") -> Pixels:
     """Return tiles of (n, 1 or 3, H, W), each on its own symmetric scale.
 
-    One channel: positive warm, negative cool, zero see-through. Three channels: colors around a grey zero.
+    One channel: positive warm, negative cool, zero see-through. Three channels: colors around a gray zero.
     """
     unit = values.detach().cpu()
     unit = unit / unit.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
@@ -95,8 +95,8 @@ def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[
     epochs = [record["epoch"] for record in records]
     look: dict[str, Any] = {"marker": "o" if len(records) <= 40 else "", "markersize": 3.2, "linewidth": 1.6}
     what = {key: value for key, value in what.items() if any(key in record for record in records)}
-    for key, (label, colour) in what.items():
-        axes.plot(epochs, [record.get(key, math.nan) for record in records], color=colour, label=label, **look)
+    for key, (label, color) in what.items():
+        axes.plot(epochs, [record.get(key, math.nan) for record in records], color=color, label=label, **look)
     plain(axes, INK, SOFT)
     if len(what) > 1:
         axes.legend(frameon=False, labelcolor=INK)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
-from pursuitnet.program.report.words import written
+from pursuitnet.program.report.text import written
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import write_whole
 

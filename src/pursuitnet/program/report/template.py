@@ -4,7 +4,7 @@ from typing import Any
 
 import jinja2
 
-from pursuitnet.program.report.words import duration, fraction, number, written
+from pursuitnet.program.report.text import duration, fraction, number, written
 from pursuitnet.program.run_folder import SHARES
 
 

@@ -16,12 +16,24 @@ from threading import Event
 
 from pursuitnet.program.reproduce import plan
 from pursuitnet.program.reproduce.cells import SCALES, TABLES, Cell, cells_of
-from pursuitnet.program.reproduce.jobs import Job, apart, local, run_all, work
+from pursuitnet.program.reproduce.jobs import Job, local, run_all, run_in_subprocess, run_job
 from pursuitnet.program.reproduce.ledger import Ledger, machine
-from pursuitnet.program.reproduce.tables import Filled, filled, markdown, numbers
+from pursuitnet.program.reproduce.tables import CellResult, cell_results, markdown, numbers
 from pursuitnet.program.writable import write_picture, write_whole
 
-__all__ = ["SCALES", "TABLES", "Cell", "Filled", "Ledger", "Options", "cells_of", "missing", "names", "run", "write"]
+__all__ = [
+    "SCALES",
+    "TABLES",
+    "Cell",
+    "CellResult",
+    "Ledger",
+    "Options",
+    "cells_of",
+    "missing",
+    "names",
+    "run",
+    "write",
+]
 
 
 @dataclass(frozen=True)
@@ -60,21 +72,21 @@ class Options:
         return plan.chosen(cells_of(self.table, self.scale), self.only)
 
 
-def missing(options: Options) -> list[plan.Run]:
+def missing(options: Options) -> list[plan.PlannedRun]:
     """Return the runs that the ledger lacks, the first seed of all cells first."""
     planned = plan.runs(options.cells(), options.seeds, options.data_dir, options.device)
     return plan.missing(planned, Ledger(options.ledger))
 
 
-def hours(options: Options, runs: Sequence[plan.Run]) -> float:
+def hours(options: Options, runs: Sequence[plan.PlannedRun]) -> float:
     """Return how many hours runs would take one after another on this machine."""
     return plan.hours(runs, Ledger(options.ledger).entries(), machine())
 
 
 def run(
     options: Options,
-    runs: Sequence[plan.Run],
-    ended: Callable[[plan.Run, str | BaseException], None],
+    runs: Sequence[plan.PlannedRun],
+    ended: Callable[[plan.PlannedRun, str | BaseException], None],
     *,
     seconds: float | None = None,
     at_once: int = 1,
@@ -93,7 +105,7 @@ def run(
     deadline = None if seconds is None else time.time() + seconds
     where = (str(options.ledger.resolve()), str(options.runs.resolve()))
     jobs, stop = {Job(r.recipe, r.key, *where, deadline): r for r in runs}, Event()
-    one = partial(apart, at_once=at_once, stop=stop) if cluster is None else work
+    one = partial(run_in_subprocess, at_once=at_once, stop=stop) if cluster is None else run_job
     with cluster or local(at_once) as executor:
         try:
             return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), one)
@@ -109,7 +121,7 @@ def names(options: Options) -> list[str]:
 
 def write(options: Options, folder: Path) -> list[Path]:
     """Write the table, as Markdown and JSON, and the figure, if it is one, from the ledger alone."""
-    rows = filled(options.cells(), Ledger(options.ledger).entries())
+    rows = cell_results(options.cells(), Ledger(options.ledger).entries())
     folder.mkdir(parents=True, exist_ok=True)
     note = caption(options)
     paths = [folder / name for name in names(options)]

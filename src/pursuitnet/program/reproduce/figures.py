@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pursuitnet.program.reproduce.cells import DATA, TITLES
-from pursuitnet.program.reproduce.tables import Filled
+from pursuitnet.program.reproduce.tables import CellResult
 
-COLOURS = ("#c2410c", "#1d4ed8", "#047857", "#a16207", "#7c3aed", "#0e7490", "#be185d", "#52525b", "#65a30d", "#0f172a")
-Panel = tuple[str, Callable[[Filled], bool]]
+COLORS = ("#c2410c", "#1d4ed8", "#047857", "#a16207", "#7c3aed", "#0e7490", "#be185d", "#52525b", "#65a30d", "#0f172a")
+Panel = tuple[str, Callable[[CellResult], bool]]
 
 PANELS: dict[str, tuple[Panel, ...]] = {
     "fig7": (
@@ -26,13 +26,13 @@ PANELS: dict[str, tuple[Panel, ...]] = {
 }
 
 
-def _fista(row: Filled) -> bool:
+def _fista(row: CellResult) -> bool:
     """MSD-CSC by FISTA, which is ISTA below two further steps, and MSDNet without any."""
     cell = row.cell
     return cell.layers == 12 and (cell.unfolding < 2 or cell.method == "MSD-CSC, FISTA")
 
 
-def draw(name: str, rows: Sequence[Filled], note: str) -> Figure:
+def draw(name: str, rows: Sequence[CellResult], note: str) -> Figure:
     """Draw a figure: a line of panels for each data set that the rows have.
 
     Args:
@@ -52,17 +52,17 @@ def draw(name: str, rows: Sequence[Filled], note: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[Filled]) -> None:
+def _panel(axes: Axes, rows: Sequence[CellResult]) -> None:
     """Draw the mean over seeds and their range; what was not run is named as such."""
-    for colour, row in zip(COLOURS, rows, strict=False):
+    for color, row in zip(COLORS, rows, strict=False):
         if not row.ended:
-            axes.plot([], [], color=colour, linestyle=":", label=f"{row.cell.name}: {row.said}")
+            axes.plot([], [], color=color, linestyle=":", label=f"{row.cell.name}: {row.said}")
             continue
         curves = [[100 * epoch["test_accuracy"] for epoch in record["epochs"]] for record in row.ended]
         epochs = range(1, len(curves[0]) + 1)
         at = list(zip(*curves, strict=True))
-        axes.plot(epochs, [statistics.mean(a) for a in at], color=colour, linewidth=1.4, label=row.cell.name)
-        axes.fill_between(epochs, [min(a) for a in at], [max(a) for a in at], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, [statistics.mean(a) for a in at], color=color, linewidth=1.4, label=row.cell.name)
+        axes.fill_between(epochs, [min(a) for a in at], [max(a) for a in at], color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch", fontsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("test accuracy, %", fontsize=8.5)

@@ -12,14 +12,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from pursuitnet.program.cores import available
-from pursuitnet.program.owner import GLANCE, TakenError, owned
+from pursuitnet.program.lock import LOCK_TIMEOUT, LockedError, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.threads import available
 
-__all__ = ["LEASE", "Job", "TakenError", "apart", "local", "run_all", "started", "work"]
+__all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "started"]
 
-LEASE = 120.0
+RETRY_TIMEOUT = 120.0
 """Seconds that a run waits for its folder where a worker may have been lost with it: a file server needs as many to see
 that a machine is gone, and a run that is tried again at once must not be refused until then."""
 
@@ -55,7 +55,7 @@ class Job:
         return cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
 
 
-def work(job: Job, wait: float = LEASE) -> str:
+def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     """Train in this process, going on where the run was cut off, and add the record; return its key.
 
     A loss that stops being a number is a result too: its record says so and has no accuracy.
@@ -76,7 +76,7 @@ def work(job: Job, wait: float = LEASE) -> str:
         return job.key
     if key(job.recipe, checksum(job.recipe.data, job.recipe.data_dir)) != job.key:
         raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan anew")
-    with owned(job.folder, wait):
+    with run_lock(job.folder, wait):
         if job.key in ledger:  # by whoever had the folder before
             return job.key
         run = RunFolder(job.folder)
@@ -93,7 +93,7 @@ def work(job: Job, wait: float = LEASE) -> str:
     return job.key
 
 
-def apart(job: Job, at_once: int = 1, stop: Event | None = None) -> str:
+def run_in_subprocess(job: Job, at_once: int = 1, stop: Event | None = None) -> str:
     """Train in a process of its own, so that a crash loses this run alone; return the key.
 
     Args:
@@ -161,7 +161,7 @@ def run_all(
     jobs: Iterable[Job],
     executor: Executor,
     ended: Callable[[Job, str | BaseException], None],
-    function: Callable[[Job], str] = apart,
+    function: Callable[[Job], str] = run_in_subprocess,
     **options: Any,
 ) -> int:
     """Run jobs through any executor; return how many did not end in the ledger.
@@ -191,7 +191,7 @@ def main() -> None:
     from pursuitnet.program.train import StoppedError
 
     try:
-        work(Job.from_json(sys.stdin.read()), wait=GLANCE)
+        run_job(Job.from_json(sys.stdin.read()), wait=LOCK_TIMEOUT)
     except StoppedError as stop:
         sys.exit(128 + stop.signal)
     except Exception as error:  # its last line is all that the other side reads

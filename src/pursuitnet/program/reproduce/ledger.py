@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pursuitnet import data
-from pursuitnet.program.recipe import MACHINE, Recipe
+from pursuitnet.program.recipe import MACHINE_FIELDS, Recipe
 from pursuitnet.program.run_folder import EPOCH, NEEDED, numbered
 from pursuitnet.utils.records import Kinds, fitting, record_of
 
@@ -29,7 +29,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     So a field that is added later leaves the old records what they are.
     """
     plain = Recipe().to_json()
-    return {n: value for n, value in recipe.to_json().items() if n not in MACHINE and value != plain[n]}
+    return {n: value for n, value in recipe.to_json().items() if n not in MACHINE_FIELDS and value != plain[n]}
 
 
 @cache

@@ -21,7 +21,7 @@ SHALLOW = 20
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A cell with a seed, and the name of its record."""
 
     cell: Cell
@@ -68,7 +68,7 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def runs(cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device: str = "auto") -> list[Run]:
+def runs(cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device: str = "auto") -> list[PlannedRun]:
     """Return every cell with seeds 0, 1, …: shallow networks first, of these the first seed of all cells.
 
     Args:
@@ -81,16 +81,16 @@ def runs(cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device
     found = []
     for cell, seed in sorted(pairs, key=lambda pair: (pair[0].layers > SHALLOW, pair[1])):
         recipe = replace(cell.recipe, seed=seed, data_dir=data_dir, device=device)
-        found.append(Run(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
+        found.append(PlannedRun(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
     return found
 
 
-def missing(planned: Iterable[Run], ledger: Ledger) -> list[Run]:
+def missing(planned: Iterable[PlannedRun], ledger: Ledger) -> list[PlannedRun]:
     """Return the runs that the ledger lacks."""
     return [run for run in planned if run.key not in ledger]
 
 
-def hours(planned: Iterable[Run], entries: Iterable[Entry], machine: str) -> float:
+def hours(planned: Iterable[PlannedRun], entries: Iterable[Entry], machine: str) -> float:
     """Return how many hours runs will take one after another on this machine.
 
     The speed of a network is that of its records on the same machine, or else that of a step taken here.

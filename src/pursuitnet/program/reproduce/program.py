@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pursuitnet.program import reproduce
-from pursuitnet.program.cores import available
-from pursuitnet.program.reproduce.plan import Run
-from pursuitnet.program.reproduce.together import best
-from pursuitnet.program.runs import below, table
+from pursuitnet.program.reproduce.plan import PlannedRun
+from pursuitnet.program.reproduce.throughput import best
+from pursuitnet.program.runs import find_runs, table
+from pursuitnet.program.threads import available
 from pursuitnet.program.train import device_of
 from pursuitnet.program.writable import check_folder
 
@@ -98,7 +98,7 @@ def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[s
     from rich.text import Text
 
     def under_way() -> Text:
-        found = below(folder) if folder.is_dir() else []
+        found = find_runs(folder) if folder.is_dir() else []
         running = [run for run in found if run.state == "running"]
         return Text("\n".join(table(running)) if running else "")
 
@@ -106,7 +106,7 @@ def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[s
         yield lambda line: view.console.print(line, highlight=False, markup=False)
 
 
-def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Iterator[str]:
+def plan_of(options: reproduce.Options, todo: Sequence[PlannedRun], whole: bool) -> Iterator[str]:
     """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
     cells = options.cells()
     planned = sum(cell.seeds if options.seeds is None else options.seeds for cell in cells)
@@ -116,13 +116,18 @@ def plan_of(options: reproduce.Options, todo: Sequence[Run], whole: bool) -> Ite
         yield f"about {reproduce.hours(options, todo):.1f} hours one after another on this machine"
 
 
-def words(run: Run) -> str:
+def words(run: PlannedRun) -> str:
     """Return which run it is."""
     return f"{run.cell.name}, {run.recipe.data}, seed {run.recipe.seed}"
 
 
 def line(
-    began: float, total: int, ended: Iterator[int], say: Callable[[str], None], run: Run, end: str | BaseException
+    began: float,
+    total: int,
+    ended: Iterator[int],
+    say: Callable[[str], None],
+    run: PlannedRun,
+    end: str | BaseException,
 ) -> None:
     """Say that a run has ended, and what went wrong with it."""
     error = f": {end}" if isinstance(end, BaseException) else ""

@@ -13,7 +13,7 @@ from pursuitnet.program.reproduce.statistics import LEVEL, Difference, holm
 
 
 @dataclass(frozen=True)
-class Filled:
+class CellResult:
     """A cell and its records.
 
     Attributes:
@@ -56,7 +56,7 @@ class Filled:
         return f"{self.mean:.2f}{spread}" + (f", {diverged}" if lost else "")
 
 
-def filled(cells: Iterable[Cell], entries: Iterable[Entry]) -> list[Filled]:
+def cell_results(cells: Iterable[Cell], entries: Iterable[Entry]) -> list[CellResult]:
     """Return the cells with their records, in the order of the cells.
 
     Raises:
@@ -70,10 +70,10 @@ def filled(cells: Iterable[Cell], entries: Iterable[Entry]) -> list[Filled]:
         sums[recipe.data].add(entry["data"])
     if mixed := [name for name, found in sums.items() if len(found) > 1]:
         raise ValueError(f"the ledger has records of different versions of {', '.join(mixed)}; keep those of one")
-    return [Filled(cell, tuple(by[str(identity(cell.recipe))])) for cell in cells]
+    return [CellResult(cell, tuple(by[str(identity(cell.recipe))])) for cell in cells]
 
 
-def markdown(rows: Sequence[Filled]) -> str:
+def markdown(rows: Sequence[CellResult]) -> str:
     """Return the table, the methods of each data set below each other, beside the paper's numbers."""
     lines = [
         "| data | method | layers | unfolding | n | accuracy, last epoch | paper | difference | parameters | GFLOPs | "
@@ -83,7 +83,7 @@ def markdown(rows: Sequence[Filled]) -> str:
     return "\n".join(lines + [_line(row) for row in rows])
 
 
-def _line(row: Filled) -> str:
+def _line(row: CellResult) -> str:
     cell = row.cell
     head = f"| {TITLES.get(cell.recipe.data, cell.recipe.data)} | {cell.method} | {cell.layers} | {cell.unfolding} "
     paper = "–" if cell.paper is None else f"{cell.paper:.2f}"
@@ -95,7 +95,7 @@ def _line(row: Filled) -> str:
     return head + f"| {len(row.records)} | {row.said} | {paper} | {difference(row)} | {numbers} |"
 
 
-def difference(row: Filled) -> str:
+def difference(row: CellResult) -> str:
     """Return the distance from the paper's number, and whether it is beyond the noise of the seeds.
 
     Beyond is more than two standard deviations of a single run, since the paper's number is a single run.
@@ -109,7 +109,7 @@ def difference(row: Filled) -> str:
     return f"{off:+.2f}, {'beyond' if abs(off) > noise else 'within'} noise"
 
 
-def by_layers(rows: Sequence[Filled], *, paper: bool = False) -> str:
+def by_layers(rows: Sequence[CellResult], *, paper: bool = False) -> str:
     """Return the table as the paper prints it: a line a method and unfolding, a column a number of layers.
 
     Args:
@@ -128,7 +128,7 @@ def by_layers(rows: Sequence[Filled], *, paper: bool = False) -> str:
     )
 
 
-def difference_of(*pairs: tuple[Filled, Filled]) -> Difference:
+def difference_of(*pairs: tuple[CellResult, CellResult]) -> Difference:
     """Return by how many points the first of a pair is better, seed by seed and over all pairs of cells given."""
     found: list[float] = []
     for pair in pairs:
@@ -137,7 +137,7 @@ def difference_of(*pairs: tuple[Filled, Filled]) -> Difference:
     return Difference(tuple(found))
 
 
-def contrast(*pairs: tuple[Filled, Filled]) -> str:
+def contrast(*pairs: tuple[CellResult, CellResult]) -> str:
     """Return by how much the first of a pair is better, seed by seed and over all pairs of cells that are given.
 
     That is mean ± standard error, and whether it is beyond noise: a mean that differs from 0 in a t-test at the level
@@ -152,7 +152,7 @@ def contrast(*pairs: tuple[Filled, Filled]) -> str:
     return f"{text}, {'beyond' if found.p < LEVEL else 'within'} noise"
 
 
-def tested(questions: Sequence[tuple[str, tuple[Filled, Filled]]]) -> str:
+def tested(questions: Sequence[tuple[str, tuple[CellResult, CellResult]]]) -> str:
     """Return differences of two cells with everything that tells what they are worth, corrected for their number.
 
     Args:
@@ -175,7 +175,7 @@ def tested(questions: Sequence[tuple[str, tuple[Filled, Filled]]]) -> str:
     return "\n".join(lines)
 
 
-def numbers(rows: Sequence[Filled]) -> list[dict[str, Any]]:
+def numbers(rows: Sequence[CellResult]) -> list[dict[str, Any]]:
     """Return the table for JSON."""
     return [
         {

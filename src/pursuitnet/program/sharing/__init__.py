@@ -3,6 +3,6 @@
 ``weights`` packs and checks the file, ``reading`` gives the network back, ``hub`` and ``export`` pass it on.
 """
 
-from pursuitnet.program.sharing.reading import Deployed, Trained, load, trained
+from pursuitnet.program.sharing.loading import Deployed, Trained, load, trained
 
 __all__ = ["Deployed", "Trained", "load", "trained"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from pursuitnet.program.sharing.reading import Deployed, Trained
+from pursuitnet.program.sharing.loading import Deployed, Trained
 
 SIZES = ((1, 32, 32), (2, 45, 31), (5, 8, 28))
 """Batches and image sizes that an export is tried on."""

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pursuitnet.networks import create_model
-from pursuitnet.program.sharing.reading import Trained, normalise
+from pursuitnet.program.sharing.loading import Trained, normalize
 
 try:
     from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -65,7 +65,7 @@ class HubNetwork(
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images (B, in_chans, H, W), uint8 or float in [0, 1]."""
-        return self.network(normalise(images, self.mean, self.std))
+        return self.network(normalize(images, self.mean, self.std))
 
     @classmethod
     def of(cls, trained: Trained, accuracy: float | None = None) -> "HubNetwork":

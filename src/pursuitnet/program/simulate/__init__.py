@@ -23,7 +23,7 @@ __all__ = ["FIGURES", "Result", "run"]
 def run(
     figure: str,
     folder: Path,
-    watch: Callable[[str], None] = lambda line: None,
+    callback: Callable[[str], None] = lambda line: None,
     *,
     seeds: int | None = None,
     iterations: int | None = None,
@@ -34,9 +34,9 @@ def run(
     Args:
         figure: one of ``FIGURES``.
         folder: where they go; it must not exist.
-        watch: is told of every finished part, and of the result before it is written.
+        callback: is told of every finished part, and of the result before it is written.
         seeds: fig4 only: how many seeds; 5, or 3 for the variations.
-        iterations: fig4 only: steps of the optimiser.
+        iterations: fig4 only: steps of the optimizer.
         variations: fig4 only: the picture of the other readings.
 
     Raises:
@@ -45,15 +45,15 @@ def run(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name another --out")
-    result = _result(figure, watch, {"seeds": seeds, "iterations": iterations}, variations)
-    watch(f"\n{result.text}")  # before anything can fail in writing it
+    result = _result(figure, callback, {"seeds": seeds, "iterations": iterations}, variations)
+    callback(f"\n{result.text}")  # before anything can fail in writing it
     return result, write(result, folder)
 
 
-def _result(figure: str, watch: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:
+def _result(figure: str, callback: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:
     chosen = {name: value for name, value in given.items() if value is not None}
     if figure == "fig4":
-        return (fig4.run_variations if variations else fig4.run)(watch, **chosen)
+        return (fig4.run_variations if variations else fig4.run)(callback, **chosen)
     if figure not in SMALL:
         raise ValueError(f"there is no figure {figure!r}; there are {', '.join(FIGURES)}")
     if variations or chosen:

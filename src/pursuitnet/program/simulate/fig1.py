@@ -63,8 +63,8 @@ def picture(numbers: dict[str, Any]) -> Figure:
         _matrix(axis, dictionary(s).matrix((1, 4, 4)).detach().T)
         axis.set_title(f"Fig. 1{letter}: Fˢ on a 4×4 image, s = {s}, μ = {numbers['mu'][s][0]:.4f}", loc="left")
     for s in DILATIONS:
-        colour, style, size = LOOKS[s]
-        right.plot(numbers["sizes"], numbers["mu"][s], style, color=colour, label=f"s = {s}", ms=size)
+        color, style, size = LOOKS[s]
+        right.plot(numbers["sizes"], numbers["mu"][s], style, color=color, label=f"s = {s}", ms=size)
     right.set(xlabel="rows and columns of the image", ylabel="μ(D)", ylim=(-0.02, 0.6))
     right.set_title("the 0 comes from the small image", loc="left")
     right.legend(frameon=False, loc="lower right")

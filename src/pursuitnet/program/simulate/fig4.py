@@ -8,50 +8,50 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pursuitnet.program.simulate.gaussian import MODELS, Curve, Reading, curves
-from pursuitnet.program.simulate.readings import DEFAULT, ends, readings, verdict
+from pursuitnet.program.simulate.gaussian import MODELS, Curve, Variation, curves
 from pursuitnet.program.simulate.record import DENSE, PLAIN, SOFT, Result, bare, caption
+from pursuitnet.program.simulate.variations import DEFAULT, ends, variations, verdict
 
-COLOURS = dict(zip(MODELS, (PLAIN, DENSE), strict=True))
+COLORS = dict(zip(MODELS, (PLAIN, DENSE), strict=True))
 KEPT = ("unsuccessful", "bias", "beta", "error", "nothing")
 LAST = ("accuracy", "error", "nothing")
 Runs = list[dict[str, Curve]]
 
 
-def run(watch: Callable[[str], None], *, seeds: int = 5, iterations: int = DEFAULT.iterations) -> Result:
+def run(callback: Callable[[str], None], *, seeds: int = 5, iterations: int = DEFAULT.iterations) -> Result:
     """Train both models on every seed and count after every iteration, by the default reading.
 
     Args:
-        watch: is told of every seed.
+        callback: is told of every seed.
         seeds: how many, from 0.
-        iterations: steps of the optimiser.
+        iterations: steps of the optimizer.
     """
-    reading = replace(DEFAULT, iterations=iterations)
-    runs = [_watched(watch, f"seed {seed}", reading, seed) for seed in _range(seeds)]
-    numbers = {"figure": "fig4", "choices": asdict(reading), "seeds": seeds, "curves": _compact(runs, KEPT)}
-    return Result("fig4", numbers, {"fig4": picture(reading, runs)}, table(runs))
+    variation = replace(DEFAULT, iterations=iterations)
+    runs = [_watched(callback, f"seed {seed}", variation, seed) for seed in _range(seeds)]
+    numbers = {"figure": "fig4", "choices": asdict(variation), "seeds": seeds, "curves": _compact(runs, KEPT)}
+    return Result("fig4", numbers, {"fig4": picture(variation, runs)}, table(runs))
 
 
-def run_variations(watch: Callable[[str], None], *, seeds: int = 3, iterations: int = DEFAULT.iterations) -> Result:
+def run_variations(callback: Callable[[str], None], *, seeds: int = 3, iterations: int = DEFAULT.iterations) -> Result:
     """Do the same, for fewer seeds and less often, under every reading."""
     found = {
-        title: [_watched(watch, f"{title}, seed {seed}", reading, seed) for seed in _range(seeds)]
-        for title, reading in readings(iterations).items()
+        title: [_watched(callback, f"{title}, seed {seed}", variation, seed) for seed in _range(seeds)]
+        for title, variation in variations(iterations).items()
     }
     numbers: dict[str, Any] = {"figure": "fig4-variations", "seeds": seeds, "readings": {}}
-    for title, reading in readings(iterations).items():
-        shape = {"choices": asdict(reading), "as_published": verdict(found[title])}
+    for title, variation in variations(iterations).items():
+        shape = {"choices": asdict(variation), "as_published": verdict(found[title])}
         numbers["readings"][title] = shape | {"curves": _compact(found[title], ("unsuccessful", "beta"))}
     return Result("fig4-variations", numbers, {"fig4-variations": panels(found)}, summary(found))
 
 
-def picture(reading: Reading, runs: Runs) -> Figure:
+def picture(variation: Variation, runs: Runs) -> Figure:
     """Draw the counts of both models, mean and range over seeds, and what they depend on."""
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for name, colour in COLOURS.items():
-        _band(left, runs, name, "unsuccessful", colour, name)
-        _band(right, runs, name, "error", colour, f"mean |ξ − x|, {name}")
+    for name, color in COLORS.items():
+        _band(left, runs, name, "unsuccessful", color, name)
+        _band(right, runs, name, "error", color, f"mean |ξ − x|, {name}")
     _band(left, runs, MODELS[0], "nothing", SOFT, "if nothing were reconstructed: |x| > 2β", ":")
     _band(right, runs, MODELS[0], "beta", SOFT, "2β, the tolerance", ":", scale=2)
     _band(right, runs, MODELS[0], "size", "#000000", "mean |x|, the error of ξ = 0", "--")
@@ -61,10 +61,10 @@ def picture(reading: Reading, runs: Runs) -> Figure:
     right.set_title("what they hang on: tolerance and error", loc="left", fontsize=11)
     right.set(ylim=(0, None))
     for axis in (left, right):
-        axis.set_xlabel("iteration (a step of the optimiser)")
+        axis.set_xlabel("iteration (a step of the optimizer)")
         axis.legend(frameon=False, fontsize=9, loc="upper right" if axis is left else "center right")
     bare(left, right)
-    caption(figure, _choices(reading, len(runs)))
+    caption(figure, _choices(variation, len(runs)))
     return figure
 
 
@@ -72,8 +72,8 @@ def _tail(axis: Axes, runs: Runs) -> None:
     """Draw the end of the curves larger, inside the picture."""
     last = runs[0][MODELS[0]]["iteration"][-1]
     tail = axis.inset_axes((0.42, 0.2, 0.55, 0.4), ylim=(-0.2, 6))
-    for name, colour in COLOURS.items():
-        _band(tail, runs, name, "unsuccessful", colour, None)
+    for name, color in COLORS.items():
+        _band(tail, runs, name, "unsuccessful", color, None)
     _band(tail, runs, MODELS[0], "nothing", SOFT, None, ":")
     tail.set_xlim(last / 5, last)
     bare(tail)
@@ -86,16 +86,16 @@ def panels(found: dict[str, Runs]) -> Figure:
     columns = 6
     grid = figure.subplots(-(-len(found) // columns), columns, sharey=True, squeeze=False)
     for axis, (title, runs) in zip(grid.flat, found.items(), strict=False):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             if runs is not first:
                 _band(axis, first, name, "unsuccessful", "#cccccc", None)
-            _band(axis, runs, name, "unsuccessful", colour, name)
+            _band(axis, runs, name, "unsuccessful", color, name)
         axis.set_title(f"{title}\nas published: {verdict(runs)}", loc="left", fontsize=10)
         axis.set(ylim=(-3, 103), xlim=(0, max(1, *runs[0][MODELS[0]]["iteration"])))
         bare(axis)
     grid[0, 0].legend(frameon=False, fontsize=9, loc="center right")
     figure.supylabel("unsuccessful dimensions of 100", fontsize=10)
-    caption(figure, f"{len(first)} seeds, mean and range, over steps of the optimiser. {_VERDICT}")
+    caption(figure, f"{len(first)} seeds, mean and range, over steps of the optimizer. {_VERDICT}")
     return figure
 
 
@@ -137,9 +137,9 @@ def _range(seeds: int) -> range:
     return range(seeds)
 
 
-def _watched(watch: Callable[[str], None], title: str, reading: Reading, seed: int) -> dict[str, Curve]:
-    found = curves(reading, seed)
-    watch(f"{title}: " + ", ".join(f"{name} {found[name]['unsuccessful'][-1]:.2f}" for name in MODELS))
+def _watched(callback: Callable[[str], None], title: str, variation: Variation, seed: int) -> dict[str, Curve]:
+    found = curves(variation, seed)
+    callback(f"{title}: " + ", ".join(f"{name} {found[name]['unsuccessful'][-1]:.2f}" for name in MODELS))
     return found
 
 
@@ -148,7 +148,7 @@ def _band(
     runs: Runs,
     name: str,
     key: str,
-    colour: str,
+    color: str,
     label: str | None,
     style: str = "-",
     scale: float = 1,
@@ -156,8 +156,8 @@ def _band(
     """Draw the mean over seeds as a line and the range as a band."""
     at = runs[0][name]["iteration"]
     values = [[scale * value for value in column] for column in zip(*(run[name][key] for run in runs), strict=True)]
-    axis.plot(at, [mean(v) for v in values], style, color=colour, label=label, lw=1.6)
-    axis.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0)
+    axis.plot(at, [mean(v) for v in values], style, color=color, label=label, lw=1.6)
+    axis.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.2, lw=0)
 
 
 def _compact(runs: Runs, names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
@@ -178,10 +178,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def _choices(reading: Reading, seeds: int) -> str:
+def _choices(variation: Variation, seeds: int) -> str:
     return (
-        f"Gaussian data of Section V-B: centres N(0, 1), noise {reading.noise:g}; two layers of {reading.width} atoms, "
-        f"[I D] in MSD-CSC; ReLU(Dᵀx + b), one step; SGD, rate {reading.lr:g}, momentum 0.9, batch "
-        f"{reading.batch_size}.\nβ = L·(mean of b), L = 2·λmax(DᵀD); MSD-CSC's biases set to ML-CSC's β after every "
+        f"Gaussian data of Section V-B: centers N(0, 1), noise {variation.noise:g}; two layers of {variation.width} atoms, "
+        f"[I D] in MSD-CSC; ReLU(Dᵀx + b), one step; SGD, rate {variation.lr:g}, momentum 0.9, batch "
+        f"{variation.batch_size}.\nβ = L·(mean of b), L = 2·λmax(DᵀD); MSD-CSC's biases set to ML-CSC's β after every "
         f"step; ξ = DΓ of the first layer, on 2,000 test signals; {seeds} seeds, mean and range."
     )

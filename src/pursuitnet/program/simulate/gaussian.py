@@ -26,7 +26,7 @@ Curve = dict[str, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Variation:
     """One reading of the experiment behind Fig. 4: all that decides its curves, besides the seed.
 
     The paper gives the length 100, the 100 classes, 10,000 and 2,000 points, two hidden layers, β = b·L with
@@ -35,10 +35,10 @@ class Reading:
     """
 
     noise: float = 0.3
-    """Standard deviation of the noise around a centre."""
+    """Standard deviation of the noise around a center."""
 
-    centres: Literal["normal", "uniform"] = "normal"
-    """The entries of the 100 centres: N(0, 1), or uniform in [0, 1], so that signals are mostly positive."""
+    centers: Literal["normal", "uniform"] = "normal"
+    """The entries of the 100 centers: N(0, 1), or uniform in [0, 1], so that signals are mostly positive."""
 
     width: int = 100
     """Atoms of each hidden layer."""
@@ -63,17 +63,17 @@ class Reading:
     unfolding: int = 0
     """Steps after the first."""
 
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum 0.9, or Adam."""
 
     lr: float = 0.05
     """Learning rate."""
 
     batch_size: int = 128
-    """Points a step of the optimiser."""
+    """Points a step of the optimizer."""
 
     iterations: int = 300
-    """Steps of the optimiser."""
+    """Steps of the optimizer."""
 
     every: int = 1
     """Count after every so many steps; 79 are an epoch."""
@@ -105,65 +105,65 @@ class TwoLayers(nn.Module):
         seed: of the weights; torch's global generator is left as it was.
     """
 
-    def __init__(self, reading: Reading, dense: bool, seed: int) -> None:
+    def __init__(self, variation: Variation, dense: bool, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            first = _layer(reading, LENGTH, dense)
-            second = _layer(reading, sum(first.dictionary.rows), dense)
-            self.head = nn.Linear(sum(second.dictionary.rows), CLASSES)
+            first = _layer(variation, LENGTH, dense)
+            second = _layer(variation, sum(first.dictionary.code_channels), dense)
+            self.head = nn.Linear(sum(second.dictionary.code_channels), CLASSES)
         self.first, self.second = first, second
 
     def forward(self, x: Float[Tensor, "B length"]) -> Float[Tensor, "B classes"]:
         return self.head(self.second(self.first(x)))
 
 
-def draw(reading: Reading, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def draw(variation: Variation, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return training and test data, each as signals (n, 100) and labels (n,), the test data in random order."""
     generator = torch.Generator().manual_seed(seed)
-    make = torch.randn if reading.centres == "normal" else torch.rand
-    centres = make(CLASSES, LENGTH, generator=generator)
+    make = torch.randn if variation.centers == "normal" else torch.rand
+    centers = make(CLASSES, LENGTH, generator=generator)
     parts = []
     for count in (TRAIN, TEST):
         labels = torch.arange(count) % CLASSES
-        noise = reading.noise * torch.randn(count, LENGTH, generator=generator)
+        noise = variation.noise * torch.randn(count, LENGTH, generator=generator)
         order = torch.randperm(count, generator=generator)
-        parts.append(((centres[labels] + noise)[order], labels[order]))
+        parts.append(((centers[labels] + noise)[order], labels[order]))
     return parts[0], parts[1]
 
 
-def curves(reading: Reading, seed: int) -> dict[str, Curve]:
+def curves(variation: Variation, seed: int) -> dict[str, Curve]:
     """Train both models on the same batches and return what ``measure`` finds, by model.
 
     Raises:
         ValueError: if iterations, every, counted or width is below 1.
     """
     for name in ("iterations", "every", "counted", "width"):
-        if getattr(reading, name) < 1:
-            raise ValueError(f"{name} is {getattr(reading, name)}; expected at least 1")
-    training, test = draw(reading, seed)
-    models = [TwoLayers(reading, dense, seed) for dense in (False, True)]
-    optimisers = [_optimiser(reading, model) for model in models]
-    equalise(reading, *models)
-    rows = [measure(reading, models, test, 0)]
-    for iteration, (x, labels) in enumerate(_batches(reading, training, seed), 1):
-        for model, optimiser in zip(models, optimisers, strict=True):
-            optimiser.zero_grad()
+        if getattr(variation, name) < 1:
+            raise ValueError(f"{name} is {getattr(variation, name)}; expected at least 1")
+    training, test = draw(variation, seed)
+    models = [TwoLayers(variation, dense, seed) for dense in (False, True)]
+    optimizers = [_optimizer(variation, model) for model in models]
+    equalize(variation, *models)
+    rows = [measure(variation, models, test, 0)]
+    for iteration, (x, labels) in enumerate(_batches(variation, training, seed), 1):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
             F.cross_entropy(model(x), labels).backward()
-            optimiser.step()
-        equalise(reading, *models)
-        if iteration % reading.every == 0:
-            rows.append(measure(reading, models, test, iteration))
+            optimizer.step()
+        equalize(variation, *models)
+        if iteration % variation.every == 0:
+            rows.append(measure(variation, models, test, iteration))
     return {name: {key: [row[i][key] for row in rows] for key in rows[0][i]} for i, name in enumerate(MODELS)}
 
 
 @torch.no_grad()
-def equalise(reading: Reading, plain: TwoLayers, dense: TwoLayers) -> None:
+def equalize(variation: Variation, plain: TwoLayers, dense: TwoLayers) -> None:
     """Set the biases of MSD-CSC so that b·L is that of ML-CSC, where the reading says so (Section V-B)."""
-    if reading.beta not in ("same", "twin"):
+    if variation.beta not in ("same", "twin"):
         return
     for one, other in ((plain.first, dense.first), (plain.second, dense.second)):
-        if reading.beta == "twin" and one is plain.first:
+        if variation.beta == "twin" and one is plain.first:
             _atoms(other).weight.copy_(_atoms(one).weight)
         one.update_lipschitz()
         other.update_lipschitz()
@@ -175,7 +175,7 @@ def equalise(reading: Reading, plain: TwoLayers, dense: TwoLayers) -> None:
 
 @torch.no_grad()
 def measure(
-    reading: Reading, models: list[TwoLayers], test: tuple[Tensor, Tensor], iteration: int
+    variation: Variation, models: list[TwoLayers], test: tuple[Tensor, Tensor], iteration: int
 ) -> list[dict[str, float]]:
     """Return for each model what Definition 1 finds in the test signals.
 
@@ -184,13 +184,13 @@ def measure(
     with |x| > 2β, which fail if nothing at all is reconstructed. accuracy: fraction of the test points.
     """
     found: list[dict[str, float]] = []
-    x = test[0][: reading.counted]
+    x = test[0][: variation.counted]
     for model in models:
         model.eval()
-        bias, beta = penalty(reading, model.first)
-        if found and reading.beta != "own":
+        bias, beta = penalty(variation, model.first)
+        if found and variation.beta != "own":
             beta = found[0]["beta"]
-        error = reconstruction(reading, model, x, beta) - x
+        error = reconstruction(variation, model, x, beta) - x
         failed = unsuccessful(x, x + error, beta)
         found.append(
             {
@@ -209,29 +209,29 @@ def measure(
 
 
 @torch.no_grad()
-def penalty(reading: Reading, layer: PursuitLayer) -> tuple[float, float]:
+def penalty(variation: Variation, layer: PursuitLayer) -> tuple[float, float]:
     """Return b, the mean over the atoms, with its sign, and β = b·L, or 0 where b < 0 and no Lasso problem has it."""
     theta = layer.threshold.penalty * layer.step()[0]  # the threshold, which is subtracted
-    b = {"added": -theta, "size": theta.abs()}.get(reading.bias, theta).mean()
-    return float(b), beta_of_bias(max(float(b), 0.0), _lambda(layer), reading.lipschitz)
+    b = {"added": -theta, "size": theta.abs()}.get(variation.bias, theta).mean()
+    return float(b), beta_of_bias(max(float(b), 0.0), _lambda(layer), variation.lipschitz)
 
 
-def reconstruction(reading: Reading, model: TwoLayers, x: Tensor, beta: float) -> Float[Tensor, "B length"]:
+def reconstruction(variation: Variation, model: TwoLayers, x: Tensor, beta: float) -> Float[Tensor, "B length"]:
     """Return ξ, from the first code or through both."""
     first, second = model.first, model.second
-    code = optimum(reading, first, x, beta) if reading.code == "optimum" else first(x)
-    if reading.layers == 2:
+    code = optimum(variation, first, x, beta) if variation.code == "optimum" else first(x)
+    if variation.layers == 2:
         code = second.reconstruct(second(code), code.shape)
     return first.reconstruct(code, x.shape)
 
 
-def optimum(reading: Reading, layer: PursuitLayer, x: Tensor, beta: float) -> Float[Tensor, "B rows"]:
+def optimum(variation: Variation, layer: PursuitLayer, x: Tensor, beta: float) -> Float[Tensor, "B rows"]:
     """Return the optimum of the Lasso problem that the layer takes a step of, with one β for all rows (P2).
 
     Raises:
         FloatingPointError: if 3,000 steps of FISTA do not bring the duality gap to a thousandth of the objective.
     """
-    found = solve(x, layer.dictionary, beta, nonnegative=reading.nonnegative, max_steps=3000, tol=OPTIMUM_GAP)
+    found = solve(x, layer.dictionary, beta, nonnegative=variation.nonnegative, max_steps=3000, tol=OPTIMUM_GAP)
     if not found.converged:
         raise FloatingPointError(
             f"at β = {beta:.3g} the Lasso problem was solved to a gap of {float(found.gap.max()):.1e} only, expected "
@@ -240,33 +240,35 @@ def optimum(reading: Reading, layer: PursuitLayer, x: Tensor, beta: float) -> Fl
     return found.code
 
 
-def _layer(reading: Reading, channels: int, dense: bool) -> PursuitLayer:
-    start = nn.Linear(channels, reading.width)
+def _layer(variation: Variation, channels: int, dense: bool) -> PursuitLayer:
+    start = nn.Linear(channels, variation.width)
     atoms = LinearDictionary(start.weight.detach().clone())
     dictionary = WithIdentity(atoms) if dense else atoms
-    free = reading.bias != "kept"
-    threshold = Threshold(dictionary.rows, 0.0, reading.identity, nonnegative=reading.nonnegative, free=free)
+    free = variation.bias != "kept"
+    threshold = Threshold(
+        dictionary.code_channels, 0.0, variation.identity, nonnegative=variation.nonnegative, free=free
+    )
     bias = -start.bias.detach()  # of the network, which adds it
-    threshold.atom_weight = nn.Parameter(bias[: 1 if reading.one_bias else threshold.penalty.numel()].clone())
+    threshold.atom_weight = nn.Parameter(bias[: 1 if variation.one_bias else threshold.penalty.numel()].clone())
     if threshold.identity_weight is not None:
-        own = nn.Linear(channels, 1 if reading.one_bias else channels).bias
+        own = nn.Linear(channels, 1 if variation.one_bias else channels).bias
         threshold.identity_weight = nn.Parameter(-own.detach())
-    step = AbsorbedStep() if reading.step == "absorbed" else BoundedStep(1.0, learned=False)
-    return PursuitLayer(dictionary, unfolding=reading.unfolding, step=step, threshold=threshold)
+    step = AbsorbedStep() if variation.step == "absorbed" else BoundedStep(1.0, learned=False)
+    return PursuitLayer(dictionary, unfolding=variation.unfolding, step=step, threshold=threshold)
 
 
-def _optimiser(reading: Reading, model: nn.Module) -> torch.optim.Optimizer:
-    if reading.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=reading.lr, momentum=0.9)
-    return torch.optim.Adam(model.parameters(), lr=reading.lr)
+def _optimizer(variation: Variation, model: nn.Module) -> torch.optim.Optimizer:
+    if variation.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=variation.lr, momentum=0.9)
+    return torch.optim.Adam(model.parameters(), lr=variation.lr)
 
 
-def _batches(reading: Reading, data: tuple[Tensor, Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(variation: Variation, data: tuple[Tensor, Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one batch an iteration, in a new order every epoch."""
     generator = torch.Generator().manual_seed(seed)
-    left = reading.iterations
+    left = variation.iterations
     while left:
-        for chosen in torch.randperm(TRAIN, generator=generator).split(reading.batch_size)[:left]:
+        for chosen in torch.randperm(TRAIN, generator=generator).split(variation.batch_size)[:left]:
             yield data[0][chosen], data[1][chosen]
             left -= 1
 

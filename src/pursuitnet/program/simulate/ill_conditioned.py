@@ -90,8 +90,8 @@ def picture(rows: dict[str, dict[str, Any]]) -> Figure:
 
 def _bars(axis: Axes, rows: dict[str, dict[str, Any]], values: list[float]) -> None:
     """Draw a bar a code, with its number."""
-    colours = [PLAIN if title.startswith("D,") else DENSE for title in rows]
-    axis.barh(list(rows), values, color=colours, height=0.6, zorder=2)
+    colors = [PLAIN if title.startswith("D,") else DENSE for title in rows]
+    axis.barh(list(rows), values, color=colors, height=0.6, zorder=2)
     for place, value in enumerate(values):
         axis.text(value + 0.01, place, f"{value:.3f}", va="center", fontsize=9)
     bare(axis)

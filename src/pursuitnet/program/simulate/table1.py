@@ -99,7 +99,7 @@ def dense(draw: Draw, positive: bool = True) -> Pair:
     x, weight = draw(*SHAPE), draw(4, 3, 3, 3)
     x = x.abs() if positive else x
     dictionary = WithIdentity(ConvDictionary(weight, padding=2, dilation=2))
-    threshold = Threshold(dictionary.rows, BETA, IdentityPenalty.NONE)
+    threshold = Threshold(dictionary.code_channels, BETA, IdentityPenalty.NONE)
     layer = PursuitLayer(dictionary, step=AbsorbedStep(), threshold=threshold).double()
     return torch.cat([x, F.relu(F.conv2d(x, weight, padding=2, dilation=2) - BETA)], dim=1), layer(x)
 
@@ -148,8 +148,8 @@ def picture(differences: list[float]) -> Figure:
     labels = [f"{r.cnn}  =  {r.csc}\n{r.condition}" for r in ROWS]
     equal = [d < 1e-12 for d in differences]
     axis.hlines(range(len(ROWS)), floor, [max(d, floor) for d in differences], color="0.8", zorder=1)
-    colours = ["#047857" if e else "#c2410c" for e in equal]
-    axis.scatter([max(d, floor) for d in differences], range(len(ROWS)), color=colours, zorder=2)
+    colors = ["#047857" if e else "#c2410c" for e in equal]
+    axis.scatter([max(d, floor) for d in differences], range(len(ROWS)), color=colors, zorder=2)
     for place, d in enumerate(differences):
         axis.annotate(f"{d:.0e}" if d else "0", (max(d, floor), place), (8, 0), textcoords="offset points", va="center")
     axis.set(

@@ -14,7 +14,7 @@ _HEAD = b"pursuitnet checkpoint, sha256 "
 State = dict[str, Any]
 KINDS: dict[str, type] = {
     **dict.fromkeys(("epoch", "step", "count"), int),
-    **dict.fromkeys(("recipe", "model", "optimiser", "scaler"), dict),
+    **dict.fromkeys(("recipe", "model", "optimizer", "scaler"), dict),
     "metrics": str,
     "total": torch.Tensor,
 }
@@ -47,13 +47,13 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
         ValueError: if none of them is whole.
     """
     run, found, damaged = RunFolder(folder), [], []
-    begun = beside(run.checkpoint)
-    for path in (begun, run.checkpoint, run.previous_checkpoint):
+    progress = beside(run.checkpoint)
+    for path in (progress, run.checkpoint, run.previous_checkpoint):
         if path.is_file():
             state = _read(path, device)
             if state is not None:
                 found.append(state)
-            elif path != begun:  # a half-written file is what a kill leaves, not damage
+            elif path != progress:  # a half-written file is what a kill leaves, not damage
                 damaged.append(path.name)
     if not found and damaged:
         raise ValueError(f"{folder}: {' and '.join(damaged)} {'are' if len(damaged) > 1 else 'is'} damaged; start anew")
@@ -62,7 +62,7 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
     return max(found, key=lambda state: (state["epoch"], state["step"])), damaged
 
 
-def unbegun(folder: Path) -> bool:
+def never_started(folder: Path) -> bool:
     """Return whether a folder holds no more than a run leaves that was cut off before its first checkpoint stood."""
     run = RunFolder(folder)
     said = (run.recipe, run.running, run.failed)

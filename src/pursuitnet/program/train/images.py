@@ -11,7 +11,7 @@ from torch import Tensor
 from pursuitnet import data
 from pursuitnet.program.factories import dataset_of, device_of
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.train.group import ALONE, Group
+from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 
 Split = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
@@ -35,7 +35,7 @@ class Images:
 
     def prepared(self, images: Tensor) -> Tensor:
         """Return float images (B, C, H, W) from uint8 ones."""
-        return data.standardise(images, self.mean, self.std)
+        return data.normalize(images, self.mean, self.std)
 
     def learned(self) -> dict[str, Any]:
         """Return what a network is trained with besides its weights, for a checkpoint."""
@@ -70,9 +70,9 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
         ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
     """
     (pixels, labels), test = splits_of(recipe)
-    if recipe.valid_images > len(labels) - 2:
+    if recipe.val_images > len(labels) - 2:
         raise ValueError(
-            f"valid_images is {recipe.valid_images}; expected at most {len(labels) - 2}, to leave some to train on"
+            f"valid_images is {recipe.val_images}; expected at most {len(labels) - 2}, to leave some to train on"
         )
     if recipe.shifted >= (least := min(pixels.shape[2:])):
         raise ValueError(
@@ -80,12 +80,12 @@ def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
     identity = data.Identity.of(dataset_of(recipe).classes, (pixels, labels), test)
-    held, kept = held_out(recipe, labels)
-    if recipe.standardised:
+    is_locked, kept = held_out(recipe, labels)
+    if recipe.normalized:
         mean, std = data.channel_statistics(pixels[kept])
     else:
         mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
-    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
+    splits = ((pixels[kept], labels[kept]), (pixels[is_locked], labels[is_locked]), test)
     return placed(splits, mean, data.divisor(std), identity, device_of(recipe) if device is None else device)
 
 
@@ -109,8 +109,8 @@ def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
         order = data.stratified(labels, recipe.seed)
     else:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
-    held, kept = (part.sort().values for part in order.tensor_split([min(recipe.valid_images, len(order) - 2)]))
-    return held, kept
+    is_locked, kept = (part.sort().values for part in order.tensor_split([min(recipe.val_images, len(order) - 2)]))
+    return is_locked, kept
 
 
 def placed(
@@ -123,19 +123,19 @@ def placed(
     return Images(training, valid, testing, mean.to(device), std.to(device), identity)
 
 
-def steps_of(images: Images, recipe: Recipe, group: Group = ALONE) -> int:
+def steps_of(images: Images, recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> int:
     """Return how many batches an epoch has: the last, smaller one counts if ``batches`` yields it."""
     whole, rest = divmod(len(images.train[1]), recipe.batch_size)
     return whole + (rest >= _least(group))
 
 
-def _least(group: Group) -> int:
+def _least(group: ProcessGroup) -> int:
     """Return the fewest images of a batch: a single one has no batch statistics, and each process needs one."""
     return max(2, group.size)
 
 
 def batches(
-    recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: Group = ALONE
+    recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield the epoch's batches in their order, augmented; each depends on the seed, the epoch and its number alone.
 
@@ -158,6 +158,6 @@ def batches(
         batch = pixels[chosen]
         if recipe.shifted or recipe.flipped:
             draws = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-            batch = data.augment(batch, draws, recipe.shifted, recipe.flipped, recipe.fill)
+            batch = data.augment(batch, draws, recipe.shifted, recipe.flipped, recipe.padding_mode)
         share = slice(group.rank, None, group.size)  # the draws are those of the whole batch
         yield images.prepared(batch[share]), labels[chosen[share]], len(chosen)

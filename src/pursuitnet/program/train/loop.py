@@ -7,22 +7,22 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from pursuitnet.program.callbacks.base import Silent, Watcher
+from pursuitnet.program.callbacks.base import Callback, NoOpCallback
 from pursuitnet.program.factories import device_of
-from pursuitnet.program.owner import TakenError, check_free, owned
+from pursuitnet.program.lock import LockedError, check_free, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import running
 from pursuitnet.program.train import checkpoints
-from pursuitnet.program.train.group import group_of, joined
-from pursuitnet.program.train.keeper import Keeper, StoppedError, stop_requests
+from pursuitnet.program.train.checkpoint_manager import CheckpointManager, StoppedError, stop_requests
+from pursuitnet.program.train.process_group import group_of, process_group
 from pursuitnet.program.train.run import finish, flops_per_image, last_record
-from pursuitnet.program.train.trainer import Begun, Trainer
+from pursuitnet.program.train.trainer import EpochProgress, Trainer
 from pursuitnet.program.versions import commit
 
 
 def train(
-    recipe: Recipe, folder: Path, watch: Watcher | None = None, *, resume: bool = False, every: float = 60.0
+    recipe: Recipe, folder: Path, callback: Callback | None = None, *, resume: bool = False, every: float = 60.0
 ) -> Record:
     """Run the recipe and leave a run folder; return the last epoch's record.
 
@@ -33,7 +33,7 @@ def train(
         folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
             model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
             first checkpoint, unless ``resume`` continues the run that it holds.
-        watch: is told of every step and epoch.
+        callback: is told of every step and epoch.
         resume: continue after the last checkpoint, or begin where there was none yet; on a CPU the end is the same to
             the last bit as without the break.
         every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
@@ -49,48 +49,53 @@ def train(
     """
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
-    begun = not checkpoints.unbegun(folder)
-    if begun and not resume:
+    progress = not checkpoints.never_started(folder)
+    if progress and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
-    with stop_requests() as requests, joined(device_of(recipe)) as group:
-        told = Silent() if watch is None or not group.first else watch
-        keeper = Keeper(folder, Trainer(recipe, group), every)
-        with owned(folder) if group.first else nullcontext():
-            if group.first and checkpoints.unbegun(folder) == begun:
-                raise TakenError(f"{folder} has been begun by another process in this very moment")
-            return _run(keeper, told, begun, requests)
+    with stop_requests() as requests, process_group(device_of(recipe)) as group:
+        told = NoOpCallback() if callback is None or not group.first else callback
+        keeper = CheckpointManager(folder, Trainer(recipe, group), every)
+        with run_lock(folder) if group.first else nullcontext():
+            if group.first and checkpoints.never_started(folder) == progress:
+                raise LockedError(f"{folder} has been begun by another process in this very moment")
+            return _run(keeper, told, progress, requests)
 
 
-def _run(keeper: Keeper, watch: Watcher, goes_on: bool, requests: list[int]) -> Record:
+def _run(keeper: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
     trainer, folder = keeper.trainer, keeper.folder.path
     recipe, group = trainer.recipe, trainer.group
-    done, begun = keeper.reopen() if goes_on else keeper.open()
+    done, progress = keeper.reopen() if goes_on else keeper.open()
     about, record = _about(trainer, folder), Record()
     said = {"device": about["device"], "commit": commit() or ""}
     with running(folder, StoppedError, **said) if group.first else nullcontext():
-        watch.begin(about)
+        callback.begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
-            record = _epoch(trainer, keeper, epoch, watch, begun, requests)
-            watch.epoch(record)
+            record = _epoch(trainer, keeper, epoch, callback, progress, requests)
+            callback.epoch(record)
             keeper.after(epoch, record, requests)
-            begun = None
+            progress = None
         if group.first:
             finish(folder, recipe, trainer.model, trainer.images, about)
     return record or last_record(folder)
 
 
 def _epoch(
-    trainer: Trainer, keeper: Keeper, epoch: int, watch: Watcher, begun: Begun | None, requests: list[int]
+    trainer: Trainer,
+    keeper: CheckpointManager,
+    epoch: int,
+    callback: Callback,
+    progress: EpochProgress | None,
+    requests: list[int],
 ) -> Record:
     began = time.perf_counter()
     try:
-        trained = trainer.epoch(epoch, watch, begun, partial(keeper.between, epoch, requests))
+        trained = trainer.epoch(epoch, callback, progress, partial(keeper.on_step_end, epoch, requests))
         trainer.check_state(f"epoch {epoch}")
         tested = _tested(trainer)
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.standing()}") from error
+        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.status()}") from error
     return {"epoch": epoch, **trained, **tested, "seconds": time.perf_counter() - began}
 
 

@@ -10,7 +10,7 @@ from pursuitnet.data.folder import has_splits
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import dataset_of, device_of
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.sharing.reading import Trained
+from pursuitnet.program.sharing.loading import Trained
 from pursuitnet.program.train.images import Images, Split, held_out, placed, splits_of
 from pursuitnet.program.train.run import trained_run
 
@@ -73,8 +73,8 @@ def _images(recipe: Recipe, about: Trained) -> Images:
     train, test = splits_of(recipe)
     identity = data.Identity.of(classes, train, test)
     train, test = (_known(split, classes, about, recipe) for split in (train, test))
-    held, kept = held_out(recipe, train[1])
-    splits = (train[0][kept], train[1][kept]), (train[0][held], train[1][held]), test
+    is_locked, kept = held_out(recipe, train[1])
+    splits = (train[0][kept], train[1][kept]), (train[0][is_locked], train[1][is_locked]), test
     return placed(splits, about.mean, about.std, identity, device_of(recipe))
 
 

@@ -12,7 +12,7 @@ from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import Record, RunFolder
-from pursuitnet.program.sharing.reading import Trained, trained
+from pursuitnet.program.sharing.loading import Trained, trained
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.versions import versions
 

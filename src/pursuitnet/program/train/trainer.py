@@ -1,4 +1,4 @@
-"""A network, its data and its optimiser, and what an epoch does to them."""
+"""A network, its data and its optimizer, and what an epoch does to them."""
 
 import math
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
-from pursuitnet.program.callbacks.base import Silent, Watcher
+from pursuitnet.program.callbacks.base import Callback, NoOpCallback
 from pursuitnet.program.factories import device_of, model_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
-from pursuitnet.program.train.group import ALONE, Group
 from pursuitnet.program.train.images import Images, Split, batches, images_of, steps_of
-from pursuitnet.program.train.optimiser import learning_rate, optimiser_of
+from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
+from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.stopwatch import Stopwatch
-from pursuitnet.prox.norms import synchronise
+from pursuitnet.prox.norms import synchronize
 from pursuitnet.prox.step_size import FreeStep
 
 EXPLODED = 100.0
@@ -32,7 +32,7 @@ LOOK = {"cpu": 1}
 """Steps between two looks at the loss, by the type of the device; elsewhere 50, as each waits for the device."""
 
 
-class Begun(NamedTuple):
+class EpochProgress(NamedTuple):
     """An epoch that has begun: the steps it has taken, the sum of the losses and the number of their images."""
 
     steps: int
@@ -41,14 +41,14 @@ class Begun(NamedTuple):
 
 
 class Trainer:
-    """A network, its data and its optimiser on one device, as one of a group of processes.
+    """A network, its data and its optimizer on one device, as one of a group of processes.
 
     Args:
         recipe: what to train.
         group: the processes that share each batch; the network and the data are in all of them.
     """
 
-    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+    def __init__(self, recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> None:
         recipe = recipe.located()
         self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
         if recipe.batch_size < 2 * group.size:
@@ -62,10 +62,10 @@ class Trainer:
         self.model: Network = model_of(recipe, self.device)
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
-            synchronise(self.model)
+            synchronize(self.model)
         if recipe.compile:
             self.model.compile(mode="reduce-overhead" if recipe.cuda_graphs else "default")
-        self.optimiser = optimiser_of(recipe, self.model)
+        self.optimizer = optimizer_of(recipe, self.model)
         self.precision = precision_of(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
@@ -75,7 +75,7 @@ class Trainer:
         """Return all that changes in training, for a checkpoint."""
         return {
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "data": self.images.learned(),
         }
@@ -84,12 +84,12 @@ class Trainer:
         """Go back to a state.
 
         Raises:
-            ValueError: if it is that of another network or optimiser, or the images are not those it was trained on.
+            ValueError: if it is that of another network or optimizer, or the images are not those it was trained on.
         """
         self.images = self.images.resumed(state.get("data"), self.recipe)
         try:
             self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             which = (str(error).splitlines() or [""])[-1].strip()
@@ -104,48 +104,48 @@ class Trainer:
     def epoch(
         self,
         number: int,
-        watch: Watcher | None = None,
-        begun: Begun | None = None,
-        each: Callable[[Begun, Callable[[], None]], None] | None = None,
+        callback: Callback | None = None,
+        progress: EpochProgress | None = None,
+        each: Callable[[EpochProgress, Callable[[], None]], None] | None = None,
     ) -> dict[str, float]:
         """Train for one epoch; return its training loss, its rate and where the time went.
 
         Args:
             number: of the epoch, counted from 1.
-            watch: is told of every step.
-            begun: where the epoch was broken off, if it was.
+            callback: is told of every step.
+            progress: where the epoch was broken off, if it was.
             each: is called after every step with where the epoch stands, and with a check that raises as this does.
 
         Raises:
             FloatingPointError: if the loss is no number, or a hundred times that of guessing.
         """
-        watch, network = Silent() if watch is None else watch, _parallel(self.model, self.group).train()
-        begun = Begun(0, torch.zeros((), device=self.device), 0) if begun is None else begun
+        callback, network = NoOpCallback() if callback is None else callback, _parallel(self.model, self.group).train()
+        progress = EpochProgress(0, torch.zeros((), device=self.device), 0) if progress is None else progress
         clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
         steps, look = self.steps, LOOK.get(self.device.type, 50)
-        parts = batches(self.recipe, number, self.images, begun.steps, self.group)
-        for step, (images, labels, count) in enumerate(clock.timed("data", parts), begun.steps + 1):
+        parts = batches(self.recipe, number, self.images, progress.steps, self.group)
+        for step, (images, labels, count) in enumerate(clock.timed("data", parts), progress.steps + 1):
             self._set_rate(number - 1 + step / steps)
             loss = self._gradients(network, images, labels, count, clock)
             worst = torch.maximum(worst, loss)
             check = partial(self.check, worst, number, step)
             if step % look == 0 or step == steps:
                 check()
-            self.scaler.step(self.optimiser)
+            self.scaler.step(self.optimizer)
             self.scaler.update()
-            clock.lap("optimiser", count)
-            begun = Begun(step, begun.total + loss * count, begun.images + count)
-            watch.batch(number, step, steps)
+            clock.lap("optimizer", count)
+            progress = EpochProgress(step, progress.total + loss * count, progress.images + count)
+            callback.batch(number, step, steps)
             if each is not None:
-                each(begun, check)
+                each(progress, check)
         return {
-            "train_loss": float(begun.total) / begun.images,
-            "lr": self.optimiser.param_groups[0]["lr"],
+            "train_loss": float(progress.total) / progress.images,
+            "lr": self.optimizer.param_groups[0]["lr"],
             **clock.report(),
         }
 
     def _set_rate(self, epochs: float) -> None:
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(self.recipe, epochs)
 
     def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
@@ -154,7 +154,7 @@ class Trainer:
             loss = self.graphed(images, labels, self.recipe.batch_size)
             clock.lap("graph")
             return loss
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         if self.recipe.compile and self.recipe.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self._loss(network, images, labels)
@@ -257,7 +257,7 @@ def blame(model: nn.Module) -> str:
     return "every step is within its bound and every filter finite: lower --lr or lengthen --warmup"
 
 
-def _parallel(model: nn.Module, group: Group) -> nn.Module:
+def _parallel(model: nn.Module, group: ProcessGroup) -> nn.Module:
     """Return the network with its gradients averaged over the processes.
 
     Made again in every epoch, so that none is left when the processes part.

@@ -5,21 +5,21 @@ certificate. ``layers``: what is measured of one. ``unfolding``: the network at 
 ``inspect`` itself. ``page``: its HTML.
 """
 
-from pursuitnet.program.whitebox.findings import Unread
+from pursuitnet.program.whitebox.findings import UnreadModule
 from pursuitnet.program.whitebox.inspection import Inspection, inspect
-from pursuitnet.program.whitebox.layers import Effort, Guarantee, Layer, Solving, Spread
-from pursuitnet.program.whitebox.reading import Reading
+from pursuitnet.program.whitebox.interpret import InterpretedLayer
+from pursuitnet.program.whitebox.layers import Guarantee, Layer, SolverBudget, Solving, Spread
 from pursuitnet.program.whitebox.unfolding import AtSteps
 
 __all__ = [
     "AtSteps",
-    "Effort",
     "Guarantee",
     "Inspection",
+    "InterpretedLayer",
     "Layer",
-    "Reading",
+    "SolverBudget",
     "Solving",
     "Spread",
-    "Unread",
+    "UnreadModule",
     "inspect",
 ]

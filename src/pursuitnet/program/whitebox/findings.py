@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pursuitnet import __version__
-from pursuitnet.program.whitebox.layers import Effort, Layer
-from pursuitnet.program.whitebox.reading import Reading
+from pursuitnet.program.whitebox.interpret import InterpretedLayer
+from pursuitnet.program.whitebox.layers import Layer, SolverBudget
 from pursuitnet.program.whitebox.unfolding import AtSteps
 
 
-class Unread(NamedTuple):
+class UnreadModule(NamedTuple):
     """A convolution, matrix or pursuit that is not read, and why."""
 
     name: str
@@ -31,7 +31,7 @@ class Findings:
         error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
         unread: what was not read.
         steps: the network at 0, 1, … further steps; empty for a model that has none.
-        labelled: number of images behind the accuracies.
+        labeled: number of images behind the accuracies.
         effort: what went into the Lasso of each layer.
         readings: the layers with their codes, for the page.
         pixels: the images.
@@ -42,11 +42,11 @@ class Findings:
     shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     error_bounds: tuple[float | None, ...]
-    unread: tuple[Unread, ...]
+    unread: tuple[UnreadModule, ...]
     steps: tuple[AtSteps, ...]
-    labelled: int
-    effort: Effort
-    readings: tuple[Reading, ...] = field(repr=False)
+    labeled: int
+    effort: SolverBudget
+    interpreted_layers: tuple[InterpretedLayer, ...] = field(repr=False)
     pixels: Tensor = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from pursuitnet import theory
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.run_folder import RunFolder
-from pursuitnet.program.trace import Seen
-from pursuitnet.program.whitebox.findings import Findings, Unread
-from pursuitnet.program.whitebox.foreign import seen_in
-from pursuitnet.program.whitebox.layers import Effort, Layer, measure
+from pursuitnet.program.trace import LayerTrace
+from pursuitnet.program.whitebox.findings import Findings, UnreadModule
+from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, pursuits_in, read
+from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
-from pursuitnet.program.whitebox.reading import Reading, UnreadableError, pursuits_in, read
+from pursuitnet.program.whitebox.torch_models import seen_in
 from pursuitnet.program.whitebox.unfolding import Known, at_steps
 from pursuitnet.program.writable import write_whole
 
@@ -40,10 +40,10 @@ class Inspection(Findings):
 def inspect(
     model: nn.Module,
     images: Tensor,
-    labelled: tuple[Tensor, Tensor] | None = None,
+    labeled: tuple[Tensor, Tensor] | None = None,
     *,
     unfolding: int = 4,
-    effort: Effort | None = None,
+    effort: SolverBudget | None = None,
     title: str | None = None,
 ) -> Inspection:
     """Read a network as layered thresholding and measure every layer on images.
@@ -56,7 +56,7 @@ def inspect(
     Args:
         model: the network, on the device of the images.
         images: (B, …), as the network takes them, in its own float32 or float64.
-        labelled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
+        labeled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
         unfolding: the most steps after the first to try without training again, ≥ 0.
         effort: how much work goes into the Lasso of each layer.
         title: of the page; by default the model's class.
@@ -65,14 +65,14 @@ def inspect(
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
     """
     _check(model, images, unfolding)
-    if labelled is not None:
-        _check(model, labelled[0], unfolding)
-        _check_labels(labelled)
-    effort = Effort(further=unfolding) if effort is None else effort
-    still = detached_copy(model).eval().requires_grad_(False)
-    pursuits = any(isinstance(module, PursuitLayer) for module in still.modules())
-    seen, unread = _run(still, images, pursuits)
-    found, refused = _read(seen)
+    if labeled is not None:
+        _check(model, labeled[0], unfolding)
+        _check_labels(labeled)
+    effort = SolverBudget(further=unfolding) if effort is None else effort
+    frozen_running_stats = detached_copy(model).eval().requires_grad_(False)
+    pursuits = any(isinstance(module, PursuitLayer) for module in frozen_running_stats.modules())
+    traces, unread = _run(frozen_running_stats, images, pursuits)
+    found, refused = _read(traces)
     unread += refused
     if not found:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it calls neither"
@@ -81,18 +81,18 @@ def inspect(
             f"and a ReLU after it ({reasons})"
         )
     layers, known = _measured(found, effort)
-    steps = tuple(at_steps(still, images, labelled, unfolding, effort, known)) if pursuits else ()
+    steps = tuple(at_steps(frozen_running_stats, images, labeled, unfolding, effort, known)) if pursuits else ()
     return Inspection(
         title=title or type(model).__name__,
         images=len(images),
         shape=tuple(images.shape[1:]),
         layers=layers,
         error_bounds=tuple(_error_bounds(layers)),
-        unread=tuple(Unread(*each) for each in unread),
+        unread=tuple(UnreadModule(*each) for each in unread),
         steps=steps,
-        labelled=0 if labelled is None or not steps else len(labelled[1]),
+        labeled=0 if labeled is None or not steps else len(labeled[1]),
         effort=effort,
-        readings=tuple(found),
+        interpreted_layers=tuple(found),
         pixels=images,
     )
 
@@ -119,13 +119,15 @@ def _check(model: nn.Module, images: Tensor, unfolding: int) -> None:
         )
 
 
-def _check_labels(labelled: tuple[Tensor, Tensor]) -> None:
-    images, labels = labelled
+def _check_labels(labeled: tuple[Tensor, Tensor]) -> None:
+    images, labels = labeled
     if labels.shape != (len(images),):
         raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one an image")
 
 
-def _run(model: nn.Module, images: Tensor, pursuits: bool) -> tuple[list[tuple[str, Seen]], list[tuple[str, str]]]:
+def _run(
+    model: nn.Module, images: Tensor, pursuits: bool
+) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the layers that the images meet, and what is passed over."""
     try:
         return pursuits_in(model, images) if pursuits else seen_in(model, images)
@@ -135,26 +137,28 @@ def _run(model: nn.Module, images: Tensor, pursuits: bool) -> tuple[list[tuple[s
         ) from error
 
 
-def _read(seen: list[tuple[str, Seen]]) -> tuple[list[Reading], list[tuple[str, str]]]:
+def _read(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer], list[tuple[str, str]]]:
     """Return the readings, each linked to the one whose code it was handed, and what cannot be read."""
-    found: list[Reading] = []
+    found: list[InterpretedLayer] = []
     refused, place = [], dict[int, int]()
-    for index, (name, at) in enumerate(seen):
-        below = None if at.below is None else place.get(at.below)
+    for index, (name, at) in enumerate(traces):
+        input_layer = None if at.input_layer is None else place.get(at.input_layer)
         for values in (at.signals[-1], at.codes[-1]):
             if not values.isfinite().all():
                 raise ValueError(f"the layer {name} has infinite or undefined values on these images; nothing was read")
         try:
-            reading = read(Seen(at.layer, at.signals, at.codes, below), name)
+            interpreted = read(LayerTrace(at.layer, at.signals, at.codes, input_layer), name)
         except UnreadableError as error:
             refused.append((name, str(error)))
             continue
         place[index] = len(found)
-        found.append(reading)
+        found.append(interpreted)
     return found, refused
 
 
-def _measured(found: list[Reading], effort: Effort) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
+def _measured(
+    found: list[InterpretedLayer], effort: SolverBudget
+) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
     """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
     layers, known = [], {}
     for at in found:

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from pursuitnet import theory
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.program.trace import best_scale, dictionary_in_words, filled, relative_error
+from pursuitnet.program.trace import best_scale, density, dictionary_in_words, relative_error
+from pursuitnet.program.whitebox.interpret import InterpretedLayer, with_channels_scaled
 from pursuitnet.program.whitebox.problem import Solved, relative
-from pursuitnet.program.whitebox.reading import Reading, with_rows_scaled
 
 LARGEST_MATRIX = 2**24  # entries; a dictionary that is neither a convolution nor a matrix is measured by its matrix
 
 
 @dataclass(frozen=True)
-class Effort:
+class SolverBudget:
     """How much work goes into the Lasso of each layer.
 
     Attributes:
@@ -98,7 +98,7 @@ class Solving:
     gap_at_least: tuple[float | None, ...]
     step: float
     steps: int
-    filled: float
+    density: float
     filled_identity: float | None
 
 
@@ -148,7 +148,7 @@ class Layer:
     beta: Spread
     beta_identity: Spread | None
     thresholds_below_zero: int
-    filled: float
+    density: float
     filled_identity: float | None
     lemma1: Guarantee
     lemma2: Guarantee
@@ -163,7 +163,7 @@ class Layer:
 
 
 @torch.no_grad()
-def measure(at: Reading, solution: Solved, further: int) -> Layer:
+def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
     """Return everything that is measured of a layer.
 
     Args:
@@ -173,9 +173,9 @@ def measure(at: Reading, solution: Solved, further: int) -> Layer:
     """
     D, x, code = at.dictionary, at.signal, at.code
     own, beside = coherences(D, x.shape)
-    mu = beside if at.identity_rows else own
+    mu = beside if at.identity_channels else own
     lower, upper = theory.lipschitz_interval(D, x.shape, steps=12)
-    model, I = D.synthesize(code, x.shape), at.identity_rows
+    model, I = D.synthesize(code, x.shape), at.identity_channels
     return Layer(
         name=at.name,
         dictionary=dictionary_in_words(D),
@@ -190,8 +190,8 @@ def measure(at: Reading, solution: Solved, further: int) -> Layer:
         beta=Spread.of(at.raw_beta[I:]),
         beta_identity=Spread.of(at.raw_beta[:I]) if I else None,
         thresholds_below_zero=int((at.raw_beta[I:] < 0).sum()),
-        filled=filled(code[:, I:]),
-        filled_identity=filled(code[:, :I]) if I else None,
+        density=density(code[:, I:]),
+        filled_identity=density(code[:, :I]) if I else None,
         lemma1=_guarantee((code != 0).flatten(1).sum(1), mu, strictly=True),
         lemma2=_guarantee(theory.stripe_norm(code, D), mu, strictly=False),
         error=Spread.of(relative_error(x, model)).median,
@@ -206,7 +206,7 @@ def measure(at: Reading, solution: Solved, further: int) -> Layer:
 
 
 @torch.no_grad()
-def solving(at: Reading, solution: Solved, further: int) -> Solving:
+def solving(at: InterpretedLayer, solution: Solved, further: int) -> Solving:
     """Follow the layer's own update on from its code, and compare with the solution."""
     count = len(solution.objective)
     problem, D = at.problem.first(count), at.dictionary
@@ -230,8 +230,8 @@ def solving(at: Reading, solution: Solved, further: int) -> Solving:
         gap_at_least=tuple(Spread.of(relative(o - best, o)).median for o in objectives),
         step=float(problem.step),
         steps=solution.steps,
-        filled=filled(atoms),
-        filled_identity=filled(identity[0]) if identity else None,
+        density=density(atoms),
+        filled_identity=density(identity[0]) if identity else None,
     )
 
 
@@ -239,7 +239,7 @@ def coherences(D: Dictionary, signal_shape: tuple[int, ...]) -> tuple[float | No
     """Return μ(D) of the learned atoms and μ([I D]), in the interior of a large signal; zero atoms are left out."""
     inner = D.dictionary if isinstance(D, WithIdentity) else D
     if not isinstance(inner, ConvDictionary | LinearDictionary):
-        small = math.prod(signal_shape[1:]) * math.prod(D.norms(signal_shape).shape) <= LARGEST_MATRIX
+        small = math.prod(signal_shape[1:]) * math.prod(D.atom_norms(signal_shape).shape) <= LARGEST_MATRIX
         return (theory.mutual_coherence(D, signal_shape), None) if small else (None, None)
     kept = _without_zeros(inner)
     if kept is None:
@@ -258,9 +258,9 @@ def _without_zeros(D: ConvDictionary | LinearDictionary) -> ConvDictionary | Lin
     keep = D.weight.flatten(1).abs().amax(dim=1) > 0
     if keep.all() or not keep.any():
         return D if keep.all() else None
-    kept = with_rows_scaled(D, torch.ones_like(D.weight.flatten(1)[:, 0]))
+    kept = with_channels_scaled(D, torch.ones_like(D.weight.flatten(1)[:, 0]))
     kept.weight = torch.nn.Parameter(D.weight.detach()[keep])
-    kept.rows = (int(keep.sum()),)
+    kept.code_channels = (int(keep.sum()),)
     return kept  # type: ignore[return-value]  # the same kind as D
 
 
@@ -274,10 +274,10 @@ def _guarantee(values: Tensor, mu: float | None, *, strictly: bool) -> Guarantee
     return Guarantee(value, None if math.isinf(bound) else bound, ratio, float(holds.double().mean()))
 
 
-def _unsuccessful(at: Reading, model: Tensor) -> float:
+def _unsuccessful(at: InterpretedLayer, model: Tensor) -> float:
     """Return the share of |x − ξ| > 2β, with the identity part's β of each channel, or else the mean of the atoms'."""
     beta = at.raw_beta.clamp(min=0)
-    beta = _column(beta[: at.identity_rows], model) if at.identity_rows else beta.mean()
+    beta = _column(beta[: at.identity_channels], model) if at.identity_channels else beta.mean()
     return float(theory.unsuccessful(at.signal, model, beta).double().mean())
 
 

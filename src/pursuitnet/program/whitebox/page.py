@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.program.report import pictures, template
-from pursuitnet.program.report.words import evenly
+from pursuitnet.program.report.text import evenly
 from pursuitnet.program.trace import (
     best_scale,
     carry,
@@ -19,16 +19,16 @@ from pursuitnet.program.trace import (
     relative_error,
     strongest_kernels,
 )
-from pursuitnet.program.whitebox import figures
+from pursuitnet.program.whitebox import plots
 from pursuitnet.program.whitebox.findings import Findings
+from pursuitnet.program.whitebox.interpret import OUTSIDE, InterpretedLayer
 from pursuitnet.program.whitebox.layers import scaled
-from pursuitnet.program.whitebox.reading import OUTSIDE, Reading
 
 SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS, SHOWN_IMAGES = 8, 32, 6, 3
 
 
 @dataclass(frozen=True)
-class Drawn(Reading):
+class Drawn(InterpretedLayer):
     """A layer for pictures, where the scale is free: it keeps what is carried down through many layers near 1."""
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
@@ -38,34 +38,36 @@ class Drawn(Reading):
 
 def render(found: Findings) -> str:
     """Return the page, one HTML document that asks for nothing from elsewhere."""
-    drawn = tuple(Drawn(**vars(at)) for at in found.readings)
-    return template.render("inspect.html.j2", _content(replace(found, readings=drawn)))
+    drawn = tuple(Drawn(**vars(at)) for at in found.interpreted_layers)
+    return template.render("inspect.html.j2", _content(replace(found, interpreted_layers=drawn)))
 
 
 @torch.no_grad()
 def _content(found: Findings) -> dict[str, Any]:
     """Return everything that the template shows."""
     layers = found.layers
-    drawn = [index for index in evenly(len(layers), SHOWN_LAYERS) if _drawable(found.readings[index])]
+    drawn = [index for index in evenly(len(layers), SHOWN_LAYERS) if _drawable(found.interpreted_layers[index])]
     return {
         "found": found,
         "layers": layers,
         "bounds": found.error_bounds,
-        "gap": figures.median([layer.solving.gap[0] for layer in layers]),
+        "gap": plots.median([layer.solving.gap[0] for layer in layers]),
         "reached": [_reached([getattr(layer, lemma).share for layer in layers]) for lemma in ("lemma1", "lemma2")],
         "nearest": [
             min((r for layer in layers if (r := getattr(layer, lemma).ratio) is not None), default=None)
             for lemma in ("lemma1", "lemma2")
         ],
-        "identity": any(at.identity_rows for at in found.readings),
-        "normed": any(at.layer.threshold.norm is not None and bool((at.scale != 1).any()) for at in found.readings),
-        "absorbed": any(not (at.scale != 1).any() for at in found.readings),
+        "identity": any(at.identity_channels for at in found.interpreted_layers),
+        "normed": any(
+            at.layer.threshold.norm is not None and bool((at.scale != 1).any()) for at in found.interpreted_layers
+        ),
+        "absorbed": any(not (at.scale != 1).any() for at in found.interpreted_layers),
         "below_zero": sum(layer.thresholds_below_zero for layer in layers),
-        "all_atoms": sum(at.codes[-1].shape[1] - at.identity_rows for at in found.readings),
-        "idle": sum(layer.solving.filled == 0 for layer in layers),
+        "all_atoms": sum(at.codes[-1].shape[1] - at.identity_channels for at in found.interpreted_layers),
+        "idle": sum(layer.solving.density == 0 for layer in layers),
         "further": sorted({1, len(layers[0].solving.gap) - 1} - {0}) if len(layers[0].solving.gap) > 1 else [],
         "overflow": any(gap is None for at in found.steps for gap in at.gaps),
-        "curves": figures.curves(layers, found.steps),
+        "curves": plots.curves(layers, found.steps),
         "atoms": [_atoms(found, index) for index in drawn],
         "samples": list(_samples(found, drawn)),
         "shown": drawn,
@@ -77,7 +79,7 @@ def _reached(shares: list[float | None]) -> int:
     return sum(bool(share) for share in shares)
 
 
-def _drawable(at: Reading) -> bool:
+def _drawable(at: InterpretedLayer) -> bool:
     """Return whether a layer works on images."""
     inner = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity) else at.dictionary
     return isinstance(inner, ConvDictionary) and inner.dims == 2
@@ -85,18 +87,18 @@ def _drawable(at: Reading) -> bool:
 
 def _image_in(found: Findings, base: int) -> bool:
     """Return whether the image is in the first channels of layer b's signal: is it, or got it on from [I D]."""
-    first = found.readings[0].signal
+    first = found.interpreted_layers[0].signal
     whole = base == 0 or all(unread.reason.endswith(OUTSIDE) for unread in found.unread)
     begins = first.shape == found.pixels.shape and torch.equal(first, found.pixels)
-    return begins and whole and pictured(found.readings, base)
+    return begins and whole and pictured(found.interpreted_layers, base)
 
 
 def _atoms(found: Findings, index: int) -> dict[str, Any]:
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels if no way leads down."""
-    seen, at = found.readings, found.readings[index]
-    base = carry(seen, index, at.codes[-1][:1])[1]
-    atoms = effective_atoms(seen, index, SHOWN_ATOMS, _channels(found)) if _image_in(found, base) else None
-    grid = seen[base].signal.shape[2:]
+    traces, at = found.interpreted_layers, found.interpreted_layers[index]
+    base = carry(traces, index, at.codes[-1][:1])[1]
+    atoms = effective_atoms(traces, index, SHOWN_ATOMS, _channels(found)) if _image_in(found, base) else None
+    grid = traces[base].signal.shape[2:]
     drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
     return {
         "index": index,
@@ -104,7 +106,7 @@ def _atoms(found: Findings, index: int) -> dict[str, Any]:
         "kind": "kernels" if atoms is None else "pooled" if base else "image",
         "shown": min(16 if atoms is None else SHOWN_ATOMS, at.atom_codes.shape[1]),
         "all": at.atom_codes.shape[1],
-        "reach": reach(seen, index) if atoms is not None and reach(seen, index) > min(grid) else None,
+        "reach": reach(traces, index) if atoms is not None and reach(traces, index) > min(grid) else None,
     }
 
 
@@ -122,10 +124,10 @@ def _samples(found: Findings, drawn: list[int]) -> Iterator[dict[str, Any]]:
 
 def _sample_row(found: Findings, layer: int, index: int) -> dict[str, Any]:
     """Return what one layer keeps and loses of one image."""
-    at = found.readings[layer]
+    at = found.interpreted_layers[layer]
     x, code = at.signal[index : index + 1], at.code[index : index + 1]
     model = scaled(x, at.dictionary.synthesize(code, x.shape))
-    atoms = code[0, at.identity_rows :]
+    atoms = code[0, at.identity_channels :]
     strongest = atoms.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:SHOWN_MAPS]
     return {
         "layer": layer,
@@ -144,11 +146,11 @@ def _lost(x: Tensor, model: Tensor) -> Tensor:
 
 def _carried(found: Findings, layer: int, index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    seen = found.readings
-    down, base = carry(seen, layer, seen[layer].codes[-1][index : index + 1])
+    traces = found.interpreted_layers
+    down, base = carry(traces, layer, traces[layer].codes[-1][index : index + 1])
     if not _image_in(found, base):
         return None
-    target = seen[base].signal[index : index + 1, : _channels(found)]
+    target = traces[base].signal[index : index + 1, : _channels(found)]
     down = down[:, : _channels(found)]
     a = best_scale(target, down)
     both = torch.cat([target, a * down])

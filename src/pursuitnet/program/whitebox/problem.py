@@ -89,7 +89,7 @@ class LayerLasso(Lasso):
         u, x = (r + a * slack.direction).flatten(1).double(), self.signal.flatten(1).double()
         overlap, energy = (x * u).sum(1), u.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0).clamp(min=0)
-        s = best.minimum(self.admissible(moved)).nan_to_num(posinf=0.0)
+        s = best.minimum(self.dual_scale(moved)).nan_to_num(posinf=0.0)
         return s * overlap - 0.5 * s.square() * energy
 
     def first(self, count: int) -> "LayerLasso":
@@ -108,14 +108,14 @@ def solved(problem: LayerLasso, max_steps: int, tol: float, start: Code | None =
     """Solve a layer's Lasso by FISTA, from zero or a code, for [I D] with the identity part minimized away."""
     D, x = problem.dictionary, problem.signal
     if start is None:
-        start = D.split(x.new_zeros(len(x), sum(D.rows), *(D.code_size(x.shape) if D.dims else ())))
+        start = D.split(x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ())))
     if problem.trivial:
         nothing = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         return Solved((x, *(0 * part for part in start[1:])), nothing, nothing, 0)
     smaller = _fastest(problem)
     run = iterate(smaller, FISTA(), start[-1:] if isinstance(D, WithIdentity) else start, max_steps, tol)
     objective, gap, _ = run.certificate
-    return Solved(smaller.complete(run.code), objective, objective * (1 - gap), run.steps)
+    return Solved(smaller.full_code(run.code), objective, objective * (1 - gap), run.steps)
 
 
 def _fastest(problem: LayerLasso) -> Lasso:
@@ -136,7 +136,7 @@ def relative(short: Tensor, objective: Tensor) -> Tensor:
 def _slack(problem: LayerLasso, most: int) -> Slack | None:
     """Look for e by FISTA on ½Σ(2 + dⱼᵀe)₊² over the atoms without a penalty; D is the same for every example."""
     D, x = problem.dictionary, problem.signal[:1]
-    norms = D.split(D.norms(x.shape))
+    norms = D.split(D.atom_norms(x.shape))
     free = [(b == 0) & (n > 0) for b, n in zip(problem.beta, norms, strict=True)]
 
     def descend(probe: Code) -> Code:

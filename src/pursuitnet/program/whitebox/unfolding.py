@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import unfolded, with_unfolding
-from pursuitnet.program.trace import Seen, watch
+from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.train.trainer import accuracy, logits_of
-from pursuitnet.program.whitebox.layers import Effort, Spread
+from pursuitnet.program.whitebox.interpret import UnreadableError, read
+from pursuitnet.program.whitebox.layers import SolverBudget, Spread
 from pursuitnet.program.whitebox.problem import relative, solved
-from pursuitnet.program.whitebox.reading import UnreadableError, read
 
 FAR = 1000.0
 """P(Γ)/P(0) from which on the gap is 1, to three digits, whatever the minimum is."""
@@ -35,7 +35,7 @@ class AtSteps:
     Attributes:
         unfolding: steps, or sweeps, after the first, in every pursuit that ``unfolded`` names.
         trained: whether the network came with that number.
-        accuracy: share of the labelled images that it recognizes; None without any, or where its output overflows.
+        accuracy: share of the labeled images that it recognizes; None without any, or where its output overflows.
         gap: median over the layers of the most that can be missing, (P(Γ) − the best proven bound)/P(Γ).
         gaps: of every layer, median over images; None where its code overflows or it cannot be read.
     """
@@ -51,9 +51,9 @@ class AtSteps:
 def at_steps(
     model: nn.Module,
     images: Tensor,
-    labelled: tuple[Tensor, Tensor] | None,
+    labeled: tuple[Tensor, Tensor] | None,
     most: int,
-    effort: Effort,
+    effort: SolverBudget,
     known: dict[PursuitLayer, Known],
 ) -> Iterator[AtSteps]:
     """Yield the network with 0, 1, …, most steps after the first; it is left with its own number.
@@ -64,14 +64,14 @@ def at_steps(
     trained = {pursuit.unfolding for pursuit in unfolded(model)}
     for k in range(most + 1):
         with with_unfolding(model, k):
-            seen, own = watch(model, images[: effort.images]), {k} == trained
-            gaps = tuple(_gap(at, effort, known.get(at.layer), own) for at in seen)
-            accuracy = _accuracy(model, labelled)
+            traces, own = trace_layers(model, images[: effort.images]), {k} == trained
+            gaps = tuple(_gap(at, effort, known.get(at.layer), own) for at in traces)
+            accuracy = _accuracy(model, labeled)
         there = torch.tensor([gap for gap in gaps if gap is not None])
         yield AtSteps(k, own, accuracy, Spread.of(there).median, gaps)
 
 
-def _gap(at: Seen, effort: Effort, known: Known | None, own: bool) -> float | None:
+def _gap(at: LayerTrace, effort: SolverBudget, known: Known | None, own: bool) -> float | None:
     if known is None or own:
         return known.gap if known else None
     if not (at.signals[-1].isfinite().all() and at.codes[-1].isfinite().all()):
@@ -89,8 +89,8 @@ def _gap(at: Seen, effort: Effort, known: Known | None, own: bool) -> float | No
     return Spread.of(relative(here.objective - bound, here.objective)).median
 
 
-def _accuracy(model: nn.Module, labelled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:
-    if labelled is None:
+def _accuracy(model: nn.Module, labeled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:
+    if labeled is None:
         return None
-    logits = logits_of(model, labelled[0], size=size)
-    return accuracy(logits, labelled[1]) if logits.isfinite().all() else None
+    logits = logits_of(model, labeled[0], size=size)
+    return accuracy(logits, labeled[1]) if logits.isfinite().all() else None

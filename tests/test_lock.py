@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import pytest
 from programs import started
 
-from pursuitnet.program import owner, train
-from pursuitnet.program.owner import TakenError, held, owned
+from pursuitnet.program import lock, train
+from pursuitnet.program.lock import LockedError, is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
@@ -19,7 +19,7 @@ from pursuitnet.program.runs import read
 HOLD = """
 import sys
 from pathlib import Path
-from pursuitnet.program.owner import owned
+from pursuitnet.program.lock import owned
 
 with owned(Path(sys.argv[1])):
     print("here", flush=True)
@@ -43,15 +43,15 @@ def holder():
 def test_a_killed_process_frees_its_run_at_once_and_a_living_one_keeps_it(tmp_path, holder):
     folder = tmp_path / "run"
     process = holder(folder)
-    assert held(folder)
-    with pytest.raises(TakenError, match="is being run by another process"), owned(folder, wait=0):
+    assert is_locked(folder)
+    with pytest.raises(LockedError, match="is being run by another process"), run_lock(folder, wait=0):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not held(folder)
-    with owned(folder, wait=0):
-        assert held(folder)
-    assert not held(folder)
+    assert not is_locked(folder)
+    with run_lock(folder, wait=0):
+        assert is_locked(folder)
+    assert not is_locked(folder)
 
 
 def test_one_thread_owns_again_and_another_does_not(tmp_path):
@@ -59,28 +59,28 @@ def test_one_thread_owns_again_and_another_does_not(tmp_path):
 
     def other():
         try:
-            with owned(tmp_path, wait=0):
+            with run_lock(tmp_path, wait=0):
                 ends.append("owned")
-        except TakenError as error:
+        except LockedError as error:
             ends.append(str(error))
 
-    with owned(tmp_path):
-        with owned(tmp_path):
+    with run_lock(tmp_path):
+        with run_lock(tmp_path):
             pass
-        owner.check_free(tmp_path)
+        lock.check_free(tmp_path)
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-        assert held(tmp_path)
+        assert is_locked(tmp_path)
     assert len(ends) == 1 and "being run by another" in ends[0]
-    assert not held(tmp_path) and not held(tmp_path / "nowhere")
+    assert not is_locked(tmp_path) and not is_locked(tmp_path / "nowhere")
 
 
 def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder):
     process = holder(tmp_path)
     killer = threading.Timer(0.1, process.kill)
     killer.start()
-    with owned(tmp_path, wait=600):
+    with run_lock(tmp_path, wait=600):
         assert process.wait() == -signal.SIGKILL
     killer.join()
 
@@ -90,7 +90,7 @@ def test_a_run_is_not_trained_beside_a_living_one(tmp_path, holder, resume):
     folder = tmp_path / "run"
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
-    with pytest.raises(TakenError, match="stop it first"):
+    with pytest.raises(LockedError, match="stop it first"):
         train.train(recipe, folder, resume=resume)
     assert list(folder.iterdir()) == [RunFolder(folder).lock]
     process.kill()
@@ -108,7 +108,7 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
         return made(*given)
 
     monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", late)
-    with pytest.raises(TakenError, match="begun by another process"):
+    with pytest.raises(LockedError, match="begun by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"
 
@@ -120,8 +120,8 @@ def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", closed)
-    assert not held(tmp_path)
+    assert not is_locked(tmp_path)
     monkeypatch.undo()
     (tmp_path / "running.json").write_text(f'{{"pid": 1, "host": "{socket.gethostname()}"}}')
     monkeypatch.setattr(os, "open", closed)
-    assert held(tmp_path)
+    assert is_locked(tmp_path)

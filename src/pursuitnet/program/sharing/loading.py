@@ -40,8 +40,8 @@ class Trained:
     data: Identity | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalise``."""
-        return normalise(images, self.mean, self.std)
+        """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalize``."""
+        return normalize(images, self.mean, self.std)
 
     def deployed(self) -> "Deployed":
         """Return a module that takes images in [0, 1] as they are."""
@@ -61,10 +61,10 @@ class Deployed(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(normalise(images, self.mean, self.std))
+        return self.network(normalize(images, self.mean, self.std))
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (images − mean) / std, channel by channel.
 
     Args:
@@ -102,7 +102,7 @@ def _require_unit(images: Tensor) -> None:
     if not (low >= -SLACK and high <= 1 + SLACK):  # NaN is not
         raise ValueError(
             f"the images are floats from {low:.4g} to {high:.4g}; expected uint8, or floats in [0, 1]: divide 0 to 255 "
-            "by 255, and leave the normalisation to the network"
+            "by 255, and leave the normalization to the network"
         )
 
 

@@ -16,7 +16,7 @@ from pursuitnet.program.evaluation.corruptions import named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
-from pursuitnet.program.evaluation.words import lines
+from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
 from pursuitnet.program.versions import versions
@@ -82,7 +82,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationRecord:
     """A run's evaluation.
 
     Attributes:
@@ -110,7 +110,7 @@ class Found:
         text = json.dumps(asdict(self) | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
         paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
         if pictures:
-            from pursuitnet.program.evaluation.figures import drawn
+            from pursuitnet.program.evaluation.plots import drawn
 
             picture = drawn(self.title, self.evaluation, self.robustness)
             paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
@@ -123,7 +123,7 @@ def evaluate_run(
     tell: Callable[[str], None] = lambda line: None,
     data_dir: Path | None = None,
     device: str = "auto",
-) -> Found:
+) -> EvaluationRecord:
     """Evaluate the network of a run folder on the test images of its data set.
 
     Args:
@@ -155,4 +155,4 @@ def evaluate_run(
             hard = robustness(
                 model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
             )
-    return Found(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)
+    return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)

@@ -76,8 +76,8 @@ def _mark(axes: Axes, steps: Sequence[AtSteps]) -> None:
             axes.text(at.unfolding, 0.02, " as trained", color=INK, fontsize=8.5, transform=axes.get_xaxis_transform())
 
 
-def _line(axes: Axes, values: Line, colour: str) -> None:
-    axes.plot(range(len(values)), _floats(values), color=colour, marker="o", markersize=3.6, linewidth=1.8, zorder=3)
+def _line(axes: Axes, values: Line, color: str) -> None:
+    axes.plot(range(len(values)), _floats(values), color=color, marker="o", markersize=3.6, linewidth=1.8, zorder=3)
 
 
 def _faint(axes: Axes, values: Line) -> None:

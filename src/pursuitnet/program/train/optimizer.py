@@ -8,7 +8,7 @@ from torch import nn
 from pursuitnet.program.recipe import Recipe
 
 
-def optimiser_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
+def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
     """Return SGD that decays filters and head, and thresholds, steps and norms only where the recipe says so.
 
     A step c is one number for a whole layer and collects the gradients of all its pixels: it learns at a tenth of the
@@ -39,5 +39,5 @@ def learning_rate(recipe: Recipe, epochs: float) -> float:
     if recipe.schedule == "onecycle":
         return min(peak, recipe.lr * (recipe.epochs - epochs) / (recipe.epochs - warmup))
     if recipe.schedule == "steps":
-        return peak * 0.1 ** sum(done > drop for drop in recipe.drops)
+        return peak * 0.1 ** sum(done > drop for drop in recipe.milestones)
     return peak

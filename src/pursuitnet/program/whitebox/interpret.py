@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.program.trace import Seen, watch
+from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.whitebox.problem import LayerLasso
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Affine
@@ -21,7 +21,7 @@ class UnreadableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Reading(Seen):
+class InterpretedLayer(LayerTrace):
     """One layer of a network and the Lasso that it is read as.
 
     In evaluation the last step of a layer is Γ = P_θ( a·z + b ) with z = anchor − c·Dᵀ(D·probe − x), where a and b are
@@ -83,27 +83,27 @@ class Terms:
     scale: Tensor
 
 
-def pursuits_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, Seen]], list[tuple[str, str]]]:
+def pursuits_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the pursuit layers of a network, named, in the order in which the image meets them, and what is none.
 
     Raises:
         ValueError: if a layer is used more than once.
     """
     names = {module: name or "layer" for name, module in model.named_modules()}
-    seen = watch(model, images)
-    for at in seen:
-        if sum(other.layer is at.layer for other in seen) > 1:
+    traces = trace_layers(model, images)
+    for at in traces:
+        if sum(other.layer is at.layer for other in traces) > 1:
             raise ValueError(f"the layer {names[at.layer]} is used more than once; expected layers that are used once")
     others = [
         (name, f"a {type(module).__name__} {OUTSIDE}")
         for module, name in names.items()
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
     ]
-    return [(names[at.layer], at) for at in seen], others
+    return [(names[at.layer], at) for at in traces], others
 
 
 @torch.no_grad()
-def read(at: Seen, name: str, lipschitz: float | None = None) -> Reading:
+def read(at: LayerTrace, name: str, lipschitz: float | None = None) -> InterpretedLayer:
     """Return the reading of one layer.
 
     Args:
@@ -126,8 +126,8 @@ def read(at: Seen, name: str, lipschitz: float | None = None) -> Reading:
     problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, at_most, terms.lipschitz, trivial=signed)
     missed = _missed(layer, affine, absorbed, step, weight == 1)
     notes = [*missed, *_remarks(terms, problem, affine)]
-    return Reading(
-        layer, at.signals, at.codes, at.below, name, problem.with_slack(), terms.step, terms.beta, terms.scale,
+    return InterpretedLayer(
+        layer, at.signals, at.codes, at.input_layer, name, problem.with_slack(), terms.step, terms.beta, terms.scale,
         not missed, tuple(notes),
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def _explicit(layer: PursuitLayer, affine: Sequence[Affine], c: float, lipschitz
         raise UnreadableError(f"its step is {c:.3g}; a proximal step needs one above 0")
     scale = torch.cat([part.scale for part in affine])
     if not bool((scale > 0).all()):
-        raise UnreadableError("its batch normalisation has a scale ≤ 0, and a proximal step keeps the sign of its rows")
+        raise UnreadableError("its batch normalization has a scale ≤ 0, and a proximal step keeps the sign of its rows")
     shifted = layer.threshold.nonnegative
     cut = [torch.zeros_like(p.scale) if p.theta is None else p.theta - p.shift * shifted for p in affine]
     largest = lipschitz or _bound(layer.dictionary)
@@ -147,11 +147,11 @@ def _explicit(layer: PursuitLayer, affine: Sequence[Affine], c: float, lipschitz
 
 def _absorbed(layer: PursuitLayer, part: Affine, lipschitz: float | None) -> Terms:
     """Return D = 𝔇·diag(a)/λmax and β = L·(θ − b) with L = 1/λmax."""
-    scaled = with_rows_scaled(layer.dictionary, part.scale)
+    scaled = with_channels_scaled(layer.dictionary, part.scale)
     largest = 1 / lipschitz if lipschitz else _bound(scaled)
     theta = torch.zeros_like(part.scale) if part.theta is None else part.theta
     beta = (theta - part.shift * layer.threshold.nonnegative) / largest
-    D = with_rows_scaled(scaled, torch.full_like(part.scale, 1 / largest))
+    D = with_channels_scaled(scaled, torch.full_like(part.scale, 1 / largest))
     return Terms(D, 1 / largest, beta, largest, torch.ones_like(beta))
 
 
@@ -162,7 +162,7 @@ def _bound(dictionary: Dictionary) -> float:
     return bound
 
 
-def with_rows_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
+def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
     """Return a convolution or a matrix with its atoms multiplied by factors (rows,), as a dictionary of its own."""
     if isinstance(dictionary, LinearDictionary):
         return LinearDictionary(dictionary.weight.detach() * factors[:, None])
@@ -185,15 +185,15 @@ def _missed(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, step:
     on_update = layer.threshold.norm is not None and layer.threshold.norm.on == "update"
     if not from_zero and not absorbed and (on_update or not one_step):
         found.append("its update is rescaled against its anchor, which is not a proximal step on this Lasso")
-    centred = any(bool(part.shift.any()) for part in affine)
-    if centred and not layer.threshold.nonnegative:
-        found.append("it is centred before it is cut on two sides, which no penalty does; β leaves the shift out")
+    centered = any(bool(part.shift.any()) for part in affine)
+    if centered and not layer.threshold.nonnegative:
+        found.append("it is centered before it is cut on two sides, which no penalty does; β leaves the shift out")
     return found
 
 
 def _remarks(terms: Terms, problem: LayerLasso, affine: Sequence[Affine]) -> list[str]:
     """Return what is right but had better be known."""
-    own = terms.beta[-terms.dictionary.rows[-1] :]
+    own = terms.beta[-terms.dictionary.code_channels[-1] :]
     found, negative = [], int((own < 0).sum())
     if negative:
         found.append(f"{negative} of {len(own)} atoms have a threshold below 0, where there is no β ≥ 0; 0 is taken")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """One process among those of the run.
 
     Attributes:
@@ -44,10 +44,10 @@ class Group:
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)))
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def group_of(environment: Mapping[str, str]) -> Group:
+def group_of(environment: Mapping[str, str]) -> ProcessGroup:
     """Return the place that the launcher gave this process; alone without one.
 
     torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; srun sets SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID.
@@ -60,8 +60,8 @@ def group_of(environment: Mapping[str, str]) -> Group:
             said = {name: environment.get(name, "") for name in names}
             if not all(value.isdecimal() for value in said.values()) or int(said[names[0]]) >= int(said[names[1]]):
                 raise ValueError(f"the launcher's variables are {said}; expected a place among a number")
-            return Group(*(int(value) for value in said.values()))
-    return ALONE
+            return ProcessGroup(*(int(value) for value in said.values()))
+    return SINGLE_PROCESS
 
 
 def first_host(nodes: str) -> str:
@@ -73,7 +73,7 @@ def first_host(nodes: str) -> str:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the group that the launcher has made, and leave it at the end.
 
     What holds communication (DistributedDataParallel) must be out of use before the end.

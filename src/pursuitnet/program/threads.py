@@ -8,7 +8,7 @@ GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """Where Linux shows its control groups, and which of them this process is in."""
 
 
-def settle(environment: MutableMapping[str, str] = os.environ) -> None:
+def set_thread_defaults(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let OpenMP's threads follow the cores of this process and wait without spinning, unless the user says otherwise.
 
     A thread that spins takes the time of whoever it waits for where others use the cores too. Affinity is followed by

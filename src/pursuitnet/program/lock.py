@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pursuitnet.program.run_folder import RunFolder
 
-GLANCE = 2.0
+LOCK_TIMEOUT = 2.0
 """Seconds to wait for a lock: whoever only looks whether a run is at work holds it for an instant."""
 
 
-class TakenError(OSError):
+class LockedError(OSError):
     """Another process is at work in this run folder."""
 
 
 @contextmanager
-def owned(folder: Path, wait: float = GLANCE) -> Iterator[None]:
+def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Own a run folder, which is made if it is not there; again and again in one thread, but no one else beside it.
 
     The lock is the operating system's: it ends with the process, however that ends, on another machine of a shared
@@ -36,7 +36,7 @@ def owned(folder: Path, wait: float = GLANCE) -> Iterator[None]:
     try:
         lock.acquire(timeout=wait)
     except Timeout:
-        raise TakenError(
+        raise LockedError(
             f"{folder} is being run by another process; wait until it has ended, or stop it first"
         ) from None
     try:
@@ -48,11 +48,11 @@ def owned(folder: Path, wait: float = GLANCE) -> Iterator[None]:
 def check_free(folder: Path) -> None:
     """Raise TakenError if another process owns a run folder."""
     if RunFolder(folder).lock.exists():
-        with owned(folder):
+        with run_lock(folder):
             pass
 
 
-def held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Return whether a process owns a run folder; one that cannot be looked at counts as owned while it says so."""
     from filelock import FileLock, Timeout
 

@@ -3,29 +3,29 @@
 from dataclasses import replace
 from statistics import mean
 
-from pursuitnet.program.simulate.gaussian import MODELS, Curve, Reading
+from pursuitnet.program.simulate.gaussian import MODELS, Curve, Variation
 from pursuitnet.prox.threshold import IdentityPenalty
 
-DEFAULT = Reading()
+DEFAULT = Variation()
 LASSO = replace(DEFAULT, bias="kept", beta="twin", code="optimum", every=20, counted=100)
 SMALL_STEP = replace(DEFAULT, step="bounded")
 
 
-def readings(iterations: int = DEFAULT.iterations) -> dict[str, Reading]:
+def variations(iterations: int = DEFAULT.iterations) -> dict[str, Variation]:
     """Return every reading by its title; all but the first depart from it in what the title says.
 
     Args:
-        iterations: steps of the optimiser; "an epoch" takes five times as many.
+        iterations: steps of the optimizer; "an epoch" takes five times as many.
     """
     epochs = replace(DEFAULT, iterations=5 * iterations, every=79)
     found = {
         "the default": DEFAULT,
         "noise 0.1": replace(DEFAULT, noise=0.1),
         "noise 1": replace(DEFAULT, noise=1.0),
-        "centres uniform in [0, 1]": replace(DEFAULT, centres="uniform"),
+        "centers uniform in [0, 1]": replace(DEFAULT, centers="uniform"),
         "width 50": replace(DEFAULT, width=50),
         "width 200": replace(DEFAULT, width=200),
-        "Adam, rate 0.001": replace(DEFAULT, optimiser="adam", lr=1e-3),
+        "Adam, rate 0.001": replace(DEFAULT, optimizer="adam", lr=1e-3),
         "an iteration is an epoch": epochs,
         "L = λmax": replace(DEFAULT, lipschitz="ours"),
         "MSD-CSC with its own β": replace(DEFAULT, beta="own"),
@@ -45,8 +45,10 @@ def readings(iterations: int = DEFAULT.iterations) -> dict[str, Reading]:
         "optimum of the Lasso": replace(LASSO, nonnegative=False),
     }
     return {
-        title: reading if reading is epochs else replace(reading, iterations=iterations, every=max(5, reading.every))
-        for title, reading in found.items()
+        title: variation
+        if variation is epochs
+        else replace(variation, iterations=iterations, every=max(5, variation.every))
+        for title, variation in found.items()
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pursuitnet.program import train
-from pursuitnet.program.report.words import fraction, number
+from pursuitnet.program.report.text import fraction, number
 from pursuitnet.program.whitebox.inspection import Inspection, inspect
 
 
@@ -39,9 +39,9 @@ def inspect_run(
     if changed := run.changes("test"):
         warnings.warn(changed, stacklevel=2)
     data, (pixels, labels) = run.images, run.images.test
-    labelled = (data.prepared(pixels[:tested]), labels[:tested])
+    labeled = (data.prepared(pixels[:tested]), labels[:tested])
     title = f"{run.recipe.model} on {run.recipe.data}"
-    return inspect(run.model, data.prepared(pixels[:images]), labelled, unfolding=unfolding, title=title)
+    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title)
 
 
 def summary(found: Inspection) -> Iterator[str]:
@@ -57,11 +57,11 @@ def summary(found: Inspection) -> Iterator[str]:
         one, two = ratios
         solving = layer.solving
         yield (
-            f"{layer.name:<{wide}}  {number(mu):>6} {one:>9} {two:>9} {fraction(layer.filled):>9} "
+            f"{layer.name:<{wide}}  {number(mu):>6} {one:>9} {two:>9} {fraction(layer.density):>9} "
             f"{number(layer.error):>7} {fraction(layer.unsuccessful):>13} {number(solving.objective):>10} "
             f"{number(solving.minimum[1]):>8} {fraction(solving.gap[0]):>8}"
         )
     for at in found.steps:
-        accuracy = f"accuracy {fraction(at.accuracy)} of {found.labelled} images, " if found.labelled else ""
+        accuracy = f"accuracy {fraction(at.accuracy)} of {found.labeled} images, " if found.labeled else ""
         trained = "  (as trained)" if at.trained else ""
         yield f"unfolding {at.unfolding}: {accuracy}gap {fraction(at.gap)} in the median layer{trained}"

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.layer import PursuitLayer
-from pursuitnet.program.trace import Seen
+from pursuitnet.program.trace import LayerTrace
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Threshold
 
@@ -25,7 +25,7 @@ NORM_NAMES = ("input", "running_mean", "running_var", "weight", "bias", "trainin
 
 
 @dataclass(eq=False)
-class Found:
+class FoundLayer:
     """A convolution or a matrix that the model has used, and what has followed it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Found:
     options: dict[str, Any]
     scale: Tensor
     shift: Tensor
-    below: "Found | None"
+    input_layer: "FoundLayer | None"
     reason: str | None = None
     instead: str | None = None
     code: Tensor | None = None
@@ -56,12 +56,12 @@ class Found:
 class Image(NamedTuple):
     """A tensor that is scale·Dᵀx + shift, row by row, for what has been found."""
 
-    found: Found
+    found: FoundLayer
     scale: Tensor
     shift: Tensor
 
 
-class Watching(TorchFunctionMode):
+class LayerRecorder(TorchFunctionMode):
     """Follows what a model, run inside of this context, does with convolutions and matrices, up to their ReLU.
 
     Functions are watched and not modules, so that it makes no difference which of the two a model calls.
@@ -69,7 +69,7 @@ class Watching(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.found: list[Found] = []
+        self.found: list[FoundLayer] = []
         self.open = WeakTensorKeyDictionary()  # a tensor → the Image that it is
         self.codes = WeakTensorKeyDictionary()  # a tensor → the Found whose code it is
         self.inside: list[tuple[str, nn.Module]] = [("model", model)]
@@ -107,14 +107,14 @@ class Watching(TorchFunctionMode):
         yield module.register_forward_pre_hook(lambda *_: self.inside.append((name or "model", module)))
         yield module.register_forward_hook(leave, always_call=True)
 
-    def _begin(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found:
+    def _begin(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> FoundLayer:
         """Note a convolution or a matrix before it runs, and with it the reasons for which it cannot be read."""
         call = dict(zip(CONV_NAMES, args, strict=False)) | kwargs
         x, weight, bias = call.pop("input"), call.pop("weight").detach(), call.pop("bias", None)
         one = weight.new_ones(weight.shape[0])
         shift = 0 * one if bias is None or func in TRANSPOSED else bias.detach().clone()
         name, module = self.inside[-1]
-        found = Found(name, x.detach().clone(), weight, call, one, shift, self.codes.get(x))
+        found = FoundLayer(name, x.detach().clone(), weight, call, one, shift, self.codes.get(x))
         found.reason = _unreadable(func, found, module)
         self.found.append(found)
         return found
@@ -139,7 +139,7 @@ class Watching(TorchFunctionMode):
             call = dict(zip(NORM_NAMES, args, strict=False)) | kwargs
             if call.get("training") or call["running_mean"] is None:
                 return False
-            self.open[out] = Image(found, *_normalised(scale, shift, call))
+            self.open[out] = Image(found, *_normalized(scale, shift, call))
             return True
         if "dropout" in name and torch.equal(out, args[0]):
             self.open[out] = image
@@ -147,35 +147,35 @@ class Watching(TorchFunctionMode):
         return False
 
 
-def seen_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, Seen]], list[tuple[str, str]]]:
+def seen_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
     A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
     Γ = ReLU( a·(Dᵀx) + b ) row by row, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold θ = −b.
     """
-    with torch.no_grad(), Watching(model) as watching:
+    with torch.no_grad(), LayerRecorder(model) as watching:
         model(images)
-    read: dict[Found, int] = {}
-    layers: list[tuple[str, Seen]] = []
+    read: dict[FoundLayer, int] = {}
+    layers: list[tuple[str, LayerTrace]] = []
     for found, name in zip(watching.found, _distinct([f.name for f in watching.found]), strict=True):
         found.name = name
         layer = _converted(found)
         if layer is not None and found.code is not None:
-            below = read.get(found.below) if found.below else None
+            input_layer = read.get(found.input_layer) if found.input_layer else None
             read[found] = len(layers)
-            layers.append((name, Seen(layer, [found.signal], [found.code], below)))
+            layers.append((name, LayerTrace(layer, [found.signal], [found.code], input_layer)))
     return layers, [(f.name, _why(f)) for f in watching.found if f not in read]
 
 
-def _why(found: Found) -> str:
+def _why(found: FoundLayer) -> str:
     """Return why a layer has not been read."""
     if found.instead == "batch_norm":
-        return "its batch normalisation keeps no running statistics"
+        return "its batch normalization keeps no running statistics"
     return found.reason or (f"{found.instead} follows it, and no ReLU" if found.instead else "no ReLU follows it")
 
 
 @torch.no_grad()
-def _converted(found: Found) -> PursuitLayer | None:
+def _converted(found: FoundLayer) -> PursuitLayer | None:
     """Return the layer whose code is the found one, or None and leave the reason."""
     if found.reason is not None or found.code is None:
         return None
@@ -184,7 +184,7 @@ def _converted(found: Found) -> PursuitLayer | None:
     if dictionary is None:
         found.reason = "its padding 'same' is not the same on both sides"
         return None
-    threshold = Threshold(dictionary.rows, 0.0, free=True).to(weight)
+    threshold = Threshold(dictionary.code_channels, 0.0, free=True).to(weight)
     threshold.atom_weight.copy_(-found.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
     layer = PursuitLayer(dictionary, step=AbsorbedStep(), threshold=threshold).eval()
     off = (layer(found.signal) - found.code).abs().max()
@@ -209,7 +209,7 @@ def _dictionary(weight: Tensor, options: dict[str, Any]) -> Dictionary | None:
     return ConvDictionary(weight, stride, padding, dilation)
 
 
-def _unreadable(func: Callable[..., Any], found: Found, module: nn.Module) -> str | None:
+def _unreadable(func: Callable[..., Any], found: FoundLayer, module: nn.Module) -> str | None:
     """Return why this is no dictionary of the library."""
     axes = found.weight.dim()
     if func in TRANSPOSED:
@@ -223,7 +223,7 @@ def _unreadable(func: Callable[..., Any], found: Found, module: nn.Module) -> st
     return None
 
 
-def _normalised(scale: Tensor, shift: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _normalized(scale: Tensor, shift: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Return a and b after a batch normalization in evaluation."""
     gain = (call["running_var"] + call.get("eps", 1e-5)).rsqrt()
     gain = gain if call.get("weight") is None else gain * call["weight"].detach()

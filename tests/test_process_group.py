@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.train.group import ALONE, Group, first_host, group_of
+from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup, first_host, group_of
 
 TINY = [
     *("--model", "msd_csc_3", "--width", "4", "--epochs", "2", "--train-images", "230", "--batch-size", "32"),
@@ -94,11 +94,13 @@ def test_one_process_told_to_stop_stops_all_at_the_same_step_and_they_go_on(tmp_
 
 
 def test_the_place_that_a_launcher_gives():
-    assert group_of({}) == ALONE
-    assert group_of({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Group(3, 8, 1)
+    assert group_of({}) == SINGLE_PROCESS
+    assert group_of({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == ProcessGroup(3, 8, 1)
     step = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
-    assert group_of(step) == Group(1, 2, 0)
-    assert group_of({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == ALONE  # a batch script that srun has not started
+    assert group_of(step) == ProcessGroup(1, 2, 0)
+    assert (
+        group_of({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == SINGLE_PROCESS
+    )  # a batch script that srun has not started
     for wrong in ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"WORLD_SIZE": "2"}):
         with pytest.raises(ValueError, match="expected a place among a number"):
             group_of(wrong)

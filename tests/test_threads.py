@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 from programs import finished
 
-from pursuitnet.program import cores
+from pursuitnet.program import threads
 
 
 @pytest.fixture
 def many(monkeypatch):
     """A machine whose affinity alone would allow 16 cores."""
-    monkeypatch.setattr(cores, "affinity", lambda: 16)
+    monkeypatch.setattr(threads, "affinity", lambda: 16)
 
 
 def written(root, files):
@@ -55,11 +55,11 @@ def written(root, files):
 def test_the_quota_of_a_control_group_is_followed(tmp_path, many, membership, files, expected):
     (tmp_path / "self").write_text(membership)
     written(tmp_path / "groups", files)
-    assert cores.available(tmp_path / "groups", tmp_path / "self") == expected
+    assert threads.available(tmp_path / "groups", tmp_path / "self") == expected
 
 
 def test_a_system_without_control_groups_has_the_cores_of_its_affinity(tmp_path, many):
-    assert cores.available(tmp_path, tmp_path / "nothing") == 16
+    assert threads.available(tmp_path, tmp_path / "nothing") == 16
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
@@ -67,22 +67,22 @@ def test_affinity_is_that_of_the_process():
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        assert cores.affinity() == 1
+        assert threads.affinity() == 1
     finally:
         os.sched_setaffinity(0, before)
 
 
 def test_threads_wait_passively_and_follow_the_quota_unless_the_user_says_otherwise(many, monkeypatch):
-    monkeypatch.setattr(cores, "available", lambda: 3)
+    monkeypatch.setattr(threads, "available", lambda: 3)
     found = {}
-    cores.settle(found)
+    threads.set_thread_defaults(found)
     assert found == {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "3"}
     chosen = {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "7"}
-    cores.settle(chosen)
+    threads.set_thread_defaults(chosen)
     assert chosen == {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "7"}
-    monkeypatch.setattr(cores, "available", lambda: 16)  # without a quota, OpenMP's own number
+    monkeypatch.setattr(threads, "available", lambda: 16)  # without a quota, OpenMP's own number
     free = {}
-    cores.settle(free)
+    threads.set_thread_defaults(free)
     assert free == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -90,7 +90,9 @@ def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
     probe = "import os, sys; sys.argv = ['pursuitnet', 'models']\nfrom pursuitnet.program import cli\n"
     probe += "inner = cli.app\ndef app(**options):\n    assert 'torch' not in sys.modules\n"
     probe += "    print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])\ncli.app = app\n"
-    probe += "from pursuitnet.program import cores\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
+    probe += (
+        "from pursuitnet.program import threads\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
+    )
     free = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for given, said in (({}, "PASSIVE 3"), ({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "2"}, "ACTIVE 2")):
         done = finished("-c", probe, env=free | given)

@@ -28,11 +28,11 @@ def best(recipe: Recipe, most: int, say: Callable[[str], None], seconds: float =
     Raises:
         RuntimeError: if not even one run can be trained, with what went wrong.
     """
-    number, rate = 1, together(recipe, 1, seconds)
+    number, rate = 1, throughput(recipe, 1, seconds)
     say(f"1 run: {rate:.0f} images/s")
     while 2 * number <= most:
         try:
-            more = together(recipe, 2 * number, seconds)
+            more = throughput(recipe, 2 * number, seconds)
         except RuntimeError as error:  # such as a full memory
             say(f"{2 * number} runs at once: {error}")
             break
@@ -43,7 +43,7 @@ def best(recipe: Recipe, most: int, say: Callable[[str], None], seconds: float =
     return number
 
 
-def together(recipe: Recipe, number: int, seconds: float) -> float:
+def throughput(recipe: Recipe, number: int, seconds: float) -> float:
     """Return the images a second of so many runs together, each in a process of its own.
 
     Raises:
@@ -51,7 +51,7 @@ def together(recipe: Recipe, number: int, seconds: float) -> float:
     """
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(started("pursuitnet.program.reproduce.together", number)) for _ in range(number)
+            stack.enter_context(started("pursuitnet.program.reproduce.throughput", number)) for _ in range(number)
         ]
         for process in processes:
             stack.callback(process.kill)

@@ -15,7 +15,7 @@ import torch
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import checkpoints
-from pursuitnet.program.train.trainer import Begun, Trainer
+from pursuitnet.program.train.trainer import EpochProgress, Trainer
 
 
 class StoppedError(Exception):
@@ -30,7 +30,7 @@ class StoppedError(Exception):
         self.signal = number
 
 
-class Keeper:
+class CheckpointManager:
     """What a run leaves in its folder while it goes on; only the first process of a group writes.
 
     Args:
@@ -51,7 +51,7 @@ class Keeper:
         self.save(0, None)
         return 0, None
 
-    def reopen(self) -> tuple[int, Begun | None]:
+    def reopen(self) -> tuple[int, EpochProgress | None]:
         """Go back to the last checkpoint; return the epochs that are done and where the next one stands.
 
         Raises:
@@ -70,21 +70,21 @@ class Keeper:
             self._write_recipe()  # the run may have moved, and its data
             self.folder.write(self.folder.metrics, self.metrics)
         self.at = state["epoch"], state["step"]
-        begun = Begun(state["step"], state["total"], state["count"]) if state["step"] else None
-        return state["epoch"], begun
+        progress = EpochProgress(state["step"], state["total"], state["count"]) if state["step"] else None
+        return state["epoch"], progress
 
     def _write_recipe(self) -> None:
         self.folder.write(self.folder.recipe, json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n")
 
-    def between(self, epoch: int, requests: list[int], begun: Begun, check: Callable[[], None]) -> None:
+    def on_step_end(self, epoch: int, requests: list[int], progress: EpochProgress, check: Callable[[], None]) -> None:
         """After a step: keep it if it is time, stop if a signal has asked for it; a bad loss is not kept."""
-        stop = self._agreed(bool(requests), begun.steps)
+        stop = self._agreed(bool(requests), progress.steps)
         if stop or time.monotonic() - self.kept > self.every:
             check()
-            self.trainer.check_state(f"epoch {epoch}, step {begun.steps}")
-            self.save(epoch - 1, begun)
+            self.trainer.check_state(f"epoch {epoch}, step {progress.steps}")
+            self.save(epoch - 1, progress)
         if stop:
-            self._stop(f"epoch {epoch}, step {begun.steps}", requests)
+            self._stop(f"epoch {epoch}, step {progress.steps}", requests)
 
     def _agreed(self, stop: bool, step: int) -> bool:
         """Return whether to stop now; several processes ask each other at every tenth step, so that all stop at one."""
@@ -106,16 +106,16 @@ class Keeper:
         if self._agreed(bool(requests), 0):
             self._stop(f"epoch {epoch}", requests)
 
-    def save(self, epochs: int, begun: Begun | None) -> None:
+    def save(self, epochs: int, progress: EpochProgress | None) -> None:
         """Write a checkpoint: epochs that are done, and where the next one stands."""
-        steps, total, count = begun or (0, torch.zeros(()), 0)
+        steps, total, count = progress or (0, torch.zeros(()), 0)
         if self.writes:
             place = {"epoch": epochs, "step": steps, "total": total, "count": count}
             text = {"recipe": self.trainer.recipe.to_json(), "metrics": self.metrics}
             checkpoints.save(self.folder.path, {**text, **place, **self.trainer.state()})
         self.kept, self.at = time.monotonic(), (epochs, steps)
 
-    def standing(self) -> str:
+    def status(self) -> str:
         """Return which checkpoint is the last, in words."""
         epochs, steps = self.at
         return f"{self.folder.checkpoint}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
