@@ -125,7 +125,7 @@ def test_a_layer_shows_dictionary_start_solver_unfolding_and_threshold():
     for words in (
         "start=zero, solver=FISTA(), unfolding=2",
         "ConvDictionary(3 → 4, kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1))",
-        "rows=(3, 4), β=0.25…0.25, identity=own, nonnegative",
+        "code_channels=(3, 4), β=0.25…0.25, identity=own, nonnegative",
     ):
         assert words in shown
     assert "LinearDictionary(3 → 2)" in repr(pn.LinearDictionary(torch.zeros(2, 3)))

@@ -19,9 +19,9 @@ from pursuitnet.program.runs import read
 HOLD = """
 import sys
 from pathlib import Path
-from pursuitnet.program.lock import owned
+from pursuitnet.program.lock import run_lock
 
-with owned(Path(sys.argv[1])):
+with run_lock(Path(sys.argv[1])):
     print("here", flush=True)
     sys.stdin.read()
 """

@@ -111,7 +111,7 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
     A killed process leaves ``running.json``; that it is dead is told by its lock (``owner``), which it leaves free.
 
     Args:
-        folder: the run's, which this process owns (``owner.owned``).
+        folder: the run's, which this process owns (``lock.run_lock``).
         stops: exceptions by which a run stops in good order; any other one is a failure.
         about: what else to say of it, such as the device and the commit.
     """

@@ -189,7 +189,7 @@ def dictionary_in_words(D: Dictionary) -> str:
     )
 
 
-def filled(code: Tensor) -> float:
+def density(code: Tensor) -> float:
     """Return the non-zero share of a code."""
     return float((code != 0).double().mean())
 

@@ -16,6 +16,9 @@ Kind = type | None | tuple["Kind", ...] | list["Kind"]
 
 Kinds = Mapping[str, Kind]
 
+RENAMED = {"optimiser": "optimizer"}
+"""Numbers by the names that they had once."""
+
 
 def text_of(path: Path, name: str | None = None) -> str:
     """Return the text of a file in UTF-8, with or without a byte-order mark.
@@ -114,6 +117,7 @@ def fitting(found: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]
     """Return a value, if it is an object with values of these kinds; see ``record_of``."""
     if not isinstance(found, dict):
         raise ValueError(f"{name} is damaged: it holds no object")
+    found = {RENAMED.get(key, key): value for key, value in found.items()}
     for key, kind in {**{key: kind for key, kind in more.items() if key in found}, **needed}.items():
         if not fits(found.get(key), kind, finite=key in needed):
             raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(found.get(key))}")

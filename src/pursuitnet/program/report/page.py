@@ -26,9 +26,9 @@ from pursuitnet.program.trace import (
     LayerTrace,
     best_scale,
     carry,
+    density,
     dictionary_in_words,
     effective_atoms,
-    filled,
     pictured,
     reach,
     relative_error,
@@ -162,8 +162,8 @@ def _row(index: int, at: LayerTrace) -> dict[str, Any]:
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
         "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_channels else None,
-        "filled": filled(at.atom_codes),
-        "filled_identity": filled(code[:, : at.identity_channels]) if at.identity_channels else None,
+        "density": density(at.atom_codes),
+        "identity_density": density(code[:, : at.identity_channels]) if at.identity_channels else None,
         "first": float(relative_error(at.signals[0], models[0]).mean()),
         "last": float(relative_error(signal, models[-1]).mean()),
         "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
@@ -220,7 +220,7 @@ def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[s
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
-        "filled": filled(at.atom_codes),
+        "density": density(at.atom_codes),
         "down": _carried(run, traces, index),
     }
 

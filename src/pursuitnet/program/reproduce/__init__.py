@@ -42,7 +42,7 @@ class Options:
 
     Attributes:
         table: table2, table3, tables (both), fig7, fig8 or ablation.
-        only: expressions that choose cells; of several one must hold.
+        filter: expressions that choose cells; of several one must hold.
         seeds: how many, from 0; None for as many as the scale has.
         scale: "full", "fast", "medium" or "small".
         data_dir: folder of the data sets.
@@ -55,7 +55,7 @@ class Options:
     """
 
     table: str
-    only: Sequence[str] = ()
+    filter: Sequence[str] = ()
     seeds: int | None = None
     scale: str = "full"
     data_dir: Path | None = None
@@ -69,7 +69,7 @@ class Options:
 
     def cells(self) -> list[Cell]:
         """Return the cells that are meant."""
-        return plan.chosen(cells_of(self.table, self.scale), self.only)
+        return plan.chosen(cells_of(self.table, self.scale), self.filter)
 
 
 def missing(options: Options) -> list[plan.PlannedRun]:

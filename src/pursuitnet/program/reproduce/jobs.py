@@ -70,6 +70,8 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     """
     from pursuitnet.program import train
     from pursuitnet.program.reproduce.ledger import Ledger, checksum, key, machine
+    from pursuitnet.program.train.run import computed_in
+    from pursuitnet.program.train.trainer import precision_name, precision_of
 
     ledger = Ledger(Path(job.ledger))
     if job.key in ledger:
@@ -86,7 +88,9 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
         except FloatingPointError as error:
             epochs = run.read_epochs()
             said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
-            record = {**train.versions(), "device": str(train.device_of(job.recipe)), **said}
+            device = train.device_of(job.recipe)
+            precision = computed_in(epochs, precision_name(precision_of(job.recipe, device)))
+            record = {**train.versions(), "device": str(device), "precision": precision, **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {**record, "recipe": recipe, "data": data, "machine": machine(), "epochs": epochs})

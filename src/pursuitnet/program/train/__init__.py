@@ -1,8 +1,8 @@
 """Training: a recipe in, a run folder out.
 
 ``loop`` trains, ``trainer`` takes the steps, ``images`` holds the data on its device, ``optimizer`` the rule of the
-steps, ``group`` the processes that share them, ``keeper`` and ``checkpoints`` what survives a kill, ``run`` the folder
-and what is read from it, ``opened`` a finished run with its data.
+steps, ``process_group`` the processes that share them, ``checkpoint_manager`` and ``checkpoints`` what survives a
+kill, ``run`` the folder and what is read from it, ``opened`` a finished run with its data.
 """
 
 from pursuitnet.program.callbacks.base import Callback, NoOpCallback

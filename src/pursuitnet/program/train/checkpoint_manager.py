@@ -97,7 +97,7 @@ class CheckpointManager:
             requests[0] if requests else signal.SIGTERM,
         )
 
-    def after(self, epoch: int, record: dict[str, Any], requests: list[int]) -> None:
+    def on_epoch_end(self, epoch: int, record: dict[str, Any], requests: list[int]) -> None:
         """After an epoch: its line, then its checkpoint, which holds all lines too."""
         self.metrics += json.dumps(record) + "\n"
         if self.writes:

@@ -79,5 +79,7 @@ def _read(path: Path, device: torch.device) -> State | None:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception:  # whole, but not ours: anything may be in it
         return None
+    if isinstance(state, dict) and "optimiser" in state:  # as it was called once
+        state["optimizer"] = state.pop("optimiser")
     whole = isinstance(state, dict) and all(isinstance(state.get(key), kind) for key, kind in KINDS.items())
     return state if whole else None

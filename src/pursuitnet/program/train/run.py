@@ -1,6 +1,7 @@
 """The folder that a run leaves."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import Record, RunFolder
-from pursuitnet.program.sharing.loading import Trained, trained
+from pursuitnet.program.sharing.loading import Trained, or_pretrained, shipped_with, trained
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.versions import versions
 
@@ -37,10 +38,16 @@ def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
 
 
 def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Trained]:
-    """Return what ``load_run`` does, and what the weights say besides; it raises the same."""
-    recipe = replace(read_recipe(folder), device=device)
+    """Return what ``load_run`` does, and what the weights say besides; it raises the same.
+
+    The name of a pretrained network can stand in the place of a folder; its recipe is that in its weights.
+    """
+    if not folder.exists() and not shipped_with(folder):
+        raise FileNotFoundError(f"{folder} is missing and holds no run; name a run folder{or_pretrained()}")
+    given = None if shipped_with(folder) else read_recipe(folder)
+    about = trained(folder, device_of(Recipe(device=device)))
+    recipe = replace(given or about.recipe, device=device)
     recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
-    about = trained(folder, device_of(recipe))
     if changed := recipe.differs(about.recipe):
         raise ValueError(
             f"{RunFolder(folder).recipe} has been changed: it is not what the weights were trained by "
@@ -83,10 +90,21 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
     }
     run = RunFolder(folder)
     run.write(run.weights, pack(model.state_dict(), needed))
-    kept = ("device", "processes", "precision", "parameters", "flops_per_image", "images")
-    seconds = sum(record["seconds"] for record in run.read_epochs())
-    record = {**versions(), **{name: about[name] for name in kept}, "seconds": seconds, "data": needed["data"]}
+    kept = ("device", "processes", "parameters", "flops_per_image", "images")
+    epochs = run.read_epochs()
+    said = {"precision": computed_in(epochs, about["precision"]), "seconds": sum(epoch["seconds"] for epoch in epochs)}
+    record = {**versions(), **{name: about[name] for name in kept}, **said, "data": needed["data"]}
     run.write(run.record, json.dumps(record, indent=2) + "\n")
+
+
+def computed_in(epochs: Sequence[Record], last: str) -> str:
+    """Return the number format of a run, or all of them in order, of one that went on on another device.
+
+    Args:
+        epochs: their records; those of older versions do not say it.
+        last: the number format of now.
+    """
+    return ", ".join(dict.fromkeys([*(epoch.get("precision", last) for epoch in epochs), last]))
 
 
 @torch.no_grad()

@@ -242,6 +242,11 @@ def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if good else torch.float32
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """Return what a number format is called in a recipe and a record."""
+    return str(precision).removeprefix("torch.")
+
+
 @torch.no_grad()
 def blame(model: nn.Module) -> str:
     """Return which layer has left its bounds, in words."""

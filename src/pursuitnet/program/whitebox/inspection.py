@@ -173,7 +173,7 @@ def _error_bounds(layers: tuple[Layer, ...]) -> Iterator[float | None]:
     norms: list[float] = []
     mus: list[float] = []
     for layer in layers:
-        mu = layer.coherence_with_identity if layer.solving.filled_identity is not None else layer.coherence
+        mu = layer.coherence_with_identity if layer.solving.identity_density is not None else layer.coherence
         if mu is None or layer.lemma2.value.most is None:
             norms, mus = [*norms, math.inf], [*mus, 1.0]
         else:

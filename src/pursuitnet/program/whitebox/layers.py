@@ -85,8 +85,8 @@ class Solving:
         gap_at_least: the same with the best code that was found: what certainly is missing.
         step: c of the further steps, the layer's own unless it exceeds 1/L.
         steps: steps of FISTA that the solution took.
-        filled: non-zero share of its atoms.
-        filled_identity: of its identity part; None without one.
+        density: non-zero share of its atoms.
+        identity_density: of its identity part; None without one.
     """
 
     images: int
@@ -99,7 +99,7 @@ class Solving:
     step: float
     steps: int
     density: float
-    filled_identity: float | None
+    identity_density: float | None
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Layer:
         beta: of the atoms, before thresholds below 0 are replaced.
         beta_identity: of the identity part; None without one.
         thresholds_below_zero: how many atoms have no β ≥ 0.
-        filled: non-zero share of the atoms' code.
-        filled_identity: of the identity part.
+        density: non-zero share of the atoms' code.
+        identity_density: of the identity part.
         lemma1: ‖Γ‖₀ against the bound of Lemma 1.
         lemma2: the stripe norm against the bound of Lemma 2.
         error: ‖x − DΓ‖/‖x‖.
@@ -149,7 +149,7 @@ class Layer:
     beta_identity: Spread | None
     thresholds_below_zero: int
     density: float
-    filled_identity: float | None
+    identity_density: float | None
     lemma1: Guarantee
     lemma2: Guarantee
     error: float | None
@@ -191,7 +191,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
         beta_identity=Spread.of(at.raw_beta[:I]) if I else None,
         thresholds_below_zero=int((at.raw_beta[I:] < 0).sum()),
         density=density(code[:, I:]),
-        filled_identity=density(code[:, :I]) if I else None,
+        identity_density=density(code[:, :I]) if I else None,
         lemma1=_guarantee((code != 0).flatten(1).sum(1), mu, strictly=True),
         lemma2=_guarantee(theory.stripe_norm(code, D), mu, strictly=False),
         error=Spread.of(relative_error(x, model)).median,
@@ -231,7 +231,7 @@ def solving(at: InterpretedLayer, solution: Solved, further: int) -> Solving:
         step=float(problem.step),
         steps=solution.steps,
         density=density(atoms),
-        filled_identity=density(identity[0]) if identity else None,
+        identity_density=density(identity[0]) if identity else None,
     )
 
 
