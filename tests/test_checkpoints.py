@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager
+from pursuitnet.program.writable import beside
 
 TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
 CPU = torch.device("cpu")
@@ -163,7 +165,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, resume):
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, whole):
     with pytest.raises(StoppedError):
         train.train(TINY, tmp_path / "run", Interrupter(20, signal.SIGTERM))
-    draw, last = random.Random(1), tmp_path / "run" / checkpoints.LAST
+    draw, last = random.Random(1), RunFolder(tmp_path / "run").checkpoint
     content = bytearray(last.read_bytes())
     content[draw.randrange(len(content))] ^= 0x40
     last.write_bytes(content)
@@ -181,7 +183,7 @@ def state_of(epoch, **other):
 @pytest.mark.parametrize("seed", range(20))
 def test_every_altered_or_cut_byte_of_a_checkpoint_is_noticed(tmp_path, seed):
     checkpoints.save(tmp_path, state_of(1, model={"w": torch.arange(50.0)}))
-    path, draw = tmp_path / checkpoints.LAST, random.Random(seed)
+    path, draw = RunFolder(tmp_path).checkpoint, random.Random(seed)
     content = bytearray(path.read_bytes())
     at = draw.randrange(len(content))
     if seed % 2:
@@ -203,7 +205,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
     content = pickle.dumps({**state_of(1, model=Evil()), "total": None}, protocol=2)
     head = b"pursuitnet checkpoint, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    (tmp_path / checkpoints.LAST).write_bytes(head + content)
+    RunFolder(tmp_path).checkpoint.write_bytes(head + content)
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.load(tmp_path, CPU)
     assert not (tmp_path / "executed").exists()
@@ -212,9 +214,9 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 def test_a_whole_file_that_was_not_moved_yet_counts(tmp_path):
     for epoch in (1, 2):
         checkpoints.save(tmp_path, state_of(epoch))
-    os.replace(tmp_path / checkpoints.LAST, tmp_path / (checkpoints.LAST + ".new"))
+    os.replace(RunFolder(tmp_path).checkpoint, beside(RunFolder(tmp_path).checkpoint))
     assert checkpoints.load(tmp_path, CPU) == (state_of(2), [])
-    (tmp_path / (checkpoints.LAST + ".new")).write_bytes(b"pursuitnet checkpoint, sha2")
+    beside(RunFolder(tmp_path).checkpoint).write_bytes(b"pursuitnet checkpoint, sha2")
     assert checkpoints.load(tmp_path, CPU) == (state_of(1), [])
 
 
@@ -227,7 +229,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written \(No space left on device\)"):
         checkpoints.save(tmp_path, state_of(2))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoints.LAST]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [RunFolder(tmp_path).checkpoint.name]
     assert checkpoints.load(tmp_path, CPU)[0]["epoch"] == 1
 
 

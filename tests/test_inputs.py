@@ -119,8 +119,8 @@ CALLS = {
         lambda: layer().reconstruct(torch.zeros(1, 4, 6, 6), 6),
         ["signal_shape is 6", "signal.shape"],
     ),
-    "rows as a number": (lambda: pn.Threshold(4, 0.1), ["rows is 4", "dictionary.rows"]),
-    "rows of three parts": (lambda: pn.Threshold((1, 2, 3)), ["rows is (1, 2, 3)", "(atoms,)"]),
+    "rows as a number": (lambda: pn.Threshold(4, 0.1), ["code_channels is 4", "dictionary.code_channels"]),
+    "rows of three parts": (lambda: pn.Threshold((1, 2, 3)), ["code_channels is (1, 2, 3)", "(atoms,)"]),
     "penalty in quotes": (lambda: pn.Threshold((4,), "0.1"), ["penalty is '0.1'", "a number"]),
     "penalty True": (lambda: pn.Threshold((4,), True), ["penalty is True", "a number"]),
     "identity by no name": (lambda: pn.Threshold((1, 4), 0.1, "mine"), ["identity is 'mine'", "'own', 'same', 'none'"]),
@@ -185,7 +185,7 @@ def test_a_layer_shows_dictionary_start_solver_unfolding_and_threshold():
     for words in (
         "start=zero, solver=FISTA(), unfolding=2",
         "ConvDictionary(3 → 4, kernel=(5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1))",
-        "rows=(3, 4), β=0.25…0.25, identity=own, nonnegative",
+        "code_channels=(3, 4), β=0.25…0.25, identity=own, nonnegative",
     ):
         assert words in shown
     assert "LinearDictionary(3 → 2)" in repr(pn.LinearDictionary(torch.zeros(2, 3)))

@@ -14,14 +14,15 @@ from programs import started
 from pursuitnet.program import lock, train
 from pursuitnet.program.lock import LockedError, is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 
 HOLD = """
 import sys
 from pathlib import Path
-from pursuitnet.program.lock import owned
+from pursuitnet.program.lock import run_lock
 
-with owned(Path(sys.argv[1])):
+with run_lock(Path(sys.argv[1])):
     print("here", flush=True)
     sys.stdin.read()
 """
@@ -109,7 +110,7 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
         patch.setattr("pursuitnet.program.train.loop.Trainer", lambda *given: pytest.fail("the images are read"))
         with pytest.raises(LockedError, match="stop it first"):
             train.train(recipe, folder, resume=resume)
-    assert [path.name for path in folder.iterdir()] == [lock.LOCK]
+    assert list(folder.iterdir()) == [RunFolder(folder).lock]
     process.kill()
     process.wait()
     watch = Owned(folder)
@@ -133,7 +134,7 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
 
 
 def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_path, monkeypatch):
-    (tmp_path / lock.LOCK).touch()
+    RunFolder(tmp_path).lock.touch()
 
     def closed(*given, **options):
         raise PermissionError(13, "Permission denied")

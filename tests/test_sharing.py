@@ -18,6 +18,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import Trained, trained, weights
 from pursuitnet.program.sharing import export as exporting
 from pursuitnet.program.sharing.export import export
+from pursuitnet.utils import packed
 
 
 @pytest.fixture(scope="module")
@@ -435,10 +436,10 @@ def test_a_folder_that_is_no_run_says_so_and_which_one_may_be_meant(run, tmp_pat
 @pytest.mark.parametrize("name", ["recipe", "classes", "mean", "std"])
 @pytest.mark.parametrize("value", [None, 3, "[" * 100_000, "[1" + "0" * 400 + "]", "[null]", "[true]", "1e400"])
 def test_metadata_made_to_mislead_are_one_sentence(run, tmp_path, name, value):
-    header, content = weights._split((run / "model.safetensors").read_bytes())
+    header, content = packed.split((run / "model.safetensors").read_bytes())
     header["__metadata__"][name] = value
     del header["__metadata__"]["sha256"]
-    header["__metadata__"]["sha256"] = weights._digest(header, content)
+    header["__metadata__"]["sha256"] = packed.digest(header, content)
     text = json.dumps(header).encode()
     (tmp_path / "crafted.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
     with pytest.raises(ValueError, match=r"crafted\.safetensors") as caught:

@@ -22,8 +22,8 @@ class Dictionary(nn.Module, ABC):
     """What every dictionary promises; a new one writes ``analyze``, ``synthesize`` and ``lipschitz_bound``.
 
     Attributes:
-        channels: rows of the signal, (B, channels, …).
-        code_channels: rows of each part of the code; their sum is the size of the code's second axis.
+        channels: of the signal, (B, channels, …).
+        code_channels: channels of each part of the code; their sum is the size of the code's second axis.
         dims: number of axes after the second: 0 for vectors, 1 to 3 for convolutions.
     """
 

@@ -112,7 +112,7 @@ def layered_error_bound(
 
 
 def _in_window(filled: Tensor, before: Sequence[int], after: Sequence[int], wraps: bool) -> Tensor:
-    """Count (B, 1, *size) the True of (B, code_channels, *size) from ``before`` cells before each position to ``after`` it."""
+    """Count (B, 1, *size) the True from ``before`` cells before each position to ``after`` cells after it."""
     if wraps:  # once around at most
         after = [min(a, n - 1 - b) for a, b, n in zip(after, before, filled.shape[2:], strict=True)]
     beyond = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]

@@ -1,5 +1,6 @@
 """A trained network, back from its file."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from pursuitnet.data.identity import Identity
 from pursuitnet.networks import Network, create_model
+from pursuitnet.networks.pretrained import pretrained_file, pretrained_names
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.runs import MARKS
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing.weights import unpack
 from pursuitnet.utils.limits import check_depth, depth_of
 from pursuitnet.utils.paths import expanded
@@ -111,7 +113,8 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     """Return a trained network with its recipe, classes and normalization.
 
     Args:
-        path: a run folder, or its ``model.safetensors`` alone; no data set is needed.
+        path: a run folder, or its ``model.safetensors`` alone, or, where nothing is called so, a name of
+            ``list_models(pretrained=True)``; no data set is needed.
         device: where the network goes.
 
     Raises:
@@ -137,19 +140,35 @@ def _identity(about: dict[str, Any], file: Path) -> Identity | None:
 
 def _weights(path: Path) -> Path:
     """Return the file of weights that a path names, if it is there."""
-    file = path / "model.safetensors" if path.is_dir() else path
+    if shipped := shipped_with(path):
+        return shipped
+    run = RunFolder(path)
+    file = run.weights if path.is_dir() else path
     if file.is_file():
         return file
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is missing; name a run folder, or its model.safetensors")
-    if any((path / mark).is_file() for mark in MARKS):
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its {run.weights.name}{or_pretrained()}")
+    if run.marked(os.listdir(path)):
         raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
-    raise FileNotFoundError(f"{path} holds no run: neither model.safetensors nor recipe.json is there{_inside(path)}")
+    raise FileNotFoundError(
+        f"{path} holds no run: neither {run.weights.name} nor {run.recipe.name} is there{_inside(path)}"
+    )
+
+
+def shipped_with(path: Path) -> Path | None:
+    """Return the weights that come with the library, if a path is their name, and nothing here is called so."""
+    return None if path.exists() else pretrained_file(str(path))
+
+
+def or_pretrained() -> str:
+    """Return which names can stand in the place of a run, for the end of a sentence."""
+    names = pretrained_names()
+    return f", or a pretrained network: {', '.join(names)}" if names else ""
 
 
 def _inside(path: Path) -> str:
     """Return which run is inside a folder that is none itself, if there is one."""
-    inside = sorted(file.parent for file in path.glob("*/model.safetensors"))
+    inside = sorted(folder for folder in path.glob("*/") if RunFolder(folder).weights.exists())
     return f"; did you mean {inside[0]}?" if inside else ""
 
 
@@ -193,7 +212,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Network:
     """Return a trained network in evaluation mode; see ``trained`` for its classes and normalization.
 
     Args:
-        path: a run folder, or its ``model.safetensors`` alone.
+        path: a run folder, its ``model.safetensors`` alone, or the name of a pretrained network.
         device: where the network goes.
 
     Raises:
