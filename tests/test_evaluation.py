@@ -26,7 +26,7 @@ from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
 from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.trace import watch
+from pursuitnet.program.trace import trace_layers
 from pursuitnet.prox.threshold import IdentityPenalty
 
 pytestmark = pytest.mark.filterwarnings(
@@ -339,7 +339,7 @@ def prepare(images):
 @pytest.mark.parametrize("choices", [{"unfolding": 2}, {"sweep": "multilayer", "identity": "same"}])
 def test_the_usage_is_the_non_zero_share_of_each_atom_in_the_last_code(choices):
     model, images = network(**choices), pictures("digits")[:50]
-    expected = (watch(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
+    expected = (trace_layers(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
     assert usage(model, images, prepare, size=16).tolist() == pytest.approx(expected, abs=5e-3)  # float32, at the cut
     assert len(expected) == 5 and min(expected) < max(expected)
 
@@ -354,7 +354,7 @@ def test_a_code_that_overflows_is_never_chosen():
 def test_the_errors_are_those_of_the_reconstruction_of_each_layer():
     model, images = network(), pictures("digits")[:50]
     expected = []
-    for at in watch(model, prepare(images)):
+    for at in trace_layers(model, prepare(images)):
         D, x = at.dictionary, at.signals[-1]
         lost = x - D.synthesize(at.codes[-1], x.shape)
         expected.append((lost.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).mean().item())
