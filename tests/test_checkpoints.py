@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager
+from pursuitnet.program.writable import beside
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40, batch_size=8)  # 24 steps
 CPU = torch.device("cpu")
@@ -102,6 +104,10 @@ LEAVES = {
     "nothing": (),
     "a recipe": ("recipe.json",),
     "half a file": ("recipe.json", "checkpoint.pt.new", "running.json"),
+    "half a recipe": ("recipe.json.new",),
+    "half a mark": ("recipe.json", "running.json.new"),
+    "a failure": ("recipe.json", "failed.json"),
+    "half a failure": ("recipe.json", "running.json", "failed.json.new"),
 }
 
 
@@ -114,6 +120,15 @@ def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, whol
         (folder / name).write_text(json.dumps(TINY.to_json()) if name == "recipe.json" else "{")
     train.train(TINY, folder, resume=resume)
     assert_same_end(folder, whole)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl", "checkpoint.previous.pt", "model.safetensors"])
+def test_a_folder_with_anything_else_is_not_begun_in(tmp_path, name):
+    for left in ("recipe.json", name):
+        (tmp_path / left).write_text("mine")
+    with pytest.raises(FileExistsError, match="name another --out, or continue it with --resume"):
+        train.train(TINY, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"recipe.json": "mine", name: "mine"}
 
 
 def test_a_full_disk_in_the_first_save_is_no_dead_end(tmp_path, monkeypatch, whole):
@@ -146,7 +161,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, resume):
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, whole):
     with pytest.raises(StoppedError):
         train.train(TINY, tmp_path / "run", Interrupter(20, signal.SIGTERM))
-    draw, last = random.Random(1), tmp_path / "run" / checkpoints.LAST
+    draw, last = random.Random(1), RunFolder(tmp_path / "run").checkpoint
     content = bytearray(last.read_bytes())
     content[draw.randrange(len(content))] ^= 0x40
     last.write_bytes(content)
@@ -164,7 +179,7 @@ def state_of(epoch, **other):
 @pytest.mark.parametrize("seed", range(20))
 def test_every_altered_or_cut_byte_of_a_checkpoint_is_noticed(tmp_path, seed):
     checkpoints.save(tmp_path, state_of(1, model={"w": torch.arange(50.0)}))
-    path, draw = tmp_path / checkpoints.LAST, random.Random(seed)
+    path, draw = RunFolder(tmp_path).checkpoint, random.Random(seed)
     content = bytearray(path.read_bytes())
     at = draw.randrange(len(content))
     if seed % 2:
@@ -186,7 +201,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
     content = pickle.dumps({**state_of(1, model=Evil()), "total": None}, protocol=2)
     head = b"pursuitnet checkpoint, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    (tmp_path / checkpoints.LAST).write_bytes(head + content)
+    RunFolder(tmp_path).checkpoint.write_bytes(head + content)
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.load(tmp_path, CPU)
     assert not (tmp_path / "executed").exists()
@@ -195,9 +210,9 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 def test_a_whole_file_that_was_not_moved_yet_counts(tmp_path):
     for epoch in (1, 2):
         checkpoints.save(tmp_path, state_of(epoch))
-    os.replace(tmp_path / checkpoints.LAST, tmp_path / (checkpoints.LAST + ".new"))
+    os.replace(RunFolder(tmp_path).checkpoint, beside(RunFolder(tmp_path).checkpoint))
     assert checkpoints.load(tmp_path, CPU) == (state_of(2), [])
-    (tmp_path / (checkpoints.LAST + ".new")).write_bytes(b"pursuitnet checkpoint, sha2")
+    beside(RunFolder(tmp_path).checkpoint).write_bytes(b"pursuitnet checkpoint, sha2")
     assert checkpoints.load(tmp_path, CPU) == (state_of(1), [])
 
 
@@ -210,7 +225,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written \(No space left on device\)"):
         checkpoints.save(tmp_path, state_of(2))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoints.LAST]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [RunFolder(tmp_path).checkpoint.name]
     assert checkpoints.load(tmp_path, CPU)[0]["epoch"] == 1
 
 

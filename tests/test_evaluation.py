@@ -26,7 +26,7 @@ from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
 from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.trace import watch
+from pursuitnet.program.trace import trace_layers
 from pursuitnet.prox.threshold import IdentityPenalty
 
 
@@ -69,7 +69,8 @@ def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
     logits, labels = torch.eye(4), torch.arange(4)
     row = Row("clean", (0.5,), (0.5,), (1.0,))
     five = Row("contrast", (0.5,) * 5, (0.5,) * 5, (1.0,) * 5)
-    text = "\n".join(lines(measured(logits, labels, list("abcd")), Robustness(4, row, (five,), 0.5, 0.5), adapt))
+    settings, found = Settings(corruptions=(), adapt=adapt), measured(logits, labels, list("abcd"))
+    text = "\n".join(EvaluationRecord("a network", settings, found, Robustness(4, row, (five,), 0.5, 0.5)).lines())
     assert CRITERIA[adapt].brings in text
     assert not any(other.brings in text for name, other in CRITERIA.items() if name != adapt)
     assert ("reconstructs its input" in text) == (adapt == "reconstruction")
@@ -330,7 +331,7 @@ def prepare(images):
 @pytest.mark.parametrize("choices", [{"unfolding": 2}, {"sweep": "multilayer", "identity": "same"}])
 def test_the_usage_is_the_non_zero_share_of_each_atom_in_the_last_code(choices):
     model, images = network(**choices), pictures("digits")[:50]
-    expected = (watch(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
+    expected = (trace_layers(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
     assert usage(model, images, prepare, size=16).tolist() == pytest.approx(expected, abs=5e-3)  # float32, at the cut
     assert len(expected) == 5 and min(expected) < max(expected)
 
@@ -345,7 +346,7 @@ def test_a_code_that_overflows_is_never_chosen():
 def test_the_errors_are_those_of_the_reconstruction_of_each_layer():
     model, images = network(), pictures("digits")[:50]
     expected = []
-    for at in watch(model, prepare(images)):
+    for at in trace_layers(model, prepare(images)):
         D, x = at.dictionary, at.signals[-1]
         lost = x - D.synthesize(at.codes[-1], x.shape)
         expected.append((lost.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).mean().item())
@@ -430,10 +431,10 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
         "contrast",
         "jpeg",
         "--adapt",
-        "usage",
-        "--tested",
+        "reconstruction",
+        "--test-images",
         40,
-        "--pictures",
+        "--plot",
         "--out",
         tmp_path / "o",
     )
@@ -444,7 +445,8 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
     assert printed.splitlines()[0].startswith(f"accuracy {100 * top1:.2f} % ({top1!r}), loss ")
     for word in ("top-5", "by class: 0 ", "ECE", "taken for", "contrast", "jpeg", "adapted", "evaluation.png"):
         assert word in printed
-    assert found["settings"]["tested"] == 40 == found["evaluation"]["images"] == found["robustness"]["images"]
+    assert CRITERIA["reconstruction"].brings in printed and CRITERIA["usage"].brings not in printed
+    assert found["settings"]["test_images"] == 40 == found["evaluation"]["images"] == found["robustness"]["images"]
     assert [row["name"] for row in found["robustness"]["rows"]] == ["contrast", "jpeg"]
     assert (tmp_path / "o" / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert not (run / "evaluation.json").exists()
@@ -480,7 +482,7 @@ def test_other_steps_and_thresholds_reach_the_evaluation(run):
         (["--unfolding", "-1"], "unfolding is -1"),
         (["--threshold", "-0.5"], "threshold is -0.5"),
         (["--threshold", "nan"], "threshold is nan"),
-        (["--tested", "0"], "tested is 0"),
+        (["--test-images", "0"], "test_images is 0"),
         (["--corruptions", "contrast", "fog"], "unknown corruption 'fog': known are gaussian_noise, "),
         (["--adapt", "usage"], "add --corruptions"),
         (["--corruptions", "jpeg", "--adapt", "reconstruction", "--threshold", "2"], "leave out --threshold"),

@@ -203,7 +203,7 @@ def test_a_step_that_is_a_plain_number_is_applied_to_the_signal():
 
 @pytest.mark.parametrize("unfolding", [-1, 1.5, "2"])
 def test_unfolding_is_refused_unless_it_is_a_number_of_steps(unfolding):
-    with pytest.raises(ValueError, match=f"unfolding is {unfolding}; expected an integer ≥ 0"):
+    with pytest.raises(ValueError, match=f"unfolding is {unfolding!r}; expected an integer ≥ 0"):
         layer_of("matrix", unfolding=unfolding)
 
 

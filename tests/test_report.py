@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import pursuitnet as pn
 from pursuitnet import data
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
@@ -180,6 +182,13 @@ def test_nothing_is_carried_through_a_pooling(runs):
     down, base = inside.carry(traces, 3, traces[3].codes[-1])
     assert base == 2
     assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+
+
+def test_a_dictionary_is_put_into_words():
+    conv = pn.ConvDictionary(torch.zeros(4, 2, 3, 5), padding=(2, 4), dilation=2)
+    assert inside.dictionary_in_words(conv) == "D, 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.WithIdentity(conv)) == "[I D], 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.LinearDictionary(torch.zeros(7, 6))) == "D, 7 atoms in 6"
 
 
 def test_the_best_scale_is_best():
@@ -381,13 +390,12 @@ def test_a_loss_that_is_no_number_does_not_stop_the_page(tmp_path, loss):
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     before = progress(tmp_path, RECORDS[:1])
-    write_bytes = Path.write_bytes
 
-    def full(path, content):
-        write_bytes(path, content[:100])
+    def full(descriptor):
+        os.truncate(descriptor, 100)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         progress(tmp_path, RECORDS)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -19,6 +19,7 @@ from pursuitnet.program import report, train
 from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.ledger import key
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.whitebox.inspect_run import inspect_run
@@ -225,7 +226,7 @@ def aged(folder):
     state = checkpoints.load(folder, CPU)[0]
     del state["data"]
     checkpoints.save(folder, state)
-    (folder / checkpoints.BEFORE).unlink()
+    RunFolder(folder).previous_checkpoint.unlink()
 
 
 def test_runs_of_older_versions_are_read_with_a_warning_or_nothing(place):

@@ -95,6 +95,21 @@ def test_every_result_of_a_benchmark_says_when_where_and_of_what_it_is():
         assert path.name.startswith(result["time"][:19].replace("-", "").replace(":", "")), path
 
 
+def test_solve_on_a_device_is_cut_to_time_and_kept_as_it_comes(monkeypatch, tmp_path):
+    gpu, out = loaded(ROOT / "benchmarks" / "gpu.py", monkeypatch), tmp_path / "gpu.json"
+    arguments = ["--device", "cpu", "--part", "solve", "--size", "16", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, "--tol", "0.05"])
+    gpu.main()
+    for found in json.loads(out.read_text())["solve"].values():
+        assert found["cpu"]["converged"] and found["cpu"]["gap"] <= 0.05 and found["cpu"]["seconds"] > 0
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, "--tol", "1e-9", "--limit", "0"])
+    gpu.main()
+    for found in json.loads(out.read_text())["solve"].values():
+        assert found["cpu"]["steps"] <= gpu.PACE and not found["cpu"]["converged"] and found["cpu"]["gap"] > 1e-9
+    so_far = gpu.solve("cpu", 16, 0.05, 1.0)
+    assert not next(so_far)["FISTA"]  # which comes later
+
+
 def told_by_depth(module):
     return module.table(json.loads(module.RECORD.read_text())["results"])
 

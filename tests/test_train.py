@@ -190,6 +190,19 @@ def test_weights_that_the_last_step_has_broken_are_not_kept(tmp_path, monkeypatc
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_loss_that_explodes_between_two_looks_is_not_kept(tmp_path, monkeypatch, seldom):
+    """The weights are still finite, so that nothing else tells."""
+    inner, losses = train.Trainer._gradients, []
+
+    def exploding(self, *given):
+        losses.append(inner(self, *given))
+        return losses[-1] * (1e9 if len(losses) == 2 else 1)
+
+    monkeypatch.setattr(train.Trainer, "_gradients", exploding)
+    with pytest.raises(FloatingPointError, match=r"in epoch 1, step 2; .*after 0 epochs and 1 steps"):
+        train.train(replace(TINY, train_images=97, batch_size=32), tmp_path / "run", every=0.0)
+
+
 def test_a_test_loss_that_is_no_number_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(train.Trainer, "evaluate", lambda self, split: (float("nan"), 0.1))
     with pytest.raises(FloatingPointError, match=r"the loss on the test images is nan.*after 0 epochs"):

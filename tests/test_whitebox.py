@@ -264,7 +264,7 @@ def test_coherence_lipschitz_errors_and_sparsity_by_explicit_matrices():
     assert found.error == pytest.approx(float((off.norm(dim=1) / x.flatten(1).norm(dim=1)).median()), rel=1e-12)
     assert found.error == found.error_handed_on
     assert found.density == float((code[:, 25:] != 0).double().mean())
-    assert found.filled_identity == float((code[:, :25] != 0).double().mean())
+    assert found.identity_density == float((code[:, :25] != 0).double().mean())
     assert found.lemma1.value.median == float((code != 0).sum(1).double().median())
     assert found.lemma1.bound == pytest.approx(0.5 * (1 + 1 / found.coherence_with_identity))
     assert found.lemma1.ratio == pytest.approx(found.lemma1.value.median / found.lemma1.bound)
@@ -418,7 +418,7 @@ def test_a_plain_model_and_the_same_network_of_this_library_are_read_alike():
     one, other = (pn.inspect(model, x, unfolding=2) for model in (ours, theirs))
     assert len(one.layers) == len(other.layers) == 7
     for a, b in zip(one.layers, other.layers, strict=True):
-        for name in ("coherence", "step", "error", "unsuccessful", "filled", "lipschitz"):
+        for name in ("coherence", "step", "error", "unsuccessful", "density", "lipschitz"):
             assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-9)
         assert a.solving.gap == pytest.approx(b.solving.gap, rel=1e-6)
         assert a.solving.objective == pytest.approx(b.solving.objective, rel=1e-9)
