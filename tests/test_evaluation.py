@@ -21,7 +21,7 @@ from pursuitnet import data
 from pursuitnet.program import train
 from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
-from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
+from pursuitnet.program.evaluation.evaluate_run import EvaluationRecord, Settings, evaluate_run
 from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
 from pursuitnet.program.evaluation.text import lines
