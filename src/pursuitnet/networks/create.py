@@ -8,6 +8,7 @@ from functools import partial
 from pursuitnet import starts
 from pursuitnet.networks.dense import msd
 from pursuitnet.networks.network import Network
+from pursuitnet.networks.pretrained import Pretrained, pretrained_names
 from pursuitnet.networks.residual import residual
 from pursuitnet.networks.six_layers import six_layers
 from pursuitnet.utils.limits import check_depth, check_number
@@ -25,30 +26,42 @@ FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
 }
 
 
-def list_models() -> list[str]:
+def list_models(pretrained: bool = False) -> list[str]:
     """Return the names of the paper's networks; any other depth of a family can be created too.
+
+    Args:
+        pretrained: only those whose weights come with the library.
 
     Example:
         >>> import pursuitnet as pn
         >>> pn.list_models()[-3:]
         ['msd_csc_6', 'msd_csc_9', 'msd_csc_12']
     """
+    if pretrained:
+        return pretrained_names()
     return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
 
 
-def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices: object) -> Network:
-    """Return the network of that name, randomly initialized from torch's global generator.
+def create_model(
+    name: str, num_classes: int = 10, in_chans: int = 3, *, pretrained: bool = False, **choices: object
+) -> Network:
+    """Return the network of that name in training mode, randomly initialized from torch's global generator.
 
     Args:
         name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
             networks at a multiple of 3.
         num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
         in_chans: channels of the image.
+        pretrained: take the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
+            network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
+            test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
             ``six_layers``.
 
     Raises:
-        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do; and for a
+            choice that is not as in training, or a damaged file, if pretrained.
+        TypeError: if pretrained is no truth value.
 
     Example:
         >>> import torch
@@ -75,7 +88,13 @@ def create_model(name: str, num_classes: int = 10, in_chans: int = 3, **choices:
             hint = ", where 0 leaves the head out" if what == "num_classes" else ""
             raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
         check_number(what, value)
-    return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained is {pretrained!r}; expected True or False")
+    if not pretrained:
+        return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
+    found = Pretrained.of(name)
+    choices = found.choices(build, in_chans, choices)
+    return found.fill(build(*depth, num_classes=num_classes, in_chans=in_chans, **choices))
 
 
 def _parse(name: str) -> tuple[str, tuple[int, ...]]:

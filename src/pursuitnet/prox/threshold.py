@@ -6,6 +6,7 @@ Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 
 import copy
 import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
 from pursuitnet.utils.inplace import reusable
 
@@ -45,7 +47,7 @@ def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
 class IdentityPenalty(StrEnum):
     """What Σβ|Γ| puts on the identity part of a code of [I D].
 
-    OWN: a β for each of its rows (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
+    OWN: a β for each of its channels (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
     (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted
     images.
     """
@@ -57,7 +59,7 @@ class IdentityPenalty(StrEnum):
 
 
 class Affine(NamedTuple):
-    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (code_channels,); θ is None if nothing is cut."""
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ); θ is None if nothing is cut."""
 
     scale: Tensor
     shift: Tensor
@@ -71,8 +73,8 @@ class Threshold(nn.Module):
     units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
 
     Args:
-        code_channels: rows of each part of the code, ``dictionary.code_channels``.
-        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
+        code_channels: channels of each part of the code, ``dictionary.code_channels``.
+        penalty: β of every channel at the start; None for none, where a norm with ``affine`` has the threshold in its
             shift.
         identity: the penalty on the identity part, if the code has one.
         nonnegative: S⁺ instead of S.
@@ -100,20 +102,28 @@ class Threshold(nn.Module):
         steps: int = 1,
     ) -> None:
         super().__init__()
+        code_channels = _checked_channels(code_channels)
+        if penalty is not None:
+            check_number("penalty", penalty, "a number, β of every row, or None")
+        check_choice("identity", identity, list(IdentityPenalty))
+        if norm is not None:
+            check_kind("norm", norm, BatchNorm, "such as BatchNorm()")
+        check_count("steps", steps, 1, "the number of steps that have their own statistics")
+        identity = IdentityPenalty(identity)
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
         self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
         self.nonnegative = nonnegative
         own = len(code_channels) > 1 and identity is IdentityPenalty.OWN
         shared = len(code_channels) > 1 and identity is IdentityPenalty.SAME
-        self.atom_weight = _filled(1 if shared else code_channels[-1], penalty)
-        self.identity_weight = _filled(code_channels[0], penalty) if own else None
+        self.atom_weight = _penalty_parameter(1 if shared else code_channels[-1], penalty)
+        self.identity_weight = _penalty_parameter(code_channels[0], penalty) if own else None
         self.norms = StepNorms(code_channels, norm, steps)
 
     def extra_repr(self) -> str:
         beta = self.penalty.detach()
         shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
-        parts = [f"rows={self.code_channels}", f"β={'none' if self.atom_weight is None else shown}"]
+        parts = [f"code_channels={self.code_channels}", f"β={'none' if self.atom_weight is None else shown}"]
         if len(self.code_channels) > 1:
             parts.append(f"identity={self.identity.value}")
         parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
@@ -175,7 +185,7 @@ class Threshold(nn.Module):
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
-        """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None for a part without β."""
+        """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None without β."""
         weight = self._weight(part)
         if weight is None:
             return None
@@ -217,5 +227,19 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
-def _filled(code_channels: int, penalty: float | None) -> nn.Parameter | None:
+def _checked_channels(code_channels: object) -> tuple[int, ...]:
+    """Return the channels of each part of a code, which is of one or two."""
+    if (
+        not isinstance(code_channels, Sequence)
+        or len(code_channels) not in (1, 2)
+        or not all(isinstance(n, int) for n in code_channels)
+    ):
+        raise TypeError(
+            f"code_channels is {code_channels!r}; expected the channels of each part of the code, as "
+            "dictionary.code_channels gives them: (atoms,), or (channels, atoms) beside an identity"
+        )
+    return tuple(code_channels)
+
+
+def _penalty_parameter(code_channels: int, penalty: float | None) -> nn.Parameter | None:
     return None if penalty is None else nn.Parameter(torch.full((code_channels,), float(penalty)))

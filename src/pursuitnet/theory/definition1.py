@@ -61,8 +61,8 @@ def better_code(
     With e = x − DΓ, η = (e on the unsuccessful dimensions, 0 elsewhere | Γ), and ½‖x − Dη‖² + β‖η‖₁ falls by
     Σ (½e² − β|e|) over the unsuccessful dimensions, which is positive unless there are none (then η = (0 | Γ)).
 
-    The proof needs the same β on the identity rows as on the others, or at any rate this β on them; the atoms' β is of
-    no account, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
+    The proof needs the same β on the identity channels as on the others, or at least this β on them; the atoms' β is
+    ignored, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
     identity part for this Γ: that is S_β(e), which ``shrink`` takes instead; it acts on every |e| > β and gains
     Σ ½·max(|e| − β, 0)².
 
@@ -70,7 +70,7 @@ def better_code(
         signal: x.
         code: Γ, any code of D.
         dictionary: D, whose code has the size of its signal.
-        beta: β ≥ 0 of the identity rows, one number or a tensor that broadcasts to the signal.
+        beta: β ≥ 0 of the identity channels, one number or a tensor that broadcasts to the signal.
         shrink: take the best identity part for this Γ instead of the proof's.
 
     Raises:

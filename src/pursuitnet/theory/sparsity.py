@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
-from pursuitnet.problems.inputs import kind_of, tensor_of, with_dictionary
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.theory.inputs import coherence, finite, nonnegative, without_identity
 
 
@@ -136,7 +137,7 @@ def layered_error_bound(
 
 
 def _in_window(filled: Tensor, before: Sequence[int], after: Sequence[int], wraps: bool) -> Tensor:
-    """Count (B, 1, *size) the True of (B, code_channels, *size) from ``before`` cells before each position to ``after`` it."""
+    """Count (B, 1, *size) the True from ``before`` cells before each position to ``after`` cells after it."""
     if wraps:  # once around at most
         after = [min(a, n - 1 - b) for a, b, n in zip(after, before, filled.shape[2:], strict=True)]
     beyond = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]

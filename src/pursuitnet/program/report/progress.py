@@ -8,7 +8,8 @@ from typing import Any
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.writable import write_whole
 
 RELOADS = 30
 """Seconds after which the page of a run that goes on loads itself again."""
@@ -56,7 +57,7 @@ def write_progress(
         "curves": pictures.curves(records) if records else "",
         "rows": _table(records[-ROWS:]),
     }
-    return write_whole(Path(folder) / "report.html", render("progress.html.j2", content))
+    return write_whole(RunFolder(folder).report, render("progress.html.j2", content))
 
 
 def _table(records: Sequence[dict[str, Any]]) -> list[list[str]]:
