@@ -11,7 +11,7 @@ from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_kind, described
+from pursuitnet.dictionaries.inputs import check_count, check_kind, kind_of
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
@@ -29,15 +29,20 @@ class PursuitLayer(nn.Module):
 
         Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )          Eq. 1 of the paper, c = 1/L, θ = β·c
 
-    By default P normalizes each row by the statistics of the batch (``default_threshold``), so that stacked layers pass
-    on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its own size:
-    ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one value a row, and
-    evaluation uses running statistics, so that it means something after training only.
+    By default P normalizes each channel by the statistics of the batch (``default_threshold``), so that stacked layers
+    pass on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its
+    own size: ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one
+    value a channel, and evaluation uses running statistics, so that it means something after training only.
 
-    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal, batch by
-    batch or one by one. It dies in a stack: a row is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer makes the code
-    smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β and no gradient
-    comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
+    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30, 16
+    filters do, but plain matrices stay near 75 %: the scale of their atoms has no meaning here and yet sets how small
+    Adam's steps are, and a rate of 1e-2 brings 9 points more. Layers of ``res_csc_simplified``, each of which
+    multiplies by two random matrices, stay near 70 % at 30 even so; skip connections, as of ``resnet``, carry further.
+
+    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal,
+    batch by batch or one by one. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer
+    makes the code smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β
+    and no gradient comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
 
     Args:
         dictionary: D.
@@ -45,7 +50,19 @@ class PursuitLayer(nn.Module):
         solver: which probe each further step takes.
         unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
-        threshold: P; by default S⁺ with a learned β for every row of the code, after normalization.
+        threshold: P; by default S⁺ with a learned β for every channel of the code, after normalization.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> dictionary = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> layer = pn.PursuitLayer(dictionary, unfolding=2)
+        >>> x = torch.rand(4, 3, 8, 8)
+        >>> code = layer(x)
+        >>> code.shape, bool((code >= 0).all())
+        (torch.Size([4, 19, 8, 8]), True)
+        >>> layer.reconstruct(code, x.shape).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(
@@ -66,8 +83,7 @@ class PursuitLayer(nn.Module):
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
             check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
-        if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+        check_count("unfolding", unfolding, 0, "the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step
@@ -76,7 +92,8 @@ class PursuitLayer(nn.Module):
         )
         if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
-                f"the threshold is made for rows {self.threshold.code_channels}, the dictionary has {dictionary.code_channels}"
+                f"the threshold is made for code channels {self.threshold.code_channels}; expected those of the "
+                f"dictionary, {dictionary.code_channels}"
             )
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
@@ -155,15 +172,15 @@ def default_threshold(code_channels: tuple[int, ...], start: Start = zero, unfol
     expected in units of a code, and as nothing bounds the sum, β is larger and keeps it from growing with depth.
 
     β may take either sign, as the paper's bias b. Where nothing carries the signal past a layer it begins at −0.7: θ is
-    the mean of a row less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients grow by
-    1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays ≥ 0.
+    the mean of a channel less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients
+    grow by 1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays
+    ≥ 0.
 
-    Plain layers without skip connections learn the digits in 5 epochs to ≥ 90 % at 12 layers (64 atoms as matrix, 16
-    as 3×3 filters), at 30 layers to 94 % with 16 filters but to 69 % with 64 vectors, where PyTorch's own layers with
-    batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
+    How far stacks of such layers learn is said in ``PursuitLayer``. Lower β carries deeper and less sparsely: at −0.8,
+    where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
 
     Args:
-        code_channels: rows of each part of the code, ``dictionary.code_channels``.
+        code_channels: channels of each part of the code, ``dictionary.code_channels``.
         start: the layer's start.
         unfolding: the layer's number of steps after the first.
     """
@@ -188,7 +205,7 @@ def check_solver(solver: object) -> None:
         )
     if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
         raise TypeError(
-            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            f"solver is {kind_of(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
             "pursuitnet.FISTA()"
         )
 

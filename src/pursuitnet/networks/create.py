@@ -11,6 +11,7 @@ from pursuitnet.networks.denoiser import csc_denoiser
 from pursuitnet.networks.dense import msd
 from pursuitnet.networks.image import ImageNetwork, dense_image
 from pursuitnet.networks.network import Network
+from pursuitnet.networks.pretrained import Pretrained, pretrained_names
 from pursuitnet.networks.residual import residual
 from pursuitnet.networks.six_layers import six_layers
 from pursuitnet.utils.limits import check_depth, check_number
@@ -44,20 +45,34 @@ LEAST = {
 """The least value of each number."""
 
 
-def list_models(task: str = "classify") -> list[str]:
+def list_models(pretrained: bool = False, *, task: str = "classify") -> list[str]:
     """Return the names of networks; any other depth of a family can be created too.
 
     Args:
+        pretrained: only those whose weights come with the library.
         task: "classify" for the networks of the paper's tables, "image" for those that return images.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.list_models()[-3:]
+        ['msd_csc_6', 'msd_csc_9', 'msd_csc_12']
     """
     families = TASKS[known("task", task, TASKS)]
+    if pretrained:
+        return [name for name in pretrained_names() if re.sub(r"_\d+$", "", name) in families]
     return [f"{family}_{d}" if d else family for family, (_, ds) in families.items() for d in ds or (0,)]
 
 
 def create_model(
-    name: str, num_classes: int = 10, in_chans: int | None = None, *, task: str | None = None, **choices: object
+    name: str,
+    num_classes: int = 10,
+    in_chans: int | None = None,
+    *,
+    task: str | None = None,
+    pretrained: bool = False,
+    **choices: object,
 ) -> Network:
-    """Return the network of that name, randomly initialized from torch's global generator.
+    """Return the network of that name in training mode, randomly initialized from torch's global generator.
 
     Args:
         name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
@@ -66,11 +81,25 @@ def create_model(
             return images have ``out_chans`` instead.
         in_chans: channels of the image; 3 if left out, and 1 for "csc_denoiser".
         task: "classify", or "image" for a network that returns images, which "csc_denoiser" does in any case.
+        pretrained: take the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
+            network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
+            test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd`` and
             ``six_layers``, and of ``dense_image`` and ``csc_denoiser``.
 
     Raises:
-        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do.
+        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do; and for a
+            choice that is not as in training, or a damaged file, if pretrained.
+        TypeError: if pretrained is no truth value.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = pn.create_model("msd_csc_6", num_classes=10, unfolding=2, solver="fista", width=8)
+        >>> model(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 10])
+        >>> model.forward_features(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 51, 8, 8])
     """
     task = ("image" if name == "csc_denoiser" else "classify") if task is None else known("task", task, TASKS)
     family, depth = _parse(name, task)
@@ -94,7 +123,13 @@ def create_model(
         raise ValueError(
             f"num_classes is {num_classes}, but the network returns images; expected out_chans={num_classes}"
         )
-    return build(*depth, **given)
+    if not isinstance(pretrained, bool):
+        raise TypeError(f"pretrained is {pretrained!r}; expected True or False")
+    if not pretrained:
+        return build(*depth, **given)
+    found = Pretrained.of(name)
+    given |= found.choices(build, channels.get("in_chans", 1), choices)
+    return found.fill(build(*depth, **given))
 
 
 def _choices(family: str, build: Callable[..., Network]) -> list[str]:
@@ -112,7 +147,7 @@ def _parse(name: str, task: str) -> tuple[str, tuple[int, ...]]:
     family, digits = match.groups() if match else (name, None)
     families = TASKS[task]
     if family not in families or bool(digits) != bool(families[family][1]):
-        models = list_models(task)
+        models = list_models(task=task)
         raise ValueError(
             f"no model is called {name!r}{did_you_mean(name, models, '.')} The models are {', '.join(models)}"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,8 +16,12 @@ class Network(nn.Module):
 
     Args:
         features: (B, in_chans, H, W) → (B, num_features, h, w).
-        num_features: rows of the last code.
+        num_features: channels of the last code.
         num_classes: size of the output; 0 leaves the head out.
+
+    Attributes:
+        pretrained_cfg: what is known of weights that came with the library, such as mean, std, classes and
+            test_accuracy; None of others.
     """
 
     def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
@@ -25,6 +30,7 @@ class Network(nn.Module):
             raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
         self.grad_checkpointing = self.recursive = False
+        self.pretrained_cfg: dict[str, Any] | None = None
         self.head: nn.Module = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:

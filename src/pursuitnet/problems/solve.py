@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
-from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
@@ -109,9 +110,9 @@ def solve(
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
-        beta: β ≥ 0: a number, one for each row of the code (code_channels,), or a tensor that broadcasts against the code; a
-            share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a non-zero in the
-            objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
+        beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
+            the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
+            non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
         solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
@@ -130,6 +131,16 @@ def solve(
 
     Warns:
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(3, dtype=torch.float64))
+        >>> solution = pn.solve(torch.tensor([[3.0, -2.0, 0.5]], dtype=torch.float64), D, beta=1.0)
+        >>> solution.code.tolist()  # with the identity as D: the soft threshold
+        [[2.0, -1.0, 0.0]]
+        >>> bool(solution.converged), float(solution.gap) <= 1e-6
+        (True, True)
     """
     _check_options(solver, nonnegative, max_steps, tol, gradient)
     if tile is not None:

@@ -72,6 +72,8 @@ IMAGES: dict[str, dict[str, Any]] = {
 }
 """What tasks on images have in place of the defaults below."""
 
+RENAMED = {"drops": "milestones", "fill": "padding_mode", "standardise": "normalize", "valid_images": "val_images"}
+"""Fields by the names that they had once; recipes written then are read."""
 
 MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
@@ -79,7 +81,14 @@ MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpoi
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run: everything that decides its result, besides the machine."""
+    """One training run: everything that decides its result, besides the machine.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> recipe = pn.Recipe(model="res_csc_20", epochs=30)
+        >>> recipe.epochs, recipe.data, recipe.choices()
+        (30, 'digits', {})
+    """
 
     data: str = "digits"
     """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, folder (of images, one sub-folder a class), or
@@ -406,12 +415,13 @@ def _fields(values: object, source: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{source} is {reprlib.repr(values)}; expected a table of fields, such as epochs = 30")
     kinds = _kinds()
-    for name in values:
+    fields = {str(RENAMED.get(name, name)): value for name, value in values.items()}
+    for name in fields:
         if name not in kinds:
             near = did_you_mean(name, kinds, f"; the fields are {', '.join(kinds)}")
             raise ValueError(f"{source} has the unknown field {reprlib.repr(name)}{near}")
     try:
-        return {name: _as(kinds[name], value, name) for name, value in values.items()}
+        return {name: _as(kinds[name], value, name) for name, value in fields.items()}
     except TypeError as error:
         raise ValueError(f"{source} has {error}") from error
 

@@ -1,7 +1,6 @@
 """Where results grow: in memory, or in a file that a killed process leaves and the next one takes up."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pursuitnet.program.imaging.files import Array
+from pursuitnet.program.writable import write_whole
 
 LARGE = 2**26
 """Bytes from which on a result grows in a file."""
@@ -49,9 +49,7 @@ class Canvas:
         if not isinstance(self.array, np.memmap):
             return
         self.array.flush()
-        new = self.note.with_suffix(".new")
-        new.write_text(json.dumps({"key": self.key, "done": self.done}), encoding="utf-8")
-        os.replace(new, self.note)
+        write_whole(self.note, json.dumps({"key": self.key, "done": self.done}))
         self.told = time.monotonic()
 
     def _noted(self) -> int | None:

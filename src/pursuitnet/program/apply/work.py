@@ -20,8 +20,9 @@ from pursuitnet.program.imaging import files
 from pursuitnet.program.imaging.files import Array
 from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing.loading import Trained, trained
-from pursuitnet.program.train.checkpoints import replace
+from pursuitnet.program.writable import write_whole
 
 JOURNAL = "apply.json"
 """In the folder of the results: which of them are done, and of what."""
@@ -70,7 +71,7 @@ def work(run: Path, images: Iterable[Path], out: Path, settings: Settings) -> It
         raise ValueError(f"{run} classifies images; expected a run of --task denoise, segment or regress")
     if settings.sigma is not None and not isinstance(about.network, Denoiser):
         raise ValueError(f"sigma is {settings.sigma}, but {run} does not go by it: leave it out")
-    weights = run / "model.safetensors" if run.is_dir() else run
+    weights = RunFolder(run).weights if run.is_dir() else run
     digest = hashlib.sha256(weights.read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _expanded(given)]
     with run_lock(out):
@@ -98,7 +99,7 @@ def _each(about: Trained, paths: list[Path], out: Path, settings: Settings, dige
             if result.exists():
                 raise ValueError(f"{result} exists, and is not overwritten: name another --out")
             journal[result.name] = key  # first, so that a result is never without its entry
-            replace(out / JOURNAL, json.dumps(journal, indent=1).encode())
+            write_whole(out / JOURNAL, json.dumps(journal, indent=1))
             _apply(about, path, result, settings, key)
             yield Done(str(result))
         except (ValueError, OSError, ImportError, MemoryError) as error:

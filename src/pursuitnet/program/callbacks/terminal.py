@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pursuitnet.program.callbacks.base import SHARE, NoOpCallback, Record
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
 from pursuitnet.program.report.text import duration, written
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import earlier
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import RunSummary, cells, write_whole
+from pursuitnet.program.runs import RunSummary, cells
+from pursuitnet.program.writable import write_whole
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Told apart by most color-blind eyes, and seen on white and on black."""

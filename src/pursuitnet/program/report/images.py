@@ -10,12 +10,12 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.progress import content_of
 from pursuitnet.program.report.template import render
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import RECORD, RunFolder
 from pursuitnet.program.sharing.loading import trained
 from pursuitnet.program.trace import best_scale, relative_error
 from pursuitnet.program.train.run import read_recipe, records
 from pursuitnet.program.train.tasks import ImageTrainer
-from pursuitnet.utils.records import RECORD, record_of
+from pursuitnet.program.writable import write_whole
 
 SHOWN, SIDE = 4, 160
 """Test images on the page, and the side of the part of them that is shown."""
@@ -32,12 +32,12 @@ def write_images(folder: Path) -> Path:
     trainer = ImageTrainer(recipe)
     trainer.model.load_state_dict(trained(folder).network.state_dict())
     trainer.model.eval()
-    about = record_of(folder / "record.json", {key: RECORD[key] for key in ("parameters", "images")}, RECORD)
+    about = RunFolder(folder).read_record({key: RECORD[key] for key in ("parameters", "images")})
     content = content_of({**about, "recipe": recipe.to_json(), "folder": folder}, records(folder), training=False)
     seen = [_sample(trainer, number) for number in range(min(SHOWN, len(trainer.pictures.test[0])))]
     layers = _layers(trainer, seen[0]["input"]) if seen else []
     page = render("images.html.j2", {**content, "samples": seen, "layers": layers})
-    return write_whole(folder / "report.html", page)
+    return write_whole(RunFolder(folder).report, page)
 
 
 @torch.no_grad()
@@ -85,8 +85,8 @@ def _layers(trainer: ImageTrainer, image: Tensor) -> list[dict[str, Any]]:
             signal = inputs[0]
             model = layer.reconstruct(code, signal.shape)
             left = relative_error(signal, best_scale(signal, model) * model).mean()
-            rows = f"{sum(layer.dictionary.code_channels)} rows, of {layer.dictionary.channels}"
-            found.append({"dictionary": rows, "left": float(left), "filled": float((code != 0).float().mean())})
+            channels = f"{sum(layer.dictionary.code_channels)} channels, of {layer.dictionary.channels}"
+            found.append({"dictionary": channels, "left": float(left), "density": float((code != 0).float().mean())})
 
     handles = [layer.register_forward_hook(keep) for layer in trainer.model.pursuits()]
     noise = {"sigma": trainer.tested_noise} if trainer.recipe.model == "csc_denoiser" else {}

@@ -8,7 +8,8 @@ from typing import Any
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.writable import write_whole
 
 RELOADS = 30
 """Seconds after which the page of a run that goes on loads itself again."""
@@ -45,9 +46,8 @@ def write_progress(
     Raises:
         OSError: if it cannot be written; the page that was there is as it was.
     """
-    return write_whole(
-        Path(folder) / "report.html", render("progress.html.j2", content_of(about, records, training=training))
-    )
+    content = content_of(about, records, training=training)
+    return write_whole(RunFolder(folder).report, render("progress.html.j2", content))
 
 
 def content_of(about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool) -> dict[str, Any]:

@@ -222,8 +222,7 @@ class Trainer:
         pixels, labels = split[0][share], split[1][share]
         logits = logits_of(self.model, pixels, self.images.prepared, 500 if self.device.type == "cpu" else 2_000)
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        right = (logits.argmax(dim=1) == labels).sum()
-        loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
+        loss, right = self.group.sum(torch.stack([loss, right_among(logits, labels).to(loss.dtype)]))
         return float(loss) / len(split[1]), int(right) / len(split[1])
 
 
@@ -246,9 +245,18 @@ def logits_of(
 def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
     """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
     logits = logits_of(model, split[0], images.prepared, size)
-    predicted = logits.argmax(dim=1)
-    right = int((predicted == split[1]).sum())
-    return float(F.cross_entropy(logits, split[1], reduction="sum")) / len(predicted), right / len(predicted), predicted
+    loss = float(F.cross_entropy(logits, split[1], reduction="sum")) / len(logits)
+    return loss, accuracy(logits, split[1]), logits.argmax(dim=1)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose largest logit is that of their label: (N, classes), (N,) → 0 to 1."""
+    return int(right_among(logits, labels)) / len(labels)
+
+
+def right_among(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of images whose largest logit is that of their label, the first of several equal ones."""
+    return (logits.argmax(dim=1) == labels).sum()
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -259,6 +267,11 @@ def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
         return torch.float32
     good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if good else torch.float32
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """Return what a number format is called in a recipe and a record."""
+    return str(precision).removeprefix("torch.")
 
 
 @torch.no_grad()
