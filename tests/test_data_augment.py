@@ -5,12 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from makers import generator
 
 from pursuitnet import data
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def kind(tensor):

@@ -27,7 +27,7 @@ _HOME = {
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
-    **dict.fromkeys(("Network", "create_model", "list_models"), "networks"),
+    **dict.fromkeys(("Network", "apply", "create_model", "list_models", "load_resnet_checkpoint"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
-    from pursuitnet.networks import Network, create_model, list_models
+    from pursuitnet.networks import Network, apply, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,

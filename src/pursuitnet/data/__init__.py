@@ -93,6 +93,12 @@ def load(
     Raises ValueError for an unknown name or split, a data set that is nowhere, a file that is not the original, and
     images of a folder that are broken or whose scale is not known, FileNotFoundError for a file that is not there,
     ConnectionError for one that cannot be downloaded, ImportError for "digits" without scikit-learn.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> images, labels = pn.data.load("digits", split="test")
+        >>> images.shape, images.dtype, labels.shape
+        (torch.Size([360, 1, 8, 8]), torch.uint8, torch.Size([360]))
     """
     require_known("data set", name, NAMES)
     require_known("split", split, SPLITS)

@@ -22,14 +22,19 @@ class Network(nn.Module):
 
     Args:
         features: (B, in_chans, H, W) → (B, num_features, h, w).
-        num_features: rows of the last code.
+        num_features: channels of the last code.
         num_classes: size of the output; 0 leaves the head out.
+
+    Attributes:
+        pretrained_cfg: what is known of weights that came with the library, such as mean, std, classes and
+            test_accuracy; None of others.
     """
 
     def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
         self.grad_checkpointing = self.recursive = False
+        self.pretrained_cfg: dict[str, Any] | None = None
         self.head = _head(num_features, num_classes)
 
     def get_classifier(self) -> nn.Module:
@@ -141,6 +146,18 @@ class Network(nn.Module):
         last = len(seen) - 1
         turns = [at for at, (one, other) in enumerate(pairwise(seen)) if one[1] != other[1]]
         return [(at, *seen[at]) for at in (*turns, last)]
+
+    @property
+    def halo(self) -> int:
+        """How far an output pixel looks, in pixels, of a network that returns images.
+
+        Raises:
+            ValueError: for networks that look at the whole image.
+        """
+        raise ValueError(
+            "the network averages over the whole image, so that its result has no halo and no tiles; expected one "
+            "that returns images, as create_model('msd_csc_30', task='image') makes it"
+        )
 
     def pursuits(self) -> list[PursuitLayer]:
         """Return the layers in the order in which the image meets them."""

@@ -59,7 +59,24 @@ def check_kept(recipe: Recipe) -> None:
 def model_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Network:
     """Create the recipe's network from its seed; torch's global generator is left as it was."""
     about, device = dataset or dataset_of(recipe), device_of(recipe) if device is None else device
+    return drawn(recipe, about.num_classes, about.in_chans, device)
+
+
+def drawn(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> Network:
+    """Create a network of so many outputs and input channels from the recipe's seed, on a device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
+        model = network_of(recipe, outputs, channels)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def network_of(recipe: Recipe, outputs: int, channels: int) -> Network:
+    """Create the recipe's network for so many outputs and input channels, from torch's global generator."""
+    choices = recipe.choices()
+    if recipe.task == "classify":
+        return create_model(recipe.model, outputs, channels, **choices)
+    if recipe.model != "csc_denoiser":
+        choices["out_chans"] = outputs
+    elif recipe.task != "denoise":
+        raise ValueError(f"model is csc_denoiser, which denoises; expected an MSD network to {recipe.task}: msd_csc_30")
+    return create_model(recipe.model, in_chans=channels, task="image", **choices)

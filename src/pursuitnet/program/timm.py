@@ -62,7 +62,7 @@ def _maker(name: str) -> Callable[..., Any]:
         from pursuitnet.networks import create_model
 
         choices.pop("cache_dir", None)  # timm's own
-        return create_model(name, **choices, **({"pretrained": True} if pretrained else {}))
+        return create_model(name, pretrained=pretrained, **choices)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"Return {name}; see ``pursuitnet.create_model``."

@@ -125,7 +125,7 @@ def kept(traces: Sequence[LayerTrace], index: int, channels: int) -> Kept | None
     """Return what layer i keeps of one image; None where no channels of layer b's signal are the image's.
 
     Args:
-        seen: what every layer did with the image alone.
+        traces: what every layer did with the image alone.
         index: i.
         channels: of the image, that are compared.
     """
@@ -206,6 +206,24 @@ def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
     if not isinstance(d, ConvDictionary):
         raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
     return d
+
+
+def dictionary_in_words(D: Dictionary) -> str:
+    """Return a dictionary in a few words, such as [I D], 16 atoms 3 × 3, dilation 2."""
+    inner = D.dictionary if isinstance(D, WithIdentity) else D
+    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
+    if not isinstance(inner, ConvDictionary):
+        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
+    size = " × ".join(str(n) for n in inner.weight.shape[2:])
+    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
+    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
+        f", {name} {n}" for name, n in more.items() if n > 1
+    )
+
+
+def density(code: Tensor) -> float:
+    """Return the non-zero share of a code."""
+    return float((code != 0).double().mean())
 
 
 def _path(traces: Sequence[LayerTrace], index: int) -> list[int]:

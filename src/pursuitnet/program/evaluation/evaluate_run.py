@@ -20,7 +20,10 @@ from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.text import lines
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
+from pursuitnet.program.versions import versions
+from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
 
 
@@ -33,22 +36,22 @@ class Settings:
         threshold: factor S of all thresholds; None for 1.
         corruptions: names; none of them for all, None for no test of robustness.
         adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
-        tested: only the first so many test images; None for all.
+        test_images: only the first so many test images; None for all.
     """
 
     unfolding: int | None = None
     threshold: float | None = None
     corruptions: tuple[str, ...] | None = None
     adapt: str | None = None
-    tested: int | None = None
+    test_images: int | None = None
 
     def __post_init__(self) -> None:
         if self.unfolding is not None and self.unfolding < 0:
             raise ValueError(f"unfolding is {self.unfolding}; expected a whole number ≥ 0, the steps after the first")
         if self.threshold is not None and not 0 <= self.threshold < float("inf"):
             raise ValueError(f"threshold is {self.threshold}; expected a number ≥ 0, which multiplies every threshold")
-        if self.tested is not None and self.tested < 1:
-            raise ValueError(f"tested is {self.tested}; expected at least 1 image")
+        if self.test_images is not None and self.test_images < 1:
+            raise ValueError(f"test_images is {self.test_images}; expected at least 1 image")
         named(self.corruptions or ())
         if self.adapt is not None:
             require_known("adaptation", self.adapt, CRITERIA)
@@ -104,19 +107,16 @@ class EvaluationRecord:
         first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
         yield from (first, *self.notes, *others)
 
-    def save(self, folder: Path, pictures: bool = False) -> list[Path]:
-        """Write evaluation.json and, with pictures, evaluation.png into a folder, and return their paths."""
-        from pursuitnet.program.simulate.record import versions
-
+    def save(self, folder: Path, plot: bool = False) -> list[Path]:
+        """Write evaluation.json and, with plot, evaluation.png into a folder, and return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "evaluation.json"]
-        text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
-        paths[0].write_text(text + "\n", encoding="utf-8")
-        if pictures:
+        text = json.dumps(asdict(self) | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
+        paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
+        if plot:
             from pursuitnet.program.evaluation.plots import drawn
 
-            paths.append(folder / "evaluation.png")
-            drawn(self.title, self.evaluation, self.robustness).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            picture = drawn(self.title, self.evaluation, self.robustness)
+            paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
         return paths
 
 
@@ -144,7 +144,7 @@ def evaluate_run(
     """
     run = open_run(folder, data_dir, device)
     recipe, model, images = run.recipe, run.model, run.images
-    pixels, labels = images.test[0][: settings.tested], images.test[1][: settings.tested]
+    pixels, labels = images.test[0][: settings.test_images], images.test[1][: settings.test_images]
     looked_at = ("test", "train") if settings.adapt else ("test",)
     changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
     notes = (*settings.notes(model), *changed)

@@ -110,7 +110,7 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         raise FloatingPointError(f"the network's output is not finite for {broken} of {count} images")
     order = logits.argsort(dim=1, descending=True, stable=True)
     predicted, found = order[:, 0], order == labels[:, None]
-    table = torch.bincount(labels * K + predicted, minlength=K**2).view(K, K)
+    table = confusion(labels, predicted, K)
     bins = reliability(logits, predicted == labels)
     return Evaluation(
         classes=tuple(classes),
@@ -123,6 +123,11 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         bins=bins,
         confusion=tuple(tuple(row) for row in table.tolist()),
     )
+
+
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Return how many images of each class (row) were taken for each class (column), (classes, classes)."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def reliability(logits: Tensor, right: Tensor) -> tuple[Bin, ...]:

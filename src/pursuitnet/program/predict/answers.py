@@ -13,8 +13,8 @@ from pursuitnet.data.pixels import BrokenImageError
 from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.data.unlabeled import Decoder, Pixels
 from pursuitnet.program.report.text import fraction
-from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained
+from pursuitnet.program.writable import write_whole
 
 BATCH, SHOWN_IMAGES = 64, 12  # files in one forward pass; of those on a page
 HEAD = "file,class,probability"

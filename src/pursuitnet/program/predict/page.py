@@ -12,9 +12,9 @@ from pursuitnet.program.predict.explanation import Explanation, explain
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import evenly
-from pursuitnet.program.runs import write_whole
 from pursuitnet.program.sharing import Trained
 from pursuitnet.program.trace import best_scale, carry, kept, pictured, relative_error
+from pursuitnet.program.writable import write_whole
 
 MARK = 'content="pursuitnet predict"'
 """What tells this page from others."""
@@ -68,7 +68,7 @@ def _image(about: Trained, answer: Answer) -> dict[str, Any]:
 def _atom(about: Trained, found: Explanation, row: int, first: int, second: int) -> dict[str, Any]:
     """Return what one row of the last code adds to the first and to the second class, and what it stands for."""
     return {
-        "name": str(found.code_channels[row]),
+        "name": str(found.rows[row]),
         "first": float(found.contributions[first, row]),
         "second": float(found.contributions[second, row]),
         "map": pictures.mosaic(pictures.maps(found.code[row : row + 1]), 1, 66),
@@ -78,7 +78,7 @@ def _atom(about: Trained, found: Explanation, row: int, first: int, second: int)
 
 def _drawn_alone(about: Trained, found: Explanation, row: int) -> pictures.Picture | None:
     """Return what one atom alone draws of the image, carried down from its layer; None where no way leads there."""
-    origin = found.code_channels[row]
+    origin = found.rows[row]
     if origin.layer is None:
         return None
     at = found.traces[origin.layer]

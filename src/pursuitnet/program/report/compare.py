@@ -1,6 +1,7 @@
 """Several runs beside each other, in one picture or page."""
 
 import io
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from matplotlib.ticker import PercentFormatter
 from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import TITLES, RunSummary, cells, write_whole
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.runs import TITLES, RunSummary, cells
+from pursuitnet.program.writable import write_whole
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Told apart by most color-blind eyes, and seen on white and on black."""
@@ -66,7 +69,8 @@ def _row(page: Path, run: RunSummary, row: tuple[str, ...]) -> dict[str, Any]:
     """Return a run's line of the table, and its pages seen from this one."""
     settings = [getattr(run, name if name != "rate" else "lr") for name in SETTINGS]
     words = ["-" if value is None else f"{value:g}" for value in settings]
-    pages = {name: run.folder / f"{name}.html" for name in ("report", "inspect")}
+    files = RunFolder(run.folder)
+    pages = {"report": files.report, "inspect": files.inspection_page}
     links = {name: _link(page, at) for name, at in pages.items() if at.is_file()}
     return {"cells": (*row[:3], *words, *row[3:], run.date or "-"), "links": links, "note": _next(run)}
 
@@ -79,7 +83,7 @@ def _link(page: Path, target: Path) -> str:
 def _next(run: RunSummary) -> str:
     """Return the command that is likely wanted next."""
     if run.state == "finished":
-        seen = (run.folder / "inspect.html").is_file()
+        seen = RunFolder(run.folder).inspection_page.is_file()
         return shlex.join(["pursuitnet", "evaluate" if seen else "inspect", str(run.folder)])
     if run.state in ("stopped", "failed"):
         return shlex.join(["pursuitnet", "train", "--out", str(run.folder), "--resume"])
@@ -88,7 +92,7 @@ def _next(run: RunSummary) -> str:
 
 def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
     """Return both pictures side by side over one list of names, in the order of the last accuracy."""
-    runs = sorted(runs, key=lambda run: run.records[-1]["test_accuracy"], reverse=True)
+    runs = sorted(runs, key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
     with matplotlib.rc_context({"font.size": 9.5}):
         figure = Figure(figsize=(9.5, 3.6 + 0.22 * rows), layout="constrained")
@@ -110,7 +114,8 @@ def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
 
 def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
     epochs = [record["epoch"] for record in run.records]
-    accuracy = run.records[-1]["test_accuracy"]
+    last = run.records[-1]
+    told = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
     part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
     look: dict[str, Any] = {
         "color": COLORS[index % len(COLORS)],
@@ -121,6 +126,6 @@ def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
         "markersize": 3.5,
     }
     name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
-    label = f"{name}  {written('{:.2%}', accuracy)}{part}".replace("$", r"\$")  # a dollar would begin a formula
+    label = f"{name}  {told}{part}".replace("$", r"\$")  # a dollar would begin a formula
     for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
-        axes.plot(epochs, [record[key] for record in run.records], label=label, **look)
+        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **look)

@@ -7,8 +7,9 @@ experiment, ``readings`` how else it can be read. ``ill_conditioned``: the examp
 from collections.abc import Callable
 from pathlib import Path
 
-from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1, variations
+from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1
 from pursuitnet.program.simulate.record import Result, write
+from pursuitnet.program.simulate.variations import variations as all_variations
 
 SMALL: dict[str, Callable[[], Result]] = {
     "fig1": fig1.run,
@@ -54,7 +55,7 @@ def count(figure: str, seeds: int | None, variations: bool) -> int | None:
     """Return of how many finished parts ``run`` tells; None where there are none to tell of."""
     if figure != "fig4":
         return None
-    each = len(variations.variations(1)) if variations else 1
+    each = len(all_variations(1)) if variations else 1
     return each * ((3 if variations else 5) if seeds is None else seeds)
 
 

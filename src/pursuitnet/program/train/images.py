@@ -1,10 +1,10 @@
 """A data set on its device, and its batches."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Images:
     mean: Tensor
     std: Tensor
     identity: data.Identity
+    more: ClassVar[Mapping[str, Any]] = {}
+    """What else goes with the weights."""
 
     def prepared(self, images: data.Pixels) -> Tensor:
         """Return images (B, C, H, W) as the network takes them from images as they are."""
@@ -82,7 +84,7 @@ def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.
             f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
-    is_locked, kept = held_out(recipe, labels)
+    held, kept = held_out(recipe, labels)
     with _watched(pixels, test[0]) as (seen, seen_test):
         identity = data.Identity.of((dataset or dataset_of(recipe)).classes, (seen, labels), (seen_test, test[1]))
     if recipe.normalized:
@@ -90,7 +92,7 @@ def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.
             mean, std = data.channel_statistics(seen)
     else:
         mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
-    splits = ((pixels[kept], labels[kept]), (pixels[is_locked], labels[is_locked]), test)
+    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
     return placed(splits, mean, data.divisor(std), identity, device_of(recipe) if device is None else device)
 
 
@@ -125,8 +127,8 @@ def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
         order = data.stratified(labels, recipe.seed)
     else:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
-    is_locked, kept = (part.sort().values for part in order.tensor_split([min(recipe.val_images, len(order) - 2)]))
-    return is_locked, kept
+    held, kept = (part.sort().values for part in order.tensor_split([min(recipe.val_images, len(order) - 2)]))
+    return held, kept
 
 
 def placed(

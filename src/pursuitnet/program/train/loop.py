@@ -14,13 +14,16 @@ from pursuitnet.program.callbacks.base import Callback, NoOpCallback
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.lock import LockedError, check_free, run_lock
 from pursuitnet.program.recipe import GIVEN, Recipe
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import running
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager, StoppedError, stop_requests
 from pursuitnet.program.train.given import Augment, dataset
 from pursuitnet.program.train.process_group import group_of, process_group
-from pursuitnet.program.train.run import Record, commit, finish, flops_per_image, last_record
-from pursuitnet.program.train.trainer import EpochProgress, Trainer
+from pursuitnet.program.train.run import finish, flops_per_image, last_record
+from pursuitnet.program.train.tasks import trainer_of
+from pursuitnet.program.train.trainer import EpochProgress, Trainer, precision_name
+from pursuitnet.program.versions import commit
 
 
 def train(
@@ -79,25 +82,26 @@ def train(
     recipe = recipe if given is None else replace(recipe, data=GIVEN, data_dir=None)
     with stop_requests() as requests, process_group(device_of(recipe)) as group:
         told = NoOpCallback() if callback is None or not group.first else callback
-        keeper = CheckpointManager(folder, Trainer(recipe, group, given, augment, fresh=not progress), every)
+        trainer = trainer_of(recipe, group, given, augment, fresh=not progress)
+        manager = CheckpointManager(folder, trainer, every)
         with run_lock(folder) if group.first else nullcontext():
             if group.first and checkpoints.never_started(folder) == progress:
                 raise LockedError(f"{folder} has been begun by another process in this very moment")
-            return _run(keeper, told, progress, requests)
+            return _run(manager, told, progress, requests)
 
 
-def _run(keeper: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
-    trainer, folder = keeper.trainer, keeper.folder
+def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
+    trainer, folder = manager.trainer, manager.folder.path
     recipe, group = trainer.recipe, trainer.group
-    done, progress = keeper.reopen() if goes_on else keeper.open()
+    done, progress = manager.reopen() if goes_on else manager.open()
     about, record = _about(trainer, folder), Record()
     said = {"device": about["device"], "commit": commit() or ""}
     with running(folder, StoppedError, **said) if group.first else nullcontext():
         callback.begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
-            record = _epoch(trainer, keeper, epoch, callback, progress, requests)
+            record = _epoch(trainer, manager, epoch, callback, progress, requests)
             callback.epoch(record)
-            keeper.after(epoch, record, requests)
+            manager.on_epoch_end(epoch, record, requests)
             progress = None
         if group.first:
             finish(folder, recipe, trainer.model, trainer.images, about)
@@ -106,7 +110,7 @@ def _run(keeper: CheckpointManager, callback: Callback, goes_on: bool, requests:
 
 def _epoch(
     trainer: Trainer,
-    keeper: CheckpointManager,
+    manager: CheckpointManager,
     epoch: int,
     callback: Callback,
     progress: EpochProgress | None,
@@ -114,12 +118,13 @@ def _epoch(
 ) -> Record:
     began = time.perf_counter()
     try:
-        trained = trainer.epoch(epoch, callback, progress, partial(keeper.on_step_end, epoch, requests))
+        trained = trainer.epoch(epoch, callback, progress, partial(manager.on_step_end, epoch, requests))
         trainer.check_state(f"epoch {epoch}")
         tested = _tested(trainer)
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}. The last good checkpoint is {keeper.status()}") from error
-    return {"epoch": epoch, **trained, **tested, "seconds": time.perf_counter() - began}
+        raise FloatingPointError(f"{error}. The last good checkpoint is {manager.status()}") from error
+    seconds = time.perf_counter() - began
+    return {"epoch": epoch, **trained, **tested, "seconds": seconds, "precision": precision_name(trainer.precision)}
 
 
 def _tested(trainer: Trainer) -> Record:
@@ -128,13 +133,11 @@ def _tested(trainer: Trainer) -> Record:
     Raises:
         FloatingPointError: if a loss is no number.
     """
-    splits = {"valid": trainer.images.valid, "test": trainer.images.test}
     found: Record = {}
-    for name, split in splits.items():
-        if len(split[1]):
-            found[f"{name}_loss"], found[f"{name}_accuracy"] = trainer.evaluate(split)
-            if not math.isfinite(found[f"{name}_loss"]):
-                raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
+    for name in ("valid", "test"):
+        found |= trainer.measured(name)
+        if not math.isfinite(found.get(f"{name}_loss", 0.0)):
+            raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
     return found
 
 
@@ -145,10 +148,10 @@ def _about(trainer: Trainer, folder: Path) -> Record:
         "recipe": trainer.recipe.to_json(),
         "folder": str(folder),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "flops_per_image": flops_per_image(trainer.model, images.prepared(images.test[0][:2])),
+        "flops_per_image": flops_per_image(trainer.model, trainer.sample()),
         "device": str(trainer.device),
         "processes": trainer.group.size,
-        "precision": str(trainer.precision).removeprefix("torch."),
+        "precision": precision_name(trainer.precision),
         "images": [len(images.train[1]), len(images.test[1])],
         "steps": trainer.steps,
     }

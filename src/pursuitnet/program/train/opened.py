@@ -10,7 +10,7 @@ from pursuitnet.data.folder import has_splits
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import dataset_of, device_of
 from pursuitnet.program.recipe import GIVEN, Recipe
-from pursuitnet.program.sharing.loading import Trained
+from pursuitnet.program.sharing.loading import Trained, check_classifies
 from pursuitnet.program.train.images import Images, Split, held_out, placed, splits_of
 from pursuitnet.program.train.run import trained_run
 
@@ -62,6 +62,7 @@ def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
         ValueError: if a file is damaged, or the data set has classes or channels that the network does not know.
     """
     recipe, about = trained_run(folder, data_dir, device)
+    check_classifies(about, folder)
     recipe = _of_folder(recipe, about).located()
     if recipe.data_dir is not None and not recipe.data_dir.exists():
         raise FileNotFoundError(f"the data of {folder} are not in {recipe.data_dir}: name their folder with --data-dir")

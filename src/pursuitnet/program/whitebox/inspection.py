@@ -14,6 +14,7 @@ from pursuitnet import theory
 from pursuitnet.data.progress import Advance, counted, nothing
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.trace import LayerTrace
 from pursuitnet.program.whitebox.findings import Findings, UnreadModule
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, pursuits_in, read
@@ -22,6 +23,7 @@ from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
 from pursuitnet.program.whitebox.torch_models import seen_in
 from pursuitnet.program.whitebox.unfolding import Known, at_steps
+from pursuitnet.program.writable import write_whole
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,12 @@ class Inspection(Findings):
 
     def save(self, folder: Path) -> Path:
         """Write ``inspect.json`` and ``inspect.html`` into a folder, over those of their name; return the page."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(folder)
+        run.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        (folder / "inspect.json").write_text(text + "\n", encoding="utf-8")
-        beside = "report.html" if (folder / "report.html").is_file() else None
-        (folder / "inspect.html").write_text(render(self, beside), encoding="utf-8")
-        return folder / "inspect.html"
+        write_whole(run.inspection, text + "\n")
+        beside = run.report.name if run.report.is_file() else None
+        return write_whole(run.inspection_page, render(self, beside))
 
 
 def inspect(
@@ -67,6 +68,16 @@ def inspect(
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU())
+        >>> found = pn.inspect(model, torch.rand(2, 1, 6, 6))
+        >>> [layer.name for layer in found.layers], found.unread
+        (['0'], ())
+        >>> 0 <= found.layers[0].solving.gap[0] <= 1  # at most this share of the objective is missing
+        True
     """
     _check(model, images, unfolding)
     if labeled is not None:
@@ -183,7 +194,7 @@ def _error_bounds(layers: tuple[Layer, ...]) -> Iterator[float | None]:
     norms: list[float] = []
     mus: list[float] = []
     for layer in layers:
-        mu = layer.coherence_with_identity if layer.solving.filled_identity is not None else layer.coherence
+        mu = layer.coherence_with_identity if layer.solving.identity_density is not None else layer.coherence
         if mu is None or layer.lemma2.value.most is None:
             norms, mus = [*norms, math.inf], [*mus, 1.0]
         else:
