@@ -1,12 +1,14 @@
 """On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
 
-    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE]
+    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE] [--record]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimizer, in
 bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
-and with CUDA's multi-process service where the machine has it. solve: seconds until WorkingSet and FISTA prove a gap
-of --tol on one image of --size × --size with 64 atoms of 8 × 8, on the GPU and on all cores of the CPU. Prints one JSON
-object and writes it to --out, beside the parts that are there already.
+and with CUDA's multi-process service where the machine has it. solve: seconds and steps until WorkingSet and FISTA
+prove a gap of --tol on one image of --size × --size with 64 atoms of 8 × 8 in float32, on the GPU, then on all cores
+of the CPU, each cut to about --limit seconds: what was cut off says the gap it had reached. Prints one JSON object and
+writes it to --out after every measurement, beside the parts that are there already; with --record to
+benchmarks/results/ too.
 """
 
 import argparse
@@ -18,11 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import records
 import torch
 from measure import Step, seconds_of
 
@@ -34,6 +39,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "msd_csc_6": {"unfolding": 1},
     "msd_csc_12": {"unfolding": 2},
 }
+
+
+PACE = 3
+"""Steps that are timed to know how many fit into the time."""
 
 
 def step_of(name: str, device: str, graphed: bool) -> Step:
@@ -52,13 +61,15 @@ def milliseconds(step: Step, device: str, batch: int, times: int = 30) -> float:
     return round(1000 * statistics.median(found[5:]), 3)
 
 
-def steps(device: str, batch: int) -> dict[str, dict[str, float]]:
-    """Return the milliseconds of a step of each network, started kernel by kernel and as a graph."""
+def steps(device: str, batch: int) -> Iterator[dict[str, dict[str, float]]]:
+    """Yield the milliseconds of a step of each network so far, started kernel by kernel and as a graph."""
     kinds = {"eager": False, "graph": True} if device != "cpu" else {"eager": False}
-    return {
-        name: {kind: milliseconds(step_of(name, device, graphed), device, batch) for kind, graphed in kinds.items()}
-        for name in NETWORKS
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name in NETWORKS:
+        found[name] = {
+            kind: milliseconds(step_of(name, device, graphed), device, batch) for kind, graphed in kinds.items()
+        }
+        yield found
 
 
 def rate(name: str, device: str, batch: int, seconds: float) -> float:
@@ -112,35 +123,52 @@ def at_once(number: int, arguments: argparse.Namespace, shared: bool) -> float:
         return round(sum(float(process.communicate()[0].splitlines()[-1]) for process in processes), 1)
 
 
-def throughput(arguments: argparse.Namespace) -> dict[str, dict[int, float]]:
-    """Return images a second by number of processes, without and with the service."""
+def throughput(arguments: argparse.Namespace) -> Iterator[dict[str, dict[int, float]]]:
+    """Yield images a second by number of processes so far, without and with the service."""
     kinds, numbers = {"processes": False}, [int(n) for n in arguments.at_once.split(",")]
     if arguments.device != "cpu" and shutil.which("nvidia-cuda-mps-control"):
         kinds["multi-process service"] = True
-    return {kind: {n: at_once(n, arguments, shared) for n in numbers} for kind, shared in kinds.items()}
+    found: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+    for kind, shared in kinds.items():
+        for n in numbers:
+            found[kind][n] = at_once(n, arguments, shared)
+            yield found
 
 
-def solve(device: str, size: int, tol: float) -> dict[str, dict[str, float]]:
-    """Return the seconds until a gap of ``tol`` is proven, by solver and device; what took more steps says its gap."""
+def problem(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 64 atoms of 8 × 8 of unit length, and a smooth image (1, 1, size, size)."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(64, 1, 8, 8, generator=generator)
     weight /= weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     x = torch.nn.functional.avg_pool2d(torch.randn(1, 1, size + 6, size + 6, generator=generator), 7, 1)
-    found: dict[str, dict[str, float]] = {}
-    for name, solver in (("WorkingSet", pn.WorkingSet()), ("FISTA", pn.FISTA())):
-        for where in dict.fromkeys((device, "cpu")):
-            D = pn.CircularDictionary(weight.to(where)).requires_grad_(False)
-            signal = x.to(where)
-            beta = 0.1 * float(D.analyze(signal).abs().max())
-            if where != "cpu":
-                pn.solve(signal, D, beta, solver, max_steps=2, tol=tol)  # loads the libraries
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            solution = pn.solve(signal, D, beta, solver, max_steps=2_000, tol=tol)
-            gap = float(solution.gap.max())
-            found.setdefault(name, {})[where] = round(time.perf_counter() - began, 3)
-            found[name][f"{where}, gap"] = gap
-    return found
+    return weight, x
+
+
+def until(solver: Any, where: str, size: int, tol: float, limit: float) -> dict[str, Any]:
+    """Return the seconds and steps until a gap is proven, or the gap that about ``limit`` seconds have led to."""
+    weight, x = (tensor.to(where) for tensor in problem(size))
+    D = pn.CircularDictionary(weight).requires_grad_(False)
+    beta = 0.1 * float(D.analyze(x).abs().max())
+    call = partial(pn.solve, x, D, beta, solver)
+    for _ in range(2):  # the first call loads the libraries
+        pace = seconds_of(lambda: call(max_steps=PACE, tol=0.0), where) / PACE
+    most = max(PACE, min(2_000, int(limit / pace)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pn.ConvergenceWarning)  # the gap is in the result
+        began = time.perf_counter()
+        solution = call(max_steps=most, tol=tol)
+        gap = float(solution.gap.max())  # waits for the device
+    took = round(time.perf_counter() - began, 3)
+    return {"seconds": took, "steps": int(solution.steps), "gap": gap, "converged": bool(solution.converged.all())}
+
+
+def solve(device: str, size: int, tol: float, limit: float) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield what is known so far by solver and device; the accelerator first, since the CPU may take all the time."""
+    found: dict[str, dict[str, Any]] = {"WorkingSet": {}, "FISTA": {}}
+    for where in dict.fromkeys((device, "cpu")):
+        for name, solver in (("WorkingSet", pn.WorkingSet()), ("FISTA", pn.FISTA())):
+            found[name][where] = until(solver, where, size, tol, limit)
+            yield found
 
 
 def main() -> None:
@@ -153,7 +181,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--tol", type=float, default=1e-3)
+    parser.add_argument("--limit", type=float, default=60.0, help="of each of the four solutions, in seconds")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep it in benchmarks/results/ too")
     parser.add_argument("--rate", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rate:
@@ -162,18 +192,19 @@ def main() -> None:
     parts = {
         "steps": lambda: steps(arguments.device, arguments.batch),
         "throughput": lambda: throughput(arguments),
-        "solve": lambda: solve(arguments.device, arguments.size, arguments.tol),
+        "solve": lambda: solve(arguments.device, arguments.size, arguments.tol, arguments.limit),
     }
-    found: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    if arguments.device != "cpu":
-        found["device"] = torch.cuda.get_device_name()
+    found: dict[str, Any] = {**records.about(arguments.device), "threads": torch.get_num_threads()}
     if arguments.out and arguments.out.is_file():
         found = {**json.loads(arguments.out.read_text()), **found}
     for name in arguments.part.split(","):
-        found[name] = parts[name]()
-        if arguments.out:  # what is there is kept, whatever comes
-            arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+        for so_far in parts[name]():
+            found[name] = so_far
+            if arguments.out:  # what is there is kept, whatever comes
+                arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
+    if arguments.record:
+        records.keep("gpu", found)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
         picture.unlink()
     tiny = ["--size", "32"] if arguments.small else []
     third = [*device, "--out", arguments.out / "gpu.json", *tiny]
+    third += ["--limit", f"{max(1.0, clock.left / 5):.0f}"]  # of each of four solutions
     command([python, folder / "gpu.py", "--part", "solve", *third], out, clock.left, log)
 
 

@@ -3,7 +3,7 @@
     python experiments/reproduction.py [--ledger DIR] [--out docs]
 
 Its purpose is to write the tracked page: it replaces what stands between <!-- NAME --> and <!-- end --> in it, and
-draws fig7-small.png and fig8-small.png beside it. The words around the tables are written by hand.
+draws Figs. 7 and 8 at the scales small and medium beside it. The words around the tables are written by hand.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
-from pursuitnet.program.reproduce.tables import by_layers, contrast, markdown, tested
+from pursuitnet.program.reproduce.tables import Questions, by_layers, contrast, markdown, tested, verdicts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -96,10 +96,10 @@ QUESTIONS = (
 """What the paper claims, as differences of two cells: method, layers, unfolding."""
 
 
-def medium_questions(ledger: Path) -> str:
-    """Return the paper's claims, tested at the scale medium."""
+def medium_questions(ledger: Path) -> Questions:
+    """Return the paper's claims with their cells at the scale medium."""
     by = {(r.cell.method, r.cell.layers, r.cell.unfolding): r for r in rows_of("tables", "medium", ledger)}
-    return tested([(name, (by[one], by[other])) for name, one, other in QUESTIONS])
+    return [(name, (by[one], by[other])) for name, one, other in QUESTIONS]
 
 
 def details(table: str, ledger: Path, scale: str = "small") -> str:
@@ -121,8 +121,18 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "table3-details": lambda ledger: details("table3", ledger),
     "ablation-small": ablations,
     "medium": lambda ledger: markdown(rows_of("tables", "medium", ledger)),
-    "medium-questions": medium_questions,
+    "medium-questions": lambda ledger: tested(medium_questions(ledger)),
+    "medium-verdicts": lambda ledger: verdicts(medium_questions(ledger)),
 }
+
+
+PICTURES = {
+    "fig7-small": ("fig7", "fig7", "small", "1,600"),
+    "fig8-small": ("fig8", "fig8", "small", "1,600"),
+    "fig7-medium": ("fig7-medium", "tables", "medium", "50,000"),
+    "fig8-medium": ("fig8-medium", "tables", "medium", "50,000"),
+}
+"""Each with its panels, its cells, their scale and the number of images."""
 
 
 def page(text: str, ledger: Path = LEDGER) -> str:
@@ -140,11 +150,11 @@ def page(text: str, ledger: Path = LEDGER) -> str:
 
 
 def pictures(ledger: Path, folder: Path = PAGE.parent) -> Iterator[Path]:
-    """Draw Figs. 7 and 8 at the small scale."""
-    for name in ("fig7", "fig8"):
-        path = folder / f"{name}-small.png"
-        note = "1,600 training images of CIFAR-10, 4 epochs; mean and range over seeds: not the paper's experiment"
-        draw(name, rows_of(name, "small", ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
+    """Draw Figs. 7 and 8 at the small scale, and in their manner at the medium one."""
+    for name, (panels, table, scale, images) in PICTURES.items():
+        path = folder / f"{name}.png"
+        note = f"{images} training images of CIFAR-10, 4 epochs; mean and range over seeds: not the paper's experiment"
+        draw(panels, rows_of(table, scale, ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
         yield path
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from makers import normal
 from torch import nn
 from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
@@ -23,10 +24,6 @@ KINDS = {
     "scale": lambda: RunningRMSNorm(3, momentum=0.3),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def batches(count=12):
@@ -89,7 +86,7 @@ def test_statistics_of_all_processes_are_those_of_one_and_a_batch_of_nothing_lea
 
 def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
     norm = KINDS["rows"]()
-    with pytest.raises(ValueError, match=r"one value a row, \(1, 3\), has no variance.*evaluation mode"):
+    with pytest.raises(ValueError, match=r"one value a channel, \(1, 3\), has no variance.*evaluation mode"):
         norm(torch.randn(1, 3))
     assert norm.eval()(torch.randn(1, 3)).shape == (1, 3)
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 import pursuitnet as pn
 from pursuitnet.program import cli, reproduce, train
-from pursuitnet.program.lock import held, run_lock
+from pursuitnet.program.lock import is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, throughput
 from pursuitnet.program.reproduce.cells import Cell
@@ -45,7 +45,7 @@ TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiz
 def options(tmp_path, monkeypatch):
     """Two tiny cells on the digits, in the place of Table III."""
     monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as here
     return reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
 
 
@@ -55,6 +55,22 @@ def job_of(run, options, deadline=None):
 
 def curves(entry):
     return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in entry["epochs"]]
+
+
+@pytest.fixture(scope="module")
+def assert_same_as_uninterrupted(tmp_path_factory):
+    """Compare the ledger's only run with the same one that nothing came in between of, trained once for all tests."""
+    known = {}
+
+    def compare(options, run):
+        if run.key not in known:
+            folder = tmp_path_factory.mktemp("whole")
+            jobs.run_job(jobs.Job(run.recipe, run.key, str(folder / "ledger"), str(folder / "runs")))
+            (known[run.key],) = ledger.Ledger(folder / "ledger").entries()
+        (entry,) = ledger.Ledger(options.ledger).entries()
+        assert curves(entry) == curves(known[run.key])
+
+    return compare
 
 
 # cells
@@ -243,6 +259,7 @@ def test_runs_end_in_the_ledger_and_are_never_repeated(options, capsys):
         assert entry["data"] == ledger.checksum("digits", None) and len(entry["epochs"]) == 2
         assert {"parameters", "flops_per_image", "commit", "torch", "device", "machine"} <= entry.keys()
         assert entry["recipe"]["data_dir"] is None
+        assert {entry["precision"], *(epoch["precision"] for epoch in entry["epochs"])} == {"float32"}
     written = {path: path.stat().st_mtime_ns for path in options.ledger.iterdir()}
     assert program.program(options, folder, said.append) == 0
     assert written == {path: path.stat().st_mtime_ns for path in options.ledger.iterdir()}
@@ -269,6 +286,7 @@ def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repea
     assert reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append(end)) == 0
     (entry,) = ledger.Ledger(options.ledger).entries()
     assert "the loss is" in entry["diverged"] and str(options.runs) not in entry["diverged"] and entry["seconds"] >= 0
+    assert entry["precision"] == "float32"
     assert ends == [entry["key"]] and reproduce.missing(options) == []
     (row,) = tables.cell_results(options.cells(), [entry])
     assert row.said == "1 of 1 diverged" and row.accuracies == []
@@ -280,7 +298,7 @@ def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repea
 HELD = """
 import signal, time
 from pathlib import Path
-from pursuitnet.program import callbacks as watch
+from pursuitnet.program import callbacks
 
 def epoch(self, record):
     mark = Path({mark!r})
@@ -289,7 +307,7 @@ def epoch(self, record):
         while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # until it has been asked to stop
             time.sleep(0.01)
 
-watch.Silent.epoch = epoch
+callbacks.NoOpCallback.epoch = epoch
 """
 
 
@@ -307,7 +325,9 @@ def held_up(tmp_path, monkeypatch):
     return mark
 
 
-def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkeypatch, held_up):
+def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(
+    options, monkeypatch, held_up, assert_same_as_uninterrupted
+):
     run, ends = reproduce.missing(options)[0], []
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if held_up.exists() else "")
@@ -316,12 +336,14 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(TimeoutError, match="not begun"):
         jobs.run_in_subprocess(job_of(run, options, deadline=time.time() - 1))
-    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 0
+    assert jobs.run_job(job_of(run, options, deadline=time.time() + 1e6)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held_up, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
+    options, held_up, number, assert_same_as_uninterrupted
+):
     run, other = reproduce.missing(options)
     over = Event()
 
@@ -337,18 +359,12 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held
             program.program(options, options.ledger.parent / "out", lambda line: None)
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
-    assert not held(options.runs / run.key)
-    assert reproduce.run(options, [run], lambda run, end: None) == 0
+    assert not is_locked(options.runs / run.key)
+    assert jobs.run_job(job_of(run, options)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
-def assert_same_as_uninterrupted(options, run):
-    run_in_subprocess = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
-    jobs.run_in_subprocess(job_of(run, run_in_subprocess))  # with as many threads as the others
-    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, run_in_subprocess))
-    assert curves(one) == curves(other)
-
-
+@pytest.mark.slow
 def test_two_processes_never_do_one_run(options):
     run = reproduce.missing(options)[0]
     job = job_of(run, options)
@@ -359,7 +375,7 @@ def test_two_processes_never_do_one_run(options):
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 
-def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options):
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options, assert_same_as_uninterrupted):
     """As a kill or a full disk leaves it: in every call after that the run would fail otherwise."""
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
@@ -370,7 +386,7 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options)
     assert_same_as_uninterrupted(options, run)
 
 
-def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
+def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options, assert_same_as_uninterrupted):
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
     with pytest.raises(KeyboardInterrupt):
@@ -409,16 +425,23 @@ def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
     assert throughput.best(TINY, 15, said.append) == 8
 
 
+@pytest.mark.slow
 def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
-    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.2))
-    assert throughput.throughput(TINY, 2, 0.2) > 0
+    assert throughput.throughput(TINY, 2, 0.05) > 0
     with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
-        throughput.throughput(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
+        throughput.throughput(replace(TINY, data="svhn", data_dir=options.runs), 1, 0.05)
+
+
+@pytest.mark.slow
+def test_jobs_auto_measures_before_it_runs_what_is_missing(options, monkeypatch, capsys):
+    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.05))
+    monkeypatch.setattr(program, "available", lambda: 1)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS[:1])
     out = options.ledger.parent / "out"
     where = ["--ledger", str(options.ledger), "--runs", str(options.runs), "--out", str(out)]
     cli.app(["reproduce", "table3", "--jobs", "auto", *where], result_action="return_value")
     said = capsys.readouterr().out
-    assert "\n1 run: " in said and "[2/2" in said
+    assert "\n1 run: " in said and said.index("1 run: ") < said.index("[1/1")
 
 
 def test_other_data_than_planned_are_refused(options):
@@ -430,7 +453,7 @@ def test_other_data_than_planned_are_refused(options):
 KILL = """
 import os, signal
 from pathlib import Path
-from pursuitnet.program import callbacks as watch
+from pursuitnet.program import callbacks
 
 def epoch(self, record):
     mark = Path({mark!r})
@@ -438,17 +461,18 @@ def epoch(self, record):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-watch.Silent.epoch = epoch
+callbacks.NoOpCallback.epoch = epoch
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
-def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path):
+def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path, assert_same_as_uninterrupted):
     from distributed import LocalCluster
 
     from pursuitnet.program.reproduce.cluster import dask
 
-    long = Cell("long", 3, replace(TINY, epochs=4, train_images=None), None)
+    long = Cell("long", 3, replace(TINY, epochs=3), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
     (run,), ends = reproduce.missing(options), []
     script, mark = tmp_path / "kill.py", tmp_path / "killed"
@@ -566,7 +590,7 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
     assert "2 of them missing" in call("table3", "--dry-run", "--device", "cpu")
     assert "not run" in (tmp_path / "runs" / "table3" / "table3.md").read_text()
     with pytest.raises(ValueError, match="holds for no cell"):
-        call("table3", "--only", "cifar10")
+        call("table3", "--filter", "cifar10")
     with pytest.raises(ValueError, match="seeds is 0; expected an integer ≥ 1"):
         call("table3", "--seeds", "0")
     with pytest.raises(ValueError, match="jobs is -1; expected an integer ≥ 1"):
@@ -576,6 +600,69 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
     (tmp_path / "x.yaml").write_text("queue: short\n")
     with pytest.raises(ValueError, match="describes no cluster; expected jobs: a number, and system: SLURM"):
         call("table3", "--cluster", "x.yaml", "--device", "cpu")
+
+
+# what it was computed in
+
+
+def test_every_record_says_what_it_was_computed_in(script):
+    paths = [*script.LEDGER.glob("*.json"), *(script.LEDGER.parent / "fast").glob("*.json")]
+    assert len(paths) > 200
+    for path in paths:
+        assert json.loads(path.read_text())["precision"] in ("float32", "bfloat16"), path.name
+
+
+def test_a_run_that_goes_on_in_another_precision_says_both(tmp_path, monkeypatch):
+    class StopInTheSecond(train.NoOpCallback):
+        def epoch(self, record):
+            if record["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pursuitnet.program.train.trainer.precision_of", lambda recipe, device: torch.bfloat16)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(TINY, tmp_path / "run", StopInTheSecond())
+    train.train(TINY, tmp_path / "run", resume=True)
+    assert [epoch["precision"] for epoch in train.records(tmp_path / "run")] == ["bfloat16", "float32"]
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["precision"] == "bfloat16, float32"
+
+
+def test_a_table_names_every_machine_and_precision_of_a_cell():
+    records = [
+        {**WHOLE, "recipe": TINY.to_json(), "precision": precision} for precision in ("float32", "bfloat16", "float32")
+    ]
+    assert tables.markdown([tables.CellResult(CELLS[1], tuple(records))]).endswith(
+        " | abacus, float32; abacus, bfloat16 |"
+    )
+
+
+# verdicts
+
+
+def accurate(*accuracies):
+    """A cell whose seeds have these accuracies in per cent."""
+    made = [entry_of(CELLS[1], seed, accuracy / 100, "x") for seed, accuracy in enumerate(accuracies)]
+    return tables.CellResult(CELLS[1], tuple(made))
+
+
+def test_questions_are_supported_refuted_or_open_after_correction():
+    low, high = accurate(70.0, 70.2, 69.9, 70.1, 70.3), accurate(75.1, 75.0, 75.2, 74.9, 75.0)
+    unsure, few = accurate(70.4, 70.2, 70.1, 70.2, 70.6), accurate(80.0, 80.1)
+    asked = [("up", (high, low)), ("down", (low, high)), ("unsure", (unsure, low)), ("few", (few, low))]
+    asked.append(("unsure again", (unsure, low)))
+    found = {answer.name: answer for answer in tables.answers(asked)}
+    assert {name: answer.verdict for name, answer in found.items()} == {
+        "up": "supported", "down": "refuted", "unsure": "open", "few": "open", "unsure again": "open"
+    }  # fmt: skip
+    assert found["unsure"].difference.p < 0.05 < found["unsure"].corrected  # of two such, one may be chance
+    assert {answer.tests for answer in found.values()} == {4} and found["few"].corrected is None
+    alone, corrected = map(float, found["up"].seen.split("; "))
+    assert alone == pytest.approx(found["up"].difference.detectable(), abs=0.005) and corrected > 1.3 * alone
+    told = tables.verdicts(asked).splitlines()
+    assert told[0].startswith("- **Supported:** up (+4.94 points, n = 5") and "p < 0.001 as corrected" in told[0]
+    assert told[1].startswith("- **Refuted, the reverse holds:** down (-") and told[1].endswith(").")
+    assert "unsure" in told[2] and "few (not enough runs)" in told[2]
+    assert "| down | 5 |" in tables.tested(asked) and "refuted: the reverse" in tables.tested(asked)
 
 
 # the page
@@ -604,4 +691,6 @@ def test_the_page_takes_its_tables_from_the_ledger_and_leaves_the_words(script, 
     with pytest.raises(KeyError, match="table9"):
         script.page("<!-- table9 -->\n<!-- end -->", tmp_path)
     for name in script.BLOCKS:
-        assert "not run" in script.BLOCKS[name](tmp_path) or name.endswith(("paper", "contrasts", "questions"))
+        assert "not run" in script.BLOCKS[name](tmp_path) or name.endswith(
+            ("paper", "contrasts", "questions", "verdicts")
+        )

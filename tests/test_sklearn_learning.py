@@ -10,7 +10,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import pursuitnet as pn
-from pursuitnet.sklearn_learning import ConvDictionaryLearning
+from pursuitnet.sklearn import ConvDictionaryLearning
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -90,9 +90,8 @@ def test_the_program_sets_them_before_torch_is_loaded(tmp_path):
     probe = "import os, sys; sys.argv = ['pursuitnet', 'models']\nfrom pursuitnet.program import cli\n"
     probe += "inner = cli.app\ndef app(**options):\n    assert 'torch' not in sys.modules\n"
     probe += "    print(os.environ['OMP_WAIT_POLICY'], os.environ['OMP_NUM_THREADS'])\ncli.app = app\n"
-    probe += (
-        "from pursuitnet.program import threads\ncores.available = lambda: 3\ncores.affinity = lambda: 8\ncli.main()"
-    )
+    probe += "from pursuitnet.program import threads\nthreads.available = lambda: 3\nthreads.affinity = lambda: 8\n"
+    probe += "cli.main()"
     free = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for given, said in (({}, "PASSIVE 3"), ({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "2"}, "ACTIVE 2")):
         done = finished("-c", probe, env=free | given)
@@ -105,8 +104,8 @@ def test_processes_of_reproduce_share_the_cores(monkeypatch):
     monkeypatch.setattr(jobs, "available", lambda: 6)
     for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    for at_once, threads in ((1, "6"), (4, "1"), (3, "2")):
-        assert jobs.environment(at_once)["OMP_NUM_THREADS"] == threads
+    for at_once, each in ((1, "6"), (4, "1"), (3, "2")):
+        assert jobs.environment(at_once)["OMP_NUM_THREADS"] == each
     assert jobs.environment(1)["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
@@ -121,7 +120,7 @@ def test_no_more_runs_at_once_are_tried_than_there_are_cores(monkeypatch, tmp_pa
         raise TriedError(most)
 
     options = reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
-    todo = [plan.Run(cell, replace(cell.recipe, device="cpu"), "") for cell in options.cells()[:5]]
+    todo = [plan.PlannedRun(cell, replace(cell.recipe, device="cpu"), "") for cell in options.cells()[:5]]
     monkeypatch.setattr(program.reproduce, "missing", lambda options: todo)
     monkeypatch.setattr(program, "available", lambda: 3)
     monkeypatch.setattr(program, "best", best)

@@ -68,6 +68,7 @@ WORK = {
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.below", [".", "--out", "runs.html"]),
+    "apply": ("pursuitnet.program.apply.work.work", ["RUN", "x.png", "--out", "OUT"]),
 }
 
 
@@ -89,7 +90,10 @@ def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, 
     writes = {
         "train": ("pursuitnet.program.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
         "evaluate": ("pursuitnet.program.evaluation.evaluate_run.Found.save", [run]),
-        "inspect": ("pursuitnet.program.whitebox.inspection.Inspection.save", [run, "--images", "2", "--tested", "8"]),
+        "inspect": (
+            "pursuitnet.program.whitebox.inspection.Inspection.save",
+            [run, "--images", "2", "--test-images", "8"],
+        ),
         "simulate": ("pursuitnet.program.simulate.write", ["fig1", "--out", tmp_path / "out"]),
     }
     (tmp_path / "r.json").write_text(json.dumps(TINY.to_json()))

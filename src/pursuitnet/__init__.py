@@ -8,6 +8,8 @@ The names below are loaded on first use, so that ``pursuitnet --help`` does not 
 import importlib
 from typing import TYPE_CHECKING
 
+from pursuitnet.program.timm import watch as _watch_timm
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -25,7 +27,7 @@ _HOME = {
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
-    **dict.fromkeys(("Network", "create_model", "list_models"), "networks"),
+    **dict.fromkeys(("Network", "apply", "create_model", "list_models", "load_resnet_checkpoint"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
-    from pursuitnet.networks import Network, create_model, list_models
+    from pursuitnet.networks import Network, apply, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,
@@ -89,3 +91,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+_watch_timm()

@@ -11,10 +11,11 @@ from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_kind, described
+from pursuitnet.dictionaries.inputs import check_count, check_kind, kind_of
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
+from pursuitnet.prox.noise import NoiseThreshold
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import BoundedStep, Step, Weight
 from pursuitnet.prox.threshold import Threshold
@@ -28,15 +29,20 @@ class PursuitLayer(nn.Module):
 
         Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )          Eq. 1 of the paper, c = 1/L, θ = β·c
 
-    By default P normalizes each row by the statistics of the batch (``default_threshold``), so that stacked layers pass
-    on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its own size:
-    ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one value a row, and
-    evaluation uses running statistics, so that it means something after training only.
+    By default P normalizes each channel by the statistics of the batch (``default_threshold``), so that stacked layers
+    pass on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its
+    own size: ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one
+    value a channel, and evaluation uses running statistics, so that it means something after training only.
 
-    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal, batch by
-    batch or one by one. It dies in a stack: a row is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer makes the code
-    smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β and no gradient
-    comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
+    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30, 16
+    filters do, but plain matrices stay near 75 %: the scale of their atoms has no meaning here and yet sets how small
+    Adam's steps are, and a rate of 1e-2 brings 9 points more. Layers of ``res_csc_simplified``, each of which
+    multiplies by two random matrices, stay near 70 % at 30 even so; skip connections, as of ``resnet``, carry further.
+
+    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal,
+    batch by batch or one by one. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer
+    makes the code smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β
+    and no gradient comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
 
     Args:
         dictionary: D.
@@ -44,7 +50,19 @@ class PursuitLayer(nn.Module):
         solver: which probe each further step takes.
         unfolding: number of steps after the first, ≥ 0; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
-        threshold: P; by default S⁺ with a learned β for every row of the code, after normalization.
+        threshold: P; by default S⁺ with a learned β for every channel of the code, after normalization.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> dictionary = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> layer = pn.PursuitLayer(dictionary, unfolding=2)
+        >>> x = torch.rand(4, 3, 8, 8)
+        >>> code = layer(x)
+        >>> code.shape, bool((code >= 0).all())
+        (torch.Size([4, 19, 8, 8]), True)
+        >>> layer.reconstruct(code, x.shape).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(
@@ -65,8 +83,7 @@ class PursuitLayer(nn.Module):
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
             check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
-        if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
+        check_count("unfolding", unfolding, 0, "the number of steps after the first")
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
         self.grad_checkpointing = False
         self.step = BoundedStep() if step is None else step
@@ -75,42 +92,50 @@ class PursuitLayer(nn.Module):
         )
         if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
-                f"the threshold is made for rows {self.threshold.code_channels}, the dictionary has {dictionary.code_channels}"
+                f"the threshold is made for code channels {self.threshold.code_channels}; expected those of the "
+                f"dictionary, {dictionary.code_channels}"
             )
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Return the code of x.
 
         Args:
             x: the signal (B, channels, …).
             previous: X₋₁ in the shape of the code, for the starts that begin there.
+            noise: standard deviation of the noise in each signal, (B,), for a threshold that goes by it
+                (``NoiseThreshold``).
         """
-        return self.dictionary.join(self.forward_parts(x, previous))
+        return self.dictionary.join(self.forward_parts(x, previous, noise))
 
-    def forward_parts(self, x: Tensor, previous: Tensor | None = None) -> Code:
+    def forward_parts(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
         places = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
+        if noise is not None and not isinstance(self.threshold, NoiseThreshold):
+            raise ValueError("noise is given, but the threshold does not go by it; expected a NoiseThreshold")
         anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
         chain = unroll(self.solver, self.update_at, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
-            chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
+            chain, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
         ).code
 
-    def update_at(self, step: int, probe: Code, x: Tensor) -> Code:
+    def update_at(self, step: int, probe: Code, x: Tensor, noise: Tensor | None = None) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
-        return self.update(x, probe, probe, step)
+        return self.update(x, probe, probe, step, noise)
 
-    def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
+    def update(
+        self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0, noise: Tensor | None = None
+    ) -> Code:
         """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
         c, weight = self._weights()
-        return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
+        P = self.threshold if noise is None else partial(self.threshold, noise=noise)
+        return proximal_step(self.dictionary, x, anchor, probe, partial(P, c=c, step=step), c, weight)
 
     def extra_repr(self) -> str:
         return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
@@ -147,15 +172,15 @@ def default_threshold(code_channels: tuple[int, ...], start: Start = zero, unfol
     expected in units of a code, and as nothing bounds the sum, β is larger and keeps it from growing with depth.
 
     β may take either sign, as the paper's bias b. Where nothing carries the signal past a layer it begins at −0.7: θ is
-    the mean of a row less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients grow by
-    1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays ≥ 0.
+    the mean of a channel less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients
+    grow by 1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays
+    ≥ 0.
 
-    Plain layers without skip connections learn the digits in 5 epochs to ≥ 90 % at 12 layers (64 atoms as matrix, 16
-    as 3×3 filters), at 30 layers to 94 % with 16 filters but to 69 % with 64 vectors, where PyTorch's own layers with
-    batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
+    How far stacks of such layers learn is said in ``PursuitLayer``. Lower β carries deeper and less sparsely: at −0.8,
+    where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
 
     Args:
-        code_channels: rows of each part of the code, ``dictionary.code_channels``.
+        code_channels: channels of each part of the code, ``dictionary.code_channels``.
         start: the layer's start.
         unfolding: the layer's number of steps after the first.
     """
@@ -180,7 +205,7 @@ def check_solver(solver: object) -> None:
         )
     if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
         raise TypeError(
-            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            f"solver is {kind_of(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
             "pursuitnet.FISTA()"
         )
 

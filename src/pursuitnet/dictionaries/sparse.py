@@ -49,6 +49,9 @@ class Columns(Dictionary):
         weighted = (code[0][:, None] * self.values).flatten()
         return code.new_zeros(self.channels).index_add(0, self.places.flatten(), weighted)[None]
 
+    def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "numel n"]:
+        return self.values.new_zeros(len(self.places), self.channels).scatter_add(1, self.places, self.values).mT
+
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2
 

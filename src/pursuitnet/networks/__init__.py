@@ -1,6 +1,8 @@
 """The rows of Tables I to III as choices of factors, widths, pooling and head."""
 
+from pursuitnet.networks.checkpoints import load_resnet_checkpoint
 from pursuitnet.networks.create import FAMILIES, create_model, list_models
 from pursuitnet.networks.network import Network
+from pursuitnet.networks.tiles import apply
 
-__all__ = ["FAMILIES", "Network", "create_model", "list_models"]
+__all__ = ["FAMILIES", "Network", "apply", "create_model", "list_models", "load_resnet_checkpoint"]

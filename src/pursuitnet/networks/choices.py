@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
-from pursuitnet.dictionaries.inputs import described
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import FISTA, ISTA, Solver
 from pursuitnet.networks.network import Network
 from pursuitnet.prox.norms import BatchNorm
@@ -60,7 +60,7 @@ def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> N
         if given is None:
             continue
         if not isinstance(given, Dictionary):
-            raise TypeError(f"dictionaries[{i}] is {described(given)}; expected a Dictionary, as learn returns one")
+            raise TypeError(f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, as learn returns one")
         own, new = (d.dictionary if isinstance(d, WithIdentity) else d for d in (layer.dictionary, given))
         shapes = [tuple(getattr(d, "weight", torch.empty(0)).shape) for d in (own, new)]
         if not isinstance(own, ConvDictionary) or not isinstance(new, ConvDictionary) or shapes[0] != shapes[1]:

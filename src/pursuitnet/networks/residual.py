@@ -60,7 +60,7 @@ def residual(
         start: where the second layer of each block starts.
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
-        width: rows of the first stage; the others have twice and four times as many.
+        width: channels of the first stage; the others have twice and four times as many.
         norm: "batch" normalizes Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
             bias in its place.
         c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.

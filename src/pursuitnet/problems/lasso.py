@@ -236,7 +236,8 @@ def lasso(
     Args:
         signal: x, (B, channels, …).
         dictionary: D.
-        beta: β ≥ 0: a number, one for each row of the code (code_channels,), or a tensor that broadcasts against the code.
+        beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts
+            against the code.
         nonnegative: whether Γ ≥ 0.
 
     Raises:
@@ -272,6 +273,13 @@ def beta_max(
     Raises:
         TypeError: if signal or dictionary is no such thing.
         ValueError: for shapes or types that do not fit, or an empty batch.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> x, D = torch.tensor([[3.0, -4.0]]), pn.LinearDictionary(torch.eye(2))
+        >>> pn.beta_max(x, D).tolist(), pn.beta_max(x, D, nonnegative=True).tolist()
+        ([[4.0]], [[3.0]])
     """
     signal = _checked(signal, dictionary)
     correlation = [d.flatten(1) for d in dictionary.analyze_parts(signal)]
@@ -297,7 +305,7 @@ def step_of(dictionary: Dictionary) -> Tensor:
 
 
 def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code:
-    """Return β in parts, each (1 or B, 1 or rows, 1 or size, …)."""
+    """Return β in parts, each (1 or B, 1 or code_channels, 1 or size, …)."""
     if isinstance(beta, (str, bool)):
         raise TypeError(f"beta is {beta!r}; expected a number ≥ 0 or a tensor of them")
     value = tensor_of("beta", beta, signal).to(signal)
@@ -309,7 +317,8 @@ def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code
     fits = shaped.dim() == dims + 2 and all(n in (1, m) for n, m in zip(shaped.shape, code_shape, strict=True))
     if not fits:
         raise ValueError(
-            f"beta has shape {tuple(value.shape)}; expected a number, ({code_channels},), or what broadcasts to {code_shape}"
+            f"beta has shape {tuple(value.shape)}; expected a number, ({code_channels},), or what broadcasts to "
+            f"{code_shape}"
         )
     return dictionary.split(shaped) if shaped.shape[1] == code_channels else (shaped,) * len(dictionary.code_channels)
 

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
-from pursuitnet.problems.inputs import check_dictionary, kind_of, with_dictionary
+from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.omp import OMP
@@ -33,11 +34,18 @@ def layered_thresholding(
     Args:
         signal: X, (B, channels, …).
         dictionaries: D₁, …, D_k.
-        thresholds: b₁, …, b_k, each ≥ 0: a number, or one for each row (code_channels,).
+        thresholds: b₁, …, b_k, each ≥ 0: a number, or one for each channel (code_channels,).
         nonnegative: P = S⁺ (ReLU) instead of S.
 
     Raises:
         ValueError: for input that does not fit together.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(2))
+        >>> [code.tolist() for code in pn.layered_thresholding(torch.tensor([[3.0, -2.0]]), [D, D], [0.5, 1.0])]
+        [[[2.5, -1.5]], [[1.5, -0.5]]]
     """
     pairs, shrink = (
         _paired(dictionaries, thresholds, "thresholds"),
@@ -305,7 +313,7 @@ def _paired(
     for i, (above, below) in enumerate(pairwise(dictionaries), 1):
         if sum(above.code_channels) != below.channels:
             raise ValueError(
-                f"dictionary {i} has codes of {sum(above.code_channels)} rows, dictionary {i + 1} takes signals of "
+                f"dictionary {i} has codes of {sum(above.code_channels)} channels, dictionary {i + 1} takes signals of "
                 f"{below.channels} channels; expected the same"
             )
     return list(zip(dictionaries, values, strict=True))

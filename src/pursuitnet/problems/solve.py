@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
-from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
@@ -96,6 +97,7 @@ def solve(
     restart: bool = True,
     trace: bool = False,
     gradient: Literal["implicit", "unrolled"] | None = None,
+    tile: None = None,
 ) -> Solution:
     """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
 
@@ -108,9 +110,9 @@ def solve(
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
-        beta: β ≥ 0: a number, one for each row of the code (code_channels,), or a tensor that broadcasts against the code; a
-            share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a non-zero in the
-            objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
+        beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
+            the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
+            non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
         solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
@@ -121,6 +123,7 @@ def solve(
         restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
+        tile: refused: an optimum is global, so that solutions of tiles are not the solution of the whole.
 
     Raises:
         TypeError: for an argument of the wrong kind.
@@ -128,8 +131,24 @@ def solve(
 
     Warns:
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(3, dtype=torch.float64))
+        >>> solution = pn.solve(torch.tensor([[3.0, -2.0, 0.5]], dtype=torch.float64), D, beta=1.0)
+        >>> solution.code.tolist()  # with the identity as D: the soft threshold
+        [[2.0, -1.0, 0.0]]
+        >>> bool(solution.converged), float(solution.gap) <= 1e-6
+        (True, True)
     """
     _check_options(solver, nonnegative, max_steps, tol, gradient)
+    if tile is not None:
+        raise ValueError(
+            f"tile is {tile!r}, but an optimum has no tiles: each coefficient hangs on the whole signal, through all "
+            "atoms between. Solve the whole, or take a network of a fixed number of steps, which looks no farther than "
+            "its halo: pn.apply(model, image, tile)"
+        )
     if beta is None and not isinstance(solver, OMP):
         raise TypeError(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "

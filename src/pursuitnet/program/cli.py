@@ -15,7 +15,8 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import hints, streams, threads
-from pursuitnet.program.recipe import Recipe, values_of
+from pursuitnet.program.recipe import NETWORK, Recipe, values_of
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
 
@@ -59,8 +60,17 @@ def _from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
     """Fill the options of `train --resume` that are not given with those of the run, so that given ones stand out."""
     given = {argument.name: argument for argument in arguments if argument.tokens}
     if commands == ("train",) and "--out" in given and "--resume" in given and given["--resume"].convert():
-        path = given["--out"].convert() / "recipe.json"
+        path = RunFolder(given["--out"].convert()).recipe
         values = {name: value for name, value in _json(path).items() if value is not None}
+        update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
+
+
+def _from_init(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the network's options of `train --init` that are not given with those of the run it begins with."""
+    names = [token.value for argument in arguments if "--init" in argument.names for token in argument.tokens]
+    if commands == ("train",) and names:
+        path = RunFolder(expanded(names[-1])).recipe
+        values = {name: value for name, value in _json(path).items() if name in NETWORK and value is not None}
         update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
 
 
@@ -77,7 +87,7 @@ app = App(
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=(_whole, _from_recipe, _at_home, _from_run),
+    config=(_whole, _from_recipe, _at_home, _from_run, _from_init),
 )
 
 
@@ -104,8 +114,7 @@ def train(
         download: Fetch what is missing of the data set from its official place, into --data-dir or the user's cache.
         tensorboard: Write every epoch's numbers for TensorBoard too, into the run folder's tensorboard/.
     """
-    from pursuitnet.program import callbacks as watching
-    from pursuitnet.program import report
+    from pursuitnet.program import callbacks, report
     from pursuitnet.program import train as training
     from pursuitnet.program.train import StoppedError
 
@@ -117,7 +126,7 @@ def train(
     check_folder(folder)
     if download:
         _fetch(settings)
-    callback = watching.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
+    callback = callbacks.of_program(terminal=sys.stdout.isatty(), tensorboard=tensorboard)
     began = time.perf_counter()
     try:
         with closing(callback):
@@ -127,9 +136,11 @@ def train(
         sys.exit(128 + stop.signal)
     if not training.group_of(os.environ).first:
         return
-    print(
-        f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
-    )
+    took = f"on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
+    if settings.task != "classify":
+        print(f"{_of_images(last)} {took}\n{report.write_images(folder)}")
+        return
+    print(f"accuracy {_percent(last)} {took}")
     print(f"{report.write(folder, settings.data_dir, settings.device)}")
 
 
@@ -141,16 +152,16 @@ def evaluate(
     threshold: float | None = None,
     corruptions: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     adapt: Literal["reconstruction", "usage"] | None = None,
-    tested: int | None = None,
+    test_images: int | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
-    pictures: Annotated[bool, Parameter(negative="")] = False,
+    plot: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
 ) -> None:
     """Evaluate a trained network on the test images of its data set and write evaluation.json.
 
     Args:
-        run: A run folder that `pursuitnet train` has left.
+        run: A run folder that `pursuitnet train` has left, or the name of a pretrained network, such as res_csc_20.
         unfolding: Steps after the first, instead of those it was trained with.
         threshold: Number that all thresholds are multiplied by.
         corruptions: Also test on corrupted images, at five strengths: of all kinds, or of those named after it
@@ -158,21 +169,27 @@ def evaluate(
         adapt: With --corruptions, also multiply the thresholds by what brings codes of the corrupted images back to
             those of clean training images: how well they reconstruct their layer's input, or how often each atom of
             the last layer is used; no label is used.
-        tested: Test only the first so many images; of a folder a fixed random choice, every class in proportion.
+        test_images: Test only the first so many images; of a folder a fixed random choice, every class in proportion.
         data_dir: Folder of the data set, if it is no longer where it was in training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
-        pictures: Also write evaluation.png.
+        plot: Also write evaluation.png.
         out: Where the files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     chosen = None if corruptions is None else tuple(corruptions)
-    settings = Settings(unfolding, threshold, chosen, adapt, tested)
-    tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
-    folder = _into(run, out, "evaluation.json", *(["evaluation.png"] if pictures else []))
-    found = evaluate_run(run, settings, tell, data_dir, device)
+    settings = Settings(unfolding, threshold, chosen, adapt, test_images)
+    files = RunFolder(run)
+    written = [files.evaluation, *([files.evaluation_picture] if plot else [])]
+    folder = _into(run, out, *(path.name for path in written))
+    with progress("images") as tell:
+        found = evaluate_run(run, settings, tell, data_dir, device)
     print("\n".join(found.lines()))
-    print("\n".join(map(str, found.save(folder, pictures))))
+    print("\n".join(map(str, found.save(folder, plot))))
+
+
+app.command("pursuitnet.program.apply.command:apply", name="apply")
 
 
 @app.command
@@ -194,14 +211,20 @@ def simulate(
         seeds: fig4 only: number of seeds; by default 5, or 3 for the variations.
         iterations: fig4 only: steps of the optimizer; by default 300.
     """
+    from pursuitnet.data.progress import progress, say
     from pursuitnet.program import simulate as simulations
 
     folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
     check_folder(folder)
     began = time.perf_counter()
-    _, paths = simulations.run(
-        figure, folder, lambda line: print(line, flush=True), seeds=seeds, iterations=iterations, variations=variations
-    )
+    with progress("runs", simulations.count(figure, seeds, variations)) as tell:
+
+        def callback(line: str) -> None:
+            say(line)
+            tell(not line.startswith("\n"))  # but the result is no run
+
+        chosen = {"seeds": seeds, "iterations": iterations, "variations": variations}
+        _, paths = simulations.run(figure, folder, callback, **chosen)  # type: ignore[arg-type]
     print(f"\nin {time.perf_counter() - began:.0f} s")
     print("\n".join(map(str, paths)))
 
@@ -212,7 +235,7 @@ def inspect(
     *,
     images: int = 64,
     unfolding: int = 4,
-    tested: int = 1000,
+    test_images: int = 1000,
     data_dir: Path | None = None,
     device: str = "auto",
     out: Path | None = None,
@@ -220,18 +243,20 @@ def inspect(
     """Read a trained network as layered sparse coding and write inspect.json and inspect.html.
 
     Args:
-        run: A run folder that `pursuitnet train` has left.
+        run: A run folder that `pursuitnet train` has left, or the name of a pretrained network.
         images: Test images to measure every layer on.
         unfolding: The most steps after the first to try without training again.
-        tested: Test images to count the accuracy on, at every number of steps.
+        test_images: Test images to count the accuracy on, at every number of steps.
         data_dir: Folder of the data set, if it is no longer where it was in training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         out: Where the two files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.whitebox.inspect_run import inspect_run, summary
 
-    folder = _into(run, out, "inspect.json", "inspect.html")
-    found = inspect_run(run, images, unfolding, tested, data_dir, device)
+    folder = _into(run, out, RunFolder(run).inspection.name, RunFolder(run).inspection_page.name)
+    with progress("parts") as tell:
+        found = inspect_run(run, images, unfolding, test_images, data_dir, device, tell)
     print("\n".join(summary(found)))
     print(f"{found.save(folder)}")
 
@@ -241,15 +266,17 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     """Write a trained network as ONNX or PyTorch's exported program, for any batch and image size.
 
     Args:
-        run: A run folder that `pursuitnet train` has left, or its model.safetensors.
+        run: A run folder that `pursuitnet train` has left, its model.safetensors, or a pretrained network's name.
         format: onnx, or pt2 for torch.export.
         out: The file; by default model.onnx or model.pt2 in the run folder.
     """
     from pursuitnet.program.sharing import trained
     from pursuitnet.program.sharing.export import export as write
+    from pursuitnet.program.sharing.loading import check_classifies
 
-    path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
+    path = RunFolder(run if run.is_dir() else run.parent).exported(format) if out is None else out
     network = trained(run)
+    check_classifies(network, run)
     check_file(path)
     off = write(network, path, format)
     print(f"{path}\nlogits within {off:.1e} of the network's, relatively, on images of three sizes")
@@ -259,7 +286,7 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
 def reproduce(
     table: Literal["table2", "table3", "tables", "fig7", "fig8", "ablation", "fig1", "fig4"],
     *,
-    only: tuple[str, ...] = (),
+    filter: tuple[str, ...] = (),
     seeds: int | None = None,
     scale: Literal["full", "fast", "medium", "small"] = "full",
     budget: str | None = None,
@@ -278,7 +305,7 @@ def reproduce(
     Args:
         table: table2 and fig7 (residual networks), table3 and fig8 (ML-CSC and MSD-CSC), tables (both), ablation (what
             the paper leaves open), or a simulation.
-        only: Part of it, such as 'msd_csc_12, cifar10, unfolding=2'; given several times, each adds its part.
+        filter: Part of it, such as 'msd_csc_12, cifar10, unfolding=2'; given several times, each adds its part.
         seeds: Runs of every cell; by default 1, and at the scale medium 5, or 3 of networks of 56 layers.
         scale: As the paper trains, or in a table of its own fast: all of CIFAR-10 by one cycle of 30 epochs; medium: of
             4 epochs; small: a fixed part of CIFAR-10 and few epochs.
@@ -300,7 +327,7 @@ def reproduce(
     from pursuitnet.program.reproduce.cluster import cluster_of
     from pursuitnet.program.reproduce.program import live, program
 
-    options = Options(table, only, seeds, scale, data_dir, device, ledger, runs)
+    options = Options(table, filter, seeds, scale, data_dir, device, ledger, runs)
     where = cluster_of(dask, cluster, device)
     folder = Path("runs", table) if out is None else out
     plain = nullcontext(partial(print, flush=True))
@@ -344,14 +371,16 @@ def runs(
 
 
 app.command("pursuitnet.program.learn.command:learn", help="Learn a convolutional dictionary from images.")
+app.command("pursuitnet.program.predict.command:predict")
 
 
 @app.command
 def models() -> None:
-    """List the networks of the paper; other depths of a family exist too."""
+    """List the networks of the paper, and those that return images; other depths of a family exist too."""
     from pursuitnet.networks import list_models
 
     print("\n".join(list_models()))
+    print("\nto denoise, segment or regress images:", *list_models(task="image"), sep="\n")
 
 
 def main() -> None:
@@ -407,19 +436,26 @@ def _fetch(recipe: Recipe) -> None:
 
 
 def _into(run: Path, out: Path | None, *names: str) -> Path:
-    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default."""
+    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default.
+
+    What is found of a pretrained network goes below runs/, so that no folder takes its name.
+    """
+    from pursuitnet.program.sharing.loading import shipped_with
+
+    if out is None and shipped_with(run):
+        out = Path("runs", f"pretrained-{run}")
     folder = run if out is None else out
     if out is not None or run.is_dir():  # where there is no run, that is what is to be said
         check_folder(folder, *names)
     return folder
 
 
-def _nothing(line: str) -> None:
-    """Say nothing."""
-
-
 def _percent(record: "Record") -> str:
     return f"{100 * record['test_accuracy']:.2f} %"
+
+
+def _of_images(record: "Record") -> str:
+    return f"Dice {record['test_dice']:.4f}" if "test_dice" in record else f"PSNR {record['test_psnr']:.2f} dB"
 
 
 def _free_folder(recipe: Recipe) -> Path:

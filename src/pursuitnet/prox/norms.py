@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pursuitnet.dictionaries.inputs import check_choice
+
 
 @dataclass(frozen=True)
 class BatchNorm:
@@ -33,12 +35,16 @@ class BatchNorm:
     momentum: float = 0.3
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        check_choice("on", self.on, ("sum", "update"))
+        check_choice("identity", self.identity, ("none", "scale", "batch"))
+
 
 class StepNorms(nn.ModuleList):
     """The normalizations of every step; the last ones serve all later steps. Empty without any.
 
     Args:
-        code_channels: rows of each part of the code.
+        code_channels: channels of each part of the code.
         norm: which normalization, or None.
         steps: number of steps that have their own statistics.
     """
@@ -90,7 +96,7 @@ class ChannelNorm(_BatchNorm):
     def forward(self, z: Tensor) -> Tensor:
         if self.training and not self.synchronized and z.numel() == z.shape[1]:
             raise ValueError(
-                f"a batch with one value a row, {tuple(z.shape)}, has no variance to normalize by; expected more "
+                f"a batch with one value a channel, {tuple(z.shape)}, has no variance to normalize by; expected more "
                 "examples in training, or evaluation mode, or a threshold without norm"
             )
         if not (self.synchronized and self.training):
@@ -118,7 +124,7 @@ class ChannelNorm(_BatchNorm):
 
 
 class RunningRMSNorm(_BatchNorm):
-    """Division by the root mean square of each row over the batch; evaluation divides by its running value.
+    """Division by the root mean square of each channel over the batch; evaluation divides by its running value.
 
     What PyTorch's own tools ask of a batch normalization holds here too (``update_bn``, momentum None, a batch of
     nothing, forward-mode differentiation), but for ``SyncBatchNorm``, which would subtract means: ``synchronize`` is
@@ -157,7 +163,7 @@ class RunningRMSNorm(_BatchNorm):
             return _scaled(z, self.mean_square, self.eps)
         if self.synchronized and self.training:
             count = _summed(self.mean_square.new_tensor(float(z.numel() // z.shape[1])))
-            square = _summed(z.square().sum(_but_rows(z), dtype=count.dtype)) / count.clamp(min=1)
+            square = _summed(z.square().sum(_all_but_channels(z), dtype=count.dtype)) / count.clamp(min=1)
             self._update_running_stats(square, count > 0)
             return _scaled(z, square, self.eps)
         if torch.compiler.is_compiling():  # which fuses the plain formula by itself
@@ -196,7 +202,7 @@ def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, (norm.bias if norm.affine else 0.0) - scale * norm.get_buffer("running_mean")
 
 
-def _but_rows(z: Tensor) -> list[int]:
+def _all_but_channels(z: Tensor) -> list[int]:
     return [i for i in range(z.dim()) if i != 1]
 
 
@@ -206,21 +212,21 @@ def _weight(norm: _BatchNorm) -> float:
 
 
 def _mean_square(z: Tensor) -> Tensor:
-    """Return the mean square of each row over the batch and all places, (code_channels,)."""
-    return z.square().mean(dim=_but_rows(z))
+    """Return the mean square of each channel over the batch and all places, (code_channels,)."""
+    return z.square().mean(dim=_all_but_channels(z))
 
 
 def _scaled(z: Tensor, square: Tensor, eps: float) -> Tensor:
-    """Return z / √(square + eps), row by row."""
+    """Return z / √(square + eps), channel by channel."""
     if square.dtype == torch.float16:
         eps = max(eps, 1e-7)  # it has no smaller numbers
     return z * (square + eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
 
 
 class _ByRootMeanSquare(torch.autograd.Function):
-    """z ↦ z·ρ and m, for m the mean square of each row and ρ = 1/√(m + eps); nothing flows back from m.
+    """z ↦ z·ρ and m, for m the mean square of each channel and ρ = 1/√(m + eps); nothing flows back from m.
 
-    The gradient is ρ·g − z·ρ³·⟨g, z⟩ with the mean over the row: four passes over memory instead of nine. The
+    The gradient is ρ·g − z·ρ³·⟨g, z⟩ with the mean over the channel: four passes over memory instead of nine. The
     Jacobian is symmetric, so that a direction is carried forward by the same formula.
     """
 
@@ -253,10 +259,10 @@ class _ByRootMeanSquare(torch.autograd.Function):
 
 
 def _by_jacobian(z: Tensor, square: Tensor, eps: float, direction: Tensor) -> Tensor:
-    """Return ρ·g − z·ρ³·⟨g, z⟩ for a direction g, with the mean over each row."""
+    """Return ρ·g − z·ρ³·⟨g, z⟩ for a direction g, with the mean over each channel."""
     wide = (-1, *[1] * (z.dim() - 2))
     rho = (square.to(torch.promote_types(z.dtype, torch.float32)) + eps).rsqrt()
-    along = (direction * z).mean(dim=_but_rows(z))
+    along = (direction * z).mean(dim=_all_but_channels(z))
     first = direction * rho.to(z.dtype).view(wide)
     return first.addcmul_(z, (along * rho**3).to(z.dtype).view(wide), value=-1)
 

@@ -6,6 +6,7 @@ Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 
 import copy
 import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,24 +15,39 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
 from pursuitnet.utils.inplace import reusable
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
-    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z."""
+    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
+        [-2.0, 0.0, 1.0]
+    """
     return z.sign() * (z.abs() - theta).relu_()
 
 
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
-    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z."""
+    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.nonnegative_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
+        [0.0, 0.0, 1.0]
+    """
     return (z - theta).relu_()
 
 
 class IdentityPenalty(StrEnum):
     """What Σβ|Γ| puts on the identity part of a code of [I D].
 
-    OWN: a β for each of its rows (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
+    OWN: a β for each of its channels (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
     (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted
     images.
     """
@@ -43,7 +59,7 @@ class IdentityPenalty(StrEnum):
 
 
 class Affine(NamedTuple):
-    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ), each (code_channels,); θ is None if nothing is cut."""
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ); θ is None if nothing is cut."""
 
     scale: Tensor
     shift: Tensor
@@ -57,14 +73,21 @@ class Threshold(nn.Module):
     units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
 
     Args:
-        code_channels: rows of each part of the code, ``dictionary.code_channels``.
-        penalty: β of every row at the start; None for none, where a norm with ``affine`` has the threshold in its
+        code_channels: channels of each part of the code, ``dictionary.code_channels``.
+        penalty: β of every channel at the start; None for none, where a norm with ``affine`` has the threshold in its
             shift.
         identity: the penalty on the identity part, if the code has one.
         nonnegative: S⁺ instead of S.
         free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
         norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> P = pn.Threshold((2,), penalty=0.5)
+        >>> [part.tolist() for part in P(None, (torch.tensor([[3.0, -1.0]]),), c=0.5)]  # θ = β·c
+        [[[2.75, 0.0]]]
     """
 
     def __init__(
@@ -79,20 +102,28 @@ class Threshold(nn.Module):
         steps: int = 1,
     ) -> None:
         super().__init__()
+        code_channels = _checked_channels(code_channels)
+        if penalty is not None:
+            check_number("penalty", penalty, "a number, β of every row, or None")
+        check_choice("identity", identity, list(IdentityPenalty))
+        if norm is not None:
+            check_kind("norm", norm, BatchNorm, "such as BatchNorm()")
+        check_count("steps", steps, 1, "the number of steps that have their own statistics")
+        identity = IdentityPenalty(identity)
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
         self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
         self.nonnegative = nonnegative
         own = len(code_channels) > 1 and identity is IdentityPenalty.OWN
         shared = len(code_channels) > 1 and identity is IdentityPenalty.SAME
-        self.atom_weight = _filled(1 if shared else code_channels[-1], penalty)
-        self.identity_weight = _filled(code_channels[0], penalty) if own else None
+        self.atom_weight = _penalty_parameter(1 if shared else code_channels[-1], penalty)
+        self.identity_weight = _penalty_parameter(code_channels[0], penalty) if own else None
         self.norms = StepNorms(code_channels, norm, steps)
 
     def extra_repr(self) -> str:
         beta = self.penalty.detach()
         shown = "on meta" if beta.is_meta else f"{float(beta.min()):.3g}…{float(beta.max()):.3g}"
-        parts = [f"rows={self.code_channels}", f"β={'none' if self.atom_weight is None else shown}"]
+        parts = [f"code_channels={self.code_channels}", f"β={'none' if self.atom_weight is None else shown}"]
         if len(self.code_channels) > 1:
             parts.append(f"identity={self.identity.value}")
         parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
@@ -141,20 +172,22 @@ class Threshold(nn.Module):
         Args:
             part: −1 for the atoms, −2 for an identity part.
             z: (B, code_channels, …).
-            theta: θ, as ``theta`` gives it.
+            theta: θ, as ``theta`` gives it, or (B, code_channels).
             inplace: nobody else needs z, so that the result may take its place in memory.
         """
         if theta is None and self.nonnegative and not self._signed(part):
             return z.relu_() if inplace else z.relu()
         if theta is None:
             return z
-        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+        theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
+        if not self.nonnegative and inplace and not self.free and reusable(z) is not None:
+            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same numbers, in half of the memory
         if not self.nonnegative:
             return soft_threshold(z, theta)
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
-        """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None for a part without β."""
+        """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None without β."""
         weight = self._weight(part)
         if weight is None:
             return None
@@ -196,5 +229,19 @@ class Threshold(nn.Module):
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
-def _filled(code_channels: int, penalty: float | None) -> nn.Parameter | None:
+def _checked_channels(code_channels: object) -> tuple[int, ...]:
+    """Return the channels of each part of a code, which is of one or two."""
+    if (
+        not isinstance(code_channels, Sequence)
+        or len(code_channels) not in (1, 2)
+        or not all(isinstance(n, int) for n in code_channels)
+    ):
+        raise TypeError(
+            f"code_channels is {code_channels!r}; expected the channels of each part of the code, as "
+            "dictionary.code_channels gives them: (atoms,), or (channels, atoms) beside an identity"
+        )
+    return tuple(code_channels)
+
+
+def _penalty_parameter(code_channels: int, penalty: float | None) -> nn.Parameter | None:
     return None if penalty is None else nn.Parameter(torch.full((code_channels,), float(penalty)))

@@ -37,6 +37,12 @@ def unsuccessful(
 
     Raises:
         ValueError: if the shapes do not match, β is negative, or a value is not finite.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.theory.unsuccessful(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.9, 0.0]]), beta=0.25).tolist()
+        [[False, True]]
     """
     signal, reconstruction = tensor_of("the signal", signal), tensor_of("the reconstruction", reconstruction)
     return _error(signal, reconstruction).abs() > 2 * _penalty(beta, signal)
@@ -55,8 +61,8 @@ def better_code(
     With e = x − DΓ, η = (e on the unsuccessful dimensions, 0 elsewhere | Γ), and ½‖x − Dη‖² + β‖η‖₁ falls by
     Σ (½e² − β|e|) over the unsuccessful dimensions, which is positive unless there are none (then η = (0 | Γ)).
 
-    The proof needs the same β on the identity rows as on the others, or at any rate this β on them; the atoms' β is of
-    no account, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
+    The proof needs the same β on the identity channels as on the others, or at least this β on them; the atoms' β is
+    ignored, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
     identity part for this Γ: that is S_β(e), which ``shrink`` takes instead; it acts on every |e| > β and gains
     Σ ½·max(|e| − β, 0)².
 
@@ -64,11 +70,19 @@ def better_code(
         signal: x.
         code: Γ, any code of D.
         dictionary: D, whose code has the size of its signal.
-        beta: β ≥ 0 of the identity rows, one number or a tensor that broadcasts to the signal.
+        beta: β ≥ 0 of the identity channels, one number or a tensor that broadcasts to the signal.
         shrink: take the best identity part for this Γ instead of the proof's.
 
     Raises:
         ValueError: if the shapes do not match, [I D] cannot be formed, β is negative, or a value is not finite.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.2, 0.1]]))  # the example of Section V-B
+        >>> better = pn.theory.better_code(torch.ones(1, 2), torch.zeros(1, 3), D, beta=1 / 3)
+        >>> better.code.tolist(), round(float(better.drop), 4)
+        ([[1.0, 1.0, 0.0, 0.0, 0.0]], 0.3333)
     """
     code = with_dictionary("the code", code, dictionary)
     signal = with_dictionary("the signal", signal, dictionary)

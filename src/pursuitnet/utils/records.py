@@ -16,23 +16,8 @@ Kind = type | None | tuple["Kind", ...] | list["Kind"]
 
 Kinds = Mapping[str, Kind]
 
-NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
-"""What an epoch's line of metrics.jsonl must hold; floats are finite."""
-
-_MEASURED = ("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb")
-_SHARES = ("data", "forward", "backward", "optimiser")
-EPOCH: Kinds = dict.fromkeys((*_MEASURED, *_SHARES), float)
-"""What it may hold."""
-
-RECORD: Kinds = {
-    "device": str,
-    "commit": (str, None),
-    "processes": int,
-    "parameters": int,
-    "images": [int, int],
-    "seconds": float,
-}
-"""What record.json may hold of a whole run, besides versions."""
+RENAMED = {"optimiser": "optimizer"}
+"""Numbers by the names that they had once."""
 
 
 def text_of(path: Path, name: str | None = None) -> str:
@@ -117,20 +102,6 @@ def record_of(path: Path, needed: Kinds, more: Kinds | None = None, *, name: str
     return checked(text_of(path, name), needed, more or {}, name)
 
 
-def epochs_of(path: Path, needed: Kinds = NEEDED, *, name: str | None = None) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl, epochs 1, 2, …; see ``record_of``."""
-    name = name or str(path)
-    lines = text_of(path, name).splitlines()
-    return numbered([checked(line, needed, EPOCH, f"{name}, line {i}") for i, line in enumerate(lines, 1)], name)
-
-
-def numbered(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the records of epochs, if they are those of epochs 1, 2, …"""
-    if (epochs := [entry["epoch"] for entry in records]) != list(range(1, len(records) + 1)):
-        raise ValueError(f"{name} is damaged: its epochs are {reprlib.repr(epochs)[1:-1]}")
-    return records
-
-
 def checked(text: str, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
     """Return the object that a text in JSON holds, if its values are of these kinds; see ``record_of``."""
     try:
@@ -146,6 +117,7 @@ def fitting(found: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]
     """Return a value, if it is an object with values of these kinds; see ``record_of``."""
     if not isinstance(found, dict):
         raise ValueError(f"{name} is damaged: it holds no object")
+    found = {RENAMED.get(key, key): value for key, value in found.items()}
     for key, kind in {**{key: kind for key, kind in more.items() if key in found}, **needed}.items():
         if not fits(found.get(key), kind, finite=key in needed):
             raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(found.get(key))}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.problems.inputs import kind_of
+from pursuitnet.dictionaries.inputs import kind_of
 
 Filters = ConvDictionary | LinearDictionary
 _KNOWN = (ConvDictionary, CircularDictionary, LinearDictionary)

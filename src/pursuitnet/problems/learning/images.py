@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pursuitnet.problems.inputs import check_types, kind_of, tensor_of
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import check_types, tensor_of
 from pursuitnet.problems.learning.filters import Filters, patch_energies, places_of
 
 Mask = Tensor | Literal["nan"] | None

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
-from pursuitnet.problems.inputs import check_dictionary, kind_of, tensor_of
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import check_dictionary, tensor_of
 from pursuitnet.problems.learning import images as incoming
 from pursuitnet.problems.learning.codes import Coder
 from pursuitnet.problems.learning.filters import Filters, filters_of, in_unit_ball, places_of, remade
@@ -205,7 +206,8 @@ def _price(beta: Any, dictionary: Dictionary) -> Tensor:
     price = tensor_of("beta", beta, weight).detach().to(weight).flatten()
     if len(price) not in (1, sum(dictionary.code_channels)):
         raise ValueError(
-            f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or ({sum(dictionary.code_channels)},)"
+            f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or "
+            f"({sum(dictionary.code_channels)},)"
         )
     if not bool((price.isfinite() & (price >= 0)).all()):
         raise ValueError(f"beta is {float(price.min()):g} at its smallest; expected finite numbers ≥ 0")

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-Record = dict[str, Any]
-"""What one line of metrics.jsonl holds."""
+from pursuitnet.program.run_folder import Record
 
 SHARE = 0.02
-"""The most of a training's time that a watcher takes for a picture."""
+"""The most of a training's time that a callback takes for a picture."""
 
 
 class Callback(Protocol):
@@ -29,7 +28,7 @@ class Callback(Protocol):
 
 
 class NoOpCallback:
-    """A watcher that looks away."""
+    """A callback that looks away."""
 
     def begin(self, about: dict[str, Any]) -> None: ...
 
@@ -41,36 +40,36 @@ class NoOpCallback:
 
 
 class CallbackList:
-    """Several watchers; one that fails is left out with one warning, so that the training goes on.
+    """Several callbacks; one that fails is left out with one warning, so that the training goes on.
 
     Args:
-        watchers: what is told of everything, in this order.
+        callbacks: what is told of everything, in this order.
     """
 
-    def __init__(self, watchers: Iterable[Callback]) -> None:
-        self.watchers = list(watchers)
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self.callbacks = list(callbacks)
 
     def begin(self, about: dict[str, Any]) -> None:
-        self._tell(lambda watcher: watcher.begin(about))
+        self._tell(lambda callback: callback.begin(about))
 
     def batch(self, epoch: int, step: int, steps: int) -> None:
-        self._tell(lambda watcher: watcher.batch(epoch, step, steps))
+        self._tell(lambda callback: callback.batch(epoch, step, steps))
 
     def epoch(self, record: Record) -> None:
-        self._tell(lambda watcher: watcher.epoch(record))
+        self._tell(lambda callback: callback.epoch(record))
 
     def close(self) -> None:
-        self._tell(lambda watcher: watcher.close())
+        self._tell(lambda callback: callback.close())
 
     def _tell(self, what: Callable[[Callback], None]) -> None:
-        for watcher in tuple(self.watchers):
+        for callback in tuple(self.callbacks):
             try:
-                what(watcher)
+                what(callback)
             except Exception as error:  # whatever it is, the training matters more
-                self._leave_out(watcher, error)
+                self._leave_out(callback, error)
 
     def _leave_out(self, failed: Callback, error: Exception) -> None:
-        self.watchers = [watcher for watcher in self.watchers if watcher is not failed]
+        self.callbacks = [callback for callback in self.callbacks if callback is not failed]
         with suppress(Exception):
             failed.close()  # a terminal is put back in order
         said = " ".join(f"{error}".split()) or type(error).__name__

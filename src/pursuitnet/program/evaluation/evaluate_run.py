@@ -1,23 +1,29 @@
 """A trained run, evaluated: what the program prints of it and leaves as files."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from pursuitnet.data import in_memory
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
-from pursuitnet.program.evaluation.corruptions import named
+from pursuitnet.program.evaluation.corruptions import SEVERITIES, named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.text import lines
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
+from pursuitnet.program.versions import versions
+from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
 
 
@@ -30,22 +36,22 @@ class Settings:
         threshold: factor S of all thresholds; None for 1.
         corruptions: names; none of them for all, None for no test of robustness.
         adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
-        tested: only the first so many test images; None for all.
+        test_images: only the first so many test images; None for all.
     """
 
     unfolding: int | None = None
     threshold: float | None = None
     corruptions: tuple[str, ...] | None = None
     adapt: str | None = None
-    tested: int | None = None
+    test_images: int | None = None
 
     def __post_init__(self) -> None:
         if self.unfolding is not None and self.unfolding < 0:
             raise ValueError(f"unfolding is {self.unfolding}; expected a whole number ≥ 0, the steps after the first")
         if self.threshold is not None and not 0 <= self.threshold < float("inf"):
             raise ValueError(f"threshold is {self.threshold}; expected a number ≥ 0, which multiplies every threshold")
-        if self.tested is not None and self.tested < 1:
-            raise ValueError(f"tested is {self.tested}; expected at least 1 image")
+        if self.test_images is not None and self.test_images < 1:
+            raise ValueError(f"test_images is {self.test_images}; expected at least 1 image")
         named(self.corruptions or ())
         if self.adapt is not None:
             require_known("adaptation", self.adapt, CRITERIA)
@@ -101,26 +107,23 @@ class EvaluationRecord:
         first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
         yield from (first, *self.notes, *others)
 
-    def save(self, folder: Path, pictures: bool = False) -> list[Path]:
-        """Write evaluation.json and, with pictures, evaluation.png into a folder, and return their paths."""
-        from pursuitnet.program.simulate.record import versions
-
+    def save(self, folder: Path, plot: bool = False) -> list[Path]:
+        """Write evaluation.json and, with plot, evaluation.png into a folder, and return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "evaluation.json"]
-        text = json.dumps(asdict(self) | {"versions": versions()}, indent=1, allow_nan=False)
-        paths[0].write_text(text + "\n", encoding="utf-8")
-        if pictures:
+        text = json.dumps(asdict(self) | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
+        paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
+        if plot:
             from pursuitnet.program.evaluation.plots import drawn
 
-            paths.append(folder / "evaluation.png")
-            drawn(self.title, self.evaluation, self.robustness).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            picture = drawn(self.title, self.evaluation, self.robustness)
+            paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
         return paths
 
 
 def evaluate_run(
     folder: Path,
     settings: Settings,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Advance = nothing,
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> EvaluationRecord:
@@ -129,7 +132,7 @@ def evaluate_run(
     Args:
         folder: as ``pursuitnet train`` has left it.
         settings: what to evaluate.
-        tell: is told which corruption has been tested.
+        tell: is told how many more images have been tested, a corrupted one as one more, and of how many.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.
 
@@ -141,18 +144,21 @@ def evaluate_run(
     """
     run = open_run(folder, data_dir, device)
     recipe, model, images = run.recipe, run.model, run.images
-    pixels, labels = (part[: settings.tested] for part in images.test)
+    pixels, labels = images.test[0][: settings.test_images], images.test[1][: settings.test_images]
     looked_at = ("test", "train") if settings.adapt else ("test",)
     changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
     notes = (*settings.notes(model), *changed)
     with settings.of(model):
-        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
+        kinds = () if settings.corruptions is None else named(settings.corruptions)
+        total = len(labels) * (1 + (1 + len(SEVERITIES) * len(kinds) if kinds else 0))
+        count = partial(tell, total=total)
+        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared, tell=count)
         hard = None
         if settings.corruptions is not None:
-            chosen = named(settings.corruptions)
-            clean = images.train[0][:LOOKED_AT]
+            clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
             hard = robustness(
-                model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
-            )
+                model, pixels, labels, kinds, images.prepared, adaptation=adaptation,
+                tell=lambda row: count(len(labels) * len(row.accuracy)),
+            )  # fmt: skip
     return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes)

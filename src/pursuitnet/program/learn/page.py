@@ -17,7 +17,7 @@ from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.writable import write_whole
 
 if TYPE_CHECKING:
     from pursuitnet.program.learn.run import Settings

@@ -20,7 +20,7 @@ from pursuitnet.program.factories import device_of
 from pursuitnet.program.learn import pixels
 from pursuitnet.program.learn.page import write_page
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.writable import write_whole
 
 CHECKPOINT, DICTIONARY, HISTORY, SETTINGS, PAGE = (
     "checkpoint.safetensors",

@@ -23,6 +23,14 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         ("A: MSD-CSC by unfolding", lambda row: _fista(row)),
         ("B: MSD-CSC and others", lambda row: not _fista(row) or row.cell.unfolding == 2),
     ),
+    "fig7-medium": (
+        ("A: the four starts, 20 layers", lambda row: row.cell.layers == 20),
+        ("B: 20 and 56 layers", lambda row: row.cell.method in ("plain", "ResNet", "Res-CSC")),
+    ),
+    "fig8-medium": (
+        ("A: MSD-CSC by unfolding", lambda row: row.cell.method.startswith("MSD")),
+        ("B: ML-CSC by unfolding", lambda row: row.cell.method.startswith(("ML", "feed"))),
+    ),
 }
 
 
@@ -36,7 +44,7 @@ def draw(name: str, rows: Sequence[CellResult], note: str) -> Figure:
     """Draw a figure: a line of panels for each data set that the rows have.
 
     Args:
-        name: fig7 or fig8.
+        name: of ``PANELS``: fig7 or fig8, or one in their manner of the networks of the scale medium.
         rows: its cells, run or not.
         note: what the reader must know of how they were run.
     """

@@ -14,6 +14,7 @@ from typing import Any
 
 from pursuitnet.program.lock import LOCK_TIMEOUT, LockedError, run_lock
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.threads import available
 
 __all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "started"]
@@ -69,6 +70,8 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     """
     from pursuitnet.program import train
     from pursuitnet.program.reproduce.ledger import Ledger, checksum, key, machine
+    from pursuitnet.program.train.run import computed_in
+    from pursuitnet.program.train.trainer import precision_name, precision_of
 
     ledger = Ledger(Path(job.ledger))
     if job.key in ledger:
@@ -78,14 +81,16 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     with run_lock(job.folder, wait):
         if job.key in ledger:  # by whoever had the folder before
             return job.key
+        run = RunFolder(job.folder)
         try:
             train.train(job.recipe, job.folder, resume=True)  # which begins where there is no checkpoint yet
-            epochs = train.records(job.folder)
-            record = json.loads((job.folder / "record.json").read_text())
+            epochs, record = run.read_epochs(), run.read_record()
         except FloatingPointError as error:
-            epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
+            epochs = run.read_epochs()
             said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
-            record = {**train.versions(), "device": str(train.device_of(job.recipe)), **said}
+            device = train.device_of(job.recipe)
+            precision = computed_in(epochs, precision_name(precision_of(job.recipe, device)))
+            record = {**train.versions(), "device": str(device), "precision": precision, **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {**record, "recipe": recipe, "data": data, "machine": machine(), "epochs": epochs})

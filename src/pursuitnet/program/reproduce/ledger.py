@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from pursuitnet import data
-from pursuitnet.program.recipe import MACHINE_FIELDS, Recipe
-from pursuitnet.utils.records import EPOCH, NEEDED, Kinds, fitting, numbered, record_of
+from pursuitnet.program.recipe import MACHINE_FIELDS, RENAMED, Recipe
+from pursuitnet.program.run_folder import EPOCH, NEEDED, numbered
+from pursuitnet.utils.records import Kinds, fitting, record_of
 
 Entry = dict[str, Any]
 
@@ -25,10 +26,12 @@ ENTRY: Kinds = {"epochs": list, "machine": str, "parameters": int, "flops_per_im
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of a recipe that decide the result, where they differ from the default.
 
-    So a field that is added later leaves the old records what they are.
+    So a field that is added later leaves the old records what they are. Fields that have been renamed keep the name
+    under which the records before are found.
     """
-    plain = Recipe().to_json()
-    return {n: value for n, value in recipe.to_json().items() if n not in MACHINE_FIELDS and value != plain[n]}
+    plain, first = Recipe().to_json(), {new: old for old, new in RENAMED.items()}
+    decisive = {n: value for n, value in recipe.to_json().items() if n not in MACHINE_FIELDS and value != plain[n]}
+    return {first.get(n, n): value for n, value in decisive.items()}
 
 
 @cache

@@ -91,8 +91,14 @@ def _line(row: CellResult) -> str:
         return head + f"| {len(row.records)} | {row.said} | {paper} | – | – | – | – | – |"
     first = row.ended[0]
     speed = statistics.median(e["images_per_second"] for e in first["epochs"])
-    numbers = f"{first['parameters']:,} | {first['flops_per_image'] / 1e9:.3f} | {speed:.0f} | {first['machine']}"
+    where = "; ".join(dict.fromkeys(map(_where, row.ended)))
+    numbers = f"{first['parameters']:,} | {first['flops_per_image'] / 1e9:.3f} | {speed:.0f} | {where}"
     return head + f"| {len(row.records)} | {row.said} | {paper} | {difference(row)} | {numbers} |"
+
+
+def _where(record: Entry) -> str:
+    """Return what a run was computed on, and in which number format."""
+    return ", ".join(filter(None, (record["machine"], record.get("precision"))))
 
 
 def difference(row: CellResult) -> str:
@@ -152,27 +158,86 @@ def contrast(*pairs: tuple[CellResult, CellResult]) -> str:
     return f"{text}, {'beyond' if found.p < LEVEL else 'within'} noise"
 
 
-def tested(questions: Sequence[tuple[str, tuple[CellResult, CellResult]]]) -> str:
-    """Return differences of two cells with everything that tells what they are worth, corrected for their number.
+@dataclass(frozen=True)
+class Answer:
+    """What the runs say to a question.
 
-    Args:
-        questions: what is asked, and the two cells; the difference is the first less the second.
+    Attributes:
+        name: the question.
+        difference: of its two cells.
+        corrected: its p-value, corrected for the number of tests by Holm's method; None of fewer than three runs.
+        tests: number of these tests.
     """
+
+    name: str
+    difference: Difference
+    corrected: float | None
+    tests: int
+
+    @property
+    def verdict(self) -> str:
+        if self.corrected is None or self.corrected >= LEVEL:
+            return "open"
+        return "supported" if self.difference.mean > 0 else "refuted"
+
+    @property
+    def seen(self) -> str:
+        """The true differences that so many runs find four times in five: by this test alone, and as corrected."""
+        found = (self.difference.detectable(level) for level in (LEVEL, LEVEL / self.tests))
+        return "; ".join(f"{value:.2f}" for value in found)
+
+    def line(self) -> str:
+        """Return everything that tells what the difference is worth."""
+        d = self.difference
+        if self.corrected is None:
+            return f"| {self.name} | {d.n} | not enough runs | – | – | – | open | – |"
+        (low, high), verdict = d.interval(), self.verdict
+        told = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {_p(d.p)} | {_p(self.corrected)}"
+        reverse = ": the reverse" if verdict == "refuted" else ""
+        return f"| {self.name} | {d.n} | {told} | {verdict}{reverse} | {self.seen} |"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
+Questions = Sequence[tuple[str, tuple[CellResult, CellResult]]]
+"""What is asked, and two cells, the first of which is said to be better."""
+
+
+def answers(questions: Questions) -> list[Answer]:
+    """Return what the runs say to questions, corrected for the number of those that can be tested."""
     found = [(name, difference_of(pair)) for name, pair in questions]
-    corrected = iter(holm([d.p for _, d in found if d.n > 2]))
+    tests = [d.p for _, d in found if d.n > 2]
+    corrected = iter(holm(tests))
+    return [Answer(name, d, next(corrected) if d.n > 2 else None, len(tests)) for name, d in found]
+
+
+def tested(questions: Questions) -> str:
+    """Return the answers to questions as a table."""
     lines = [
         "| difference | n | mean, points | 95 % interval | p | p, Holm | verdict | n could have seen |",
         "|" + "---|" * 8,
     ]
-    for name, d in found:
-        if d.n < 3:
-            lines.append(f"| {name} | {d.n} | not enough runs | – | – | – | open | – |")
-            continue
-        (low, high), p = d.interval(), next(corrected)
-        verdict = "open" if p >= LEVEL else "supported" if d.mean > 0 else "refuted: the reverse"
-        numbers = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {d.p:.3f} | {p:.3f}"
-        lines.append(f"| {name} | {d.n} | {numbers} | {verdict} | {d.detectable():.2f} |")
+    return "\n".join(lines + [answer.line() for answer in answers(questions)])
+
+
+def verdicts(questions: Questions) -> str:
+    """Return which questions are answered by yes, by no, and not at all, as a list."""
+    found = answers(questions)
+    lines = []
+    for verdict, words in (("supported", "Supported"), ("refuted", "Refuted, the reverse holds"), ("open", "Open")):
+        chosen = [_told(answer) for answer in found if answer.verdict == verdict]
+        lines.append(f"- **{words}:** {'; '.join(chosen) or 'nothing'}.")
     return "\n".join(lines)
+
+
+def _told(answer: Answer) -> str:
+    d = answer.difference
+    if answer.corrected is None:
+        return f"{answer.name} (not enough runs)"
+    p = _p(answer.corrected)
+    return f"{answer.name} ({d.mean:+.2f} points, n = {d.n}, p {p if p[0] == '<' else f'= {p}'} as corrected)"
 
 
 def numbers(rows: Sequence[CellResult]) -> list[dict[str, Any]]:

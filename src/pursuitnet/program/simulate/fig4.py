@@ -180,7 +180,8 @@ def _spread(values: Sequence[float]) -> str:
 
 def _choices(variation: Variation, seeds: int) -> str:
     return (
-        f"Gaussian data of Section V-B: centers N(0, 1), noise {variation.noise:g}; two layers of {variation.width} atoms, "
+        f"Gaussian data of Section V-B: centers N(0, 1), noise {variation.noise:g}; two layers of "
+        f"{variation.width} atoms, "
         f"[I D] in MSD-CSC; ReLU(Dᵀx + b), one step; SGD, rate {variation.lr:g}, momentum 0.9, batch "
         f"{variation.batch_size}.\nβ = L·(mean of b), L = 2·λmax(DᵀD); MSD-CSC's biases set to ML-CSC's β after every "
         f"step; ξ = DΓ of the first layer, on 2,000 test signals; {seeds} seeds, mean and range."

@@ -51,7 +51,7 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON takes them; what is infinite or not known is None."""
-        shown = {name: value for name, value in vars(self).items() if name not in ("readings", "pixels")}
+        shown = {name: value for name, value in vars(self).items() if name not in ("interpreted_layers", "pixels")}
         return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
 
 

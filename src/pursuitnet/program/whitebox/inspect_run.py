@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.program import train
 from pursuitnet.program.report.text import fraction, number
 from pursuitnet.program.whitebox.inspection import Inspection, inspect
@@ -13,9 +14,10 @@ def inspect_run(
     folder: Path,
     images: int = 64,
     unfolding: int = 4,
-    tested: int = 1000,
+    test_images: int = 1000,
     data_dir: Path | None = None,
     device: str = "auto",
+    tell: Advance = nothing,
 ) -> Inspection:
     """Inspect the network of a run folder on the first test images of its data set.
 
@@ -23,25 +25,26 @@ def inspect_run(
         folder: as ``pursuitnet train`` has left it.
         images: how many to measure the layers on.
         unfolding: the most steps after the first to try without training again.
-        tested: how many to count the accuracy on, at every number of steps.
+        test_images: how many to count the accuracy on, at every number of steps.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.
+        tell: is told how many more layers and numbers of steps are done, and of how many.
 
     Raises:
         FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
         ValueError: if a number does not fit, a file is damaged, or the data set has classes that the network does not
             know.
     """
-    for name, value in (("images", images), ("tested", tested)):
+    for name, value in (("images", images), ("test_images", test_images)):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
     run = train.open_run(folder, data_dir, device)
     if changed := run.changes("test"):
         warnings.warn(changed, stacklevel=2)
     data, (pixels, labels) = run.images, run.images.test
-    labeled = (data.prepared(pixels[:tested]), labels[:tested])
+    labeled = (data.prepared(pixels[:test_images]), labels[:test_images])
     title = f"{run.recipe.model} on {run.recipe.data}"
-    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title)
+    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, tell=tell)
 
 
 def summary(found: Inspection) -> Iterator[str]:
@@ -52,7 +55,7 @@ def summary(found: Inspection) -> Iterator[str]:
         f" {'objective':>10} {'minimum':>8} {'gap':>8}"
     )
     for layer in found.layers:
-        mu = layer.coherence if layer.filled_identity is None else layer.coherence_with_identity
+        mu = layer.coherence if layer.identity_density is None else layer.coherence_with_identity
         ratios = (number(lemma.ratio) + ("×" if lemma.ratio else "") for lemma in (layer.lemma1, layer.lemma2))
         one, two = ratios
         solving = layer.solving

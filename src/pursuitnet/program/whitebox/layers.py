@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pursuitnet import theory
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.program.trace import best_scale, relative_error
+from pursuitnet.program.trace import best_scale, density, dictionary_in_words, relative_error
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, with_channels_scaled
 from pursuitnet.program.whitebox.problem import Solved, relative
 
@@ -85,8 +85,8 @@ class Solving:
         gap_at_least: the same with the best code that was found: what certainly is missing.
         step: c of the further steps, the layer's own unless it exceeds 1/L.
         steps: steps of FISTA that the solution took.
-        filled: non-zero share of its atoms.
-        filled_identity: of its identity part; None without one.
+        density: non-zero share of its atoms.
+        identity_density: of its identity part; None without one.
     """
 
     images: int
@@ -99,7 +99,7 @@ class Solving:
     step: float
     steps: int
     density: float
-    filled_identity: float | None
+    identity_density: float | None
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Layer:
         beta: of the atoms, before thresholds below 0 are replaced.
         beta_identity: of the identity part; None without one.
         thresholds_below_zero: how many atoms have no β ≥ 0.
-        filled: non-zero share of the atoms' code.
-        filled_identity: of the identity part.
+        density: non-zero share of the atoms' code.
+        identity_density: of the identity part.
         lemma1: ‖Γ‖₀ against the bound of Lemma 1.
         lemma2: the stripe norm against the bound of Lemma 2.
         error: ‖x − DΓ‖/‖x‖.
@@ -149,7 +149,7 @@ class Layer:
     beta_identity: Spread | None
     thresholds_below_zero: int
     density: float
-    filled_identity: float | None
+    identity_density: float | None
     lemma1: Guarantee
     lemma2: Guarantee
     error: float | None
@@ -178,7 +178,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
     model, I = D.synthesize(code, x.shape), at.identity_channels
     return Layer(
         name=at.name,
-        dictionary=in_words(D),
+        dictionary=dictionary_in_words(D),
         start=at.layer.start.name,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),
@@ -191,7 +191,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
         beta_identity=Spread.of(at.raw_beta[:I]) if I else None,
         thresholds_below_zero=int((at.raw_beta[I:] < 0).sum()),
         density=density(code[:, I:]),
-        filled_identity=density(code[:, :I]) if I else None,
+        identity_density=density(code[:, :I]) if I else None,
         lemma1=_guarantee((code != 0).flatten(1).sum(1), mu, strictly=True),
         lemma2=_guarantee(theory.stripe_norm(code, D), mu, strictly=False),
         error=Spread.of(relative_error(x, model)).median,
@@ -231,7 +231,7 @@ def solving(at: InterpretedLayer, solution: Solved, further: int) -> Solving:
         step=float(problem.step),
         steps=solution.steps,
         density=density(atoms),
-        filled_identity=density(identity[0]) if identity else None,
+        identity_density=density(identity[0]) if identity else None,
     )
 
 
@@ -246,24 +246,6 @@ def coherences(D: Dictionary, signal_shape: tuple[int, ...]) -> tuple[float | No
         return None, None
     fits = not isinstance(kept, ConvDictionary) or kept.keeps_size
     return theory.mutual_coherence(kept), theory.mutual_coherence(WithIdentity(kept)) if fits else None
-
-
-def in_words(D: Dictionary) -> str:
-    """Return a dictionary in a few words."""
-    inner = D.dictionary if isinstance(D, WithIdentity) else D
-    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
-    if not isinstance(inner, ConvDictionary):
-        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
-    size = " × ".join(str(n) for n in inner.weight.shape[2:])
-    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
-    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
-        f", {name} {n}" for name, n in more.items() if n > 1
-    )
-
-
-def density(code: Tensor) -> float:
-    """Return the non-zero share of a code."""
-    return float((code != 0).double().mean())
 
 
 def scaled(signal: Tensor, model: Tensor) -> Tensor:

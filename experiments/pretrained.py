@@ -1,0 +1,160 @@
+"""The weights that come with the library: finished runs packed, each with its card, and the table in docs/models.md.
+
+    python experiments/pretrained.py [RUN …] [--data-dir DIR] [--out FOLDER] [--page docs/models.md]
+
+A run becomes MODEL.safetensors: its weights in the smallest number format that leaves the accuracy what it was, and in
+the metadata card, recipe, classes, mean, std and checksum. The accuracy on the card is that of the packed weights on
+the test images, measured here. Without a run only the table is made again.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pursuitnet.networks.pretrained import FOLDER, NEEDED
+from pursuitnet.program import train
+from pursuitnet.program.evaluation import evaluate
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.runs import write_whole
+from pursuitnet.utils.packed import checksum, dequantized, pack, quantized, unpack
+from pursuitnet.utils.records import record_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+LARGE = 4_000_000
+"""Bytes above which 16 bits a weight are too many, where 8 will do."""
+NEAR = 0.001
+"""By how much packing may change the accuracy: ten of 10,000 images, a quarter of its standard error."""
+
+COLUMNS = (
+    ("network", "choices", "data", "test accuracy", "of the last epoch", "parameters", "stored in", "size"),
+    ("network", "epochs", "schedule", "weight decay", "seed", "computed in", "PyTorch", "commit", "date", "SHA256"),
+)
+VERSIONS = ("precision", "pursuitnet", "torch")
+
+Weights = dict[str, Tensor]
+
+
+def packings(weights: Weights) -> Iterator[tuple[str, Weights]]:
+    """Yield the weights in number formats, the smallest first; what has one axis or none stays as it is."""
+    half = {name: value.half() if value.dim() > 1 else value for name, value in weights.items()}
+    if sum(value.nbytes for value in half.values()) > LARGE:
+        yield "int8", quantized(weights)
+    yield "float16", half
+    yield "float32", weights
+
+
+def packed(run: Path, data_dir: Path | None, out: Path) -> Path:
+    """Pack a finished run into a folder; return the file.
+
+    Raises:
+        FileNotFoundError: if the run has not finished, or its data are not there.
+        ValueError: if a file of it is damaged.
+    """
+    opened, last = train.open_run(run, data_dir, "cpu"), train.last_record(run)["test_accuracy"]
+    path = out / f"{opened.recipe.model}.safetensors"
+    about = about_of(run, opened, last)
+    whole = {name: value.clone() for name, value in opened.model.state_dict().items()}
+    for stored, weights in packings(whole):
+        opened.model.load_state_dict(dequantized(weights))
+        about["card"] |= {"stored": stored, "test_accuracy": accuracy_of(opened)}
+        if abs(about["card"]["test_accuracy"] - last) <= NEAR:
+            break
+    return write_whole(path, pack(weights, about))
+
+
+def accuracy_of(opened: train.Opened) -> float:
+    """Return the share of the test images that a network names rightly."""
+    pixels, labels = opened.images.test
+    return evaluate(opened.model.eval(), pixels, labels, opened.classes, prepare=opened.images.prepared).top1
+
+
+def about_of(run: Path, opened: train.Opened, last: float) -> dict[str, Any]:
+    """Return the metadata of a run's weights; nothing in them is of the machine it was trained on."""
+    record = record_of(
+        run / "record.json", {"torch": str, "pursuitnet": str, "precision": str}, {"commit": (str, None)}
+    )
+    recipe = replace(opened.recipe, data_dir=None, device="auto")
+    ended = datetime.fromtimestamp((run / "model.safetensors").stat().st_mtime, UTC)
+    card = {
+        "model": recipe.model,
+        "choices": recipe.choices(),
+        "data": recipe.data,
+        "last_epoch_accuracy": last,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
+        "parameters": sum(p.numel() for p in opened.model.parameters()),
+        "date": ended.date().isoformat(),
+        **{name: record.get(name) for name in (*VERSIONS, "commit")},
+    }
+    mean, std = opened.images.mean.tolist(), opened.images.std.tolist()
+    identity = (opened.was or opened.images.identity).to_json()
+    return {
+        "card": card, "recipe": recipe.to_json(), "classes": opened.classes, "mean": mean, "std": std, "data": identity
+    }  # fmt: skip
+
+
+def table(folder: Path = FOLDER) -> str:
+    """Return the cards of the weights in a folder: what they are, then where they come from."""
+    cards = [card_of(path) for path in sorted(folder.glob("*.safetensors"))]
+    return "\n\n".join(_table(columns, cards) for columns in COLUMNS)
+
+
+def _table(columns: tuple[str, ...], cards: list[dict[str, str]]) -> str:
+    lines = [columns, ("---",) * len(columns), *(tuple(card[name] for name in columns) for card in cards)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def card_of(path: Path) -> dict[str, str]:
+    """Return the card of a file in words, by column."""
+    about = unpack(path, NEEDED)[1]
+    card, recipe = about["card"], Recipe.from_json(about["recipe"])
+    return {
+        "network": f"`{card['model']}`",
+        "choices": ", ".join(f"{name} {value}" for name, value in card["choices"].items()) or "–",
+        "data": card["data"],
+        "test accuracy": f"{100 * card['test_accuracy']:.2f} %",
+        "of the last epoch": f"{100 * card['last_epoch_accuracy']:.2f} %",
+        "parameters": f"{card['parameters']:,}",
+        "stored in": card["stored"],
+        "size": f"{path.stat().st_size / 1e6:.2f} MB",
+        "epochs": str(recipe.epochs),
+        "schedule": f"{recipe.schedule}, lr {recipe.lr:g}, batches of {recipe.batch_size}",
+        "weight decay": f"{recipe.weight_decay:g}",
+        "seed": str(card["seed"]),
+        "computed in": card["precision"],
+        "PyTorch": card["torch"],
+        "commit": (card["commit"] or "–")[:10],
+        "date": card["date"],
+        "SHA256": f"`{checksum(path)}`",
+    }
+
+
+def page(text: str, folder: Path = FOLDER) -> str:
+    """Return a page with its table made again."""
+    return re.sub(
+        r"(<!-- cards -->\n).*?(<!-- end -->)", lambda at: f"{at[1]}\n{table(folder)}\n\n{at[2]}", text, flags=re.DOTALL
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data, if they have moved")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the weights; by default the library's own")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page with the table; by default docs/models.md")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        for run in arguments.runs:
+            print(packed(run, arguments.data_dir, arguments.out))
+    except (ValueError, OSError) as error:
+        sys.exit(f"pretrained.py: {error}")
+    arguments.page.write_text(page(arguments.page.read_text(encoding="utf-8"), arguments.out), encoding="utf-8")
+    print(arguments.page)

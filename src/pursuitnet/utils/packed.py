@@ -1,0 +1,117 @@
+"""Tensors and JSON metadata in one safetensors file with a checksum; nothing in it is executed."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+SCALE = ":scale"
+"""What the name of a scale ends with, after the name of the weights that it belongs to."""
+
+
+def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """Return a safetensors file; equal weights give equal bytes.
+
+    Args:
+        weights: by name.
+        about: metadata, each kept as JSON.
+    """
+    content = save({name: value.contiguous() for name, value in weights.items()}, {"of": "pursuitnet"})
+    header, data = split(content)
+    header["__metadata__"] = {name: json.dumps(about[name]) for name in sorted(about)}
+    header["__metadata__"]["sha256"] = digest(header, data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def unpack(
+    path: Path, needed: Collection[str], optional: Collection[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and metadata of a file that ``pack`` made.
+
+    Args:
+        path: the file.
+        needed: the metadata that it must hold.
+        optional: those that it may hold.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a byte is not as it was written, or the file is not ours.
+    """
+    content = path.read_bytes()
+    header = _checked(path, content)
+    try:
+        said = header["__metadata__"]
+        about = {name: json.loads(said[name]) for name in needed}
+        about |= {name: json.loads(said[name]) for name in optional if name in said}
+        return dequantized(load(content)), about
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} lacks what a network needs ({why}); get it anew") from error
+
+
+def quantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of which filters and matrices are kept in 8 bits, with a scale for each row; ``unpack`` undoes it.
+
+    w ≈ scale·q with whole q in −127..127 and scale = max|w|/127 over the row, so that no weight is off by more than
+    scale/2.
+
+    Args:
+        weights: by name; those of fewer than two axes are kept as they are.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if value.dim() < 2:
+            found[name] = value
+            continue
+        scale = value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True).clamp(min=1e-12) / 127
+        found[name], found[name + SCALE] = (value / scale).round().to(torch.int8), scale
+    return found
+
+
+def dequantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights as ``quantized`` was given them, but for rounding; those without a scale are left as they are."""
+    return {
+        name: value * weights[name + SCALE] if name + SCALE in weights else value
+        for name, value in weights.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA256 that a file of ``pack`` says it has, if it has it; raises what ``unpack`` does."""
+    content = path.read_bytes()
+    return digest(_checked(path, content), split(content)[1])
+
+
+def _checked(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the header of a file without its checksum, if that fits."""
+    try:
+        header, data = split(content)
+        said = header["__metadata__"].pop("sha256")
+        found = digest(header, data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or no weights that pursuitnet has written; get it anew") from error
+    if said != found:
+        raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
+    return header
+
+
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the data of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def digest(header: Mapping[str, Any], data: bytes) -> str:
+    """Return the SHA256 of everything but the checksum itself."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    found.update(data)
+    return found.hexdigest()
