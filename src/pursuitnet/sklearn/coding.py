@@ -158,9 +158,9 @@ class SparseCoder(_Coder):
         return codes @ self.components_
 
     def _drawn(self, X: Array) -> Array:
-        code_channels = check_random_state(self.random_state).permutation(len(X))[: self.n_components]
-        lengths = np.linalg.norm(X[code_channels], axis=1, keepdims=True)
-        return X[code_channels] / np.where(lengths > 0, lengths, 1)
+        chosen = check_random_state(self.random_state).permutation(len(X))[: self.n_components]
+        lengths = np.linalg.norm(X[chosen], axis=1, keepdims=True)
+        return X[chosen] / np.where(lengths > 0, lengths, 1)
 
 
 class ConvSparseCoder(_Coder):
