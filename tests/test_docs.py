@@ -3,13 +3,17 @@
 import ast
 import doctest
 import importlib
+import operator
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 import pursuitnet as pn
+import pursuitnet.sklearn
 from pursuitnet.program.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +105,7 @@ def test_every_function_of_the_theory_has_an_example(name):
 
 PUBLIC = [n for n in pn.__all__ if n not in ("data", "theory")] + [
     f"{module.__name__.removeprefix('pursuitnet.')}.{name}"
-    for module in (pn.theory, pn.data)
+    for module in (pn.theory, pn.data, pursuitnet.sklearn)
     for name in module.__all__
 ]
 
@@ -121,6 +125,20 @@ def documented():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_in_the_reference(name):
     assert name in set(documented())
+
+
+def test_what_the_reference_names_exists():
+    for name in documented():
+        pkgutil.resolve_name(f"pursuitnet.{name}")
+
+
+def test_the_numbers_of_the_white_box_are_called_as_its_guide_says():
+    told = re.findall(r"^\| (`[^|]+`) \|", (DOCS / "guide" / "white-box.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = re.findall(r"`([\w.]+)`", " ".join(told))
+    assert len(names) >= 10
+    layer = pn.inspect(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()), torch.rand(2, 1, 5, 5)).layers[0]
+    for name in names:
+        operator.attrgetter(name)(layer)
 
 
 def test_the_gallery_is_large_and_its_scripts_are_short():

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
@@ -45,12 +44,14 @@ record = pn.train(recipe, root / "run")
 print(f"{100 * record['test_accuracy']:.0f} % of the test images")
 
 # %%
-# New pictures. The run knows its classes and its normalization; no data set is needed any more.
-about = pn.trained(root / "run")
-pictures = [drawn(shape).astype(np.uint8) for shape in ("cross", "disk", "square") * 2]
-probabilities = about.deployed()(torch.from_numpy(np.stack(pictures))[:, None]).softmax(1).detach()
+# New pictures, as files. The run knows its classes, its size and its normalization; no data set is needed any more.
+# On the command line: ``pursuitnet predict run new --csv predictions.csv --explain``, which also leaves a page that says why.
+(root / "new").mkdir()
+for number, shape in enumerate(("cross", "disk", "square") * 2):
+    Image.fromarray(drawn(shape).astype(np.uint8)).save(root / "new" / f"{number}.png")
+answers = pn.trained(root / "run").predict(root / "new")
 figure, axes = plt.subplots(1, 6, figsize=(9, 2), layout="constrained")
-for axis, picture, of_classes in zip(axes, pictures, probabilities, strict=True):
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axis.set(title=f"{about.classes[of_classes.argmax()]} {100 * of_classes.max():.0f} %", xticks=[], yticks=[])
+for number, (axis, [(name, probability), *_]) in enumerate(zip(axes, answers.top(3), strict=True)):
+    axis.imshow(Image.open(root / "new" / f"{number}.png"), cmap="gray", vmin=0, vmax=255)
+    axis.set(title=f"{name} {100 * probability:.0f} %", xticks=[], yticks=[])
 plt.show()

@@ -30,7 +30,7 @@ def predict(
 
     Args:
         run: A run folder that `pursuitnet train` has left, its model.safetensors, or the name of a pretrained network.
-        images: Files, folders of images, or patterns such as 'scans/*.png'.
+        images: Files, folders of images, or patterns such as `scans/*.png`.
         top: Classes to name of each image.
         csv: Also write them into this file, as a table: file, class, probability, class_2, probability_2, …, error.
         explain: Also leave a page: what each layer keeps of an image, and which atoms carry the decision.

@@ -68,7 +68,7 @@ def train(
         TypeError, ValueError: if the data are not of such a form.
         OSError: if the folder cannot be written to, which is tried before the first step.
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
-        TakenError: if another process is at this run.
+        LockedError: if another process is at this run.
     """
     folder = Path(folder)
     if group_of(os.environ).first:
