@@ -45,7 +45,7 @@ print(f"{100 * record['test_accuracy']:.0f} % of the test images")
 
 # %%
 # New pictures, as files. The run knows its classes, its size and its normalization; no data set is needed any more.
-# On the command line: ``pursuitnet predict run new --csv predictions.csv --explain``, which also leaves a page that says why.
+# On the command line, with a page that says why: ``pursuitnet predict run new --csv predictions.csv --explain``.
 (root / "new").mkdir()
 for number, shape in enumerate(("cross", "disk", "square") * 2):
     Image.fromarray(drawn(shape).astype(np.uint8)).save(root / "new" / f"{number}.png")
