@@ -5,10 +5,13 @@ Nothing is fetched while it is built, and no page loads anything from elsewhere.
 
 import logging
 import re
+import sys
 import warnings
 from typing import Any
 
 import pursuitnet
+
+sys.argv[0] = "pursuitnet"  # what the usage of a command begins with, instead of python -m sphinx
 
 project = "pursuitnet"
 copyright = "the pursuitnet authors, BSD-3-Clause"

@@ -1,6 +1,7 @@
 """The program as a user meets it."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -39,7 +40,13 @@ def test_no_help_loads_torch(tmp_path):
     done = finished("-c", HELP, *commands, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: ") == len(commands)
-    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--tested"))
+    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--test-images"))
+
+
+def test_the_help_says_what_each_command_does(tmp_path):
+    done = finished("-c", HELP, "", cwd=tmp_path)
+    for name in (name for name in cli.app if not name.startswith("-")):
+        assert re.search(rf"│ {name} +[A-Z]\w+ ", done.stdout), name
 
 
 def test_the_module_is_the_program(tmp_path):
