@@ -20,7 +20,7 @@ class LayerTrace:
         layer: the layer.
         signals: its input in every step, (B, channels, H, W); a new one each time in a sweep over several layers.
         codes: its code after every step, (B, code_channels, h, w).
-        below: index of the layer whose code is the input as it stands; None after the image or a pooling.
+        input_layer: index of the layer whose code is the input as it stands; None after the image or a pooling.
     """
 
     layer: PursuitLayer
