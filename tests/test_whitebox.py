@@ -395,7 +395,7 @@ def test_a_plain_models_layers_read_to_its_own_activations():
     for (_, at), activation in zip(layers, (first, second, same), strict=False):
         assert at.layer(at.signals[0]).detach().numpy() == pytest.approx(activation.numpy(), abs=1e-10)
         assert torch.equal(at.codes[0], activation)
-    assert [at.below for _, at in layers] == [None, 0, 1, None]
+    assert [at.input_layer for _, at in layers] == [None, 0, 1, None]
     reasons = dict(unread)
     assert set(reasons) == {"grouped", "mirrored", "raised", "smooth", "head"}
     assert "2 groups" in reasons["grouped"] and "reflect" in reasons["mirrored"] and "gelu" in reasons["smooth"]
