@@ -39,7 +39,12 @@ def test_no_help_loads_torch(tmp_path):
     done = finished("-c", HELP, *commands, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: ") == len(commands)
-    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--tested"))
+    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--test-images"))
+
+
+def test_the_list_of_commands_says_what_each_does():
+    for name in cli.app:
+        assert cli.app[name].help.strip() or name.startswith("-"), f"pursuitnet --help says nothing of {name}"
 
 
 def test_the_module_is_the_program(tmp_path):

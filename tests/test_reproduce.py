@@ -371,7 +371,7 @@ def test_two_processes_never_do_one_run(options):
     with ThreadPoolExecutor(2) as pool:
         ends = [future.exception() for future in [pool.submit(jobs.run_in_subprocess, job) for _ in range(2)]]
     taken = [end for end in ends if end is not None]
-    assert len(taken) <= 1 and all("TakenError" in str(end) for end in taken)
+    assert len(taken) <= 1 and all("LockedError" in str(end) for end in taken)
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 

@@ -102,7 +102,7 @@ def dense_layers(
     signed_input: bool,
     dims: int = 2,
 ) -> list[PursuitLayer]:
-    """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` rows to its signal; choices as in ``msd``.
+    """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` channels to its signal; choices as in ``msd``.
 
     Args:
         dilations: of each layer.

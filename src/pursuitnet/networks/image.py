@@ -17,7 +17,7 @@ class ImageNetwork(Network):
 
     Args:
         features: (B, in_chans, *size) → (B, num_features, *size), with 1 to 3 sizes.
-        num_features: rows of the last code.
+        num_features: channels of the last code.
         out_chans: channels of the result; the logits of classes, where every pixel is to have one.
         dims: axes of the image.
         head: (B, num_features, *size) → (B, out_chans, *size); by default a learned linear map in every pixel.

@@ -15,6 +15,9 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import hints, streams, threads
+from pursuitnet.program.apply.command import apply
+from pursuitnet.program.learn.command import learn
+from pursuitnet.program.predict.command import predict
 from pursuitnet.program.recipe import NETWORK, Recipe, values_of
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import check_file, check_folder
@@ -189,7 +192,7 @@ def evaluate(
     print("\n".join(map(str, found.save(folder, plot))))
 
 
-app.command("pursuitnet.program.apply.command:apply", name="apply")
+app.command(apply)
 
 
 @app.command
@@ -370,8 +373,8 @@ def runs(
         print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
 
 
-app.command("pursuitnet.program.learn.command:learn", help="Learn a convolutional dictionary from images.")
-app.command("pursuitnet.program.predict.command:predict")
+app.command(learn)
+app.command(predict)
 
 
 @app.command

@@ -27,7 +27,7 @@ def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
 
     Raises:
         OSError: if the folder cannot be written to.
-        TakenError: if another process owns it.
+        LockedError: if another process owns it.
     """
     from filelock import FileLock, Timeout
 
@@ -46,7 +46,7 @@ def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise TakenError if another process owns a run folder."""
+    """Raise LockedError if another process owns a run folder."""
     if RunFolder(folder).lock.exists():
         with run_lock(folder):
             pass

@@ -25,8 +25,8 @@ class BatchNorm:
             the root mean square and subtracts nothing, so that nothing is clipped.
         momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
             c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
-        eps: what is added to a variance or mean square. Rows whose variance is not well above it are left too small:
-            c·Dᵀx of random filters has about 1e-4 times the variance of x.
+        eps: what is added to a variance or mean square. Channels whose variance is not well above it are left too
+            small: c·Dᵀx of random filters has about 1e-4 times the variance of x.
     """
 
     on: Literal["sum", "update"] = "sum"
@@ -146,8 +146,8 @@ class RunningRMSNorm(_BatchNorm):
     def __getattr__(self, name: str) -> Any:
         if name in ("running_mean", "running_var"):
             raise AttributeError(
-                f"a ScaleNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch can "
-                "take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
+                f"a RunningRMSNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch "
+                "can take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
                 "instead of convert_sync_batchnorm"
             )
         return super().__getattr__(name)
@@ -189,7 +189,7 @@ def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return scale and shift, (code_channels,) each, of the affine map that evaluation applies.
 
     Args:
-        norm: a RowNorm, a ScaleNorm, or what a tool of PyTorch has put in a RowNorm's place.
+        norm: a ChannelNorm, a RunningRMSNorm, or what a tool of PyTorch has put in a ChannelNorm's place.
 
     Raises:
         ValueError: if it keeps no running statistics, so that evaluation is no fixed map.

@@ -104,7 +104,7 @@ class Threshold(nn.Module):
         super().__init__()
         code_channels = _checked_channels(code_channels)
         if penalty is not None:
-            check_number("penalty", penalty, "a number, β of every row, or None")
+            check_number("penalty", penalty, "a number, β of every channel, or None")
         check_choice("identity", identity, list(IdentityPenalty))
         if norm is not None:
             check_kind("norm", norm, BatchNorm, "such as BatchNorm()")

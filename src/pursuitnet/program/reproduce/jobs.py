@@ -65,7 +65,7 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
         wait: seconds to wait for another process that is at it.
 
     Raises:
-        TakenError: if another process is still at it.
+        LockedError: if another process is still at it.
         StoppedError: if it was asked to stop; and what ``train`` raises.
     """
     from pursuitnet.program import train

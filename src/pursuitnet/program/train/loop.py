@@ -68,13 +68,13 @@ def train(
         TypeError, ValueError: if the data are not of such a form.
         OSError: if the folder cannot be written to, which is tried before the first step.
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
-        TakenError: if another process is at this run.
+        LockedError: if another process is at this run.
     """
     folder = Path(folder)
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
-    progress = not checkpoints.never_started(folder)
-    if progress and not resume:
+    started = not checkpoints.never_started(folder)
+    if started and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
@@ -82,12 +82,12 @@ def train(
     recipe = recipe if given is None else replace(recipe, data=GIVEN, data_dir=None)
     with stop_requests() as requests, process_group(device_of(recipe)) as group:
         told = NoOpCallback() if callback is None or not group.first else callback
-        trainer = trainer_of(recipe, group, given, augment, fresh=not progress)
+        trainer = trainer_of(recipe, group, given, augment, fresh=not started)
         manager = CheckpointManager(folder, trainer, every)
         with run_lock(folder) if group.first else nullcontext():
-            if group.first and checkpoints.never_started(folder) == progress:
+            if group.first and checkpoints.never_started(folder) == started:
                 raise LockedError(f"{folder} has been begun by another process in this very moment")
-            return _run(manager, told, progress, requests)
+            return _run(manager, told, started, requests)
 
 
 def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
