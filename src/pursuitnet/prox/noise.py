@@ -30,7 +30,7 @@ class NoiseThreshold(Threshold):
     @property
     def slope(self) -> Tensor:
         """β₁, (code_channels,)."""
-        return self._kept(self.noise_weight)
+        return self._beta(self.noise_weight)
 
     def penalty_at(self, noise: Tensor) -> Tensor:
         """Return β = β₀ + σ·β₁, (B, code_channels), for noise of standard deviation σ, (B,)."""
