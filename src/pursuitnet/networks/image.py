@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from pursuitnet.networks.dense import dense_layers, process_group
+from pursuitnet.networks.dense import dense_layers, stack_of
 from pursuitnet.networks.halo import halo_of
 from pursuitnet.networks.network import Network
 from pursuitnet.utils.limits import check_weights
@@ -111,7 +111,7 @@ def dense_image(
         signed_input=signed_input,
         dims=dims,
     )
-    features = nn.Sequential(process_group(layers, solver, sweep, unfolding))
+    features = nn.Sequential(stack_of(layers, solver, sweep, unfolding))
     return ImageNetwork(features, in_chans + width * depth, out_chans, dims)
 
 

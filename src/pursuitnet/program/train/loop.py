@@ -24,11 +24,12 @@ from pursuitnet.program.train.run import finish, flops_per_image, last_record
 from pursuitnet.program.train.tasks import trainer_of
 from pursuitnet.program.train.trainer import EpochProgress, Trainer, precision_name
 from pursuitnet.program.versions import commit
+from pursuitnet.utils.paths import expanded
 
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     callback: Callback | None = None,
     *,
     data: Any = None,
@@ -43,7 +44,7 @@ def train(
 
     Args:
         recipe: what to train.
-        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
+        folder: where the run goes, ~ for the home: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
             model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
             first checkpoint, unless ``resume`` continues the run that it holds.
         callback: is told of every step and epoch.
@@ -70,7 +71,12 @@ def train(
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
         LockedError: if another process is at this run.
     """
-    folder = Path(folder)
+    if not isinstance(recipe, Recipe):
+        raise TypeError(
+            f"recipe is {recipe!r:.50}; expected a Recipe, as Recipe(epochs=3), Recipe.named('residual') or "
+            "Recipe.from_json(…) makes one"
+        )
+    folder = expanded(folder)
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
     started = not checkpoints.never_started(folder)
