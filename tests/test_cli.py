@@ -39,7 +39,7 @@ def test_no_help_loads_torch(tmp_path):
     done = finished("-c", HELP, *commands, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: ") == len(commands)
-    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--tested"))
+    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--test-images"))
 
 
 def test_the_module_is_the_program(tmp_path):

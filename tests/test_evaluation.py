@@ -389,10 +389,10 @@ def test_labels_have_no_part_in_the_choice():
     told = []
     one = robustness(model, images, labels, some, prepare, adaptation=adaptation, tell=told.append)
     two = robustness(model, images, shuffled, some, prepare, adaptation=adaptation)
-    assert [row.factors for row in one.code_channels] == [row.factors for row in two.code_channels]
-    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.code_channels for S in row.factors)
-    assert [row.accuracy for row in one.code_channels] != [row.accuracy for row in two.code_channels]
-    assert told == [one.clean, *one.code_channels]
+    assert [row.factors for row in one.rows] == [row.factors for row in two.rows]
+    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.rows for S in row.factors)
+    assert [row.accuracy for row in one.rows] != [row.accuracy for row in two.rows]
+    assert told == [one.clean, *one.rows]
 
 
 def test_the_table_is_made_of_single_evaluations():
@@ -402,7 +402,7 @@ def test_the_table_is_made_of_single_evaluations():
     found = robustness(model, images, labels, [blur], prepare, adaptation=adaptation, seed=3)
     accuracy = partial(evaluate, labels=labels, classes="0123456789", prepare=prepare)
     assert found.clean.accuracy == (accuracy(model, images).top1,)
-    row = found.code_channels[0]
+    row = found.rows[0]
     for severity in range(1, 6):
         spoilt = blur.seeded(images, severity, 3)
         assert row.accuracy[severity - 1] == accuracy(model, spoilt).top1
@@ -412,7 +412,7 @@ def test_the_table_is_made_of_single_evaluations():
     assert found.mean == row.mean == pytest.approx(sum(row.accuracy) / 5)
     assert found.adapted_mean == pytest.approx(sum(row.adapted) / 5)
     assert same(model, before)
-    assert robustness(model, images, labels, [blur], prepare).code_channels[0].adapted is None
+    assert robustness(model, images, labels, [blur], prepare).rows[0].adapted is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
