@@ -209,7 +209,7 @@ def test_unfolding_is_refused_unless_it_is_a_number_of_steps(unfolding):
 
 def test_a_threshold_for_other_rows_is_refused():
     dictionary = made("[I conv]")
-    with pytest.raises(ValueError, match=r"rows \(5,\).*has \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"code channels \(5,\).*dictionary, \(2, 3\)"):
         pn.PursuitLayer(dictionary, threshold=pn.Threshold((5,)))
 
 

@@ -22,7 +22,7 @@ class Columns(Dictionary):
 
     def __init__(self, places: Int[Tensor, "n taps"], values: Float[Tensor, "n taps"], numel: int) -> None:
         super().__init__()
-        self.rows, self.channels = (len(places),), numel
+        self.code_channels, self.channels = (len(places),), numel
         self.places, self.values = places, values
         # Without MKL some processors have no product of a sparse matrix and a vector.
         self.sparse = places.is_cuda or torch.backends.mkl.is_available()
