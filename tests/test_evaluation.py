@@ -461,7 +461,7 @@ def test_evaluate_gives_the_accuracy_of_the_last_epoch(run, capsys, monkeypatch)
 def test_other_steps_and_thresholds_reach_the_evaluation(run):
     recipe, model = train.load_run(run)
     images = train.images_of(recipe)
-    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, tested=50))
+    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, test_images=50))
     assert found.notes == ("unfolding 3, trained with 1", "thresholds × 2 in 3 of 3 layers")
     assert list(found.lines())[1:3] == list(found.notes)
     by_hand = copy.deepcopy(model)
