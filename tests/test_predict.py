@@ -237,7 +237,7 @@ def test_the_logits_are_the_bias_and_the_sum_of_the_contributions(name, choices)
     for label in range(4):
         torch.testing.assert_close(seen.bias[label] + seen.evidence(label).mean(), logits[label], rtol=1e-4, atol=1e-5)
     assert seen.ranking()[0] == int(logits.argmax())
-    assert seen.contributions.shape[1] == len(seen.code_channels) == about.network.num_features
+    assert seen.contributions.shape[1] == len(seen.rows) == about.network.num_features
 
 
 def test_without_an_atom_the_logit_is_less_by_its_contribution():

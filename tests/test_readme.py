@@ -40,4 +40,4 @@ def test_the_continuous_integration_runs_what_the_readme_says():
     ran = [
         line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith(("#", "set ", "cd "))
     ]
-    assert ran == [told[1]]
+    assert ran[0] == told[1]  # then the documentation

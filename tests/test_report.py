@@ -164,7 +164,7 @@ def test_an_effective_atom_is_the_networks_linear_part_at_one_entry(runs, family
     recipe, model = load_run(runs(family))
     images = images_of(recipe)
     traces = inside.trace_layers(model, images.prepared(images.test[0][:5]))
-    assert traces[1].below == 0
+    assert traces[1].input_layer == 0
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
     code = traces[1].layer.dictionary.analyze(traces[0].layer.dictionary.analyze(x))
     row = inside.most_used(traces[1], 2)[1] + traces[1].identity_channels
@@ -178,10 +178,10 @@ def test_nothing_is_carried_through_a_pooling(runs):
     recipe, model = load_run(runs("msd_csc"))
     images = images_of(recipe)
     traces = inside.trace_layers(model, images.prepared(images.test[0][:2]))
-    assert [at.below for at in traces] == [None, 0, None, 2, None, 4]
+    assert [at.input_layer for at in traces] == [None, 0, None, 2, None, 4]
     down, base = inside.carry(traces, 3, traces[3].codes[-1])
     assert base == 2
-    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 3, 4, 4)
 
 
 def test_a_dictionary_is_put_into_words():

@@ -27,7 +27,7 @@ images, labels = pn.data.load("digits", split="test")
 pixels = about.prepare(images)
 found = pn.inspect(about.network, pixels[:32], labeled=(pixels, labels), unfolding=3)
 for layer in found.layers:
-    print(f"{layer.name}: {layer.dictionary}, {100 * layer.filled:.0f} % of the code is non-zero, "
+    print(f"{layer.name}: {layer.dictionary}, {100 * layer.density:.0f} % of the code is non-zero, "
           f"c·L = {layer.step_times_lipschitz:.2f}")  # fmt: skip
 
 # %%

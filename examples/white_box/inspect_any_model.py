@@ -48,7 +48,7 @@ figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained")
 places = range(1, len(found.layers) + 1)
 for axis, title, values in (
     (axes[0], "mutual coherence μ(D)", [layer.coherence for layer in found.layers]),
-    (axes[1], "non-zero share of the code", [layer.filled for layer in found.layers]),
+    (axes[1], "non-zero share of the code", [layer.density for layer in found.layers]),
     (axes[2], "share of the possible gain", [layer.solving.gain for layer in found.layers]),
 ):
     axis.bar(places, values)
