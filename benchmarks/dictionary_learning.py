@@ -12,13 +12,12 @@ default. Prints a table and writes numbers and a picture.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import measure
 import numpy as np
+import records
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -163,7 +162,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=8, help="dictionaries of each method that are scored")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "processor"), help="by default the processor's with one thread")
-    measure.add_out(parser, "dictionary_learning")
+    records.add_out(parser, "dictionary_learning")
     arguments = parser.parse_args()
     import sporco.fft
 
@@ -187,9 +186,7 @@ def main() -> None:
     report = {"images": arguments.images.name, "atoms": arguments.atoms, "size": arguments.size, "beta": beta}
     report |= {"threads": arguments.threads, "clock": kind, "torch": torch.__version__}
     report["curves"] = {name: [(round(t, 3), round(f, 4)) for t, f in c] for name, c in curves.items()}
-    numbers, drawing = measure.places(arguments, "dictionary_learning")
-    numbers.write_text(json.dumps(report, ensure_ascii=False) + "\n")
-    picture(curves, drawing)
+    picture(curves, records.write(arguments, "dictionary_learning", report))
     print(table(curves))
 
 

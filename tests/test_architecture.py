@@ -1,11 +1,13 @@
 """The folder listing states the thesis: the core knows nothing of the program, and no module imports in a circle."""
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import pursuitnet
 from pursuitnet.program.run_folder import RunFolder
@@ -103,6 +105,17 @@ def texts(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
             yield node.value
+
+
+def test_the_errors_and_warnings_that_docstrings_name_exist():
+    sources = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
+    nodes = [node for source in sources.values() for node in ast.walk(ast.parse(source))]
+    known = {node.id for node in nodes if isinstance(node, ast.Name)} | set(dir(builtins)) | set(dir(torch.nn))
+    known |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}
+    known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    for name, source in sources.items():
+        gone = set(re.findall(r"\b[A-Z]\w+(?:Error|Warning|Norm)\b", source)) - known
+        assert not gone, f"{name} speaks of {', '.join(sorted(gone))}, which does not exist"
 
 
 def test_the_files_of_a_run_have_one_owner():

@@ -43,10 +43,10 @@ def test_no_help_loads_torch(tmp_path):
     assert all(option in done.stdout for option in ("--unfolding", "--variations", "--test-images"))
 
 
-def test_the_help_says_what_each_command_does(tmp_path):
-    done = finished("-c", HELP, "", cwd=tmp_path)
-    for name in (name for name in cli.app if not name.startswith("-")):
-        assert re.search(rf"│ {name} +[A-Z]\w+ ", done.stdout), name
+def test_the_list_of_commands_says_what_each_does(tmp_path):
+    listed = finished("-m", "pursuitnet", "--help", cwd=tmp_path).stdout
+    for name in cli.app:
+        assert name.startswith("-") or re.search(rf" {name} +\w", listed), f"pursuitnet --help says nothing of {name}"
 
 
 def test_the_module_is_the_program(tmp_path):

@@ -108,7 +108,7 @@ def test_a_color_denoiser_looks_at_all_channels():
 
 
 def test_shared_dictionaries_have_fewer_parameters_and_one_synthesis():
-    shared, own = denoiser(layers=3, dictionaries="shared"), denoiser(layers=3)
+    shared, own = denoiser(layers=3, shared_dictionary=True), denoiser(layers=3)
     assert len({id(layer.dictionary) for layer in shared.pursuits()} | {id(shared.synthesis)}) == 1
     assert len({id(layer.dictionary) for layer in own.pursuits()} | {id(own.synthesis)}) == 4
     counts = [sum(p.numel() for p in model.parameters()) for model in (shared, own)]

@@ -389,10 +389,10 @@ def test_labels_have_no_part_in_the_choice():
     told = []
     one = robustness(model, images, labels, some, prepare, adaptation=adaptation, tell=told.append)
     two = robustness(model, images, shuffled, some, prepare, adaptation=adaptation)
-    assert [row.factors for row in one.code_channels] == [row.factors for row in two.code_channels]
-    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.code_channels for S in row.factors)
-    assert [row.accuracy for row in one.code_channels] != [row.accuracy for row in two.code_channels]
-    assert told == [one.clean, *one.code_channels]
+    assert [row.factors for row in one.rows] == [row.factors for row in two.rows]
+    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.rows for S in row.factors)
+    assert [row.accuracy for row in one.rows] != [row.accuracy for row in two.rows]
+    assert told == [one.clean, *one.rows]
 
 
 def test_the_table_is_made_of_single_evaluations():
@@ -402,7 +402,7 @@ def test_the_table_is_made_of_single_evaluations():
     found = robustness(model, images, labels, [blur], prepare, adaptation=adaptation, seed=3)
     accuracy = partial(evaluate, labels=labels, classes="0123456789", prepare=prepare)
     assert found.clean.accuracy == (accuracy(model, images).top1,)
-    row = found.code_channels[0]
+    row = found.rows[0]
     for severity in range(1, 6):
         spoilt = blur.seeded(images, severity, 3)
         assert row.accuracy[severity - 1] == accuracy(model, spoilt).top1
@@ -412,7 +412,7 @@ def test_the_table_is_made_of_single_evaluations():
     assert found.mean == row.mean == pytest.approx(sum(row.accuracy) / 5)
     assert found.adapted_mean == pytest.approx(sum(row.adapted) / 5)
     assert same(model, before)
-    assert robustness(model, images, labels, [blur], prepare).code_channels[0].adapted is None
+    assert robustness(model, images, labels, [blur], prepare).rows[0].adapted is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -461,7 +461,7 @@ def test_evaluate_gives_the_accuracy_of_the_last_epoch(run, capsys, monkeypatch)
 def test_other_steps_and_thresholds_reach_the_evaluation(run):
     recipe, model = train.load_run(run)
     images = train.images_of(recipe)
-    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, tested=50))
+    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, test_images=50))
     assert found.notes == ("unfolding 3, trained with 1", "thresholds × 2 in 3 of 3 layers")
     assert list(found.lines())[1:3] == list(found.notes)
     by_hand = copy.deepcopy(model)

@@ -199,7 +199,7 @@ def test_networks_with_global_operations_say_so():
         (lambda: pn.create_model("csc_denoiser_8"), "no model is called"),
         (lambda: pn.create_model("csc_denoiser", stride=9), "at most kernel, 7"),
         (lambda: pn.create_model("csc_denoiser", layers=0), "layers is 0"),
-        (lambda: pn.create_model("csc_denoiser", dictionaries="tied"), "'own', 'shared'"),
+        (lambda: pn.create_model("csc_denoiser", shared=True), "has no choice 'shared'"),
         (lambda: pn.apply(image_network(1), torch.rand(3, 4, 4), tile=0), "tile is 0"),
         (lambda: pn.apply(image_network(1), torch.rand(4, 4)), r"image has shape \(4, 4\)"),
         (lambda: pn.apply(image_network(1), torch.rand(3, 4, 4), sigma=0.1), "sigma is for denoisers"),

@@ -207,9 +207,9 @@ def test_unfolding_is_refused_unless_it_is_a_number_of_steps(unfolding):
         layer_of("matrix", unfolding=unfolding)
 
 
-def test_a_threshold_for_other_rows_is_refused():
+def test_a_threshold_for_other_channels_is_refused():
     dictionary = made("[I conv]")
-    with pytest.raises(ValueError, match=r"rows \(5,\).*has \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"code_channels \(5,\).*of the dictionary, \(2, 3\)"):
         pn.PursuitLayer(dictionary, threshold=pn.Threshold((5,)))
 
 

@@ -141,7 +141,7 @@ BAD_INPUT = {
     "none": (lambda x, D: pn.layered_thresholding(x, [], []), ["0 dictionaries", "one or more"]),
     "order": (
         lambda x, D: pn.multilayer_basis_pursuit(x, D[::-1], [0.1] * 3),
-        ["dictionary 1 has codes of 8 rows", "4 channels", "expected the same"],
+        ["dictionary 1 has codes of 8 channels", "4 channels", "expected the same"],
     ),
     "negative": (lambda x, D: pn.layered_thresholding(x, D, [0.1, -1, 0.1]), ["-1", "≥ 0"]),
 }

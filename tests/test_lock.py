@@ -16,6 +16,7 @@ from pursuitnet.program.lock import LockedError, is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
+from pursuitnet.program.train import loop
 
 HOLD = """
 import sys
@@ -107,7 +108,9 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
     with monkeypatch.context() as patch:
-        patch.setattr("pursuitnet.program.train.loop.Trainer", lambda *given: pytest.fail("the images are read"))
+        patch.setattr(
+            "pursuitnet.program.train.loop.trainer_of", lambda *given, **options: pytest.fail("the images are read")
+        )
         with pytest.raises(LockedError, match="stop it first"):
             train.train(recipe, folder, resume=resume)
     assert list(folder.iterdir()) == [RunFolder(folder).lock]
@@ -120,14 +123,14 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
 
 def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
-    made = train.Trainer
+    made = loop.trainer_of
 
-    def late(*given):
-        monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", made)
+    def late(*given, **options):
+        monkeypatch.setattr("pursuitnet.program.train.loop.trainer_of", made)
         train.train(recipe, tmp_path / "run")  # another one is faster
-        return made(*given)
+        return made(*given, **options)
 
-    monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", late)
+    monkeypatch.setattr("pursuitnet.program.train.loop.trainer_of", late)
     with pytest.raises(LockedError, match="begun by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"

@@ -94,7 +94,7 @@ def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
 def test_a_scale_norm_is_not_replaced_by_one_that_subtracts_means():
     model = pn.create_model("msd_csc_3", width=2)
     with pytest.raises(
-        AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.prox.norms.synchronize\(model\)"
+        AttributeError, match=r"RunningRMSNorm has no running_mean.*pursuitnet.prox.norms.synchronize\(model\)"
     ):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 

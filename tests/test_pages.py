@@ -35,13 +35,13 @@ def commands(page):
 
 def test_the_table_of_runs_leads_to_each_report_from_wherever_it_is(place, tmp_path):
     for page in (place / "runs.html", place / "all" / "runs.html", tmp_path / "runs.html"):
-        text = report.write_comparison(page, listing.below(place / "all")).read_text()
+        text = report.write_comparison(page, listing.find_runs(place / "all")).read_text()
         links = [unquote(unescape(found)) for found in re.findall(r'<a[^>]* href="([^"]*)"', text)]
         assert [(page.parent / link).resolve() for link in links] == [place / "all" / "one & only" / "report.html"]
 
 
 def test_the_table_of_runs_says_what_tells_them_apart(place):
-    text = report.write_comparison(place / "runs.html", listing.below(place / "all")).read_text()
+    text = report.write_comparison(place / "runs.html", listing.find_runs(place / "all")).read_text()
     titles = re.findall(r'<th scope="col">(.*?)</th>', text)
     cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", text, re.DOTALL)]
     row = dict(zip(titles, cells, strict=False))
@@ -69,7 +69,7 @@ def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path
     assert "report.html" not in found.save(tmp_path).read_text()
     assert '<a href="inspect.html">' in report.write(folder).read_text()
     assert '<a href="inspect.html">' not in report.write(place / "all" / "bare").read_text()
-    table = report.write_comparison(place / "runs.html", listing.below(place / "all")).read_text()
+    table = report.write_comparison(place / "runs.html", listing.find_runs(place / "all")).read_text()
     assert [unquote(unescape(link)) for link in re.findall(r'<a[^>]* href="([^"]*)"', table)] == [
         "all/bare/report.html", "all/one & only/report.html", "all/one & only/inspect.html",
     ]  # fmt: skip

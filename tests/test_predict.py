@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def test_paths_in_python_are_read_as_the_program_reads_them(place, here):
         about.predict("gone.png")
 
 
+def test_what_is_no_image_in_python_is_said_in_one_sentence(place, here):
+    about = pn.trained(place / "run")
+    assert about.predict([]).probabilities.shape == (0, 2)
+    image = Image.new("RGB", (8, 8))
+    for wrong in (3, [3], image, [image]):
+        with pytest.raises(TypeError, match=r"images is .*; expected a tensor or an array \(B, C, H, W\), a path"):
+            about.predict(wrong)
+    denoiser = replace(about, recipe=Recipe(data="images", data_dir="x", task="denoise", sigma="25"))
+    with pytest.raises(ValueError, match=r"the network returns images .*pursuitnet apply"):
+        denoiser.predict(torch.zeros(1, 3, 8, 8))
+
+
 def test_the_size_of_the_training_is_in_the_weights_and_older_ones_take_it_from_the_recipe(place, tmp_path):
     state, said = weights.unpack(place / "run" / "model.safetensors")
     assert said["image_size"] == [8, 8] and pn.trained(place / "run").image_size == (8, 8)
@@ -224,7 +237,7 @@ def test_the_logits_are_the_bias_and_the_sum_of_the_contributions(name, choices)
     for label in range(4):
         torch.testing.assert_close(seen.bias[label] + seen.evidence(label).mean(), logits[label], rtol=1e-4, atol=1e-5)
     assert seen.ranking()[0] == int(logits.argmax())
-    assert seen.contributions.shape[1] == len(seen.code_channels) == about.network.num_features
+    assert seen.contributions.shape[1] == len(seen.rows) == about.network.num_features
 
 
 def test_without_an_atom_the_logit_is_less_by_its_contribution():

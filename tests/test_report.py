@@ -181,7 +181,7 @@ def test_nothing_is_carried_through_a_pooling(runs):
     assert [at.input_layer for at in traces] == [None, 0, None, 2, None, 4]
     down, base = inside.carry(traces, 3, traces[3].codes[-1])
     assert base == 2
-    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 3, 4, 4)
 
 
 def test_a_dictionary_is_put_into_words():

@@ -111,7 +111,7 @@ def test_the_small_scale_is_on_cifar10_alone_and_beside_no_number_of_the_paper()
 
 def test_the_medium_scale_is_one_short_cycle_on_all_of_cifar10():
     medium = cells.cells_of("tables", "medium")
-    assert {(c.recipe.epochs, c.recipe.lr, c.recipe.schedule, c.recipe.fill) for c in medium} == {
+    assert {(c.recipe.epochs, c.recipe.lr, c.recipe.schedule, c.recipe.padding_mode) for c in medium} == {
         (4, 0.2, "onecycle", "reflect")
     }
     assert {(c.recipe.train_images, c.recipe.test_images, c.paper) for c in medium} == {(None, None, None)}
@@ -144,9 +144,11 @@ def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_no
         "batch_size": 3, "lr": 1.0, "momentum": 0.1, "nesterov": False, "weight_decay": 1.0, "decay_all": True,
         "label_smoothing": 0.1, "schedule": "steps", "milestones": (0.1,), "warmup": 0.0, "seed": 1,
         "precision": "float16", "sync_norm": True, "penalty": "free", "dilations": "block",
+        "balance": "sampler", "class_weights": (1.0, 2.0), "init": "run", "freeze_backbone": True,
     }  # fmt: skip
     of_folders = {"image_size", "skip_broken", "white_level"}
-    assert set(changed) | set(ledger.MACHINE_FIELDS) | of_folders == {f.name for f in fields(Recipe)}
+    of_images = {"task", "sigma", "patch", "optimizer"}
+    assert set(changed) | set(ledger.MACHINE_FIELDS) | of_folders | of_images == {f.name for f in fields(Recipe)}
     keys = [ledger.key(replace(TINY, **{name: value}), "x") for name, value in changed.items()]
     assert len({*keys, ledger.key(TINY, "x"), ledger.key(TINY, "y")}) == len(keys) + 2
     assert ledger.key(replace(TINY, device="cuda", data_dir=Path("here"), compile=True), "x") == ledger.key(TINY, "x")

@@ -304,13 +304,13 @@ def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
 
 def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypatch):
     train.train(recipe_for(many, model="msd_csc_3", epochs=1), tmp_path / "run")
-    found = evaluate_run(tmp_path / "run", Settings(tested=20)).evaluation
+    found = evaluate_run(tmp_path / "run", Settings(test_images=20)).evaluation
     assert [sum(row) for row in found.confusion] == [10, 10]
     seen = {}
     monkeypatch.setattr(
         "pursuitnet.program.whitebox.inspect_run.inspect", lambda model, x, labeled, **_: seen.update(x=x, y=labeled)
     )
-    inspect_run(tmp_path / "run", images=8, tested=10)
+    inspect_run(tmp_path / "run", images=8, test_images=10)
     assert seen["y"][1].bincount().tolist() == [5, 5]
     assert sum(float(x.mean()) < 0.5 for x in seen["x"]) == 4
 

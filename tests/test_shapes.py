@@ -19,6 +19,7 @@ from makers import DICTIONARIES, normal
 import pursuitnet as pn
 from pursuitnet import theory
 from pursuitnet.dictionaries.sparse import Columns
+from pursuitnet.problems.learning.start import from_patches
 
 THREE = ("analyze", "synthesize", "lipschitz_bound")  # that every dictionary has to write
 NAMES = [
@@ -149,6 +150,18 @@ def call_the_solvers(D, x):
     pn.solve(x, D.requires_grad_(), 0.0 * beta, max_steps=4, tol=0.0, gradient="implicit")  # least squares
 
 
+def call_learning():
+    images, D = normal(4, 1, 6, 6), pn.ConvDictionary(normal(3, 1, 3, 3), padding=1)
+    for mask in (None, torch.rand(4, 1, 6, 6) > 0.2, torch.rand(1, 1, 6, 6) > 0.2):
+        for online in (False, True):
+            pn.learn(images, D, 0.3, mask=mask, online=online, max_iterations=2)
+    pn.learn(normal(20, 8), pn.LinearDictionary(normal(5, 8)), 0.3, max_iterations=2)
+    from_patches([images], D, 3)
+    flat = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)  # the second atom is in no image
+    used = torch.cat([normal(20, 3, seed=1), torch.zeros(20, 1)], 1).double()
+    pn.learn(used, pn.LinearDictionary(flat), 0.05, max_iterations=8)
+
+
 @pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # stopped early on purpose
 def test_every_annotated_shape_of_the_core_is_that_of_every_dictionary(uncalled):
     for name, (kind, shapes) in DICTIONARIES.items():
@@ -164,6 +177,7 @@ def test_every_annotated_shape_of_the_core_is_that_of_every_dictionary(uncalled)
     pn.layered_thresholding(x, layers, [0.1, 0.1])
     pn.layered_basis_pursuit(x, layers, [1.0, 0.5], max_steps=4)
     pn.multilayer_basis_pursuit(x, layers, [1.0, 0.5], max_steps=2)
+    call_learning()
     own = Own(normal(4, 5))
     call_the_dictionary(own, (5,))
     some = Columns(*own.columns(torch.tensor([0, 2]), (5,)), 5)

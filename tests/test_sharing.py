@@ -173,8 +173,8 @@ def shapes_alone(monkeypatch):
         assert torch.get_default_device().type == "meta", "the network is made before its weights are looked at"
         return plain(*given, **options)
 
-    for module in ("reading", "hub"):
-        monkeypatch.setattr(f"pursuitnet.program.sharing.{module}.create_model", make)
+    for module in ("factories", "sharing.hub"):
+        monkeypatch.setattr(f"pursuitnet.program.{module}.create_model", make)
 
 
 @pytest.mark.parametrize(("changes", "says"), GREEDY)

@@ -119,7 +119,7 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
     assert not {tuple(i) for i in images.train[0].flatten(1).tolist()} & {
         tuple(i) for i in images.valid[0].flatten(1).tolist()
     }
-    with pytest.raises(ValueError, match="valid_images is 63; expected at most 62"):
+    with pytest.raises(ValueError, match="val_images is 63; expected at most 62"):
         train.images_of(replace(TINY, val_images=63))
 
 

@@ -157,6 +157,25 @@ def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path, data, cl
     assert says in str(said.value) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("recipe", [{"epochs": 1}, "residual", None])
+def test_a_recipe_of_another_kind_is_refused(tmp_path, recipe):
+    with pytest.raises(TypeError, match=r"recipe is .*; expected a Recipe, as Recipe\(epochs=3\)"):
+        pn.train(recipe, tmp_path / "run")
+
+
+def test_a_denoiser_does_not_classify(tmp_path):
+    with pytest.raises(ValueError, match="which denoises; expected another network to classify: msd_csc_6"):
+        pn.train(Recipe(model="csc_denoiser"), tmp_path / "run", data=(IMAGES, LABELS, TEST, ANSWERS))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_home_in_a_run_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    pn.train(TINY, "~/run", data=(IMAGES, LABELS, TEST, ANSWERS))
+    assert pn.trained("~/run").classes and not (tmp_path / "~").exists()
+
+
 # going on, and looking at it afterwards
 
 

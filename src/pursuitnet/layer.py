@@ -92,7 +92,7 @@ class PursuitLayer(nn.Module):
         )
         if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
-                f"the threshold is made for code channels {self.threshold.code_channels}; expected those of the "
+                f"the threshold is made for code_channels {self.threshold.code_channels}; expected those of the "
                 f"dictionary, {dictionary.code_channels}"
             )
         self.update_lipschitz()
@@ -113,16 +113,16 @@ class PursuitLayer(nn.Module):
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
-        places = self.start(previous)
+        first = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         if noise is not None and not isinstance(self.threshold, NoiseThreshold):
             raise ValueError("noise is given, but the threshold does not go by it; expected a NoiseThreshold")
-        anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = unroll(self.solver, self.update_at, self.unfolding)
+        anchor, probe = (None if code is None else self.dictionary.split(code) for code in first)
+        steps = unroll(self.solver, self.update_at, self.unfolding)
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
-            chain, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
+            steps, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
         ).code
 
     def update_at(self, step: int, probe: Code, x: Tensor, noise: Tensor | None = None) -> Code:

@@ -142,7 +142,7 @@ def csc_denoiser(
     kernel: int = 7,
     stride: int = 1,
     average_shifts: bool = True,
-    dictionaries: str = "own",
+    shared_dictionary: bool = False,
     unfolding: int = 0,
     solver: str = "ista",
     dims: int = 2,
@@ -159,7 +159,7 @@ def csc_denoiser(
         stride: step between two positions of an atom.
         average_shifts: with a stride, return the mean over all shifts of the image within it, which costs as much as
             stride 1 with the atoms of a larger one.
-        dictionaries: "own" for every layer, and for D·Γ where there are two layers or more; "shared" by all.
+        shared_dictionary: one dictionary for all layers and for D·Γ, instead of one each.
         unfolding: further steps of each layer.
         solver: of the further steps, "ista" or "fista".
         dims: axes of the image, 1 to 3.
@@ -167,7 +167,7 @@ def csc_denoiser(
     Raises:
         ValueError: for a choice that does not exist.
     """
-    own = known("dictionaries", dictionaries, ("own", "shared")) == "own" and layers > 1
+    own = not shared_dictionary and layers > 1
     pursuit = SOLVERS[known("solver", solver, SOLVERS)]
     if dims not in (1, 2, 3):
         raise ValueError(f"dims is {dims!r}; expected 1, 2 or 3, the number of the image's axes")

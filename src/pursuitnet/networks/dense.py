@@ -81,7 +81,7 @@ def msd(
         signed_input=signed_input,
     )
     third = depth // 3
-    blocks = [process_group(layers[i : i + third], solver, sweep, unfolding) for i in range(0, depth, third)]
+    blocks = [stack_of(layers[i : i + third], solver, sweep, unfolding) for i in range(0, depth, third)]
     return Network(
         nn.Sequential(blocks[0], pool(), blocks[1], pool(), blocks[2]), in_chans + width * depth, num_classes
     )
@@ -102,7 +102,7 @@ def dense_layers(
     signed_input: bool,
     dims: int = 2,
 ) -> list[PursuitLayer]:
-    """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` rows to its signal; choices as in ``msd``.
+    """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` channels to its signal; choices as in ``msd``.
 
     Args:
         dilations: of each layer.
@@ -133,7 +133,7 @@ def dense_layers(
     return layers
 
 
-def process_group(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int) -> nn.Module:
+def stack_of(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int) -> nn.Module:
     """Return layers one after another, or swept together."""
     return MultiLayerPursuit(layers, SOLVERS[solver], unfolding) if sweep == "multilayer" else nn.Sequential(*layers)
 

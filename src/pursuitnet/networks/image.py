@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from pursuitnet.networks.dense import dense_layers, process_group
+from pursuitnet.networks.dense import dense_layers, stack_of
 from pursuitnet.networks.halo import halo_of
 from pursuitnet.networks.network import Network
 from pursuitnet.utils.limits import check_weights
@@ -17,7 +17,7 @@ class ImageNetwork(Network):
 
     Args:
         features: (B, in_chans, *size) → (B, num_features, *size), with 1 to 3 sizes.
-        num_features: rows of the last code.
+        num_features: channels of the last code.
         out_chans: channels of the result; the logits of classes, where every pixel is to have one.
         dims: axes of the image.
         head: (B, num_features, *size) → (B, out_chans, *size); by default a learned linear map in every pixel.
@@ -111,7 +111,7 @@ def dense_image(
         signed_input=signed_input,
         dims=dims,
     )
-    features = nn.Sequential(process_group(layers, solver, sweep, unfolding))
+    features = nn.Sequential(stack_of(layers, solver, sweep, unfolding))
     return ImageNetwork(features, in_chans + width * depth, out_chans, dims)
 
 

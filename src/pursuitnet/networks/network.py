@@ -127,22 +127,21 @@ class Network(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """What the feature maps of the stages are: their rows, how many times smaller than the image, and whose."""
+        """What the feature maps of the stages are: their channels, how many times smaller than the image, and whose."""
         names = [name for name, _ in self._named_parts()]
         stages = self._stages()
         return [
-            {"num_chs": code_channels, "reduction": reduction, "module": names[end]}
-            for end, code_channels, reduction in stages
+            {"num_chs": channels, "reduction": reduction, "module": names[end]} for end, channels, reduction in stages
         ]
 
     def _stages(self) -> list[tuple[int, int, int]]:
-        """Return the last part of each stage, the rows of its code, and how many times smaller than the image it is."""
-        code_channels, reduction, seen = 0, 1, []
+        """Return the last part of each stage, its channels, and how many times smaller than the image it is."""
+        channels, reduction, seen = 0, 1, []
         for _, part in self._named_parts():
             layers = [module for module in part.modules() if isinstance(module, PursuitLayer)]
-            code_channels = sum(layers[-1].dictionary.code_channels) if layers else code_channels
+            channels = sum(layers[-1].dictionary.code_channels) if layers else channels
             reduction *= _stride(part)
-            seen.append((code_channels, reduction))
+            seen.append((channels, reduction))
         last = len(seen) - 1
         turns = [at for at, (one, other) in enumerate(pairwise(seen)) if one[1] != other[1]]
         return [(at, *seen[at]) for at in (*turns, last)]

@@ -73,10 +73,11 @@ def drawn(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> 
 def network_of(recipe: Recipe, outputs: int, channels: int) -> Network:
     """Create the recipe's network for so many outputs and input channels, from torch's global generator."""
     choices = recipe.choices()
+    if recipe.model == "csc_denoiser" and recipe.task != "denoise":
+        other = "msd_csc_6" if recipe.task == "classify" else "msd_csc_30"
+        raise ValueError(f"model is csc_denoiser, which denoises; expected another network to {recipe.task}: {other}")
     if recipe.task == "classify":
         return create_model(recipe.model, outputs, channels, **choices)
     if recipe.model != "csc_denoiser":
         choices["out_chans"] = outputs
-    elif recipe.task != "denoise":
-        raise ValueError(f"model is csc_denoiser, which denoises; expected an MSD network to {recipe.task}: msd_csc_30")
     return create_model(recipe.model, in_chans=channels, task="image", **choices)

@@ -231,7 +231,7 @@ class Recipe:
     """Share of the target that is spread over all classes."""
 
     schedule: Literal["cosine", "steps", "onecycle", "constant"] = "cosine"
-    """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
+    """Cosine to zero; divided by 10 at each of the milestones; one cycle, straight up over the warm-up (a fifth of the
     epochs at most) and straight down to zero; or constant."""
 
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -343,7 +343,9 @@ class Recipe:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
         if not all(0 < drop < 1 for drop in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"drops are {self.milestones}; expected shares of the epochs between 0 and 1, in order")
+            raise ValueError(
+                f"milestones are {self.milestones}; expected shares of the epochs between 0 and 1, in order"
+            )
         if self.class_weights is not None and self.balance is not None:
             raise ValueError("class_weights and balance both weigh the classes; expected one of them")
         if self.class_weights is not None and not all(0 < w < float("inf") for w in self.class_weights):

@@ -12,16 +12,16 @@ class NoiseThreshold(Threshold):
     """S_θ with θ = c·(β₀ + σ·β₁): what noise of standard deviation σ leaves in a coefficient is σ·‖dⱼ‖.
 
     Args:
-        code_channels: rows of the code, ``dictionary.code_channels``, in one part.
-        penalty: β₀ of every row at the start.
-        slope: β₁ of every row at the start, or one number each, (code_channels,).
+        code_channels: channels of the code, ``dictionary.code_channels``, in one part.
+        penalty: β₀ of every channel at the start.
+        slope: β₁ of every channel at the start, or one number each, (code_channels,).
     """
 
     def __init__(self, code_channels: tuple[int, ...], penalty: float = 0.0, slope: Tensor | float = 1.5) -> None:
         super().__init__(code_channels, penalty, nonnegative=False)
         if len(code_channels) != 1:
             raise ValueError(
-                f"the code has parts of {code_channels} rows; expected one part, of a dictionary without identity"
+                f"the code has parts of {code_channels} channels; expected one part, of a dictionary without identity"
             )
         self.noise_weight = nn.Parameter(
             torch.as_tensor(slope, dtype=torch.get_default_dtype()).expand(code_channels).clone()
@@ -30,7 +30,7 @@ class NoiseThreshold(Threshold):
     @property
     def slope(self) -> Tensor:
         """β₁, (code_channels,)."""
-        return self._kept(self.noise_weight)
+        return self._beta(self.noise_weight)
 
     def penalty_at(self, noise: Tensor) -> Tensor:
         """Return β = β₀ + σ·β₁, (B, code_channels), for noise of standard deviation σ, (B,)."""

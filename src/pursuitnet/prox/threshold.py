@@ -104,7 +104,7 @@ class Threshold(nn.Module):
         super().__init__()
         code_channels = _checked_channels(code_channels)
         if penalty is not None:
-            check_number("penalty", penalty, "a number, β of every row, or None")
+            check_number("penalty", penalty, "a number, β of every channel, or None")
         check_choice("identity", identity, list(IdentityPenalty))
         if norm is not None:
             check_kind("norm", norm, BatchNorm, "such as BatchNorm()")
@@ -132,12 +132,12 @@ class Threshold(nn.Module):
     @property
     def penalty(self) -> Tensor:
         """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
-        return self._kept(self.atom_weight)
+        return self._beta(self.atom_weight)
 
     @property
     def identity_penalty(self) -> Tensor:
         """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
-        return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+        return self.penalty if self.identity is IdentityPenalty.SAME else self._beta(self.identity_weight)
 
     def extend(self, steps: int) -> None:
         """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
@@ -188,10 +188,10 @@ class Threshold(nn.Module):
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
         """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None without β."""
-        weight = self._weight(part)
+        weight = self._beta_parameter(part)
         if weight is None:
             return None
-        return self._kept(weight) * (c if self.norms.of(part, step) is None else 1.0)
+        return self._beta(weight) * (c if self.norms.of(part, step) is None else 1.0)
 
     @torch.no_grad()
     def eval_affine(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
@@ -205,24 +205,25 @@ class Threshold(nn.Module):
 
     def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
         norm, theta = self.norms.of(part, step), self.theta(part, c, step)
-        one = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
-        one = one.new_ones(self.code_channels[part])
+        like = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
+        ones = like.new_ones(self.code_channels[part])
         if theta is not None or (self.nonnegative and not self._signed(part)):
-            theta = one * (0.0 if theta is None else theta)
+            theta = ones * (0.0 if theta is None else theta)
         if isinstance(norm, _BatchNorm):
             return Affine(*eval_affine(norm), theta)
-        return Affine(one, 0 * one, theta)
+        return Affine(ones, 0 * ones, theta)
 
     def _signed(self, part: int) -> bool:
         return part == -2 and self.identity is IdentityPenalty.SIGNED
 
-    def _weight(self, part: int) -> nn.Parameter | None:
+    def _beta_parameter(self, part: int) -> nn.Parameter | None:
         """Return the parameter that holds β of a part; None where it has none."""
         if self._signed(part):
             return None
         return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
 
-    def _kept(self, weight: Tensor | None) -> Tensor:
+    def _beta(self, weight: Tensor | None) -> Tensor:
+        """Return β of a parameter, kept ≥ 0 unless it is free; zero without one."""
         if weight is None:
             return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it

@@ -71,7 +71,7 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             raise ValueError(f"n_components is {self.n_components}; expected at least 1")
 
     def _codes(self, signals: Tensor) -> Tensor:
-        """Return the codes of signals (n, channels, …), (n, rows, …)."""
+        """Return the codes of signals (n, channels, …), (n, code_channels, …)."""
         return torch.cat([self._solved(part) for part in signals.split(BATCH)])
 
     def _solved(self, x: Tensor) -> Tensor:
@@ -154,13 +154,13 @@ class SparseCoder(_Coder):
         check_is_fitted(self)
         codes = check_array(X, dtype=[np.float64, np.float32])
         if codes.shape[1] != self.n_features_out_:
-            raise ValueError(f"the codes have {codes.shape[1]} rows; expected {self.n_features_out_}")
+            raise ValueError(f"the codes have {codes.shape[1]} columns; expected {self.n_features_out_}")
         return codes @ self.components_
 
     def _drawn(self, X: Array) -> Array:
-        chosen = check_random_state(self.random_state).permutation(len(X))[: self.n_components]
-        lengths = np.linalg.norm(X[chosen], axis=1, keepdims=True)
-        return X[chosen] / np.where(lengths > 0, lengths, 1)
+        chosen = X[check_random_state(self.random_state).permutation(len(X))[: self.n_components]]
+        lengths = np.linalg.norm(chosen, axis=1, keepdims=True)
+        return chosen / np.where(lengths > 0, lengths, 1)
 
 
 class ConvSparseCoder(_Coder):

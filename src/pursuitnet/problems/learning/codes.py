@@ -80,7 +80,7 @@ class Coder:
     """How codes are computed.
 
     Attributes:
-        beta: β ≥ 0, a number or one for each row of the code.
+        beta: β ≥ 0, a number or one for each channel of the code.
         nonnegative: whether Γ ≥ 0.
         max_steps: steps at most.
         solver: as ``solve`` takes it; None chooses by the kind of dictionary and the density of the codes.

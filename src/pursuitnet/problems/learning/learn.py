@@ -86,7 +86,7 @@ def learn(
             of batches as a stream: of tensors, or of pairs (images, labels).
         dictionary: where to start: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
             identity part then takes up what fits no atom. It is not changed.
-        beta: β ≥ 0, a number or one for each row of the code (code_channels,).
+        beta: β ≥ 0, a number or one for each channel of the code, (code_channels,).
         nonnegative: whether Γ ≥ 0.
         mask: nonzero where images are known, a tensor that broadcasts to them (or to each batch of a stream); "nan" if
             NaN stands for what is missing.
@@ -197,10 +197,10 @@ def _together(batch: Batch, D: Dictionary) -> int:
 
 
 def _price(beta: Any, dictionary: Dictionary) -> Tensor:
-    """Return β as a tensor of one number, or one for each row."""
+    """Return β as a tensor of one number, or one for each channel."""
     if isinstance(beta, (str, bool)) or beta is None:
         raise TypeError(
-            f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} rows"
+            f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} channels"
         )
     weight = dictionary._any()
     price = tensor_of("beta", beta, weight).detach().to(weight).flatten()

@@ -45,6 +45,7 @@ def predict(
     from pursuitnet.program.predict.answers import SHOWN_IMAGES, answers, check_table, write_table
     from pursuitnet.program.recipe import Recipe
     from pursuitnet.program.sharing import trained
+    from pursuitnet.program.sharing.loading import check_classifies
 
     if top < 1:
         raise ValueError(f"top is {top}; expected at least 1")
@@ -56,6 +57,7 @@ def predict(
         check_file(csv)
         check_table(csv)
     about = trained(run, device_of(Recipe(device=device)))
+    check_classifies(about, run)
     paths = found(images)
     if not paths:
         raise FileNotFoundError(f"no images are in {', '.join(map(str, images))}; name files, or folders of some")

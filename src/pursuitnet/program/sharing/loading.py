@@ -1,7 +1,7 @@
 """A trained network, back from its file."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pursuitnet.data import DATASETS
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.pixels import Size
 from pursuitnet.data.unlabeled import Decoder, found, white_of
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.networks import Network
 from pursuitnet.networks.pretrained import pretrained_file, pretrained_names
 from pursuitnet.program.factories import network_of
@@ -72,8 +73,9 @@ class Trained:
             TypeError, ValueError: for images of another kind or shape, and for a file that is no image.
             FileNotFoundError: if nothing has that name.
         """
+        check_classifies(self, "the network")
         if not isinstance(images, Tensor | np.ndarray):
-            return self._predict_files([images] if isinstance(images, str | Path) else list(images), batch_size)
+            return self._predict_files(_names(images), batch_size)
         whole = torch.as_tensor(images)
         parts = [self.prepare(part.to(self.mean.device)) for part in whole.split(batch_size)] if len(whole) else []
         logits = [self.network(part).float() for part in parts]
@@ -97,15 +99,27 @@ class Trained:
                 raise pixels
             parts.append(torch.from_numpy(pixels))
         if len({part.shape for part in parts}) > 1:
-            return Prediction.process_group([self.predict(part[None]) for part in parts])
-        return self.predict(torch.stack(parts), batch_size)
+            return Prediction.concatenated([self.predict(part[None]) for part in parts])
+        empty = np.empty((0, len(self.mean), 1, 1), np.uint8)
+        return self.predict(torch.stack(parts) if parts else empty, batch_size)
 
     def deployed(self) -> "Deployed":
         """Return a module that takes images in [0, 1] as they are."""
         return Deployed(self.network, self.mean, self.std).eval()
 
 
-def check_classifies(about: Trained, path: Path) -> None:
+def _names(images: Any) -> list[str | Path]:
+    """Return one path or several as a list."""
+    names = [images] if isinstance(images, str | Path) else list(images) if isinstance(images, Iterable) else None
+    if names is None or not all(isinstance(name, str | Path) for name in names):
+        raise TypeError(
+            f"images is {kind_of(images)}; expected a tensor or an array (B, C, H, W), a path, or a list of paths: "
+            "of a PIL image, torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None]"
+        )
+    return names
+
+
+def check_classifies(about: Trained, path: str | Path) -> None:
     """Raise ValueError if a network returns images."""
     if about.recipe.task != "classify":
         raise ValueError(

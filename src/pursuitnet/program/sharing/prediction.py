@@ -36,6 +36,6 @@ class Prediction:
         return [[(self.classes[k], p) for k, p in zip(*one, strict=True)] for one in pairs]
 
     @staticmethod
-    def process_group(parts: Sequence["Prediction"]) -> "Prediction":
+    def concatenated(parts: Sequence["Prediction"]) -> "Prediction":
         """Return predictions of one network as one."""
         return Prediction(torch.cat([part.probabilities for part in parts]), parts[0].classes)

@@ -47,13 +47,13 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
         ValueError: if none of them is whole.
     """
     run, found, damaged = RunFolder(folder), [], []
-    progress = beside(run.checkpoint)
-    for path in (progress, run.checkpoint, run.previous_checkpoint):
+    unmoved = beside(run.checkpoint)
+    for path in (unmoved, run.checkpoint, run.previous_checkpoint):
         if path.is_file():
             state = _read(path, device)
             if state is not None:
                 found.append(state)
-            elif path != progress:  # a half-written file is what a kill leaves, not damage
+            elif path != unmoved:  # a half-written file is what a kill leaves, not damage
                 damaged.append(path.name)
     if not found and damaged:
         raise ValueError(f"{folder}: {' and '.join(damaged)} {'are' if len(damaged) > 1 else 'is'} damaged; start anew")

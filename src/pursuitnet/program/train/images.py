@@ -77,7 +77,7 @@ def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.
     (pixels, labels), test = splits_of(recipe, dataset)
     if recipe.val_images > len(labels) - 2:
         raise ValueError(
-            f"valid_images is {recipe.val_images}; expected at most {len(labels) - 2}, to leave some to train on"
+            f"val_images is {recipe.val_images}; expected at most {len(labels) - 2}, to leave some to train on"
         )
     if recipe.shifted >= (least := min(pixels.shape[2:])):
         raise ValueError(

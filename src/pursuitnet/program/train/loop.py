@@ -24,11 +24,12 @@ from pursuitnet.program.train.run import finish, flops_per_image, last_record
 from pursuitnet.program.train.tasks import trainer_of
 from pursuitnet.program.train.trainer import EpochProgress, Trainer, precision_name
 from pursuitnet.program.versions import commit
+from pursuitnet.utils.paths import expanded
 
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     callback: Callback | None = None,
     *,
     data: Any = None,
@@ -43,7 +44,7 @@ def train(
 
     Args:
         recipe: what to train.
-        folder: where the run goes: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
+        folder: where the run goes, ~ for the home: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
             model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
             first checkpoint, unless ``resume`` continues the run that it holds.
         callback: is told of every step and epoch.
@@ -70,11 +71,16 @@ def train(
         StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
         LockedError: if another process is at this run.
     """
-    folder = Path(folder)
+    if not isinstance(recipe, Recipe):
+        raise TypeError(
+            f"recipe is {recipe!r:.50}; expected a Recipe, as Recipe(epochs=3), Recipe.named('residual') or "
+            "Recipe.from_json(…) makes one"
+        )
+    folder = expanded(folder)
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
-    progress = not checkpoints.never_started(folder)
-    if progress and not resume:
+    started = not checkpoints.never_started(folder)
+    if started and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
@@ -82,12 +88,12 @@ def train(
     recipe = recipe if given is None else replace(recipe, data=GIVEN, data_dir=None)
     with stop_requests() as requests, process_group(device_of(recipe)) as group:
         told = NoOpCallback() if callback is None or not group.first else callback
-        trainer = trainer_of(recipe, group, given, augment, fresh=not progress)
+        trainer = trainer_of(recipe, group, given, augment, fresh=not started)
         manager = CheckpointManager(folder, trainer, every)
         with run_lock(folder) if group.first else nullcontext():
-            if group.first and checkpoints.never_started(folder) == progress:
+            if group.first and checkpoints.never_started(folder) == started:
                 raise LockedError(f"{folder} has been begun by another process in this very moment")
-            return _run(manager, told, progress, requests)
+            return _run(manager, told, started, requests)
 
 
 def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
