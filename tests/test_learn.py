@@ -543,7 +543,7 @@ def test_learned_filters_that_do_not_fit_a_layer_are_refused():
     D = pn.ConvDictionary(torch.randn(4, 1, 11, 11))
     with pytest.raises(ValueError, match=r"filters of shape \(4, 1, 11, 11\); expected \(4, 1, 3, 3\)"):
         pn.create_model("msd_csc_6", in_chans=1, width=4, dictionaries=[D])
-    with pytest.raises(TypeError, match=r"dictionaries\[0\] is of type Parameter"):
+    with pytest.raises(TypeError, match=r"dictionaries\[0\] is a tensor of shape"):
         pn.create_model("msd_csc_6", dictionaries=[D.weight])
     with pytest.raises(ValueError, match="7 dictionaries for 6 layers"):
         pn.create_model("msd_csc_6", dictionaries=[None] * 7)
