@@ -1,13 +1,14 @@
 """On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
 
-    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE]
+    python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE] [--record]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimizer, in
 bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
 and with CUDA's multi-process service where the machine has it. solve: seconds and steps until WorkingSet and FISTA
 prove a gap of --tol on one image of --size × --size with 64 atoms of 8 × 8 in float32, on the GPU, then on all cores
 of the CPU, each cut to about --limit seconds: what was cut off says the gap it had reached. Prints one JSON object and
-writes it to --out after every measurement, beside the parts that are there already.
+writes it to --out after every measurement, beside the parts that are there already; with --record to
+benchmarks/results/ too.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import records
 import torch
 from measure import Step, seconds_of
 
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=1e-3)
     parser.add_argument("--limit", type=float, default=60.0, help="of each of the four solutions, in seconds")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep it in benchmarks/results/ too")
     parser.add_argument("--rate", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rate:
@@ -191,9 +194,7 @@ def main() -> None:
         "throughput": lambda: throughput(arguments),
         "solve": lambda: solve(arguments.device, arguments.size, arguments.tol, arguments.limit),
     }
-    found: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    if arguments.device != "cpu":
-        found["device"] = torch.cuda.get_device_name()
+    found: dict[str, Any] = {**records.about(arguments.device), "threads": torch.get_num_threads()}
     if arguments.out and arguments.out.is_file():
         found = {**json.loads(arguments.out.read_text()), **found}
     for name in arguments.part.split(","):
@@ -202,6 +203,8 @@ def main() -> None:
             if arguments.out:  # what is there is kept, whatever comes
                 arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
+    if arguments.record:
+        records.keep("gpu", found)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def layer_of(kind: type[ConvDictionary], channels: int, dilation: int, unfolding
     weight = torch.randn(width, channels, 3, 3, generator=torch.Generator().manual_seed(0)) / (9 * channels) ** 0.5
     padding = {"padding": dilation} if kind is ConvDictionary else {}
     dictionary = WithIdentity(kind(weight, dilation=dilation, **padding))
-    threshold = Threshold(dictionary.rows, 0.01, IdentityPenalty.SIGNED)
+    threshold = Threshold(dictionary.code_channels, 0.01, IdentityPenalty.SIGNED)
     return pn.PursuitLayer(dictionary, unfolding=unfolding, step=BoundedStep(0.9), threshold=threshold)
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import records
 import torch
 from matplotlib.figure import Figure
 from measure import Step
 from torch import Tensor, nn
 
 import pursuitnet as pn
-from pursuitnet.program import train
 
 TIMED = (0, 1, 2, 4, 8)
 DEPTHS = (6, 12, 24, 48)
@@ -140,7 +140,7 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    measure.add_out(parser, "growth")
+    records.add_out(parser, "growth")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -154,9 +154,7 @@ def main() -> None:
         of_both = slope(seconds) / seconds["convolutions"]
         print(f"{what}: {told}; one more unfolding {of_both:.2f} of the convolutions", flush=True)
     found["peaks"] = peaks(arguments, sys.argv[1:])
-    about = {"torch": torch.__version__, "commit": train.commit(), **measure.settings(arguments)}
-    numbers, picture = measure.places(arguments, measure.name_of("growth", arguments.device))
-    numbers.write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    picture = records.write(arguments, "growth", {**measure.settings(arguments), **found}, arguments.device)
     draw(found, arguments.depth, picture)
 
 

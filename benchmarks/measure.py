@@ -27,8 +27,6 @@ from torch.utils._pytree import tree_leaves
 import pursuitnet as pn
 from pursuitnet.program.train.cuda_graph import GraphedStep
 
-RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parents[1] / "docs"
 WARM = 2
 """Steps before the first one that is timed."""
 
@@ -163,24 +161,6 @@ def alone(script: str, argv: list[str], *what: str) -> Any:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def name_of(benchmark: str, device: str) -> str:
-    """Return the name of a benchmark's files: those of a CPU and of a GPU lie side by side."""
-    return benchmark if device == "cpu" else f"{benchmark}-{device.split(':')[0]}"
-
-
-def add_out(parser: argparse.ArgumentParser, benchmark: str) -> None:
-    """Add the options that say where a benchmark writes."""
-    parser.add_argument("--out", type=Path, default=Path("runs", benchmark), help="folder for numbers and picture")
-    parser.add_argument("--record", action="store_true", help="write to benchmarks/results/ and docs/ instead")
-
-
-def places(arguments: argparse.Namespace, name: str) -> tuple[Path, Path]:
-    """Return where the numbers and the picture of a benchmark go; the folders are there then."""
-    numbers, picture = (RESULTS, DOCS) if arguments.record else (arguments.out, arguments.out)
-    numbers.mkdir(parents=True, exist_ok=True)
-    return numbers / f"{name}.json", picture / f"{name}.png"
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

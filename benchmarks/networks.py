@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import importlib
 import json
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import records
 import torch
 from literal import LiteralMSD, LiteralResidual
 from matplotlib.figure import Figure
@@ -35,7 +35,6 @@ from measure import Machine, Step
 from torch import nn
 
 import pursuitnet as pn
-from pursuitnet.program import train
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
@@ -230,7 +229,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="on a GPU, torch.compile too")
-    measure.add_out(parser, "networks")
+    records.add_out(parser, "networks")
     parser.add_argument("--only", action="append", help="competitors whose names hold this; such a part is no record")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -249,12 +248,8 @@ def main() -> None:
     told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     print(f"matrix product: {told}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
     found = rows(arguments, device, sys.argv[1:])
-    where = platform.machine() if arguments.device == "cpu" else torch.cuda.get_device_name()
-    about = {"machine": where, "torch": torch.__version__, "commit": train.commit()}
-    about |= {**measure.settings(arguments), "matrix_rate": rates, "copy_rate": device.bytes}
-    numbers, picture = measure.places(arguments, measure.name_of("networks", arguments.device))
-    numbers.write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
-    draw(found, picture)
+    about = {**measure.settings(arguments), "matrix_rate": rates, "copy_rate": device.bytes}
+    draw(found, records.write(arguments, "networks", {**about, "rows": found}, arguments.device))
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ where the page has them.
 """
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import measure
 import numpy as np
+import records
 import torch
 from matplotlib import image as pictures
 from matplotlib.figure import Figure
@@ -161,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=25, help="time limit of each solver")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "processor"), help="by default the processor's with one thread")
-    measure.add_out(parser, "sparse_coding")
+    records.add_out(parser, "sparse_coding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     kind = arguments.clock or ("processor" if arguments.threads == 1 else "wall")
@@ -202,13 +200,9 @@ def main() -> None:
         "support": support,
         "minimum": minimum,
         "proven": float(best.gap),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
         "curves": {name: [(round(t, 3), float(f"{g:.3e}")) for t, g in c] for name, c in curves.items()},
     }
-    numbers, drawing = measure.places(arguments, "sparse_coding")
-    numbers.write_text(json.dumps(report, ensure_ascii=False) + "\n")
-    picture(curves, drawing)
+    picture(curves, records.write(arguments, "sparse_coding", report))
     print(table(curves))
 
 

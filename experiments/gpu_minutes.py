@@ -155,7 +155,7 @@ def benchmarks(arguments: argparse.Namespace, seconds: float, log: Log) -> None:
     command([python, folder / "gpu.py", "--part", "solve", *third], out, clock.left, log)
 
 
-def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
+def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.PlannedRun]:
     """Return what is missing of the scale medium, then of what decides the precision, in single precision."""
     runs = reproduce.missing(options("tables", scale="medium", seeds=None))
     single = [
@@ -171,11 +171,11 @@ def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
 _MSD = ("msd_csc_6", "ista", 1)
 
 
-def full_runs(options: Callable[..., reproduce.Options]) -> list[plan.Run]:
+def full_runs(options: Callable[..., reproduce.Options]) -> list[plan.PlannedRun]:
     """Return what is missing of the full cells, in their order."""
     found = {}
     for table, only, seeds in CELLS:
-        for run in reproduce.missing(options(table, only=(only,), seeds=seeds, scale="full")):
+        for run in reproduce.missing(options(table, filter=(only,), seeds=seeds, scale="full")):
             found.setdefault(run.key, run)
     return list(found.values())
 
@@ -193,7 +193,7 @@ def sharing(arguments: argparse.Namespace) -> tuple[int, bool]:
 
 
 def train(
-    arguments: argparse.Namespace, which: Callable[..., list[plan.Run]], seconds: float, most: int, log: Log
+    arguments: argparse.Namespace, which: Callable[..., list[plan.PlannedRun]], seconds: float, most: int, log: Log
 ) -> None:
     """Train runs, several at once, until the time is over; what is cut off keeps its checkpoint."""
     clock, (number, service) = Clock(seconds), sharing(arguments)
@@ -205,7 +205,7 @@ def train(
     number = min(number, most)
     log(f"{len(todo)} runs missing, {number} at once{' by the multi-process service' if service else ''}")
 
-    def ended(run: plan.Run, end: str | BaseException) -> None:
+    def ended(run: plan.PlannedRun, end: str | BaseException) -> None:
         if not (isinstance(end, TimeoutError) and str(end).startswith("not begun")):
             log(f"{run.cell.name}, seed {run.recipe.seed}: {end}")
 

@@ -1,8 +1,28 @@
-"""What holds for all tests: threads that do not fight over the cores, here and in the programs that tests start."""
+"""What holds for all tests.
+
+The same random draws wherever a test begins, a cache of data sets of their own, and threads that do not fight over the
+cores, here and in the programs that tests start.
+"""
 
 import os
+
+import pytest
 
 from pursuitnet.program.threads import set_thread_defaults
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded
 set_thread_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield

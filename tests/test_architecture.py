@@ -1,12 +1,16 @@
 """The folder listing states the thesis: the core knows nothing of the program, and no module imports in a circle."""
 
 import ast
+import builtins
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import pursuitnet
+from pursuitnet.program.run_folder import RunFolder
 
 ROOT = Path(pursuitnet.__file__).parent
 CORE = (
@@ -92,3 +96,49 @@ def test_no_module_imports_in_a_circle():
 
     for name in GRAPH:
         visit(name, ())
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every string in a module's code: docstrings, and those that stand alone below a name, are not code."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.value
+
+
+def test_the_errors_and_warnings_that_docstrings_name_exist():
+    sources = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
+    nodes = [node for source in sources.values() for node in ast.walk(ast.parse(source))]
+    known = {node.id for node in nodes if isinstance(node, ast.Name)} | set(dir(builtins)) | set(dir(torch.nn))
+    known |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}
+    known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    for name, source in sources.items():
+        gone = set(re.findall(r"\b[A-Z]\w+(?:Error|Warning|Norm)\b", source)) - known
+        assert not gone, f"{name} speaks of {', '.join(sorted(gone))}, which does not exist"
+
+
+def test_the_files_of_a_run_have_one_owner():
+    owner = "pursuitnet.program.run_folder"
+    files = {path.name for path in vars(RunFolder("run")).values() if path.suffix}
+    assert {"recipe.json", "metrics.jsonl", "model.safetensors", "report.html"} <= files
+    name = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, sorted(files)))})(?![\w.]\w)")
+    found = {module: named for module, path in MODULES.items() if (named := name.findall(" ".join(texts(path))))}
+    assert files == set(found.pop(owner, ()))
+    assert not found, "only run_folder.py names the files of a run; take them from RunFolder"
+
+
+def test_output_is_written_whole_in_one_place():
+    for name, path in MODULES.items():
+        if name.startswith("pursuitnet.program.") and name != "pursuitnet.program.writable":
+            called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            assert not called & {"write_text", "write_bytes"}, f"{name}: writable.write_whole leaves no half a file"
+
+
+def test_the_public_names_are_the_same_to_type_checkers_and_at_run_time():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    checked = {alias.name: node.module for node in imports for alias in node.names}
+    loaded = {name: f"pursuitnet.{home}" for name, home in pursuitnet._HOME.items()}
+    assert checked == {**loaded, **dict.fromkeys(pursuitnet._MODULES, "pursuitnet")}

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import finished
+from programs import split_off
 from safetensors.torch import load_file
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager
+from pursuitnet.program.writable import beside
 
-TINY = Recipe(model="msd_csc_3", width=4, epochs=3, train_images=256, batch_size=32)
+TINY = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40, batch_size=8)  # 24 steps
 CPU = torch.device("cpu")
 
 
@@ -66,39 +68,35 @@ def test_a_signal_ends_the_run_after_its_step_and_resume_ends_the_same(tmp_path,
     assert_same_end(tmp_path / "run", whole)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pursuitnet.program import train
-from pursuitnet.program.recipe import Recipe
+def trained_until(left, folder):
+    """Train, and kill this process before it synchronizes or moves a file or takes a step for so many times."""
 
-left = int(sys.argv[2])
+    def counted(function):
+        def call(*given, **options):
+            nonlocal left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*given, **options)
 
-def counted(function):
-    def call(*given, **options):
-        global left
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*given, **options)
-    return call
+        return call
 
-os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-train.Silent.batch = counted(train.Silent.batch)
-folder = Path(sys.argv[1])
-train.train({recipe!r}, folder, resume=folder.exists(), every=0.0)
-"""
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+    train.NoOpCallback.batch = counted(train.NoOpCallback.batch)
+    train.train(TINY, folder, resume=folder.exists(), every=0.0 if left else 60.0)
 
 
 def test_kills_anywhere_and_resume_end_the_same(tmp_path, whole):
     """Before files are synchronized and moved and after steps; the first ones before there is a checkpoint."""
-    script, folder = KILLED.format(recipe=TINY), tmp_path / "run"
+    folder = tmp_path / "run"
     for left in (1, 3, 4, *random.Random(0).sample(range(5, 25), 3)):
-        killed = finished("-c", script, folder, left)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        process = split_off(trained_until, left, folder)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert read(folder).state in ("stopped", "damaged")  # damaged where even its recipe was not yet there
-    done = finished("-c", script, folder, 0)
-    assert done.returncode == 0, done.stderr
+    process = split_off(trained_until, 0, folder)
+    process.join()
+    assert process.exitcode == 0
     assert_same_end(folder, whole)
 
 
@@ -106,6 +104,10 @@ LEAVES = {
     "nothing": (),
     "a recipe": ("recipe.json",),
     "half a file": ("recipe.json", "checkpoint.pt.new", "running.json"),
+    "half a recipe": ("recipe.json.new",),
+    "half a mark": ("recipe.json", "running.json.new"),
+    "a failure": ("recipe.json", "failed.json"),
+    "half a failure": ("recipe.json", "running.json", "failed.json.new"),
 }
 
 
@@ -118,6 +120,15 @@ def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path, whol
         (folder / name).write_text(json.dumps(TINY.to_json()) if name == "recipe.json" else "{")
     train.train(TINY, folder, resume=resume)
     assert_same_end(folder, whole)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl", "checkpoint.previous.pt", "model.safetensors"])
+def test_a_folder_with_anything_else_is_not_begun_in(tmp_path, name):
+    for left in ("recipe.json", name):
+        (tmp_path / left).write_text("mine")
+    with pytest.raises(FileExistsError, match="name another --out, or continue it with --resume"):
+        train.train(TINY, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"recipe.json": "mine", name: "mine"}
 
 
 def test_a_full_disk_in_the_first_save_is_no_dead_end(tmp_path, monkeypatch, whole):
@@ -150,7 +161,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, resume):
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, whole):
     with pytest.raises(StoppedError):
         train.train(TINY, tmp_path / "run", Interrupter(20, signal.SIGTERM))
-    draw, last = random.Random(1), tmp_path / "run" / checkpoints.LAST
+    draw, last = random.Random(1), RunFolder(tmp_path / "run").checkpoint
     content = bytearray(last.read_bytes())
     content[draw.randrange(len(content))] ^= 0x40
     last.write_bytes(content)
@@ -168,7 +179,7 @@ def state_of(epoch, **other):
 @pytest.mark.parametrize("seed", range(20))
 def test_every_altered_or_cut_byte_of_a_checkpoint_is_noticed(tmp_path, seed):
     checkpoints.save(tmp_path, state_of(1, model={"w": torch.arange(50.0)}))
-    path, draw = tmp_path / checkpoints.LAST, random.Random(seed)
+    path, draw = RunFolder(tmp_path).checkpoint, random.Random(seed)
     content = bytearray(path.read_bytes())
     at = draw.randrange(len(content))
     if seed % 2:
@@ -190,7 +201,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
     content = pickle.dumps({**state_of(1, model=Evil()), "total": None}, protocol=2)
     head = b"pursuitnet checkpoint, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    (tmp_path / checkpoints.LAST).write_bytes(head + content)
+    RunFolder(tmp_path).checkpoint.write_bytes(head + content)
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.load(tmp_path, CPU)
     assert not (tmp_path / "executed").exists()
@@ -199,9 +210,9 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 def test_a_whole_file_that_was_not_moved_yet_counts(tmp_path):
     for epoch in (1, 2):
         checkpoints.save(tmp_path, state_of(epoch))
-    os.replace(tmp_path / checkpoints.LAST, tmp_path / (checkpoints.LAST + ".new"))
+    os.replace(RunFolder(tmp_path).checkpoint, beside(RunFolder(tmp_path).checkpoint))
     assert checkpoints.load(tmp_path, CPU) == (state_of(2), [])
-    (tmp_path / (checkpoints.LAST + ".new")).write_bytes(b"pursuitnet checkpoint, sha2")
+    beside(RunFolder(tmp_path).checkpoint).write_bytes(b"pursuitnet checkpoint, sha2")
     assert checkpoints.load(tmp_path, CPU) == (state_of(1), [])
 
 
@@ -214,7 +225,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written \(No space left on device\)"):
         checkpoints.save(tmp_path, state_of(2))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoints.LAST]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [RunFolder(tmp_path).checkpoint.name]
     assert checkpoints.load(tmp_path, CPU)[0]["epoch"] == 1
 
 

@@ -1,34 +1,59 @@
-"""The program as a user meets it: in a process of its own."""
+"""The program as a user meets it."""
 
 import json
+import re
 import shutil
 
 import pytest
-from programs import finished
+from programs import called, finished
 
+from pursuitnet.program import cli, train
+from pursuitnet.program.recipe import Recipe
 
-def run(*arguments, cwd, code=0):
-    """Run the program and return what it printed, or what it said about what went wrong."""
-    done = finished("-m", "pursuitnet", *arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
-
-
-TINY = ("--width", "4", "--epochs", "2", "--train-images", "300")
+TINY = ("--model", "msd_csc_3", "--width", "2", "--epochs", "2", "--train-images", "64", "--test-images", "40")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return folder, run("train", *TINY, "--out", "one", cwd=folder)
+    return folder, called("train", *TINY, "--out", "one", cwd=folder)
 
 
-def test_help_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'train', '--help']\nfrom pursuitnet.program.cli import main\n"
-    probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    done = finished("-c", probe, cwd=tmp_path)
+HELP = """
+import sys
+from pursuitnet.program import cli
+
+for command in sys.argv[1:]:
+    sys.argv = ["pursuitnet", *command.split(), "--help"]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, command
+    loaded = {"torch", "matplotlib", "scipy", "sklearn"} & set(sys.modules)
+    assert not loaded, f"{command} --help loads {loaded}"
+"""
+
+
+def test_no_help_loads_torch(tmp_path):
+    commands = ["", *(name for name in cli.app if not name.startswith("-"))]
+    assert {"train", "inspect", "simulate"} <= set(commands)
+    done = finished("-c", HELP, *commands, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--unfolding" in done.stdout
+    assert done.stdout.count("Usage: ") == len(commands)
+    assert all(option in done.stdout for option in ("--unfolding", "--variations", "--test-images"))
+
+
+def test_the_list_of_commands_says_what_each_does(tmp_path):
+    listed = finished("-m", "pursuitnet", "--help", cwd=tmp_path).stdout
+    for name in cli.app:
+        assert name.startswith("-") or re.search(rf" {name} +\w", listed), f"pursuitnet --help says nothing of {name}"
+
+
+def test_the_module_is_the_program(tmp_path):
+    done = finished("-m", "pursuitnet", "models", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "msd_csc_12" in done.stdout.splitlines()
+    done = finished("-m", "pursuitnet", "train", "--modle", "x", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("pursuitnet: ")
 
 
 def test_train_leaves_a_whole_run_folder(trained):
@@ -54,35 +79,35 @@ def test_train_leaves_a_whole_run_folder(trained):
 def test_evaluate_gives_the_same_accuracy_to_the_last_digit(trained):
     folder, _ = trained
     last = json.loads((folder / "one" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert repr(last["test_accuracy"]) in run("evaluate", "one", cwd=folder)
+    assert repr(last["test_accuracy"]) in called("evaluate", "one", cwd=folder)
 
 
 def test_an_existing_run_folder_is_left_as_it_is(trained):
     folder, _ = trained
     before = {path: path.read_bytes() for path in (folder / "one").iterdir()}
-    said = run("train", *TINY, "--out", "one", cwd=folder, code=2)
+    said = called("train", *TINY, "--out", "one", cwd=folder, code=2)
     assert said.count("\n") == 1
     assert "one exists" in said
     assert before == {path: path.read_bytes() for path in (folder / "one").iterdir()}
 
 
+class Stop(train.NoOpCallback):
+    """Interrupts a run after its second epoch."""
+
+    def epoch(self, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
 def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     folder, _ = trained
-    run("train", *TINY[:2], "--epochs", "3", *TINY[4:], "--out", "long", cwd=folder)
-    probe = (  # the same run, interrupted after its second epoch
-        "import torch; from pathlib import Path\n"
-        "from pursuitnet.program import train; from pursuitnet.program.recipe import Recipe\n"
-        "r = Recipe(width=4, epochs=3, train_images=300)\n"
-        "class Stop(train.Silent):\n"
-        "    def epoch(self, record):\n"
-        "        if record['epoch'] == 2: raise KeyboardInterrupt\n"
-        "try: train.train(r, Path('cut'), Stop())\n"
-        "except KeyboardInterrupt: pass\n"
-    )
-    assert finished("-c", probe, cwd=folder).returncode == 0
+    recipe = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40)
+    train.train(recipe, folder / "long")
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, folder / "cut", Stop())
     assert not (folder / "cut" / "model.safetensors").exists()
-    assert "--resume" in run("evaluate", "cut", cwd=folder, code=2)
-    run("train", "--out", "cut", "--resume", cwd=folder)
+    assert "--resume" in called("evaluate", "cut", cwd=folder, code=2)
+    called("train", "--out", "cut", "--resume", cwd=folder)
     assert (folder / "cut" / "model.safetensors").read_bytes() == (folder / "long" / "model.safetensors").read_bytes()
     assert [(folder / f / "metrics.jsonl").read_text().count("\n") for f in ("cut", "long")] == [3, 3]
 
@@ -110,7 +135,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line_and_code_2(arguments, says, tmp_path):
-    said = run(*arguments, cwd=tmp_path, code=2)
+    said = called(*arguments, cwd=tmp_path, code=2)
     assert said.startswith("pursuitnet: ")
     assert said.count("\n") == 1
     assert says.lower() in said.lower()
@@ -121,8 +146,4 @@ def test_a_damaged_weight_file_is_named(trained, tmp_path):
     shutil.copytree(trained[0] / "one", tmp_path / "run")
     weights = tmp_path / "run" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "model.safetensors is damaged" in run("evaluate", "run", cwd=tmp_path, code=2)
-
-
-def test_models_lists_the_networks(tmp_path):
-    assert "msd_csc_12" in run("models", cwd=tmp_path).splitlines()
+    assert "model.safetensors is damaged" in called("evaluate", "run", cwd=tmp_path, code=2)

@@ -5,12 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from makers import generator
 
 from pursuitnet import data
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def kind(tensor):
@@ -200,9 +197,19 @@ def test_channel_statistics_of_a_constant_channel_are_exact():
     assert torch.stack([mean, std]).tolist() == [[float(np.float32(0.2))] * 2, [0.0, 0.0]]
 
 
+def test_floats_in_0_1_are_on_the_scale_of_bytes():
+    images = torch.randint(256, (1500, 2, 3, 3), generator=torch.Generator().manual_seed(0)).byte()
+    floats = images.float() / 255
+    for one, other in zip(data.channel_statistics(images), data.channel_statistics(floats), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+    mean, std = data.channel_statistics(images)
+    assert torch.equal(data.normalize(images, mean, std), data.normalize(floats, mean, std))
+    assert torch.equal(floats, images.float() / 255)
+
+
 def test_scales_refuse_what_has_no_known_scale():
     floats, flat, empty = torch.zeros(1, 1, 2, 2), torch.zeros(2, 2).byte(), torch.zeros(0, 3, 2, 2).byte()
     assert "images are torch.float32: pass uint8" in refusal(TypeError, data.to_unit, floats)
-    assert "images are torch.float32: pass uint8" in refusal(TypeError, data.channel_statistics, floats)
+    assert "images are torch.float64: pass uint8" in refusal(TypeError, data.channel_statistics, floats.double())
     assert "pass a batch" in refusal(ValueError, data.channel_statistics, flat)
     assert "hold no pixels" in refusal(ValueError, data.channel_statistics, empty)

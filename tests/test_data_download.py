@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that breaks off, lies, and knows or does not know Range."""
 
 import contextlib
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -196,6 +197,7 @@ def test_the_bar_counts_every_byte_and_begins_where_the_part_ends(tmp_path, monk
             self.n += n
 
     monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     (tmp_path / "set.tar.gz.part").write_bytes(CONTENT[:50_000])
     with Server() as server:
         download.fetch(server.file(), tmp_path)

@@ -10,11 +10,6 @@ from PIL import Image
 from pursuitnet import data
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def pixels(seed, height=6, width=5, channels=3):
     shape = (height, width, channels)[: 2 if channels == 1 else 3]
     return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)

@@ -19,11 +19,6 @@ from pursuitnet.data import cifar, files, svhn
 from pursuitnet.data.download import File
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def cifar10(root):
     """Both folders of CIFAR-10; the samples of each file."""
     parts = [mini.samples(seed, 6, 10) for seed in range(6)]
@@ -120,8 +115,16 @@ def altered(content, seed):
 
 @pytest.mark.parametrize("case", [key for key in LAYOUTS if key != "cifar100 binary"], indirect=True)  # no checksums
 @pytest.mark.parametrize("seed", range(4))
-def test_one_altered_byte_anywhere_in_any_file_is_refused_by_name(case, seed):
+def test_one_altered_byte_anywhere_in_any_file_is_refused_by_name_before_it_is_decoded(case, seed, monkeypatch):
     name, folder, _, layout = case
+    sound = [(folder / file.name).read_bytes() for names in layout.files.values() for file in names]
+
+    def decode(content):  # what reads MATLAB's files can end the process at an altered one
+        if bytes(content) not in sound:
+            pytest.fail("altered content is decoded before its checksum is looked at")
+        return layout.decode(content)
+
+    mini.install(monkeypatch, name, replace(layout, decode=decode))
     for split, names in layout.files.items():
         for file in names:
             path = folder / file.name
@@ -130,6 +133,11 @@ def test_one_altered_byte_anywhere_in_any_file_is_refused_by_name(case, seed):
             with pytest.raises(ValueError, match=f"{path.name} is altered or damaged; replace it by the original"):
                 data.load(name, folder, split)
             path.write_bytes(content)
+
+
+@pytest.mark.parametrize("layout", [cifar.CIFAR10_PYTHON, cifar.CIFAR100_PYTHON, *svhn.SVHN.layouts])
+def test_every_file_that_is_not_read_by_ourselves_has_a_checksum(layout):
+    assert all(file.checksum for names in layout.files.values() for file in names)
 
 
 @pytest.mark.parametrize("seed", range(4))

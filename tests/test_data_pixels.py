@@ -13,11 +13,6 @@ LEVELS = np.array([[0, 1, 2], [128, 254, 255]], np.uint8)
 NOISE = np.random.default_rng(0).integers(256, size=(16, 16), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def tiff(path, samples, bits=16, photometric=1, tags=()):
     """Write an uncompressed little-endian TIFF of one strip, by its specification."""
     height, width, channels = samples.shape if samples.ndim == 3 else (*samples.shape, 1)

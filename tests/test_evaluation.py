@@ -4,38 +4,30 @@ import copy
 import io
 import json
 import math
-import sys
-import warnings
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from makers import generator
 from PIL import Image
+from programs import program
 from scipy import ndimage
 from sklearn import metrics
 from torch import nn
 
 import pursuitnet as pn
 from pursuitnet import data
-from pursuitnet.program import cli, train
+from pursuitnet.program import train
 from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
-from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
+from pursuitnet.program.evaluation.evaluate_run import EvaluationRecord, Settings, evaluate_run
 from pursuitnet.program.evaluation.measures import measured
 from pursuitnet.program.evaluation.robustness import Robustness, Row
 from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.trace import watch
+from pursuitnet.program.trace import trace_layers
 from pursuitnet.prox.threshold import IdentityPenalty
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Cyclopts application invoked"
-)  # the program reads sys.argv, as it should
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def answers(count=400, classes=9, seed=0, levels=None):
@@ -77,7 +69,8 @@ def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
     logits, labels = torch.eye(4), torch.arange(4)
     row = Row("clean", (0.5,), (0.5,), (1.0,))
     five = Row("contrast", (0.5,) * 5, (0.5,) * 5, (1.0,) * 5)
-    text = "\n".join(lines(measured(logits, labels, list("abcd")), Robustness(4, row, (five,), 0.5, 0.5), adapt))
+    settings, found = Settings(corruptions=(), adapt=adapt), measured(logits, labels, list("abcd"))
+    text = "\n".join(EvaluationRecord("a network", settings, found, Robustness(4, row, (five,), 0.5, 0.5)).lines())
     assert CRITERIA[adapt].brings in text
     assert not any(other.brings in text for name, other in CRITERIA.items() if name != adapt)
     assert ("reconstructs its input" in text) == (adapt == "reconstruction")
@@ -338,7 +331,7 @@ def prepare(images):
 @pytest.mark.parametrize("choices", [{"unfolding": 2}, {"sweep": "multilayer", "identity": "same"}])
 def test_the_usage_is_the_non_zero_share_of_each_atom_in_the_last_code(choices):
     model, images = network(**choices), pictures("digits")[:50]
-    expected = (watch(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
+    expected = (trace_layers(model, prepare(images))[-1].atom_codes != 0).double().mean((0, 2, 3)).tolist()
     assert usage(model, images, prepare, size=16).tolist() == pytest.approx(expected, abs=5e-3)  # float32, at the cut
     assert len(expected) == 5 and min(expected) < max(expected)
 
@@ -353,7 +346,7 @@ def test_a_code_that_overflows_is_never_chosen():
 def test_the_errors_are_those_of_the_reconstruction_of_each_layer():
     model, images = network(), pictures("digits")[:50]
     expected = []
-    for at in watch(model, prepare(images)):
+    for at in trace_layers(model, prepare(images)):
         D, x = at.dictionary, at.signals[-1]
         lost = x - D.synthesize(at.codes[-1], x.shape)
         expected.append((lost.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).mean().item())
@@ -396,10 +389,10 @@ def test_labels_have_no_part_in_the_choice():
     told = []
     one = robustness(model, images, labels, some, prepare, adaptation=adaptation, tell=told.append)
     two = robustness(model, images, shuffled, some, prepare, adaptation=adaptation)
-    assert [row.factors for row in one.code_channels] == [row.factors for row in two.code_channels]
-    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.code_channels for S in row.factors)
-    assert [row.accuracy for row in one.code_channels] != [row.accuracy for row in two.code_channels]
-    assert told == [one.clean, *one.code_channels]
+    assert [row.factors for row in one.rows] == [row.factors for row in two.rows]
+    assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.rows for S in row.factors)
+    assert [row.accuracy for row in one.rows] != [row.accuracy for row in two.rows]
+    assert told == [one.clean, *one.rows]
 
 
 def test_the_table_is_made_of_single_evaluations():
@@ -409,7 +402,7 @@ def test_the_table_is_made_of_single_evaluations():
     found = robustness(model, images, labels, [blur], prepare, adaptation=adaptation, seed=3)
     accuracy = partial(evaluate, labels=labels, classes="0123456789", prepare=prepare)
     assert found.clean.accuracy == (accuracy(model, images).top1,)
-    row = found.code_channels[0]
+    row = found.rows[0]
     for severity in range(1, 6):
         spoilt = blur.seeded(images, severity, 3)
         assert row.accuracy[severity - 1] == accuracy(model, spoilt).top1
@@ -419,7 +412,7 @@ def test_the_table_is_made_of_single_evaluations():
     assert found.mean == row.mean == pytest.approx(sum(row.accuracy) / 5)
     assert found.adapted_mean == pytest.approx(sum(row.adapted) / 5)
     assert same(model, before)
-    assert robustness(model, images, labels, [blur], prepare).code_channels[0].adapted is None
+    assert robustness(model, images, labels, [blur], prepare).rows[0].adapted is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -428,20 +421,8 @@ def test_the_table_is_made_of_single_evaluations():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train.train(Recipe(model="msd_csc_3", width=6, epochs=4, train_images=500, lr=0.1, device="cpu"), folder)
+    train.train(Recipe(model="msd_csc_3", width=4, epochs=2, train_images=300, lr=0.1, device="cpu"), folder)
     return folder
-
-
-def program(capsys, monkeypatch, *arguments):
-    """Run the program in this process; return its exit code, what it printed and what it said of errors."""
-    monkeypatch.setattr(sys, "argv", ["pursuitnet", "evaluate", *map(str, arguments)])
-    monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)  # main sets it; put back afterwards
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
 
 
 def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_path):
@@ -450,28 +431,29 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
         "contrast",
         "jpeg",
         "--adapt",
-        "usage",
+        "reconstruction",
         "--test-images",
-        100,
+        40,
         "--plot",
         "--out",
         tmp_path / "o",
     )
-    code, printed, said = program(capsys, monkeypatch, run, *options)
+    code, printed, said = program(monkeypatch, capsys, "evaluate", run, *options)
     assert (code, said) == (0, "")
     found = json.loads((tmp_path / "o" / "evaluation.json").read_text())
     top1 = found["evaluation"]["top1"]
     assert printed.splitlines()[0].startswith(f"accuracy {100 * top1:.2f} % ({top1!r}), loss ")
     for word in ("top-5", "by class: 0 ", "ECE", "taken for", "contrast", "jpeg", "adapted", "evaluation.png"):
         assert word in printed
-    assert found["settings"]["tested"] == 100 == found["evaluation"]["images"] == found["robustness"]["images"]
+    assert CRITERIA["reconstruction"].brings in printed and CRITERIA["usage"].brings not in printed
+    assert found["settings"]["test_images"] == 40 == found["evaluation"]["images"] == found["robustness"]["images"]
     assert [row["name"] for row in found["robustness"]["rows"]] == ["contrast", "jpeg"]
     assert (tmp_path / "o" / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert not (run / "evaluation.json").exists()
 
 
 def test_evaluate_gives_the_accuracy_of_the_last_epoch(run, capsys, monkeypatch):
-    code, printed, _ = program(capsys, monkeypatch, run)
+    code, printed, _ = program(monkeypatch, capsys, "evaluate", run)
     assert code == 0 and f"({train.last_record(run)['test_accuracy']!r})" in printed.splitlines()[0]
     assert json.loads((run / "evaluation.json").read_text())["robustness"] is None
 
@@ -479,7 +461,7 @@ def test_evaluate_gives_the_accuracy_of_the_last_epoch(run, capsys, monkeypatch)
 def test_other_steps_and_thresholds_reach_the_evaluation(run):
     recipe, model = train.load_run(run)
     images = train.images_of(recipe)
-    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, tested=50))
+    found = evaluate_run(run, Settings(unfolding=3, threshold=2.0, test_images=50))
     assert found.notes == ("unfolding 3, trained with 1", "thresholds × 2 in 3 of 3 layers")
     assert list(found.lines())[1:3] == list(found.notes)
     by_hand = copy.deepcopy(model)
@@ -507,7 +489,7 @@ def test_other_steps_and_thresholds_reach_the_evaluation(run):
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(options, says, run, capsys, monkeypatch, tmp_path):
-    code, printed, said = program(capsys, monkeypatch, run, *options, "--out", tmp_path / "o")
+    code, printed, said = program(monkeypatch, capsys, "evaluate", run, *options, "--out", tmp_path / "o")
     assert (code, printed, said.count("\n")) == (2, "", 1)
     assert said.startswith("pursuitnet: ") and says in said
     assert not (tmp_path / "o").exists()
@@ -515,5 +497,5 @@ def test_bad_input_ends_in_one_line_and_code_2(options, says, run, capsys, monke
 
 def test_a_run_that_has_not_finished_is_named(run, capsys, monkeypatch, tmp_path):
     (tmp_path / "recipe.json").write_bytes((run / "recipe.json").read_bytes())
-    code, _, said = program(capsys, monkeypatch, tmp_path, "--corruptions")
+    code, _, said = program(monkeypatch, capsys, "evaluate", tmp_path, "--corruptions")
     assert code == 2 and said.count("\n") == 1 and "has not finished" in said

@@ -4,18 +4,10 @@ import warnings
 
 import pytest
 import torch
+from makers import normal
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import pursuitnet as pn
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)  # of the vectors that spectral_norm begins with
 
 
 def conv(seed=0):

@@ -24,9 +24,9 @@ def network():
 
 PIXELS = np.zeros((1, 1, 6, 6), dtype=np.float32)
 SIGNALS = {
-    "array": (PIXELS, ["type ndarray", "expected a tensor of floats", "torch.as_tensor"]),
-    "list": ([[1.0, 2.0]], ["type list", "expected a tensor of floats", "torch.as_tensor"]),
-    "image": (Image.new("L", (6, 6)), ["type Image", "PIL", "/ 255"]),
+    "array": (PIXELS, ["is an array of shape (1, 1, 6, 6)", "expected a tensor of floats", "torch.as_tensor"]),
+    "list": ([[1.0, 2.0]], ["is a list;", "expected a tensor of floats", "torch.as_tensor"]),
+    "image": (Image.new("L", (6, 6)), ["is an Image;", "PIL", "/ 255"]),
     "none": (None, ["None", "expected a tensor of floats"]),
     "integers": (torch.zeros(1, 1, 6, 6, dtype=torch.uint8), ["torch.uint8", ".float() / 255"]),
     "booleans": (torch.zeros(1, 1, 6, 6, dtype=torch.bool), ["torch.bool", ".float()"]),
@@ -70,14 +70,23 @@ CALLS = {
     "integer array": (lambda: pn.LinearDictionary(np.ones((2, 3), int)), ["torch.int64", ".float()"]),
     "image as weight": (
         lambda: pn.ConvDictionary(Image.new("L", (3, 3))),
-        ["type Image", "(atoms, channels, *"],
+        ["weight is an Image;", "(atoms, channels, *"],
     ),
     "string as weight": (lambda: pn.LinearDictionary("dct"), ["'dct'", "(atoms, features)"]),
-    "array of strings": (lambda: pn.LinearDictionary(np.array([["a"]])), ["type ndarray", "(atoms, features)"]),
-    "ragged list": (lambda: pn.LinearDictionary([[1.0], [1.0, 2.0]]), ["type list", "(atoms, features)"]),
+    "array of strings": (
+        lambda: pn.LinearDictionary(np.array([["a"]])),
+        ["an array", "(atoms, features)"],
+    ),
+    "ragged list": (lambda: pn.LinearDictionary([[1.0], [1.0, 2.0]]), ["weight is a list;", "(atoms, features)"]),
     "shape of weight": (lambda: pn.LinearDictionary([1.0, 2.0]), ["(2,)", "(atoms, features)"]),
-    "tensor in [I D]": (lambda: pn.WithIdentity(WEIGHT), ["dictionary is of type Tensor", "expected a Dictionary"]),
-    "tensor in a layer": (lambda: pn.PursuitLayer(WEIGHT), ["dictionary is of type Tensor", "ConvDictionary(weight)"]),
+    "tensor in [I D]": (
+        lambda: pn.WithIdentity(WEIGHT),
+        ["dictionary is a tensor of", "expected a Dictionary"],
+    ),
+    "tensor in a layer": (
+        lambda: pn.PursuitLayer(WEIGHT),
+        ["dictionary is a tensor of", "ConvDictionary(weight)"],
+    ),
     "class in a layer": (lambda: pn.PursuitLayer(pn.ConvDictionary), ["the class ConvDictionary", "(weight)"]),
     "start by name": (lambda: layer(start="resnet"), ["start is 'resnet'", "no string"]),
     "solver as a class": (lambda: layer(solver=pn.FISTA), ["the class FISTA", "pursuitnet.FISTA()"]),
@@ -89,8 +98,44 @@ CALLS = {
     "solver of a sweep": (lambda: pn.MultiLayerPursuit([layer()], "fista"), ["'fista'", "pursuitnet.FISTA()"]),
     "step as a number": (lambda: layer(step=0.1), ["step is 0.1", "FreeStep(0.1)"]),
     "step as a class": (lambda: layer(step=pn.BoundedStep), ["the class BoundedStep", "BoundedStep()"]),
-    "threshold as a number": (lambda: layer(threshold=0.1), ["threshold is 0.1", "Threshold(dictionary.rows, 0.1)"]),
-    "unfolding": (lambda: layer(unfolding="2"), ["unfolding is 2", "an integer ≥ 0"]),
+    "threshold as a number": (
+        lambda: layer(threshold=0.1),
+        ["threshold is 0.1", "Threshold(dictionary.code_channels, 0.1)"],
+    ),
+    "unfolding": (lambda: layer(unfolding="2"), ["unfolding is '2'", "an integer ≥ 0"]),
+    "unfolding True": (lambda: layer(unfolding=True), ["unfolding is True", "an integer ≥ 0"]),
+    "sweeps": (lambda: pn.MultiLayerPursuit([layer()], unfolding=1.0), ["unfolding is 1.0", "an integer ≥ 0"]),
+    "one layer to sweep": (lambda: pn.MultiLayerPursuit(layer()), ["layers is a PursuitLayer", "[layer1, layer2]"]),
+    "previous as an array": (
+        lambda: layer(start=pn.resnet)(torch.zeros(1, 1, 6, 6), np.zeros((1, 4, 6, 6), "f")),
+        ["previous is an array of shape (1, 4, 6, 6)", "torch.as_tensor"],
+    ),
+    "previous as a list": (
+        lambda: layer(start=pn.res_csc)(torch.zeros(1, 1, 6, 6), [1.0]),
+        ["previous is a list", "expected a tensor"],
+    ),
+    "code as an array": (
+        lambda: conv(padding=1).synthesize(np.zeros((1, 4, 6, 6)), (1, 1, 6, 6)),
+        ["the code is an array", "expected a tensor"],
+    ),
+    "one size for a shape": (
+        lambda: layer().reconstruct(torch.zeros(1, 4, 6, 6), 6),
+        ["signal_shape is 6", "signal.shape"],
+    ),
+    "rows as a number": (lambda: pn.Threshold(4, 0.1), ["code_channels is 4", "dictionary.code_channels"]),
+    "rows of three parts": (lambda: pn.Threshold((1, 2, 3)), ["code_channels is (1, 2, 3)", "(atoms,)"]),
+    "penalty in quotes": (lambda: pn.Threshold((4,), "0.1"), ["penalty is '0.1'", "a number"]),
+    "penalty True": (lambda: pn.Threshold((4,), True), ["penalty is True", "a number"]),
+    "identity by no name": (lambda: pn.Threshold((1, 4), 0.1, "mine"), ["identity is 'mine'", "'own', 'same', 'none'"]),
+    "identity None": (lambda: pn.Threshold((1, 4), 0.1, None), ["identity is None", "'own', 'same', 'none'"]),
+    "norm by name": (lambda: pn.Threshold((4,), norm="batch"), ["norm is 'batch'", "BatchNorm()"]),
+    "norm as a class": (lambda: pn.Threshold((4,), norm=pn.BatchNorm), ["the class BatchNorm", "BatchNorm()"]),
+    "norm on nothing": (lambda: pn.BatchNorm(on="code"), ["on is 'code'", "'sum', 'update'"]),
+    "norm of an identity": (lambda: pn.BatchNorm(identity="rms"), ["identity is 'rms'", "'none', 'scale', 'batch'"]),
+    "steps of a threshold": (lambda: pn.Threshold((4,), steps=0), ["steps is 0", "an integer ≥ 1"]),
+    "ratio in quotes": (lambda: pn.BoundedStep("0.9"), ["ratio is '0.9'", "0 < ratio < 1"]),
+    "free step in quotes": (lambda: pn.FreeStep("0.1"), ["c is '0.1'", "a number"]),
+    "absorbed step in quotes": (lambda: pn.AbsorbedStep("0.1"), ["c is '0.1'", "a number"]),
     "classes": (lambda: pn.create_model("msdnet_3", num_classes="10"), ["num_classes is '10'", "an integer ≥ 0"]),
     "channels": (lambda: pn.create_model("msdnet_3", in_chans=1.0), ["in_chans is 1.0", "an integer ≥ 1"]),
     "width": (lambda: pn.create_model("msdnet_3", width="8"), ["width is '8'", "an integer ≥ 1"]),
@@ -107,6 +152,16 @@ def test_a_wrong_call_is_answered_with_what_came_and_what_was_expected(call):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+@pytest.mark.parametrize("value", [WEIGHT, PIXELS, None, "fista", [1.0], pn.FISTA, pn.ISTA(), Image.new("L", (2, 2))])
+def test_a_layer_and_a_problem_call_what_came_by_the_same_words(value):
+    said = []
+    for call in (lambda: pn.PursuitLayer(value), lambda: pn.layered_thresholding(torch.zeros(1, 2), [value], [0.1])):
+        with pytest.raises(TypeError) as error:
+            call()
+        said.append(str(error.value).split(" is ", 1)[1].partition("; expected")[0])
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("change", [np.asarray, lambda w: w[::-1], lambda w: w.astype(">f8"), lambda w: w.tolist()])
 def test_arrays_and_lists_are_taken_as_weights_and_copied(change):
     array = np.arange(6.0).reshape(2, 3)
@@ -116,6 +171,14 @@ def test_arrays_and_lists_are_taken_as_weights_and_copied(change):
     with torch.no_grad():
         dictionary.weight.zero_()
     assert array.any()
+
+
+def test_the_penalty_on_an_identity_is_taken_by_its_name():
+    for kind in pn.IdentityPenalty:
+        named, meant = pn.Threshold((2, 3), 0.1, str(kind.value)), pn.Threshold((2, 3), 0.1, kind)
+        assert named.identity is kind and named.state_dict().keys() == meant.state_dict().keys()
+        parts = (torch.full((1, 2), -0.3), torch.full((1, 3), 0.3))
+        assert all(torch.equal(*pair) for pair in zip(named(None, parts), meant(None, parts), strict=True))
 
 
 def test_a_layer_shows_dictionary_start_solver_unfolding_and_threshold():

@@ -5,26 +5,26 @@ import math
 
 import pytest
 import torch
+from makers import dictionary_of, normal
 
 import pursuitnet as pn
 
 BATCH = 3
 
 
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# name: (dictionary, signal shape of one example, code shape of one example)
+# name: (kind in the list, scale and shape of the filters, signal shape of one example, code shape of one example)
 DICTIONARIES = {
-    "matrix": (lambda: pn.LinearDictionary(0.25 * normal(7, 5)), (5,), (7,)),
-    "conv": (lambda: pn.ConvDictionary(0.2 * normal(3, 2, 4, 4), stride=2, padding=1), (2, 5, 6), (3, 2, 3)),
-    "[I conv]": (
-        lambda: pn.WithIdentity(pn.ConvDictionary(0.2 * normal(3, 2, 3, 3), padding=2, dilation=2)),
-        (2, 4, 5),
-        (5, 4, 5),
-    ),
+    "matrix": ("wide matrix", 0.25, (7, 5), (5,), (7,)),
+    "conv": ("2-D / 2, padded", 0.2, (3, 2, 4, 4), (2, 5, 6), (3, 2, 3)),
+    "[I conv]": ("[I 2-D], dilated", 0.2, (3, 2, 3, 3), (2, 4, 5), (5, 4, 5)),
 }
+
+
+def made(name):
+    kind, scale, filters, *_ = DICTIONARIES[name]
+    return dictionary_of(kind, scale * normal(*filters))
+
+
 STARTS = {"zero": (0, 0), "resnet": (1, 0), "res_csc_simplified": (0, 1), "res_csc": (1, 1)}
 STEPS = {
     "bounded": pn.BoundedStep,
@@ -37,7 +37,7 @@ STEPS = {
 
 def layer_of(dictionary, start="zero", step="bounded", *, nonnegative=True, **arguments):
     """A layer in float64 with a different penalty in every row."""
-    D = DICTIONARIES[dictionary][0]()
+    D = made(dictionary)
     threshold = pn.Threshold(D.code_channels, nonnegative=nonnegative)
     layer = pn.PursuitLayer(D, getattr(pn, start), step=STEPS[step](), threshold=threshold, **arguments).double()
     with torch.no_grad():
@@ -48,7 +48,7 @@ def layer_of(dictionary, start="zero", step="bounded", *, nonnegative=True, **ar
 
 
 def inputs(dictionary):
-    _, signal, code = DICTIONARIES[dictionary]
+    *_, signal, code = DICTIONARIES[dictionary]
     return normal(BATCH, *signal, seed=1), normal(BATCH, *code, seed=2)
 
 
@@ -203,13 +203,13 @@ def test_a_step_that_is_a_plain_number_is_applied_to_the_signal():
 
 @pytest.mark.parametrize("unfolding", [-1, 1.5, "2"])
 def test_unfolding_is_refused_unless_it_is_a_number_of_steps(unfolding):
-    with pytest.raises(ValueError, match=f"unfolding is {unfolding}; expected an integer ≥ 0"):
+    with pytest.raises(ValueError, match=f"unfolding is {unfolding!r}; expected an integer ≥ 0"):
         layer_of("matrix", unfolding=unfolding)
 
 
-def test_a_threshold_for_other_rows_is_refused():
-    dictionary = DICTIONARIES["[I conv]"][0]()
-    with pytest.raises(ValueError, match=r"rows \(5,\).*has \(2, 3\)"):
+def test_a_threshold_for_other_channels_is_refused():
+    dictionary = made("[I conv]")
+    with pytest.raises(ValueError, match=r"code_channels \(5,\).*of the dictionary, \(2, 3\)"):
         pn.PursuitLayer(dictionary, threshold=pn.Threshold((5,)))
 
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.problems.lasso import lasso
@@ -13,10 +14,6 @@ from pursuitnet.problems.multilayer import MultiLayerLasso
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
 
 
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def model(depth=3):
     """Dictionaries that fit together (convolutions and [I D]), and a batch of two signals."""
     dictionaries = [
@@ -24,7 +21,7 @@ def model(depth=3):
         pn.ConvDictionary(normal(5, 4, 2, 2, seed=2) / 4, stride=2),
         pn.WithIdentity(pn.ConvDictionary(normal(3, 5, 3, 3, seed=3) / 5, padding=1)),
     ]
-    return normal(2, 1, 6, 6, seed=4), dictionaries[:depth], [0.1, 0.05, torch.full((8,), 0.08)][:depth]
+    return normal(2, 1, 4, 4, seed=4), dictionaries[:depth], [0.1, 0.05, torch.full((8,), 0.08)][:depth]
 
 
 def matrices(x, dictionaries):
@@ -144,7 +141,7 @@ BAD_INPUT = {
     "none": (lambda x, D: pn.layered_thresholding(x, [], []), ["0 dictionaries", "one or more"]),
     "order": (
         lambda x, D: pn.multilayer_basis_pursuit(x, D[::-1], [0.1] * 3),
-        ["dictionary 1 has codes of 8 rows", "4 channels", "expected the same"],
+        ["dictionary 1 has codes of 8 channels", "4 channels", "expected the same"],
     ),
     "negative": (lambda x, D: pn.layered_thresholding(x, D, [0.1, -1, 0.1]), ["-1", "≥ 0"]),
 }

@@ -71,6 +71,6 @@ def test_the_number_of_weights_that_is_checked_is_about_that_of_the_network(fami
 @pytest.mark.parametrize(("values", "says"), [*ABSURD, ({"width": 60_000}, "weights; expected at most")])
 def test_weights_of_an_absurd_network_are_refused(values, says, tmp_path):
     about = {"recipe": {"model": "msd_csc_3", **values}, "classes": ["a", "b"], "mean": [0.5], "std": [0.5]}
-    (tmp_path / "model.safetensors").write_bytes(pack({"w": torch.zeros(1)}, about))
+    (tmp_path / "model.safetensors").write_bytes(pack({f"w{n}": torch.zeros(1) for n in range(9)}, about))
     with pytest.raises(ValueError, match=says):
         pn.load(tmp_path)

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -13,7 +14,9 @@ from programs import started
 from pursuitnet.program import lock, train
 from pursuitnet.program.lock import LockedError, is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
+from pursuitnet.program.train import loop
 
 HOLD = """
 import sys
@@ -75,45 +78,66 @@ def test_one_thread_owns_again_and_another_does_not(tmp_path):
     assert not is_locked(tmp_path) and not is_locked(tmp_path / "nowhere")
 
 
-def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder):
-    process = holder(tmp_path)
-    killer = threading.Timer(0.1, process.kill)
-    killer.start()
+def test_who_waits_gets_the_run_when_its_process_dies(tmp_path, holder, monkeypatch):
+    process, sleep = holder(tmp_path), time.sleep
+
+    def sleeping(seconds):  # which is how a lock is waited for: the process lives until then
+        process.kill()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleeping)
     with run_lock(tmp_path, wait=600):
         assert process.wait() == -signal.SIGKILL
-    killer.join()
+
+
+class Owned(train.NoOpCallback):
+    """Looks after every epoch whether the run is owned."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def epoch(self, record):
+        self.seen.append(is_locked(self.folder))
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_run_is_not_trained_beside_a_living_one(tmp_path, holder, resume):
+def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_trained(
+    tmp_path, holder, resume, monkeypatch
+):
     folder = tmp_path / "run"
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
-    with pytest.raises(LockedError, match="stop it first"):
-        train.train(recipe, folder, resume=resume)
-    assert [path.name for path in folder.iterdir()] == [lock.LOCK]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pursuitnet.program.train.loop.trainer_of", lambda *given, **options: pytest.fail("the images are read")
+        )
+        with pytest.raises(LockedError, match="stop it first"):
+            train.train(recipe, folder, resume=resume)
+    assert list(folder.iterdir()) == [RunFolder(folder).lock]
     process.kill()
     process.wait()
-    assert train.train(recipe, folder, resume=resume)["epoch"] == 1
+    watch = Owned(folder)
+    assert train.train(recipe, folder, watch, resume=resume)["epoch"] == 1
+    assert watch.seen == [True] and not is_locked(folder)
 
 
 def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
-    made = train.Trainer
+    made = loop.trainer_of
 
-    def late(*given):
-        monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", made)
+    def late(*given, **options):
+        monkeypatch.setattr("pursuitnet.program.train.loop.trainer_of", made)
         train.train(recipe, tmp_path / "run")  # another one is faster
-        return made(*given)
+        return made(*given, **options)
 
-    monkeypatch.setattr("pursuitnet.program.train.loop.Trainer", late)
+    monkeypatch.setattr("pursuitnet.program.train.loop.trainer_of", late)
     with pytest.raises(LockedError, match="begun by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"
 
 
 def test_a_folder_that_cannot_be_looked_at_counts_as_owned_while_it_says_so(tmp_path, monkeypatch):
-    (tmp_path / lock.LOCK).touch()
+    RunFolder(tmp_path).lock.touch()
 
     def closed(*given, **options):
         raise PermissionError(13, "Permission denied")

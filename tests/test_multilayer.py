@@ -5,12 +5,9 @@ import math
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def filters(*shape, seed=0):

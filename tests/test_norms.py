@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from makers import normal
 from torch import nn
 from torch.autograd import forward_ad
 from torch.optim.swa_utils import update_bn
@@ -23,10 +24,6 @@ KINDS = {
     "scale": lambda: RunningRMSNorm(3, momentum=0.3),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def batches(count=12):
@@ -97,7 +94,7 @@ def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
 def test_a_scale_norm_is_not_replaced_by_one_that_subtracts_means():
     model = pn.create_model("msd_csc_3", width=2)
     with pytest.raises(
-        AttributeError, match=r"ScaleNorm has no running_mean.*pursuitnet.prox.norms.synchronize\(model\)"
+        AttributeError, match=r"RunningRMSNorm has no running_mean.*pursuitnet.prox.norms.synchronize\(model\)"
     ):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from makers import dictionary_of, normal, uniform
 from torch import nn
 
 import pursuitnet as pn
@@ -10,22 +11,14 @@ from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # many are stopped early on purpose
 
 
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def uniform(low, high, *shape, seed=0):
-    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return low + (high - low) * drawn
-
-
+# name: (kind in the list, scale and shape of the filters, shape of one signal)
 DICTIONARIES = {
-    "matrix": (lambda: pn.LinearDictionary(normal(9, 6)), (6,)),
-    "2-D": (lambda: pn.ConvDictionary(normal(3, 2, 3, 2), stride=2, padding=1), (2, 5, 4)),
-    "2-D circular": (lambda: pn.CircularDictionary(normal(2, 1, 2, 3)), (1, 4, 5)),
-    "[I matrix]": (lambda: pn.WithIdentity(pn.LinearDictionary(normal(7, 5) / 2)), (5,)),
-    "[I 1-D]": (lambda: pn.WithIdentity(pn.ConvDictionary(normal(3, 2, 3) / 2, padding=1)), (2, 7)),
-    "[I 2-D circular]": (lambda: pn.WithIdentity(pn.CircularDictionary(normal(2, 1, 2, 3) / 2)), (1, 4, 5)),
+    "matrix": ("wide matrix", 1, (9, 6), (6,)),
+    "2-D": ("2-D / 2, padded", 1, (3, 2, 3, 2), (2, 5, 4)),
+    "2-D circular": ("2-D circular", 1, (2, 1, 2, 3), (1, 4, 5)),
+    "[I matrix]": ("[I matrix]", 0.5, (7, 5), (5,)),
+    "[I 1-D]": ("[I 1-D]", 0.5, (3, 2, 3), (2, 7)),
+    "[I 2-D circular]": ("[I 2-D circular]", 0.5, (2, 1, 2, 3), (1, 4, 5)),
 }
 every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
 with_identity = pytest.mark.parametrize("name", [name for name in DICTIONARIES if name.startswith("[I")])
@@ -34,8 +27,8 @@ either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft",
 
 def draw(name, nonnegative=False):
     """A problem with a β for every row, two signals, its explicit matrix, and β of every entry of a code."""
-    maker, shape = DICTIONARIES[name]
-    D = maker().requires_grad_(False)
+    kind, scale, filters, shape = DICTIONARIES[name]
+    D = dictionary_of(kind, scale * normal(*filters)).requires_grad_(False)
     x, beta = normal(2, *shape, seed=1), uniform(0.1, 0.8, sum(D.code_channels), seed=2)
     spelled = (torch.zeros_like(D.analyze(x)) + beta.view(-1, *[1] * D.dims)).flatten(1)
     return lasso(x, D, beta, nonnegative), D.matrix(shape), spelled

@@ -1,14 +1,17 @@
 """Several processes that train one network: the same as one process, to rounding, and what happens when one goes."""
 
+import contextlib
 import json
 import os
+import socket
+import sys
 
 import pytest
 import torch
-from programs import finished
+from programs import finished, split_off
 from safetensors.torch import load_file
 
-from pursuitnet.program import train
+from pursuitnet.program import cli, train
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup, first_host, group_of
 
@@ -47,13 +50,37 @@ def alone(tmp_path_factory):
     return found
 
 
+def member(rank, port, folder, arguments):
+    """Be one of two processes, as a launcher starts them, and leave what was said in a file beside the folder."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.chdir(folder)
+    sys.argv = ["pursuitnet", "train", *arguments]
+    with (folder.parent / f"said.{rank}").open("w") as said, contextlib.redirect_stdout(said):
+        cli.main()
+
+
+def pair(folder, *arguments):
+    """Train with two processes that no launcher starts; return what each of them said."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    members = [split_off(member, rank, port, folder, arguments) for rank in range(2)]
+    for process in members:
+        process.join()
+        assert process.exitcode == 0
+    return [(folder.parent / f"said.{rank}").read_text() for rank in range(2)]
+
+
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_two_processes_are_one_to_rounding_and_the_first_alone_writes_and_speaks(tmp_path, alone, norm):
-    said = launch(tmp_path, *TINY, "--norm", norm, "--sync-norm", "--out", "two")
-    assert_close(tmp_path / "two", alone[norm])
-    assert said.count("epoch 1/2") == 1 and said.count("report.html") == 1
-    assert json.loads((tmp_path / "two" / "record.json").read_text())["processes"] == 2
-    assert os.listdir(tmp_path) == ["two"]
+    work = tmp_path / "work"
+    work.mkdir()
+    first, second = pair(work, *TINY, "--norm", norm, "--sync-norm", "--out", "two")
+    assert_close(work / "two", alone[norm])
+    assert first.count("epoch 1/2") == 1 and first.count("report.html") == 1 and not second
+    assert json.loads((work / "two" / "record.json").read_text())["processes"] == 2
+    assert os.listdir(work) == ["two"]
 
 
 SCRIPT = """
@@ -74,6 +101,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_the_job_down_and_another_number_goes_on(tmp_path, alone):
     script = tmp_path / "hurt.py"
     script.write_text(SCRIPT.format(what="os._exit(7)"))
@@ -84,12 +112,13 @@ def test_a_process_that_dies_takes_the_job_down_and_another_number_goes_on(tmp_p
     assert_close(tmp_path / "run", alone["none"])
 
 
+@pytest.mark.slow
 def test_one_process_told_to_stop_stops_all_at_the_same_step_and_they_go_on(tmp_path, alone):
     script = tmp_path / "hurt.py"
     script.write_text(SCRIPT.format(what="os.kill(os.getpid(), signal.SIGTERM)"))
     said = launch(tmp_path, *TINY, "--norm", "none", "--out", "run", script=[str(script)], code=1)
     assert "stopped after epoch" in said and "--resume" in said
-    launch(tmp_path, "--out", "run", "--resume")
+    pair(tmp_path, "--out", "run", "--resume")
     assert_close(tmp_path / "run", alone["none"])
 
 

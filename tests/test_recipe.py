@@ -105,7 +105,7 @@ def test_the_recipe_of_a_run_is_a_recipe_again(tmp_path, asked):
         ("lr = true", "lr = True; expected a number"),
         ('solver = "lars"', "solver = 'lars'; expected ista or fista"),
         ("drops = 0.5", "milestones = 0.5; expected a list of numbers"),
-        ("drops = [0.5, 0.25]", "drops are (0.5, 0.25); expected shares"),
+        ("drops = [0.5, 0.25]", "milestones are (0.5, 0.25); expected shares"),
         ("label_smoothing = 1.0", "label_smoothing is 1.0; expected"),
         ("lr = nan", "lr is nan; expected a number"),
         ("image_size = 32", "image_size is for a folder of images"),

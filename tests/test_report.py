@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import pursuitnet as pn
 from pursuitnet import data
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
@@ -18,7 +20,7 @@ from pursuitnet.program.report import page as finished
 from pursuitnet.program.train import images_of, last_record, load_run, train
 from pursuitnet.program.whitebox.inspect_run import inspect_run
 
-SECTIONS = ("learning", "confusions", "atoms", "layers", "images")
+SECTIONS = ("learning", "confusions", "atoms", "layers", "images", "next")
 FAMILIES = {
     "msd_csc": Recipe(model="msd_csc_6"),
     "msd_csc_swept": Recipe(model="msd_csc_6", sweep="multilayer", unfolding=2, solver="fista"),
@@ -75,7 +77,7 @@ def runs(tmp_path_factory):
     def run(family: str) -> Path:
         if family not in made:
             folder = tmp_path_factory.mktemp("runs") / family
-            tiny = {"width": 4, "epochs": 1, "train_images": 200, "device": "cpu"}
+            tiny = {"width": 3, "epochs": 1, "train_images": 64, "device": "cpu"}
             train(Recipe(**{**vars(FAMILIES[family]), **tiny}), folder)
             made[family] = report.write(folder).parent
         return made[family]
@@ -162,7 +164,7 @@ def test_an_effective_atom_is_the_networks_linear_part_at_one_entry(runs, family
     recipe, model = load_run(runs(family))
     images = images_of(recipe)
     traces = inside.trace_layers(model, images.prepared(images.test[0][:5]))
-    assert traces[1].below == 0
+    assert traces[1].input_layer == 0
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
     code = traces[1].layer.dictionary.analyze(traces[0].layer.dictionary.analyze(x))
     row = inside.most_used(traces[1], 2)[1] + traces[1].identity_channels
@@ -176,10 +178,17 @@ def test_nothing_is_carried_through_a_pooling(runs):
     recipe, model = load_run(runs("msd_csc"))
     images = images_of(recipe)
     traces = inside.trace_layers(model, images.prepared(images.test[0][:2]))
-    assert [at.below for at in traces] == [None, 0, None, 2, None, 4]
+    assert [at.input_layer for at in traces] == [None, 0, None, 2, None, 4]
     down, base = inside.carry(traces, 3, traces[3].codes[-1])
     assert base == 2
-    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 4, 4, 4)
+    assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 3, 4, 4)
+
+
+def test_a_dictionary_is_put_into_words():
+    conv = pn.ConvDictionary(torch.zeros(4, 2, 3, 5), padding=(2, 4), dilation=2)
+    assert inside.dictionary_in_words(conv) == "D, 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.WithIdentity(conv)) == "[I D], 4 atoms 3 × 5, dilation 2"
+    assert inside.dictionary_in_words(pn.LinearDictionary(torch.zeros(7, 6))) == "D, 7 atoms in 6"
 
 
 def test_the_best_scale_is_best():
@@ -209,7 +218,7 @@ def test_a_page_is_the_same_when_it_is_written_again(runs):
 def test_a_hundred_classes_are_shaded_without_numbers(runs, monkeypatch, tmp_path):
     names = tuple(f"class <i{i}>" for i in range(100))
     monkeypatch.setitem(data.DATASETS, "digits", data.Dataset(names, 1, (8, 8), data.DATASETS["digits"].read))
-    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, device="cpu"), tmp_path / "run")
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=64, device="cpu"), tmp_path / "run")
     page = page_of(report.write(tmp_path / "run").parent)
     assert len(page.tables["confusion"]) == 100**2
     assert not "".join(page.tables["confusion"]).strip()
@@ -381,13 +390,12 @@ def test_a_loss_that_is_no_number_does_not_stop_the_page(tmp_path, loss):
 
 def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     before = progress(tmp_path, RECORDS[:1])
-    write_bytes = Path.write_bytes
 
-    def full(path, content):
-        write_bytes(path, content[:100])
+    def full(descriptor):
+        os.truncate(descriptor, 100)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         progress(tmp_path, RECORDS)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
@@ -396,7 +404,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
 def test_the_page_of_a_run_with_validation_has_its_curves(tmp_path):
     folder = tmp_path / "run"
-    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=200, val_images=50, device="cpu"), folder)
+    train(Recipe(model="ml_csc", width=2, epochs=1, train_images=100, val_images=30, device="cpu"), folder)
     words = page_of(report.write(folder).parent).words
     assert "validation" in words
     assert "images a second" in words

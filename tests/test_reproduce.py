@@ -45,7 +45,7 @@ TIMES = ("seconds", "images_per_second", "data", "forward", "backward", "optimiz
 def options(tmp_path, monkeypatch):
     """Two tiny cells on the digits, in the place of Table III."""
     monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as here
     return reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
 
 
@@ -55,6 +55,22 @@ def job_of(run, options, deadline=None):
 
 def curves(entry):
     return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in entry["epochs"]]
+
+
+@pytest.fixture(scope="module")
+def assert_same_as_uninterrupted(tmp_path_factory):
+    """Compare the ledger's only run with the same one that nothing came in between of, trained once for all tests."""
+    known = {}
+
+    def compare(options, run):
+        if run.key not in known:
+            folder = tmp_path_factory.mktemp("whole")
+            jobs.run_job(jobs.Job(run.recipe, run.key, str(folder / "ledger"), str(folder / "runs")))
+            (known[run.key],) = ledger.Ledger(folder / "ledger").entries()
+        (entry,) = ledger.Ledger(options.ledger).entries()
+        assert curves(entry) == curves(known[run.key])
+
+    return compare
 
 
 # cells
@@ -95,7 +111,7 @@ def test_the_small_scale_is_on_cifar10_alone_and_beside_no_number_of_the_paper()
 
 def test_the_medium_scale_is_one_short_cycle_on_all_of_cifar10():
     medium = cells.cells_of("tables", "medium")
-    assert {(c.recipe.epochs, c.recipe.lr, c.recipe.schedule, c.recipe.fill) for c in medium} == {
+    assert {(c.recipe.epochs, c.recipe.lr, c.recipe.schedule, c.recipe.padding_mode) for c in medium} == {
         (4, 0.2, "onecycle", "reflect")
     }
     assert {(c.recipe.train_images, c.recipe.test_images, c.paper) for c in medium} == {(None, None, None)}
@@ -128,9 +144,11 @@ def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_no
         "batch_size": 3, "lr": 1.0, "momentum": 0.1, "nesterov": False, "weight_decay": 1.0, "decay_all": True,
         "label_smoothing": 0.1, "schedule": "steps", "milestones": (0.1,), "warmup": 0.0, "seed": 1,
         "precision": "float16", "sync_norm": True, "penalty": "free", "dilations": "block",
+        "balance": "sampler", "class_weights": (1.0, 2.0), "init": "run", "freeze_backbone": True,
     }  # fmt: skip
     of_folders = {"image_size", "skip_broken", "white_level"}
-    assert set(changed) | set(ledger.MACHINE_FIELDS) | of_folders == {f.name for f in fields(Recipe)}
+    of_images = {"task", "sigma", "patch", "optimizer"}
+    assert set(changed) | set(ledger.MACHINE_FIELDS) | of_folders | of_images == {f.name for f in fields(Recipe)}
     keys = [ledger.key(replace(TINY, **{name: value}), "x") for name, value in changed.items()]
     assert len({*keys, ledger.key(TINY, "x"), ledger.key(TINY, "y")}) == len(keys) + 2
     assert ledger.key(replace(TINY, device="cuda", data_dir=Path("here"), compile=True), "x") == ledger.key(TINY, "x")
@@ -309,7 +327,9 @@ def held_up(tmp_path, monkeypatch):
     return mark
 
 
-def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkeypatch, held_up):
+def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(
+    options, monkeypatch, held_up, assert_same_as_uninterrupted
+):
     run, ends = reproduce.missing(options)[0], []
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if held_up.exists() else "")
@@ -318,12 +338,14 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(options, monkey
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(TimeoutError, match="not begun"):
         jobs.run_in_subprocess(job_of(run, options, deadline=time.time() - 1))
-    assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 0
+    assert jobs.run_job(job_of(run, options, deadline=time.time() + 1e6)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held_up, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
+    options, held_up, number, assert_same_as_uninterrupted
+):
     run, other = reproduce.missing(options)
     over = Event()
 
@@ -340,28 +362,22 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(options, held
     assert not list(ledger.Ledger(options.ledger).entries()) and not (options.runs / other.key).exists()
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
     assert not is_locked(options.runs / run.key)
-    assert reproduce.run(options, [run], lambda run, end: None) == 0
+    assert jobs.run_job(job_of(run, options)) == run.key
     assert_same_as_uninterrupted(options, run)
 
 
-def assert_same_as_uninterrupted(options, run):
-    run_in_subprocess = replace(options, ledger=options.ledger / "whole", runs=options.runs / "whole")
-    jobs.run_in_subprocess(job_of(run, run_in_subprocess))  # with as many threads as the others
-    (one,), (other,) = (ledger.Ledger(o.ledger).entries() for o in (options, run_in_subprocess))
-    assert curves(one) == curves(other)
-
-
+@pytest.mark.slow
 def test_two_processes_never_do_one_run(options):
     run = reproduce.missing(options)[0]
     job = job_of(run, options)
     with ThreadPoolExecutor(2) as pool:
         ends = [future.exception() for future in [pool.submit(jobs.run_in_subprocess, job) for _ in range(2)]]
     taken = [end for end in ends if end is not None]
-    assert len(taken) <= 1 and all("TakenError" in str(end) for end in taken)
+    assert len(taken) <= 1 and all("LockedError" in str(end) for end in taken)
     assert len(list(ledger.Ledger(options.ledger).entries())) == 1
 
 
-def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options):
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options, assert_same_as_uninterrupted):
     """As a kill or a full disk leaves it: in every call after that the run would fail otherwise."""
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
@@ -372,7 +388,7 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(options)
     assert_same_as_uninterrupted(options, run)
 
 
-def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options):
+def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options, assert_same_as_uninterrupted):
     run = reproduce.missing(options)[0]
     folder = options.runs / run.key
     with pytest.raises(KeyboardInterrupt):
@@ -411,16 +427,23 @@ def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
     assert throughput.best(TINY, 15, said.append) == 8
 
 
+@pytest.mark.slow
 def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys):
-    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.2))
-    assert throughput.throughput(TINY, 2, 0.2) > 0
+    assert throughput.throughput(TINY, 2, 0.05) > 0
     with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*train_32x32.mat is missing"):
-        throughput.throughput(replace(TINY, data="svhn", data_dir=options.runs), 2, 0.2)
+        throughput.throughput(replace(TINY, data="svhn", data_dir=options.runs), 1, 0.05)
+
+
+@pytest.mark.slow
+def test_jobs_auto_measures_before_it_runs_what_is_missing(options, monkeypatch, capsys):
+    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.05))
+    monkeypatch.setattr(program, "available", lambda: 1)
+    monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS[:1])
     out = options.ledger.parent / "out"
     where = ["--ledger", str(options.ledger), "--runs", str(options.runs), "--out", str(out)]
     cli.app(["reproduce", "table3", "--jobs", "auto", *where], result_action="return_value")
     said = capsys.readouterr().out
-    assert "\n1 run: " in said and "[2/2" in said
+    assert "\n1 run: " in said and said.index("1 run: ") < said.index("[1/1")
 
 
 def test_other_data_than_planned_are_refused(options):
@@ -444,13 +467,14 @@ callbacks.NoOpCallback.epoch = epoch
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
-def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path):
+def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_path, assert_same_as_uninterrupted):
     from distributed import LocalCluster
 
     from pursuitnet.program.reproduce.cluster import dask
 
-    long = Cell("long", 3, replace(TINY, epochs=4, train_images=None), None)
+    long = Cell("long", 3, replace(TINY, epochs=3), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (long,))
     (run,), ends = reproduce.missing(options), []
     script, mark = tmp_path / "kill.py", tmp_path / "killed"

@@ -19,16 +19,12 @@ from pursuitnet.program import report, train
 from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.ledger import key
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def images(folder, count, low, high, seed=0, first=0):
@@ -139,8 +135,7 @@ def test_a_run_does_not_go_on_with_other_images(place, change, said):
 
 
 def test_a_run_goes_on_with_the_same_images_elsewhere_to_the_same_weights(place):
-    (place / "data").rename(place / "moved")
-    (place / "moved").rename(place / "data")
+    assert train.read_recipe(place / "cut").data_dir != place / "data"
     resume(place)
     ends = [(place / name / "model.safetensors") for name in ("run", "cut")]
     one, other = (weights.unpack(path)[0] for path in ends)
@@ -231,7 +226,7 @@ def aged(folder):
     state = checkpoints.load(folder, CPU)[0]
     del state["data"]
     checkpoints.save(folder, state)
-    (folder / checkpoints.BEFORE).unlink()
+    RunFolder(folder).previous_checkpoint.unlink()
 
 
 def test_runs_of_older_versions_are_read_with_a_warning_or_nothing(place):
@@ -309,13 +304,13 @@ def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
 
 def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypatch):
     train.train(recipe_for(many, model="msd_csc_3", epochs=1), tmp_path / "run")
-    found = evaluate_run(tmp_path / "run", Settings(tested=20)).evaluation
+    found = evaluate_run(tmp_path / "run", Settings(test_images=20)).evaluation
     assert [sum(row) for row in found.confusion] == [10, 10]
     seen = {}
     monkeypatch.setattr(
         "pursuitnet.program.whitebox.inspect_run.inspect", lambda model, x, labeled, **_: seen.update(x=x, y=labeled)
     )
-    inspect_run(tmp_path / "run", images=8, tested=10)
+    inspect_run(tmp_path / "run", images=8, test_images=10)
     assert seen["y"][1].bincount().tolist() == [5, 5]
     assert sum(float(x.mean()) < 0.5 for x in seen["x"]) == 4
 

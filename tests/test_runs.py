@@ -12,6 +12,8 @@ from safetensors.numpy import save_file
 
 from pursuitnet.program import report, runs
 from pursuitnet.program.lock import run_lock
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 
 RECIPE = {"model": "msd_csc_6", "data": "digits", "epochs": 3}
 
@@ -46,6 +48,32 @@ def test_a_finished_run_says_its_last_accuracy_and_not_its_best(tmp_path):
     assert (run.test_accuracy, run.seconds, run.device) == (0.5, 4.5, "cuda:1")
     row = runs.table([run])[1].split()
     assert row == ["a", "msd_csc_6", "digits", "finished", "3/3", "50.00", "%", "4", "s", "cuda:1", "012345678+"]
+
+
+def test_a_run_folder_reads_what_is_there_and_says_what_is_not_yet(tmp_path):
+    run = RunFolder(made(tmp_path / "a", 0, finished=False))
+    assert run.read_recipe() == Recipe(**RECIPE)
+    assert run.read_epochs() == []
+    with pytest.raises(FileNotFoundError, match=r"record\.json is missing; the run has not finished"):
+        run.read_record()
+    with pytest.raises(FileNotFoundError, match=r"holds no run: recipe\.json is missing"):
+        RunFolder(tmp_path).read_recipe()
+    made(tmp_path / "b", 2)
+    assert [epoch["epoch"] for epoch in RunFolder(tmp_path / "b").read_epochs()] == [1, 2]
+    assert RunFolder(tmp_path / "b").read_record()["device"] == "cuda:1"
+
+
+def test_what_cannot_be_written_leaves_what_was_there_and_says_how_to_go_on(tmp_path, monkeypatch):
+    run = RunFolder(made(tmp_path / "a"))
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(No space left on device\).*--resume"):
+        run.write(run.metrics, "", previous=run.path / "kept")
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 @pytest.mark.parametrize("done", [0, 2, 3])

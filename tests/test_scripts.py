@@ -73,6 +73,28 @@ def test_a_script_writes_where_it_is_told(script):
         assert '"--out"' in text or "add_out(" in text
 
 
+def test_results_of_benchmarks_are_kept_each_and_the_newest_is_shown(tmp_path, monkeypatch):
+    records = loaded(ROOT / "benchmarks" / "records.py", monkeypatch)
+    with pytest.raises(FileNotFoundError, match="run the benchmark with --record"):
+        records.newest("x", tmp_path)
+    one = {**records.about("cpu"), "machine": "Some (R) CPU @ 2.00GHz", "commit": "0" * 40 + "+changes", "found": 1}
+    later = {**one, "time": "2031-01-01T00:00:00+00:00", "machine": "another", "found": 3}
+    paths = [records.keep("x", result, tmp_path) for result in (later, one, {**one, "found": 2})]
+    assert [json.loads(path.read_text())["found"] for path in paths] == [3, 1, 2] and len(set(paths)) == 3
+    assert paths[0].name == "20310101T000000-another-000000000000.json"
+    assert paths[2].stem == f"{paths[1].stem}-2" and "-some-r-cpu-2-00ghz-" in paths[1].name
+    assert records.newest("x", tmp_path) == later
+
+
+def test_every_result_of_a_benchmark_says_when_where_and_of_what_it_is():
+    paths = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
+    assert {path.parent.name for path in paths} >= {"networks", "growth", "gpu", "sparse_coding"}
+    for path in paths:
+        result = json.loads(path.read_text())
+        assert {"time", "machine", "torch", "commit"} <= set(result), path
+        assert path.name.startswith(result["time"][:19].replace("-", "").replace(":", "")), path
+
+
 def test_solve_on_a_device_is_cut_to_time_and_kept_as_it_comes(monkeypatch, tmp_path):
     gpu, out = loaded(ROOT / "benchmarks" / "gpu.py", monkeypatch), tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--part", "solve", "--size", "16", "--out", str(out)]
@@ -101,13 +123,12 @@ def told_by_reduced_network(module):
 
 
 def told_by_networks(module):
-    rows = json.loads((ROOT / "benchmarks" / "results" / "networks.json").read_text())["rows"]
+    rows = module.records.newest("networks")["rows"]
     return "\n".join([*module.HEADER.splitlines(), *map(module.line, rows)])
 
 
 def told_by_sparse_coding(module):
-    curves = json.loads((ROOT / "benchmarks" / "results" / "sparse_coding.json").read_text())["curves"]
-    return module.table(curves).partition("\n\n")[0]
+    return module.table(module.records.newest("sparse_coding")["curves"]).partition("\n\n")[0]
 
 
 PAGES = {

@@ -6,10 +6,10 @@ import os
 import random
 import shutil
 import sys
-import warnings
 
 import pytest
 import torch
+from programs import called
 from safetensors import safe_open
 
 import pursuitnet as pn
@@ -154,6 +154,57 @@ def test_whole_files_that_no_network_fits_are_refused(run, tmp_path, changes, sa
     assert path.name in str(said.value) and "\n" not in str(said.value)
 
 
+# of networks below the limits, that would take gigabytes or objects without end
+GREEDY = [
+    ({"width": 12_000}, "size mismatch"),
+    ({"model": "msd_csc_999", "width": 1}, "more layers and steps than there are tensors, [0-9]+"),
+    ({"unfolding": 9_999}, "more layers and steps than there are tensors, [0-9]+"),
+    ({"model": "ml_csc", "unfolding": 9_999, "width": 1}, "more layers and steps than there are tensors, [0-9]+"),
+    ({"unfolding": 9_999, "norm": "none"}, "Missing key|Unexpected key"),
+]
+
+
+@pytest.fixture
+def shapes_alone(monkeypatch):
+    """Let networks be made on meta only, where they take no memory."""
+    plain = pn.create_model
+
+    def make(*given, **options):
+        assert torch.get_default_device().type == "meta", "the network is made before its weights are looked at"
+        return plain(*given, **options)
+
+    for module in ("factories", "sharing.hub"):
+        monkeypatch.setattr(f"pursuitnet.program.{module}.create_model", make)
+
+
+@pytest.mark.parametrize(("changes", "says"), GREEDY)
+def test_weights_that_claim_a_larger_network_than_they_hold_take_no_memory(run, tmp_path, shapes_alone, changes, says):
+    state, about = weights.unpack(run / "model.safetensors")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(weights.pack(state, {**about, "recipe": {**about["recipe"], **changes}}))
+    with pytest.raises(ValueError, match=f"holds weights of another network than .*({says})"):
+        pn.load(path)
+
+
+@pytest.mark.parametrize(("changes", "says"), GREEDY)
+def test_a_config_of_the_hub_that_claims_a_larger_network_takes_no_memory(
+    run, tmp_path, monkeypatch, request, changes, says
+):
+    from pursuitnet.program.sharing.hub import HubNetwork
+
+    HubNetwork.of(trained(run)).save_pretrained(tmp_path)
+    request.getfixturevalue("shapes_alone")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"name": changes.get("model", config["name"])}
+    config["choices"] |= {name: value for name, value in changes.items() if name != "model"}
+    if config["choices"].get("norm") == "none":
+        config["choices"]["norm"] = None
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"lacks the weights of .*({says})"):
+        HubNetwork.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("header", [b"[" * 100_000, b"[]", b"\xff", b"{}"], ids=["deep", "list", "no text", "empty"])
 def test_headers_of_others_are_refused(tmp_path, header):
     path = tmp_path / "model.safetensors"
@@ -231,13 +282,13 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
-        ("res_csc_8", {}),
         ("plain_8", {"norm": "none"}),
         ("msd_csc_3", {"unfolding": 0, "norm": "whole"}),
-        ("msd_csc_3", {"unfolding": 2, "solver": "fista"}),
+        pytest.param("res_csc_8", {}, marks=pytest.mark.slow),
+        pytest.param("msd_csc_3", {"unfolding": 2, "solver": "fista"}, marks=pytest.mark.slow),
         pytest.param("msd_csc_6", {"unfolding": 1, "sweep": "multilayer"}, marks=pytest.mark.slow),
-        ("ml_csc", {"unfolding": 1}),
-        ("feed_forward", {}),
+        pytest.param("ml_csc", {"unfolding": 1}, marks=pytest.mark.slow),
+        pytest.param("feed_forward", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -317,7 +368,7 @@ def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys):
+def test_the_program_exports_a_run_and_overwrites_nothing(run, tmp_path, capsys, traced_once):
     onnxruntime = pytest.importorskip("onnxruntime")
     copy = shutil.copytree(run, tmp_path / "run")
 
@@ -355,15 +406,9 @@ def test_a_folder_whose_name_is_not_utf_8_takes_an_export(run, tmp_path):
     [(["nothing"], "nothing is missing; name a run"), ([".", "--format", "tflite"], "tflite"), (["."], "holds no run")],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
-def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, capsys, monkeypatch, arguments, says):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pursuitnet", "export", *arguments])
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets its own
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    said = capsys.readouterr().err
-    assert end.value.code == 2 and said.startswith("pursuitnet: ") and said.count("\n") == 1 and says in said
+def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, arguments, says):
+    said = called("export", *arguments, cwd=tmp_path, code=2)
+    assert said.startswith("pursuitnet: ") and said.count("\n") == 1 and says in said
     assert not list(tmp_path.iterdir())
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from programs import finished
+from programs import called
 
 import pursuitnet as pn
 from pursuitnet.program import cli, simulate
@@ -16,12 +16,6 @@ from pursuitnet.program.simulate import fig1, fig4, gaussian, ill_conditioned, t
 from pursuitnet.program.simulate.gaussian import TwoLayers, Variation
 
 SMALL = Variation(width=7, iterations=4, every=2)
-
-
-def program(*arguments, cwd, code=0):
-    done = finished("-m", "pursuitnet", "simulate", *arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
 
 
 # Fig. 1
@@ -267,16 +261,8 @@ def test_the_program_knows_every_figure():
     assert names == simulate.FIGURES and {*simulate.SMALL, "fig4"} == set(names)
 
 
-def test_help_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'simulate', '--help']\nfrom pursuitnet.program.cli import main\n"
-    probe += "try:\n    main()\nexcept SystemExit: pass\nassert not {'torch', 'matplotlib'} & set(sys.modules)"
-    done = finished("-c", probe, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--variations" in done.stdout
-
-
 def test_fig4_leaves_numbers_and_picture_and_nothing_is_overwritten(tmp_path):
-    printed = program("fig4", "--seeds", "2", "--iterations", "3", "--out", "a", cwd=tmp_path)
+    printed = called("simulate", "fig4", "--seeds", "2", "--iterations", "3", "--out", "a", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"fig4.json", "fig4.png"}
     numbers = json.loads((tmp_path / "a" / "fig4.json").read_text())
     assert numbers["choices"] == json.loads(json.dumps(asdict(replace(variations.DEFAULT, iterations=3))))
@@ -286,7 +272,7 @@ def test_fig4_leaves_numbers_and_picture_and_nothing_is_overwritten(tmp_path):
     expected = gaussian.curves(replace(variations.DEFAULT, iterations=3), 1)["ML-CSC"]["unsuccessful"]
     assert numbers["curves"]["ML-CSC"]["unsuccessful"][1] == pytest.approx(expected, rel=1e-3)
     before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    said = program("fig4", "--out", "a", cwd=tmp_path, code=2)
+    said = called("simulate", "fig4", "--out", "a", cwd=tmp_path, code=2)
     assert said.count("\n") == 1 and "a exists" in said
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
 
@@ -301,7 +287,7 @@ def test_small_figures_leave_numbers_and_picture(figure, tmp_path):
 
 
 def test_the_default_folder_is_named_after_the_figure(tmp_path):
-    assert "runs/fig1/fig1.png" in program("fig1", cwd=tmp_path)
+    assert "runs/fig1/fig1.png" in called("simulate", "fig1", cwd=tmp_path)
     assert (tmp_path / "runs" / "fig1" / "fig1.json").is_file()
 
 
@@ -314,7 +300,7 @@ def test_the_default_folder_is_named_after_the_figure(tmp_path):
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line_and_code_2(arguments, says, tmp_path):
-    said = program(*arguments, cwd=tmp_path, code=2)
+    said = called("simulate", *arguments, cwd=tmp_path, code=2)
     assert said.startswith("pursuitnet: ") and said.count("\n") == 1
     assert says in said.lower() or says in said
     assert not list(tmp_path.iterdir())

@@ -7,16 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from makers import normal
 from sklearn.linear_model import Lasso
 
 import pursuitnet as pn
 from pursuitnet.iterations import State
 
 BETA = 0.125
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def lasso(features=12, atoms=20):

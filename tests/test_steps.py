@@ -4,13 +4,10 @@ import copy
 
 import pytest
 import torch
+from makers import normal
 from torch import nn
 
 import pursuitnet as pn
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def layer_of(seed=0, unfolding=2, **arguments):

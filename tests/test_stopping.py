@@ -5,14 +5,11 @@ from functools import lru_cache
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.iterations import State
 from pursuitnet.problems.lasso import Lasso
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def problem(dtype, share=0.2, size=12):
@@ -56,7 +53,7 @@ def test_a_working_set_does_not_go_on_where_nothing_is_to_be_gained():
     """Each of its steps solves a problem of its own: a few suffice to see it."""
     x, D, beta = problem(torch.float32)
     with pytest.warns(pn.ConvergenceWarning):
-        found = pn.solve(x, D, beta, pn.WorkingSet(), tol=1e-9)
+        found = pn.solve(x, D, beta, pn.WorkingSet(), tol=1e-9, max_steps=40)
     assert found.reason == "stalled" and found.steps <= 20
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pursuitnet.program import cli, runs, streams
+from pursuitnet.program import cli, streams
+from pursuitnet.program.writable import write_whole
 
 PROGRAM = [sys.executable, "-m", "pursuitnet"]
 
@@ -86,7 +87,7 @@ def test_an_error_that_cannot_be_said_keeps_its_code(monkeypatch):
 
 
 def test_a_page_of_a_folder_whose_name_is_not_utf8_is_written(tmp_path):
-    page = runs.write_whole(tmp_path / "page.html", "at \udcff")
+    page = write_whole(tmp_path / "page.html", "at \udcff")
     assert page.read_bytes() == rb"at \udcff"
 
 

@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.prox.norms import BatchNorm, _ByRootMeanSquare
 from pursuitnet.prox.threshold import IdentityPenalty
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def shrunk(z, theta, nonnegative=True):

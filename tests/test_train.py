@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compilers import real_compiler
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
@@ -118,7 +119,7 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
     assert not {tuple(i) for i in images.train[0].flatten(1).tolist()} & {
         tuple(i) for i in images.valid[0].flatten(1).tolist()
     }
-    with pytest.raises(ValueError, match="valid_images is 63; expected at most 62"):
+    with pytest.raises(ValueError, match="val_images is 63; expected at most 62"):
         train.images_of(replace(TINY, val_images=63))
 
 
@@ -187,6 +188,19 @@ def test_weights_that_the_last_step_has_broken_are_not_kept(tmp_path, monkeypatc
         train.train(replace(TINY, train_images=97, batch_size=32), tmp_path / "run", every=every)
     assert_finite(tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_loss_that_explodes_between_two_looks_is_not_kept(tmp_path, monkeypatch, seldom):
+    """The weights are still finite, so that nothing else tells."""
+    inner, losses = train.Trainer._gradients, []
+
+    def exploding(self, *given):
+        losses.append(inner(self, *given))
+        return losses[-1] * (1e9 if len(losses) == 2 else 1)
+
+    monkeypatch.setattr(train.Trainer, "_gradients", exploding)
+    with pytest.raises(FloatingPointError, match=r"in epoch 1, step 2; .*after 0 epochs and 1 steps"):
+        train.train(replace(TINY, train_images=97, batch_size=32), tmp_path / "run", every=0.0)
 
 
 def test_a_test_loss_that_is_no_number_is_not_kept(tmp_path, monkeypatch):
@@ -298,9 +312,8 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
     assert cut["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-2)
 
 
-def test_a_compiled_network_trains_as_a_plain_one(monkeypatch):
-    whole = torch.nn.Module.compile  # with a backend that does not wait for a C++ compiler
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: whole(self, backend="aot_eager"))
+@real_compiler
+def test_a_compiled_network_trains_as_a_plain_one():
     plain, compiled = (train.Trainer(replace(TINY, compile=compile)) for compile in (False, True))
     assert compiled.epoch(1)["train_loss"] == pytest.approx(plain.epoch(1)["train_loss"], rel=1e-5)
     assert compiled.evaluate(compiled.images.test) == pytest.approx(plain.evaluate(plain.images.test), rel=1e-4)

@@ -4,16 +4,13 @@ import itertools
 
 import pytest
 import torch
+from makers import dictionary_of, normal
 from torch.autograd import forward_ad
 
 import pursuitnet as pn
 from pursuitnet.problems.lasso import lasso
 from pursuitnet.problems.multilayer import MultiLayerLasso
 from pursuitnet.utils import inplace
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Same(pn.Dictionary):
@@ -143,10 +140,11 @@ def test_solving_with_a_dictionary_that_returns_its_argument(alias):
 # in place and out of place
 
 
+# name: (dictionary, signal shape of one example, code shape of one example)
 DICTIONARIES = {
-    "matrix": (lambda: pn.LinearDictionary(0.25 * normal(7, 5)), (5,), (7,)),
-    "conv": (lambda: pn.ConvDictionary(0.2 * normal(3, 2, 4, 4), stride=2, padding=1), (2, 5, 6), (3, 2, 3)),
-    "[I conv]": (lambda: pn.WithIdentity(pn.ConvDictionary(0.2 * normal(3, 2, 3, 3), padding=1)), (2, 4, 5), (5, 4, 5)),
+    "matrix": (lambda: dictionary_of("wide matrix", 0.25 * normal(7, 5)), (5,), (7,)),
+    "conv": (lambda: dictionary_of("2-D / 2, padded", 0.2 * normal(3, 2, 4, 4)), (2, 5, 6), (3, 2, 3)),
+    "[I conv]": (lambda: dictionary_of("[I 2-D]", 0.2 * normal(3, 2, 3, 3)), (2, 4, 5), (5, 4, 5)),
 }
 THRESHOLDS = {
     "penalty": {},

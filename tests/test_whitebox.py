@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from programs import finished
+from makers import normal, uniform
+from programs import called
 from scipy.optimize import lsq_linear
 from sklearn.linear_model import Lasso as ScikitLasso
 from torch import nn
@@ -27,14 +28,6 @@ from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.threshold import IdentityPenalty
 
 EXACT = SolverBudget(images=2, further=2, steps=5000, tol=1e-9)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def uniform(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def stirred(model, seed=0):
@@ -106,7 +99,7 @@ def test_the_last_step_is_a_proximal_step_on_the_lasso_that_is_read(norm, unfold
     torch.manual_seed(0)
     model = stirred(pn.create_model("msd_csc_3", width=3, norm=norm, unfolding=unfolding))
     layer = model.pursuits()[0]
-    x = uniform(2, 3, 6, 5, seed=1)
+    x = uniform(0, 1, 2, 3, 6, 5, seed=1)
     found = read(trace_layers(model, x)[0], "first")
     probe = trace_layers(model, x)[0].codes[-2] if unfolding else None
     D, c = layer.dictionary.matrix(x.shape).detach(), float(layer.step()[0].detach())
@@ -133,7 +126,7 @@ def test_in_evaluation_a_threshold_is_the_affine_map_that_it_says():
 @pytest.mark.parametrize("identity", [False, True])
 def test_objective_minimum_and_gap_are_scikit_learns(identity):
     layer, _, D = layer_of(0.25, identity=identity, unfolding=1)
-    x = uniform(2, 1, 5, 5, seed=5)
+    x = uniform(0, 1, 2, 1, 5, 5, seed=5)
     found = pn.inspect(nn.Sequential(layer), x, effort=EXACT).layers[0].solving
     code, f, minimum = layer(x).detach().flatten(1), [], []
     for one, signal in zip(code, x.flatten(1), strict=True):
@@ -151,7 +144,7 @@ def test_objective_minimum_and_gap_are_scikit_learns(identity):
 
 def test_further_steps_are_the_layers_own_without_normalization():
     layer, _, _ = layer_of(0.25, unfolding=0)
-    x = uniform(2, 1, 5, 5, seed=6)
+    x = uniform(0, 1, 2, 1, 5, 5, seed=6)
     found = pn.inspect(nn.Sequential(layer), x, effort=EXACT).layers[0].solving
     problem = lasso(x, layer.dictionary, 0.25, nonnegative=True)
     code = layer(x)
@@ -177,7 +170,7 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
     inner = pn.ConvDictionary(normal(4, 6, 3, 3, seed=2), padding=1).double()
     dictionary = pn.WithIdentity(inner) if identity else inner
     beta = torch.tensor([0.3] * (6 * identity) + [0.0, 0.4, 0.0, 0.8]).double()
-    x = uniform(2, 6, 4, 4, seed=3)
+    x = uniform(0, 1, 2, 6, 4, 4, seed=3)
     plain = plain_lasso(x, dictionary, beta)
     problem = LayerLasso(*vars(plain).values(), dictionary.lipschitz_bound().item())
     found = solved(problem.with_slack(), 3000, 1e-8)
@@ -199,7 +192,7 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
 def test_where_free_atoms_can_cancel_each_other_the_bound_stays_zero():
     weight = normal(1, 1, 3, 3, seed=4)
     dictionary = pn.ConvDictionary(torch.cat([weight, -weight]), padding=1).double()
-    x = uniform(1, 1, 4, 4)
+    x = uniform(0, 1, 1, 1, 4, 4)
     problem = LayerLasso(*vars(plain_lasso(x, dictionary, 0.0)).values(), dictionary.lipschitz_bound().item())
     assert problem.with_slack().slack is None
     assert float(solved(problem.with_slack(), 50, 1e-9).bound) == 0
@@ -211,12 +204,12 @@ def test_a_signed_identity_part_makes_the_minimum_zero_and_says_so():
     found = pn.inspect(model, normal(4, 3, 6, 6, seed=1), unfolding=1)
     assert found.layers[0].solving.minimum == (0.0, 0.0) and found.layers[0].solving.gap[0] == 1.0
     assert all(any("no cost" in note for note in layer.notes) for layer in found.layers)
-    other = pn.inspect(pn.create_model("msd_csc_3", width=3).double(), uniform(4, 3, 6, 6), unfolding=1)
+    other = pn.inspect(pn.create_model("msd_csc_3", width=3).double(), uniform(0, 1, 4, 3, 6, 6), unfolding=1)
     assert not any("no cost" in note for layer in other.layers for note in layer.notes)
 
 
 def test_without_penalty_and_sign_nothing_below_zero_is_excluded_from_the_bound():
-    x = -uniform(1, 1, 4, 4)
+    x = -uniform(0, 1, 1, 1, 4, 4)
     dictionary = pn.WithIdentity(pn.ConvDictionary(normal(1, 1, 3, 3), padding=1)).double()
     plain = lasso(x, dictionary, torch.tensor([0.0, 9.0]), nonnegative=True)
     zero = (torch.zeros(1, 1, 4, 4).double(),) * 2
@@ -232,7 +225,7 @@ def test_the_step_of_the_solver_is_never_too_long(identity):
     inner = pn.ConvDictionary(normal(4, 2, 3, 3, seed=2), padding=1).double()
     dictionary = pn.WithIdentity(inner) if identity else inner
     problem = LayerLasso(
-        *vars(lasso(uniform(1, 2, 9, 9), dictionary, 0.1, True)).values(), dictionary.lipschitz_bound().item()
+        *vars(lasso(uniform(0, 1, 1, 2, 9, 9), dictionary, 0.1, True)).values(), dictionary.lipschitz_bound().item()
     )
     c = float(_fastest(problem).step)
     assert 0.5 < c * inner.lipschitz((1, 2, 9, 9)) <= 1
@@ -253,7 +246,7 @@ def test_coherence_lipschitz_errors_and_sparsity_by_explicit_matrices():
     layer, c, D = layer_of(0.125, identity=True, unfolding=4)
     with torch.no_grad():
         layer.threshold.identity_weight.fill_(0.1875)
-    x = uniform(3, 1, 5, 5, seed=7)
+    x = uniform(0, 1, 3, 1, 5, 5, seed=7)
     found = pn.inspect(nn.Sequential(layer), x).layers[0]
     code = layer(x).detach().flatten(1)
     largest = float(torch.linalg.eigvalsh(D.T @ D)[-1])
@@ -317,7 +310,7 @@ def test_at_the_bound_itself_lemma_2_applies_and_lemma_1_does_not():
 @pytest.mark.parametrize("name", ["msd_csc_3", "res_csc_8"])
 def test_the_gap_at_other_steps_is_that_of_a_network_that_has_them(name):
     torch.manual_seed(0)
-    model, x = stirred(pn.create_model(name, width=3)), uniform(3, 3, 8, 8, seed=4)
+    model, x = stirred(pn.create_model(name, width=3)), uniform(0, 1, 3, 3, 8, 8, seed=4)
     effort = SolverBudget(steps=2000, tol=1e-4)
     for at in pn.inspect(model, x, unfolding=1, effort=effort).steps:
         other = copy.deepcopy(model)
@@ -336,7 +329,10 @@ def test_other_numbers_of_steps_are_tried_and_taken_back():
 def test_more_steps_give_the_accuracy_of_a_network_that_has_them():
     torch.manual_seed(0)
     model = stirred(pn.create_model("msd_csc_3", width=3, unfolding=1))
-    images, labels = uniform(40, 3, 8, 8, seed=2), torch.randint(10, (40,), generator=torch.Generator().manual_seed(1))
+    images, labels = (
+        uniform(0, 1, 40, 3, 8, 8, seed=2),
+        torch.randint(10, (40,), generator=torch.Generator().manual_seed(1)),
+    )
     found = pn.inspect(model, images[:4], (images, labels), unfolding=2)
     assert [at.unfolding for at in found.steps] == [0, 1, 2]
     assert [at.trained for at in found.steps] == [False, True, False]
@@ -353,7 +349,7 @@ def test_more_steps_give_the_accuracy_of_a_network_that_has_them():
 def test_sweeps_over_several_layers_are_unfolded_as_sweeps():
     torch.manual_seed(0)
     model = stirred(pn.create_model("msd_csc_3", width=3, unfolding=2, sweep="multilayer", solver="fista"))
-    found = pn.inspect(model, uniform(4, 3, 8, 8), unfolding=3)
+    found = pn.inspect(model, uniform(0, 1, 4, 3, 8, 8), unfolding=3)
     assert [at.trained for at in found.steps] == [False, False, True, False]
     assert len({at.gap for at in found.steps}) == 4
 
@@ -361,7 +357,7 @@ def test_sweeps_over_several_layers_are_unfolded_as_sweeps():
 @pytest.mark.parametrize(("name", "trained"), [("ml_csc", 1), ("feed_forward", 0)])
 def test_layers_beside_a_sweep_keep_their_single_step(name, trained):
     torch.manual_seed(0)
-    model, x = stirred(pn.create_model(name, width=2)), uniform(3, 3, 16, 16)
+    model, x = stirred(pn.create_model(name, width=2)), uniform(0, 1, 3, 3, 16, 16)
     steps = pn.inspect(model, x, (x, torch.zeros(3, dtype=torch.long)), unfolding=2).steps
     assert [at.trained for at in steps] == [k == trained for k in range(3)]
     model.features[0].unfolding = 2
@@ -374,7 +370,7 @@ def test_an_overflow_is_no_number_and_never_an_accuracy():
     with torch.no_grad():
         for layer in model.pursuits():
             layer.step.c.fill_(1e4)
-    images = uniform(4, 3, 8, 8).float()
+    images = uniform(0, 1, 4, 3, 8, 8).float()
     found = pn.inspect(model, images, (images, torch.zeros(4, dtype=torch.long)), unfolding=4)
     assert found.steps[4].accuracy is None and found.steps[4].gaps[-1] is None
     assert any("longer than 1/L" in note for note in found.layers[0].notes)
@@ -399,7 +395,7 @@ def test_a_plain_models_layers_read_to_its_own_activations():
     for (_, at), activation in zip(layers, (first, second, same), strict=False):
         assert at.layer(at.signals[0]).detach().numpy() == pytest.approx(activation.numpy(), abs=1e-10)
         assert torch.equal(at.codes[0], activation)
-    assert [at.below for _, at in layers] == [None, 0, 1, None]
+    assert [at.input_layer for _, at in layers] == [None, 0, 1, None]
     reasons = dict(unread)
     assert set(reasons) == {"grouped", "mirrored", "raised", "smooth", "head"}
     assert "2 groups" in reasons["grouped"] and "reflect" in reasons["mirrored"] and "gelu" in reasons["smooth"]
@@ -471,7 +467,7 @@ def test_a_layer_used_twice_is_read_twice_and_a_dead_filter_does_no_harm():
     conv = nn.Conv2d(2, 2, 3, padding=1)
     with torch.no_grad():
         conv.weight[1] = 0
-    found = pn.inspect(nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU()).double(), uniform(2, 2, 6, 6))
+    found = pn.inspect(nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU()).double(), uniform(0, 1, 2, 2, 6, 6))
     assert [layer.name for layer in found.layers] == ["0 (1)", "0 (2)"]
     assert all(layer.coherence is not None for layer in found.layers)
 
@@ -513,12 +509,13 @@ def test_the_model_comes_back_unchanged():
         state, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
         steps = [getattr(m, "unfolding", None) for m in model.modules()]
         gradients = [p.requires_grad for p in model.parameters()]
+        hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
         pn.inspect(model, torch.rand(2, 3, 16, 16), unfolding=2)
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
         assert modes == [m.training for m in model.modules()]
         assert steps == [getattr(m, "unfolding", None) for m in model.modules()]
         assert gradients == [p.requires_grad for p in model.parameters()]
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in Plain().modules())
+        assert hooks == [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
 
 
 @pytest.mark.parametrize(
@@ -610,37 +607,24 @@ def test_deep_networks_are_drawn_without_underflow(tmp_path):
     check_page(found.save(tmp_path), ["58"])
 
 
-def run(*arguments, cwd, code=0):
-    done = finished("-m", "pursuitnet", *arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
-
-
 def test_the_program_inspects_a_trained_run(tmp_path):
-    tiny = ("--width", "4", "--epochs", "1", "--train-images", "200", "--device", "cpu")
-    run("train", *tiny, "--model", "msd_csc_3", "--out", "one", cwd=tmp_path)
+    tiny = ("--width", "3", "--epochs", "1", "--train-images", "100", "--test-images", "60", "--device", "cpu")
+    called("train", *tiny, "--model", "msd_csc_3", "--out", "one", cwd=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    printed = run("inspect", "one", "--images", "8", "--unfolding", "2", cwd=tmp_path)
+    printed = called("inspect", "one", "--images", "8", "--unfolding", "2", cwd=tmp_path)
     after = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert set(after) - set(before) == {"inspect.json", "inspect.html"}
     assert all(after[name] == content for name, content in before.items())
     numbers = json.loads(after["inspect.json"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     accuracy = json.loads(before["metrics.jsonl"].decode().splitlines()[-1])["test_accuracy"]
-    assert numbers["images"] == 8 and numbers["labeled"] == 360
+    assert numbers["images"] == 8 and numbers["labeled"] == 60
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
     assert len(printed.splitlines()) == 1 + 3 + 3 + 1
     assert all(layer["name"] in printed for layer in numbers["layers"])
-    assert "--images is" not in run("inspect", "one", "--out", "two", "--images", "2", cwd=tmp_path)
+    called("inspect", "one", "--out", "two", "--images", "2", cwd=tmp_path)
+    assert json.loads((tmp_path / "two" / "inspect.json").read_text())["images"] == 2
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"inspect.json", "inspect.html"}
-    assert "holds no run" in run("inspect", "nowhere", cwd=tmp_path, code=2)
-    assert "images is 0" in run("inspect", "one", "--images", "0", cwd=tmp_path, code=2)
-    assert "unfolding is -1" in run("inspect", "one", "--unfolding", "-1", cwd=tmp_path, code=2)
-
-
-def test_help_of_inspect_does_not_load_torch(tmp_path):
-    probe = "import sys; sys.argv = ['pursuitnet', 'inspect', '--help']\nfrom pursuitnet.program.cli import main\n"
-    probe += "try:\n    main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    done = finished("-c", probe, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--unfolding" in done.stdout
+    assert "holds no run" in called("inspect", "nowhere", cwd=tmp_path, code=2)
+    assert "images is 0" in called("inspect", "one", "--images", "0", cwd=tmp_path, code=2)
+    assert "unfolding is -1" in called("inspect", "one", "--unfolding", "-1", cwd=tmp_path, code=2)

@@ -68,6 +68,7 @@ WORK = {
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.below", [".", "--out", "runs.html"]),
+    "apply": ("pursuitnet.program.apply.work.work", ["RUN", "x.png", "--out", "OUT"]),
 }
 
 

@@ -6,6 +6,7 @@ And what is no wrong call: arrays and lists, other memory formats, another defau
 import numpy as np
 import pytest
 import torch
+from makers import normal
 from sklearn.linear_model import lars_path
 
 import pursuitnet as pn
@@ -17,10 +18,6 @@ SOLVERS = {
     "WorkingSet": pn.WorkingSet(),
     "OMP": pn.OMP(3),
 }
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu")
 
 
 def conv(**options):
@@ -46,7 +43,11 @@ WRONG = {
     "text for a signal": (lambda: pn.solve("x.png", D, 0.1), TypeError, ["the signal is 'x.png'", "a tensor"]),
     "nothing for a signal": (lambda: pn.solve(None, D, 0.1), TypeError, ["the signal is None", "a tensor"]),
     "ragged lists": (lambda: pn.solve([[1.0], [1.0, 2.0]], M, 0.1), TypeError, ["the signal is a list", "numbers"]),
-    "objects": (lambda: pn.solve(np.array([["a"]]), M, 0.1), TypeError, ["the signal is a ndarray", "numbers"]),
+    "objects": (
+        lambda: pn.solve(np.array([["a"]]), M, 0.1),
+        TypeError,
+        ["the signal is an array", "numbers"],
+    ),
     # number types
     "bytes": (lambda: pn.solve(X.to(torch.uint8), D, 0.1), ValueError, ["uint8", "float64", ".double()"]),
     "integers in a list": (lambda: pn.solve([[1] * 12], M, 0.1), ValueError, ["int64", ".double()"]),
@@ -144,7 +145,11 @@ WRONG = {
     ),
     "stripe, text": (lambda: theory.stripe_norm("code", D), TypeError, ["the code is 'code'"]),
     "coherence, weight": (lambda: theory.mutual_coherence(D.weight), TypeError, ["the dictionary is a tensor"]),
-    "coherence, array": (lambda: theory.mutual_coherence(np.eye(3)), TypeError, ["the dictionary is a ndarray"]),
+    "coherence, array": (
+        lambda: theory.mutual_coherence(np.eye(3)),
+        TypeError,
+        ["the dictionary is an array of"],
+    ),
     "coherence, class": (lambda: theory.mutual_coherence(pn.ConvDictionary), TypeError, ["the class ConvDictionary"]),
     "interval, weight": (lambda: theory.lipschitz_interval(M.weight), TypeError, ["the dictionary is a tensor"]),
     "interval, steps": (lambda: theory.lipschitz_interval(M, steps=2.5), ValueError, ["steps is 2.5"]),

@@ -8,6 +8,8 @@ The names below are loaded on first use, so that ``pursuitnet --help`` does not 
 import importlib
 from typing import TYPE_CHECKING
 
+from pursuitnet.program.timm import watch as _watch_timm
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -24,11 +26,13 @@ _HOME = {
     # the layer, the sweep over several layers, the networks
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
-    **dict.fromkeys(("Network", "create_model", "list_models", "load_resnet_checkpoint", "certify"), "networks"),
+    **dict.fromkeys(("Network", "apply", "certify", "create_model", "list_models"), "networks"),
+    "load_resnet_checkpoint": "networks",
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
+    **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
     **dict.fromkeys(("inspect", "Inspection"), "program.whitebox"),
     # training, and trained networks
@@ -52,16 +56,18 @@ if TYPE_CHECKING:
     from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
-    from pursuitnet.networks import Network, certify, create_model, list_models, load_resnet_checkpoint
+    from pursuitnet.networks import Network, apply, certify, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
         OMP,
         ConvergenceWarning,
+        Learned,
         Reduced,
         Solution,
         WorkingSet,
         beta_max,
         layered_basis_pursuit,
         layered_thresholding,
+        learn,
         multilayer_basis_pursuit,
         solve,
     )
@@ -92,3 +98,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+_watch_timm()

@@ -11,7 +11,7 @@ from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_kind, described
+from pursuitnet.dictionaries.inputs import check_count, check_kind, kind_of
 from pursuitnet.dictionaries.onednn import without_autocast
 from pursuitnet.iterations import FISTA, ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
@@ -19,6 +19,7 @@ from pursuitnet.iterations.update import proximal_step
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import Solution, check_budget, solve
 from pursuitnet.problems.solve import check_solver as check_problem_solver
+from pursuitnet.prox.noise import NoiseThreshold
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import BoundedStep, Step, Weight
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold
@@ -36,6 +37,11 @@ class PursuitLayer(nn.Module):
     pass on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its
     own size: ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one
     value a channel, and evaluation uses running statistics, so that it means something after training only.
+
+    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30, 16
+    filters do, but plain matrices stay near 75 %: the scale of their atoms has no meaning here and yet sets how small
+    Adam's steps are, and a rate of 1e-2 brings 9 points more. Layers of ``res_csc_simplified``, each of which
+    multiplies by two random matrices, stay near 70 % at 30 even so; skip connections, as of ``resnet``, carry further.
 
     ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal,
     batch by batch or one by one. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer
@@ -55,6 +61,18 @@ class PursuitLayer(nn.Module):
         threshold: P; by default S⁺ with a learned β for every channel of the code, after normalization.
         tol: relative duality gap of a solved layer; by default that of ``pursuitnet.solve``.
         max_steps: the most steps of a solved layer; it warns if they do not suffice.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> dictionary = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> layer = pn.PursuitLayer(dictionary, unfolding=2)
+        >>> x = torch.rand(4, 3, 8, 8)
+        >>> code = layer(x)
+        >>> code.shape, bool((code >= 0).all())
+        (torch.Size([4, 19, 8, 8]), True)
+        >>> layer.reconstruct(code, x.shape).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(
@@ -90,10 +108,8 @@ class PursuitLayer(nn.Module):
             check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
         if threshold is not None:
             check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
-        if not solved and (not isinstance(unfolding, int) or unfolding < 0):
-            raise ValueError(
-                f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first, or 'solved'"
-            )
+        if not solved:
+            check_count("unfolding", unfolding, 0, "the number of steps after the first, or 'solved'")
         if solved and step is not None:
             raise ValueError("a solved layer has no step to learn: leave step out, or give a number of steps")
         self.tol, self.max_steps = tol, max_steps
@@ -108,7 +124,7 @@ class PursuitLayer(nn.Module):
         )
         if self.threshold.code_channels != dictionary.code_channels:
             raise ValueError(
-                f"the threshold is made for code channels {self.threshold.code_channels}; expected those of the "
+                f"the threshold is made for code_channels {self.threshold.code_channels}; expected those of the "
                 f"dictionary, {dictionary.code_channels}"
             )
         if solved and (why := self.not_solvable()):
@@ -116,39 +132,46 @@ class PursuitLayer(nn.Module):
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
 
-    def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Return the code of x.
 
         Args:
             x: the signal (B, channels, …).
             previous: X₋₁ in the shape of the code, for the starts that begin there.
+            noise: standard deviation of the noise in each signal, (B,), for a threshold that goes by it
+                (``NoiseThreshold``).
         """
-        return self.dictionary.join(self.forward_parts(x, previous))
+        return self.dictionary.join(self.forward_parts(x, previous, noise))
 
-    def forward_parts(self, x: Tensor, previous: Tensor | None = None) -> Code:
+    def forward_parts(self, x: Tensor, previous: Tensor | None = None, noise: Tensor | None = None) -> Code:
         """Return the code of x in parts; the steps are all here."""
         x = to_autocast_dtype(x)
         self.dictionary.check_signal(x)
         if self.unfolding == "solved":
             return self.dictionary.split(self.solve(x).code)
-        places = self.start(previous)
+        first = self.start(previous)
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
-        anchor, probe = (None if p is None else self.dictionary.split(p) for p in places)
-        chain = unroll(self.solver, self.update_at, int(self.unfolding))
+        if noise is not None and not isinstance(self.threshold, NoiseThreshold):
+            raise ValueError("noise is given, but the threshold does not go by it; expected a NoiseThreshold")
+        anchor, probe = (None if code is None else self.dictionary.split(code) for code in first)
+        steps = unroll(self.solver, self.update_at, int(self.unfolding))
         # the first code has no name here: inference lets it go when the second is there
         return checkpointed_scan(
-            chain, self.solver.init(self.update(x, anchor, probe)), recompute_of(self), (x,), segment=2
+            steps, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
         ).code
 
-    def update_at(self, step: int, probe: Code, x: Tensor) -> Code:
+    def update_at(self, step: int, probe: Code, x: Tensor, noise: Tensor | None = None) -> Code:
         """Return the update at the running code, where anchor and probe are one."""
-        return self.update(x, probe, probe, step)
+        return self.update(x, probe, probe, step, noise)
 
-    def update(self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0) -> Code:
+    def update(
+        self, x: Tensor, anchor: Code | None, probe: Code | None, step: int = 0, noise: Tensor | None = None
+    ) -> Code:
         """Return P_θ( anchor − c·Dᵀ(D·probe − x) ) in parts, with P, c and D of this layer."""
         c, weight = self._weights()
-        return proximal_step(self.dictionary, x, anchor, probe, partial(self.threshold, c=c, step=step), c, weight)
+        P = self.threshold if noise is None else partial(self.threshold, noise=noise)
+        return proximal_step(self.dictionary, x, anchor, probe, partial(P, c=c, step=step), c, weight)
 
     def solve(self, x: Tensor) -> Solution:
         """Return the optimum of the layer's Lasso, min ½‖x − DΓ‖² + Σβ|Γ| (Γ ≥ 0), with its certificate.
@@ -252,9 +275,8 @@ def default_threshold(code_channels: tuple[int, ...], start: AnyStart = zero, un
     grow by 1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays
     ≥ 0.
 
-    Plain layers without skip connections learn the digits in 5 epochs to ≥ 90 % at 12 layers (64 atoms as matrix, 16
-    as 3×3 filters), at 30 layers to 94 % with 16 filters but to 69 % with 64 vectors, where PyTorch's own layers with
-    batch normalization and He initialization reach 66 % and 41 %; from ``resnet`` matrices of 30 layers reach 85 %.
+    How far stacks of such layers learn is said in ``PursuitLayer``. Lower β carries deeper and less sparsely: at −0.8,
+    where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
 
     Args:
         code_channels: channels of each part of the code, ``dictionary.code_channels``.
@@ -282,7 +304,7 @@ def check_solver(solver: object) -> None:
         )
     if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
         raise TypeError(
-            f"solver is {described(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
+            f"solver is {kind_of(solver)}; expected an object with init and step: pursuitnet.ISTA() or "
             "pursuitnet.FISTA()"
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.inputs import check_count, kind_of
 from pursuitnet.iterations import ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.layer import PursuitLayer, check_solver, prepare, to_autocast_dtype
@@ -28,15 +29,22 @@ class MultiLayerPursuit(nn.Module):
             statistics of fewer steps than there are sweeps gets own ones for each.
         solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> first = pn.PursuitLayer(pn.ConvDictionary(torch.randn(8, 1, 3, 3), padding=1))
+        >>> second = pn.PursuitLayer(pn.ConvDictionary(torch.randn(16, 8, 3, 3), stride=2, padding=1))
+        >>> pn.MultiLayerPursuit([first, second], unfolding=2)(torch.rand(4, 1, 8, 8)).shape
+        torch.Size([4, 16, 4, 4])
     """
 
     def __init__(self, layers: Iterable[PursuitLayer], solver: Solver = ISTA(), unfolding: int = 0) -> None:
         super().__init__()
-        if not isinstance(unfolding, int) or unfolding < 0:
-            raise ValueError(
-                f"unfolding is {unfolding}; expected an integer ≥ 0, the number of sweeps after the first pass"
-            )
+        check_count("unfolding", unfolding, 0, "the number of sweeps after the first pass")
         check_solver(solver)
+        if not isinstance(layers, Iterable) or isinstance(layers, PursuitLayer | str):
+            raise TypeError(f"layers is {kind_of(layers)}; expected several in a list, as in [layer1, layer2]")
         self.layers = nn.ModuleList(layers)
         if not len(self.layers) or len(self._each()) < len(self.layers):
             found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"

@@ -7,12 +7,16 @@ it is read; "folder" is any folder of images.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from pursuitnet.data import cifar, digits, folder, svhn
 from pursuitnet.data.augment import FILLINGS, augment, channel_statistics, divisor, normalize, to_unit
 from pursuitnet.data.files import Split
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.order import stratified
+from pursuitnet.data.streamed import Streamed
 from pursuitnet.data.words import require_known
 from pursuitnet.utils.paths import expanded
 
@@ -23,9 +27,12 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "Identity",
+    "Pixels",
+    "Streamed",
     "augment",
     "channel_statistics",
     "divisor",
+    "in_memory",
     "info",
     "load",
     "normalize",
@@ -34,6 +41,13 @@ __all__ = [
 ]
 
 SPLITS = ("train", "test")
+Pixels = Tensor | Streamed
+"""Images (N, C, H, W), there or to be read when they are needed."""
+
+
+def in_memory(images: Pixels) -> Tensor:
+    """Return images as a tensor."""
+    return images.read() if isinstance(images, Streamed) else images
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Dataset:
     classes: tuple[str, ...]
     in_chans: int
     image_size: tuple[int, int]
-    read: Callable[[Path | None, str, bool], Split] = field(repr=False)
+    read: Callable[[Path | None, str, bool], tuple[Any, Tensor]] = field(repr=False)
     """(root, split, download) -> images, labels."""
 
     @property
@@ -61,6 +75,8 @@ def load(
     image_size: int | Sequence[int] | None = None,
     skip_broken: bool = False,
     white_level: float | None = None,
+    in_memory: bool | None = True,
+    workers: int | None = None,
 ) -> Split:
     """Read one split of a data set: images uint8 (N, C, H, W), values 0..255, and labels int64 (N,).
 
@@ -71,16 +87,23 @@ def load(
 
     For the images of a "folder" only: `image_size`, one number or (H, W), scales and crops them; `skip_broken` leaves
     out the files that are no images, with a warning; `white_level` is the value of white in images of more than 8 bits
-    that do not say it themselves, such as 4095 for 12 bits in a 16-bit file.
+    that do not say it themselves, such as 4095 for 12 bits in a 16-bit file. `in_memory` False reads them when they
+    are needed, in so many `workers`, and returns `Streamed` images; None does so if they are many.
 
     Raises ValueError for an unknown name or split, a data set that is nowhere, a file that is not the original, and
     images of a folder that are broken or whose scale is not known, FileNotFoundError for a file that is not there,
     ConnectionError for one that cannot be downloaded, ImportError for "digits" without scikit-learn.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> images, labels = pn.data.load("digits", split="test")
+        >>> images.shape, images.dtype, labels.shape
+        (torch.Size([360, 1, 8, 8]), torch.uint8, torch.Size([360]))
     """
     require_known("data set", name, NAMES)
     require_known("split", split, SPLITS)
     place = None if root is None else expanded(root)
-    choices = (image_size, skip_broken, white_level)
+    choices = (image_size, skip_broken, white_level, in_memory, workers)
     read = info(name, root, *choices).read if name in DATASETS else _folder(root, *choices)
     return read(place, split, download)
 
@@ -91,6 +114,8 @@ def info(
     image_size: int | Sequence[int] | None = None,
     skip_broken: bool = False,
     white_level: float | None = None,
+    in_memory: bool | None = True,
+    workers: int | None = None,
 ) -> Dataset:
     """The description of a data set, without reading it: classes, num_classes, in_chans, image_size (H, W).
 
@@ -106,12 +131,17 @@ def info(
         raise ValueError(f"skip_broken and white_level are for a folder of images, not for {name}: leave them out")
     if name in DATASETS:
         return DATASETS[name]
-    reader = _folder(root, image_size, skip_broken, white_level)
+    reader = _folder(root, image_size, skip_broken, white_level, in_memory, workers)
     return Dataset(*reader.about(), reader)
 
 
 def _folder(
-    root: str | Path | None, image_size: int | Sequence[int] | None, skip_broken: bool, white_level: float | None
+    root: str | Path | None,
+    image_size: int | Sequence[int] | None,
+    skip_broken: bool,
+    white_level: float | None,
+    in_memory: bool | None,
+    workers: int | None,
 ) -> folder.Folder:
     if root is None:
         raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images a class")
@@ -119,7 +149,7 @@ def _folder(
         raise ValueError(
             f"white_level is {white_level}: pass the value of white, a number > 0, such as 4095 for 12 bits"
         )
-    return folder.Folder(expanded(root), folder.size_of(image_size), skip_broken, white_level)
+    return folder.Folder(expanded(root), folder.size_of(image_size), skip_broken, white_level, in_memory, workers)
 
 
 DATASETS: dict[str, Dataset] = {

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pursuitnet.data.identity import PART
+from pursuitnet.data.streamed import Streamed
 from pursuitnet.data.words import require_known
 
 FILLINGS = ("zeros", "reflect")
@@ -51,12 +53,13 @@ def to_unit(images: Tensor) -> Tensor:
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images/255 − mean) / std, channel by channel, in the memory format channels_last.
 
-    uint8 (B, C, H, W), mean (C,), std (C,) -> float32 (B, C, H, W); quicker if the images are channels_last already.
+    uint8 (B, C, H, W), or float32 in [0, 1], which are not divided by 255; mean (C,), std (C,) -> float32 (B, C, H, W);
+    quicker if the images are channels_last already.
 
     Raises TypeError for another dtype, ValueError for another number of dimensions.
     """
     _require_batch(images)
-    unit = to_unit(images)
+    unit = images.clone() if images.dtype == torch.float32 else to_unit(images)
     if not _channels_last(images):
         unit.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
         return unit.contiguous(memory_format=torch.channels_last)
@@ -65,20 +68,34 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return unit
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_statistics(images: Tensor | Streamed) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (dividing by the count) of each channel on the [0, 1] scale.
 
     uint8 (N, C, H, W) -> float32 (C,), float32 (C,). The sums are exact integers over a histogram: no float
-    copy of the images is made and no rounding builds up. The deviation of a constant channel is 0.
+    copy of the images is made and no rounding builds up; of float32 images in [0, 1] they are in float64. The deviation
+    of a constant channel is 0.
 
     Raises TypeError for another dtype, ValueError for another number of dimensions and for no pixels.
     """
-    _require_uint8(images)
+    if images.dtype != torch.float32:
+        _require_uint8(images)
     _require_batch(images)
-    if images.numel() == 0:
+    if images.shape.numel() == 0:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels: pass at least one image")
-    mean, std = zip(*(_moments(channel) for channel in images.unbind(1)), strict=True)
-    return images.new_tensor(mean, dtype=torch.float32), images.new_tensor(std, dtype=torch.float32)
+    if isinstance(images, Streamed):
+        none = torch.empty(0)
+        found = torch.tensor(images.remembered("moments", none, lambda: {"of": _statistics(images).tolist()})["of"])
+    else:
+        found = _statistics(images)
+    return found[0].to(images.device, torch.float32), found[1].to(images.device, torch.float32)
+
+
+def _statistics(images: Tensor | Streamed) -> Tensor:
+    """Mean and standard deviation of each channel in float64, (2, C)."""
+    n, white = images.shape.numel() // images.shape[1], 1 if images.dtype == torch.float32 else 255
+    channels = zip(*([_sums(channel) for channel in part.unbind(1)] for part in images.split(PART)), strict=True)
+    moments = [_moments(n, sum(s for s, _ in sums), sum(q for _, q in sums), white) for sums in channels]
+    return torch.tensor(moments, dtype=torch.float64).T
 
 
 def divisor(std: Tensor) -> Tensor:
@@ -91,11 +108,17 @@ def divisor(std: Tensor) -> Tensor:
     return torch.where(std > ROUNDING, std, torch.ones_like(std))
 
 
-def _moments(pixels: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 pixels on the [0, 1] scale, from integer sums."""
+def _sums(pixels: Tensor) -> tuple[float, float]:
+    """Sum and sum of squares of pixels; those of uint8 ones are exact integers."""
+    if pixels.dtype != torch.uint8:
+        return float(pixels.double().sum()), float(pixels.double().square().sum())
     counts, values = torch.bincount(pixels.flatten(), minlength=256), torch.arange(256, device=pixels.device)
-    n, total, squares = pixels.numel(), int((counts * values).sum()), int((counts * values**2).sum())
-    return total / (255 * n), math.sqrt(n * squares - total**2) / (255 * n)
+    return int((counts * values).sum()), int((counts * values**2).sum())
+
+
+def _moments(n: int, total: float, squares: float, white: int) -> tuple[float, float]:
+    """Mean and standard deviation of n pixels on the [0, 1] scale, from their sums."""
+    return total / (white * n), math.sqrt(max(n * squares - total**2, 0)) / (white * n)
 
 
 def _windowed(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, shift: int, mode: str) -> Tensor:
@@ -172,11 +195,11 @@ def _require_shift(images: Tensor, shift: int, mode: str) -> None:
         raise ValueError(f"shift is {shift}: pass {limit} pixels for {height}x{width} images, mode {mode!r}")
 
 
-def _require_batch(images: Tensor) -> None:
-    if images.ndim != 4:
+def _require_batch(images: Tensor | Streamed) -> None:
+    if len(images.shape) != 4:
         raise ValueError(f"images have shape {tuple(images.shape)}: pass a batch (B, C, H, W)")
 
 
-def _require_uint8(images: Tensor) -> None:
+def _require_uint8(images: Tensor | Streamed) -> None:
     if images.dtype != torch.uint8:
         raise TypeError(f"images are {images.dtype}: pass uint8, 0..255, as load returns them")

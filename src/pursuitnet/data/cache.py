@@ -58,6 +58,26 @@ def through(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tenso
     return images, labels
 
 
+def noted(name: str, sources: Sequence[Path], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was computed of these very sources before, else what is computed now, and note it.
+
+    What is computed has to fit JSON. A note that is damaged or cannot be written only costs the time of computing.
+    """
+    entry, prints = _entry(name, sources), fingerprint(sources)
+    path = entry.with_name(f"{entry.name}.json")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        said = record_of(path, {"sources": str, "value": dict})
+        if said["sources"] == prints:
+            return said["value"]
+    value = compute()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}-{os.getpid()}")
+        beside.write_text(json.dumps({"sources": prints, "value": value}), encoding="utf-8")
+        os.replace(beside, path)
+    return value
+
+
 def about(name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
     """What is noted of a cached set (its shape, its checksums), or None if there is none of these very sources.
 

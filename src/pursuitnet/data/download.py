@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pursuitnet.data.progress import progress
+
 _CHUNK = 1 << 16
 _TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 
@@ -139,11 +141,11 @@ class _Resuming:
         return False
 
     def _write(self, stream: Any, have: int, total: int | None) -> None:
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
-        bar = tqdm(desc=self.part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None)
-        with bar, self.part.open("r+b" if have else "wb") as out:
+        with (
+            progress(f"bytes of {self.part.stem}", total, have) as tell,
+            self.part.open("r+b" if have else "wb") as out,
+        ):
             out.seek(have)
             while chunk := stream.read(_CHUNK, decode_content=False):
-                bar.update(out.write(chunk))
+                tell(out.write(chunk))
                 self._require_size(out.tell())

@@ -1,5 +1,6 @@
 """Any folder of images, one sub-folder a class."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pursuitnet.data import cache
 from pursuitnet.data.files import Split
 from pursuitnet.data.pixels import FOURTEEN_BITS, FULL, BrokenImageError, Depth, Head, Size, decoded, extremes, head
+from pursuitnet.data.progress import counted, progress
+from pursuitnet.data.streamed import Streamed
 
 T = TypeVar("T")
 
@@ -44,17 +50,23 @@ class Folder:
     """Reads a folder of images.
 
     `image_size` (H, W) scales and crops them, None takes them as they are; `skip_broken` leaves out files that are no
-    images; `white_level` is the value of white in images of more than 8 bits that do not say it.
+    images; `white_level` is the value of white in images of more than 8 bits that do not say it. `in_memory` False
+    returns images that are read when they are needed, by so many `workers`; None does if they are more than a quarter
+    of the memory.
     """
 
     root: Path
     image_size: Size | None
     skip_broken: bool = False
     white_level: float | None = None
+    in_memory: bool | None = True
+    workers: int | None = None
 
     def __call__(self, root: Path | None, split: str, fetch: bool = False) -> Split:
         """Return one split, through the cache."""
         tree = tree_of(self.root)
+        if not self.in_memory and (images := self._streamed(tree, split)):
+            return images  # type: ignore[return-value]
         return cache.through(self._name(split), tree.paths(), lambda: self._read(tree, split))
 
     def about(self) -> tuple[tuple[str, ...], int, Size]:
@@ -95,20 +107,46 @@ class Folder:
                 )
         return channels, size
 
-    def _read(self, tree: Tree, split: str) -> Split:
+    def _streamed(self, tree: Tree, split: str) -> "tuple[Streamed, Tensor] | None":
+        """Return a split that is read when it is needed; None if nobody asks for it and the memory holds it."""
+        channels, size, decode, _ = self._decoding(tree)
+        if self.in_memory is None and len(tree.paths()) * channels * math.prod(size) <= memory() / 4:
+            return None
+        files = tree.files[split]
+        workers = min(os.cpu_count() or 1, 8) if self.workers is None else self.workers
+        load = partial(_loaded, [path for path, _ in files], decode)
+        source = self._name(split), tuple(path for path, _ in files)
+        images = Streamed(load, (channels, *size), torch.uint8, torch.arange(len(files)), workers, source=source)
+        labels = torch.tensor([label for _, label in files])
+        if not self.skip_broken:
+            return images, labels
+        broken = {files[k][0]: found for k, found in images.unusable() if isinstance(found, BrokenImageError)}
+        kept = torch.tensor([k for k, (path, _) in enumerate(files) if path not in broken], dtype=torch.long)
+        if broken:
+            _tell(tree, split, broken, labels[kept].tolist())
+        return images[kept], labels[kept]
+
+    def _decoding(self, tree: Tree) -> tuple[int, Size, Callable[[Path], NDArray[np.uint8]], float]:
+        """Channels and size of all images, what decodes one, and the value of white."""
         heads = self._survey(tree)
         channels, size = self._shape(heads)
         white = self._white(tree, heads)
         decode = partial(decoded, channels=channels, size=size, fit=self.image_size is not None, white=white)
+        return channels, size, decode, white
+
+    def _read(self, tree: Tree, split: str) -> Split:
+        channels, size, decode, white = self._decoding(tree)
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
         broken: Broken = {}
-        for (path, label), found in zip(tree.files[split], _results(decode, tree.paths(split)), strict=True):
-            if isinstance(found, BrokenImageError):
-                broken[path] = found
-            else:
-                images.numpy()[len(labels)] = found
-                labels.append(label)
+        with progress(f"images to {split} on", len(images)) as tell:
+            made = counted(results(decode, tree.paths(split)), tell)
+            for (path, label), found in zip(tree.files[split], made, strict=True):
+                if isinstance(found, BrokenImageError):
+                    broken[path] = found
+                else:
+                    images.numpy()[len(labels)] = found
+                    labels.append(label)
         if broken and not self.skip_broken:
             raise self._refusal(tree, broken, white)
         if broken:
@@ -136,8 +174,8 @@ class Folder:
         if not found:
             return
         path = max(found, key=lambda path: found[path][1])
-        if question := _question(depth, *found[path], self.white_level):
-            raise ValueError(f"{path} {question}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
+        if asked := question(depth, *found[path], self.white_level):
+            raise ValueError(f"{path} {asked}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
 
     def _refusal(self, tree: Tree, known: Broken, white: float = float("inf")) -> ValueError:
         """What to say of all files that are broken, not of the first one alone; each is decoded for that."""
@@ -151,6 +189,21 @@ class Folder:
         )
 
 
+def _loaded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]], index: int) -> Tensor | ValueError:
+    """Return an image as a tensor, or why it cannot be used."""
+    try:
+        return torch.from_numpy(decode(paths[index]).copy())
+    except BrokenImageError as error:
+        return error
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; 8 GiB where the system does not say it."""
+    if not hasattr(os, "sysconf"):
+        return 2**33
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:
     """Warn of broken files that are left out, and raise ValueError if they leave a class without any image."""
     listed = _listed(tree.root, broken)
@@ -159,7 +212,7 @@ def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:
     warnings.warn(f"broken files left out of those to {split} on: {len(broken)}, {listed}", stacklevel=2)
 
 
-def _question(depth: Depth, least: float, most: float, white: float | None) -> str:
+def question(depth: Depth, least: float, most: float, white: float | None) -> str:
     """What has to be known of images of more than 8 bits of such values; nothing if it is known."""
     way_out = "pass white_level (--white-level), the value of white"
     if depth == "floats":
@@ -181,7 +234,7 @@ def _question(depth: Depth, least: float, most: float, white: float | None) -> s
     return ""
 
 
-def _results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
+def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
     """Yield what is made of each file, in order, or why it cannot be used."""
 
     def one(path: Path) -> T | BrokenImageError:
@@ -196,9 +249,9 @@ def _results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | B
 
 def _attempted(work: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
     """What is made of the files, and which of them cannot be used."""
-    results = dict(zip(paths, _results(work, paths), strict=True))
-    broken = {path: result for path, result in results.items() if isinstance(result, BrokenImageError)}
-    return {path: result for path, result in results.items() if not isinstance(result, BrokenImageError)}, broken
+    made = dict(zip(paths, results(work, paths), strict=True))
+    broken = {path: result for path, result in made.items() if isinstance(result, BrokenImageError)}
+    return {path: result for path, result in made.items() if not isinstance(result, BrokenImageError)}, broken
 
 
 def _listed(root: Path, broken: Broken) -> str:
@@ -288,7 +341,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
     classes, folders = {}, _folders(root)
     _require_clear(folders)
     for folder in folders:
-        classes[folder.name] = sorted(_files(folder))
+        classes[folder.name] = sorted(files_in(folder))
         if not classes[folder.name]:
             raise ValueError(f"class {folder} is empty: put images into it, or remove it")
     return classes
@@ -316,8 +369,9 @@ def _folders(root: Path) -> list[Path]:
     return [path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX"]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below it, but for hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
-                yield from _files(Path(entry.path)) if entry.is_dir() else (Path(entry.path),)
+                yield from files_in(Path(entry.path)) if entry.is_dir() else (Path(entry.path),)

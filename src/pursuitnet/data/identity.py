@@ -4,7 +4,13 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from pursuitnet.data.files import Split
+from pursuitnet.data.streamed import Streamed
+
+PART = 1024
+"""Images that are looked at together, of more than the memory may hold."""
 
 
 @dataclass(frozen=True)
@@ -15,12 +21,19 @@ class Part:
     sha256: str
 
     @classmethod
-    def of(cls, split: Split) -> "Part":
+    def of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
         """The identity of images (N, C, H, W) and labels (N,)."""
+        if isinstance(split[0], Streamed):
+            return cls(**split[0].remembered("part", split[1], lambda: asdict(cls._of(split))))
+        return cls._of(split)
+
+    @classmethod
+    def _of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
         found = hashlib.sha256()
         for tensor in split:
             found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            found.update(tensor.contiguous().numpy().data)
+            for part in tensor.split(PART):
+                found.update(part.contiguous().numpy().data)
         return cls(len(split[1]), found.hexdigest())
 
 
@@ -33,7 +46,7 @@ class Identity:
     test: Part
 
     @classmethod
-    def of(cls, classes: tuple[str, ...], train: Split, test: Split) -> "Identity":
+    def of(cls, classes: tuple[str, ...], train: Any, test: Any) -> "Identity":
         """The identity of the images that are used of a data set."""
         return cls(classes, Part.of(train), Part.of(test))
 

@@ -36,7 +36,11 @@ class BrokenImageError(ValueError):
 
     def __init__(self, path: Path, what: str, reason: str) -> None:
         super().__init__(f"{path} {what}")
-        self.reason = reason
+        self.reason, self._made_of = reason, (path, what, reason)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str, str]]:
+        """Let another process that has read the file hand it over."""
+        return type(self), self._made_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.hooks import float64_copy
-from pursuitnet.dictionaries.inputs import check_tensor
+from pursuitnet.dictionaries.inputs import check_tensor, kind_of
 from pursuitnet.utils.inplace import reusable
 
 Code = tuple[Tensor, ...]
@@ -138,7 +138,11 @@ class Dictionary(nn.Module, ABC):
         return shape
 
     def check_code(self, code: Tensor, signal_shape: Sequence[int], name: str = "the code") -> None:
-        """Raise ValueError unless this is the shape of a code of such a signal, (B, channels, …)."""
+        """Raise TypeError or ValueError unless this has the shape of a code of such a signal, (B, channels, …)."""
+        if not isinstance(code, Tensor):
+            raise TypeError(f"{name} is {kind_of(code)}; expected a tensor: for an array, torch.as_tensor(array)")
+        if not isinstance(signal_shape, Sequence):
+            raise TypeError(f"signal_shape is {kind_of(signal_shape)}; expected the shape of a signal, as signal.shape")
         shape = tuple(signal_shape)
         if len(shape) != self.dims + 2 or shape[1] != self.channels:
             sizes = f", and {self.dims} sizes" if self.dims else ""

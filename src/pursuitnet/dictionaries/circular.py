@@ -20,6 +20,13 @@ class CircularDictionary(ConvDictionary):
     Args:
         weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
         dilation: distance between two taps, one for all axes or one each.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.CircularDictionary(torch.tensor([[[1.0, 2.0]]]))
+        >>> D.matrix((1, 4)).tolist()  # the last atom wraps around
+        [[1.0, 0.0, 0.0, 2.0], [2.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 2.0, 1.0]]
     """
 
     @takes_weight("CircularDictionary(torch.randn(atoms, channels, 3, 3))")

@@ -22,6 +22,14 @@ class ConvDictionary(Dictionary):
         stride: step between two positions of a filter, one for all axes or one each, as are padding and dilation.
         padding: zeros added on both sides.
         dilation: distance between two taps, the paper's s.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.ConvDictionary(torch.randn(16, 3, 5, 5), stride=2, padding=2)
+        >>> code = D.analyze(torch.rand(4, 3, 9, 9))
+        >>> code.shape, D.synthesize(code, (4, 3, 9, 9)).shape, D.matrix((3, 9, 9)).shape
+        (torch.Size([4, 16, 5, 5]), torch.Size([4, 3, 9, 9]), torch.Size([243, 400]))
     """
 
     @takes_weight("ConvDictionary(torch.randn(atoms, channels, 3, 3), padding=1)")

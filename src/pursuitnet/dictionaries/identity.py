@@ -18,6 +18,14 @@ class WithIdentity(Dictionary):
 
     Args:
         dictionary: D, whose code has the size of its signal, so that the two stack.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.WithIdentity(pn.ConvDictionary(torch.randn(16, 3, 3, 3), padding=1))
+        >>> code = D.analyze(torch.rand(4, 3, 9, 9))
+        >>> [part.shape[1] for part in D.split(code)]
+        [3, 16]
     """
 
     def __init__(self, dictionary: Dictionary) -> None:
@@ -33,11 +41,11 @@ class WithIdentity(Dictionary):
         self.channels, self.dims = dictionary.channels, dictionary.dims
         self.code_channels = (dictionary.channels, sum(dictionary.code_channels))
 
-    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B channels+atoms *size"]:
+    def analyze(self, signal: Float[Tensor, "B channels *size"]) -> Float[Tensor, "B code_channels *size"]:
         return self.join((signal, self.dictionary.analyze(signal)))
 
     def synthesize(
-        self, code: Float[Tensor, "B channels+atoms *size"], signal_shape: Sequence[int]
+        self, code: Float[Tensor, "B code_channels *size"], signal_shape: Sequence[int]
     ) -> Float[Tensor, "B channels *size"]:
         self.check_code(code, signal_shape)
         identity, atoms = self.split(code)
@@ -71,7 +79,7 @@ class WithIdentity(Dictionary):
         one = torch.zeros_like(values).index_fill(1, torch.zeros(1, dtype=torch.long, device=values.device), 1)
         return torch.where(own, chosen[:, None], places), torch.where(own, one, values)
 
-    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 channels+atoms *size"]:
+    def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 code_channels *size"]:
         inner = self.dictionary.atom_norms(signal_shape)
         return torch.cat([inner.new_ones(1, *self._example(signal_shape)), inner], dim=1)
 

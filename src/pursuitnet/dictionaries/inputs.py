@@ -1,7 +1,8 @@
 """What a dictionary is handed: weights and signals, taken or refused with a sentence."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from numbers import Real
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -31,23 +32,48 @@ def as_weight(weight: object, shape: str) -> Tensor:
     except (TypeError, ValueError):  # of strings, objects, lists of unequal length
         found = None
     if not isinstance(found, Tensor):
-        raise TypeError(f"weight is {described(weight)}; expected a tensor of floats, {shape}")
+        raise TypeError(f"weight is {kind_of(weight)}; expected a tensor of floats, {shape}")
     if not found.is_floating_point():
         raise TypeError(f"weight holds {found.dtype}; expected floats: convert it with .float()")
     return found
 
 
-def described(value: object) -> str:
-    """Return what came, in words: a short value itself, otherwise its type."""
+def kind_of(value: object) -> str:
+    """Return what something is, in a few words: a plain value itself, otherwise its kind."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{'a tensor' if isinstance(value, Tensor) else 'an array'} of shape {tuple(value.shape)}"
+    if isinstance(value, str | int | float | None):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def check_kind(name: str, value: object, kind: type, example: str) -> None:
     """Raise TypeError unless a value is an object of a class; the example says what was expected."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is {described(value)}; expected a {kind.__name__}, {example}")
+        raise TypeError(f"{name} is {kind_of(value)}; expected a {kind.__name__}, {example}")
+
+
+def check_number(name: str, value: object, expected: str) -> None:
+    """Raise TypeError unless a value is a number, or a tensor of one; what was expected is said in words."""
+    one = isinstance(value, Tensor) and value.numel() == 1
+    if not (one or isinstance(value, Real)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {kind_of(value)}; expected {expected}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Raise ValueError unless a value is one of these."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(str(choice)) for choice in choices)
+        raise ValueError(f"{name} is {kind_of(value)}; expected one of {listed}")
+
+
+def check_count(name: str, value: object, least: int, expected: str) -> None:
+    """Raise ValueError unless a value is a whole number of so many at least; what was expected is said in words."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}, {expected}")
 
 
 def check_tensor(signal: object, weight: Tensor | None = None) -> None:
@@ -57,7 +83,7 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
     """
     if not isinstance(signal, Tensor):
         raise TypeError(
-            f"the signal is {described(signal)}; expected a tensor of floats (B, channels, …): for an array or a "
+            f"the signal is {kind_of(signal)}; expected a tensor of floats (B, channels, …): for an array or a "
             "list, torch.as_tensor(array).float(); for a PIL image, "
             "torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
         )

@@ -17,6 +17,13 @@ class LinearDictionary(Dictionary):
 
     Args:
         weight: (atoms, features), one atom a row.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+        >>> D.analyze(torch.tensor([[2.0, 4.0]])).tolist(), D.synthesize(torch.tensor([[0.0, 0.0, 2.0]])).tolist()
+        ([[2.0, 4.0, 3.0]], [[1.0, 1.0]])
     """
 
     @takes_weight("LinearDictionary(torch.randn(atoms, features))")

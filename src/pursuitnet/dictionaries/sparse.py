@@ -22,7 +22,7 @@ class Columns(Dictionary):
 
     def __init__(self, places: Int[Tensor, "n taps"], values: Float[Tensor, "n taps"], numel: int) -> None:
         super().__init__()
-        self.rows, self.channels = (len(places),), numel
+        self.code_channels, self.channels = (len(places),), numel
         self.places, self.values = places, values
         # Without MKL some processors have no product of a sparse matrix and a vector.
         self.sparse = places.is_cuda or torch.backends.mkl.is_available()
@@ -48,6 +48,9 @@ class Columns(Dictionary):
             return (self.synthesis @ code[0])[None]
         weighted = (code[0][:, None] * self.values).flatten()
         return code.new_zeros(self.channels).index_add(0, self.places.flatten(), weighted)[None]
+
+    def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "numel n"]:
+        return self.values.new_zeros(len(self.places), self.channels).scatter_add(1, self.places, self.values).mT
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2

@@ -16,9 +16,9 @@ def unroll(solver: Solver, update: Callable[..., Code], steps: int) -> list[Call
         update: the map (number of the step, probe, *given) → code.
         steps: how many; the first one has number 1.
     """
-    return [partial(_one, solver, update, step) for step in range(1, steps + 1)]
+    return [partial(_step, solver, update, step) for step in range(1, steps + 1)]
 
 
-def _one(solver: Solver, update: Callable[..., Code], step: int, state: State, *given: Any) -> State:
+def _step(solver: Solver, update: Callable[..., Code], step: int, state: State, *given: Any) -> State:
     # no step here asks where the last one was evaluated, and to keep it would take the memory of a code
     return solver.step(lambda probe: update(step, probe, *given), state)._replace(probe=None)

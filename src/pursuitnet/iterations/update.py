@@ -46,7 +46,7 @@ def proximal_step(
         probe: where the residual is taken, in parts; None for zero.
         P: the threshold, with θ of its own.
         c: the step.
-        weight: of the model D·probe: 1 but in Eq. 5, where it is −c of the paper.
+        weight: of D·probe: 1 but in Eq. 5, where it is −c of the paper.
         loss_slope: the derivative of the data fit; that of ½‖x − DΓ‖² is the residual itself.
     """
     r = residual(D, x, probe, weight)
@@ -61,10 +61,10 @@ def residual(D: Dictionary, x: Tensor, probe: Code | None, weight: Weight = 1.0)
     """Return x − weight·D·probe: a new tensor, or x itself at a probe of zero."""
     if probe is None:
         return x
-    model = D.synthesize_parts(probe, x.shape)
+    synthesis = D.synthesize_parts(probe, x.shape)
     if not (isinstance(weight, float) and weight == 1):
-        model = torch.mul(model, weight, out=reusable(model))
-    return torch.sub(x, model, out=reusable(model, x))
+        synthesis = torch.mul(synthesis, weight, out=reusable(synthesis))
+    return torch.sub(x, synthesis, out=reusable(synthesis, x))
 
 
 def sums(anchor: Code | None, update: Code, fresh: bool = False) -> Code:

@@ -1,14 +1,16 @@
 """What the choices of a network mean by name, and the pieces that networks share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import FISTA, ISTA, Solver
+from pursuitnet.networks.network import Network
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import BoundedStep, FreeStep, Step
 from pursuitnet.utils.nearest import did_you_mean
@@ -37,6 +39,38 @@ def pool() -> nn.Module:
 def scale_filters(dictionary: ConvDictionary) -> None:
     """Scale random filters to λmax(DᵀD) ≤ 1, so that c starts near 1, or near 1/2 beside an identity."""
     dictionary.weight.div_(dictionary.lipschitz_bound().sqrt())
+
+
+@torch.no_grad()
+def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> None:
+    """Give the first layers the filters of dictionaries, scaled to the λmax(DᵀD) of those that they replace.
+
+    Args:
+        network: whose layers are changed.
+        dictionaries: one for each of the first layers, or None for a layer that stays as it is.
+
+    Raises:
+        TypeError: for what is no dictionary.
+        ValueError: for more dictionaries than layers, and filters of another shape.
+    """
+    layers = network.pursuits()
+    if len(dictionaries) > len(layers):
+        raise ValueError(f"{len(dictionaries)} dictionaries for {len(layers)} layers; expected at most one for each")
+    for i, (given, layer) in enumerate(zip(dictionaries, layers, strict=False)):
+        if given is None:
+            continue
+        if not isinstance(given, Dictionary):
+            raise TypeError(f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, as learn returns one")
+        own, new = (d.dictionary if isinstance(d, WithIdentity) else d for d in (layer.dictionary, given))
+        shapes = [tuple(getattr(d, "weight", torch.empty(0)).shape) for d in (own, new)]
+        if not isinstance(own, ConvDictionary) or not isinstance(new, ConvDictionary) or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"dictionaries[{i}] has filters of shape {shapes[1]}; expected {shapes[0]} (atoms, channels, *kernel) "
+                f"for layer {i + 1}"
+            )
+        before = own.lipschitz_bound()
+        own.weight.copy_(new.weight)
+        own.weight.mul_((before / own.lipschitz_bound()).sqrt())
 
 
 def step_of(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:

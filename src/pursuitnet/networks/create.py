@@ -2,12 +2,16 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from pursuitnet import starts
+from pursuitnet.dictionaries import Dictionary
 from pursuitnet.networks.certified import certified
+from pursuitnet.networks.choices import begin_with, known
+from pursuitnet.networks.denoiser import csc_denoiser
 from pursuitnet.networks.dense import msd
+from pursuitnet.networks.image import ImageNetwork, dense_image
 from pursuitnet.networks.network import Network
 from pursuitnet.networks.pretrained import Pretrained, pretrained_names
 from pursuitnet.networks.residual import residual
@@ -31,50 +35,94 @@ FAMILIES: dict[str, tuple[Callable[..., Network], tuple[int, ...]]] = {
 }
 
 
-def list_models(pretrained: bool = False) -> list[str]:
-    """Return the names of the paper's networks; any other depth of a family can be created too.
+IMAGE_FAMILIES: dict[str, tuple[Callable[..., ImageNetwork], tuple[int, ...]]] = {
+    "msdnet": (partial(dense_image, unfolding=0), (30, 100)),
+    "msd_csc": (partial(dense_image, unfolding=1), (30, 100)),
+    "csc_denoiser": (csc_denoiser, ()),
+}
+TASKS: dict[str, Mapping[str, tuple[Callable[..., Network], tuple[int, ...]]]] = {
+    "classify": FAMILIES,
+    "image": IMAGE_FAMILIES,
+}
+LEAST = {
+    **{"num_classes": 0, "in_chans": 1, "width": 1, "unfolding": 0},
+    **{"out_chans": 1, "layers": 1, "kernel": 1, "stride": 1},
+}
+"""The least value of each number."""
+
+
+def list_models(pretrained: bool = False, *, task: str = "classify") -> list[str]:
+    """Return the names of networks; any other depth of a family can be created too.
 
     Args:
         pretrained: only those whose weights come with the library.
+        task: "classify" for the networks of the paper's tables, "image" for those that return images.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.list_models()[-3:]
+        ['msd_csc_6', 'msd_csc_9', 'msd_csc_12']
     """
+    families = TASKS[known("task", task, TASKS)]
     if pretrained:
-        return pretrained_names()
-    return [f"{family}_{d}" if d else family for family, (_, ds) in FAMILIES.items() for d in ds or (0,)]
+        return [name for name in pretrained_names() if re.sub(r"_\d+$", "", name) in families]
+    return [f"{family}_{d}" if d else family for family, (_, ds) in families.items() for d in ds or (0,)]
 
 
 def create_model(
-    name: str, num_classes: int = 10, in_chans: int = 3, *, pretrained: bool = False, **choices: object
+    name: str,
+    num_classes: int = 10,
+    in_chans: int | None = None,
+    *,
+    task: str | None = None,
+    pretrained: bool = False,
+    dictionaries: Sequence[Dictionary | None] = (),
+    **choices: object,
 ) -> Network:
     """Return the network of that name in training mode, randomly initialized from torch's global generator.
 
     Args:
-        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD and
-            certified networks at a multiple of 3.
-        num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features.
-        in_chans: channels of the image.
+        name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
+            and certified networks at a multiple of 3, MSD at any depth where they return images; or "csc_denoiser".
+        num_classes: size of the output; 0 leaves the head out, and ``forward`` returns pooled features. Networks that
+            return images have ``out_chans`` instead.
+        in_chans: channels of the image; 3 if left out, and 1 for "csc_denoiser".
+        task: "classify", or "image" for a network that returns images, which "csc_denoiser" does in any case.
         pretrained: take the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
             network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
             test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
+        dictionaries: learned ones, such as ``learn`` returns, whose filters the first layers begin with, scaled to the
+            λmax(DᵀD) of those that they replace; None leaves a layer as it is.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd``,
-            ``six_layers`` and ``certified``.
+            ``six_layers``, ``certified``, ``dense_image`` and ``csc_denoiser``.
 
     Raises:
         ValueError: for a name, a depth or a choice that does not exist; the message lists those that do; and for a
-            choice that is not as in training, or a damaged file, if pretrained.
+            choice that is not as in training, or a damaged file, if pretrained; for dictionaries that do not fit.
         TypeError: if pretrained is no truth value.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = pn.create_model("msd_csc_6", num_classes=10, unfolding=2, solver="fista", width=8)
+        >>> model(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 10])
+        >>> model.forward_features(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 51, 8, 8])
     """
-    family, depth = _parse(name)
-    build = FAMILIES[family][0]
-    own = ("depth", "start", "recall", "num_classes", "in_chans", *(() if family == "learned" else ("corner",)))
-    known = [p for p in inspect.signature(build).parameters if p not in own]
-    if family in ("feed_forward", "msdnet"):
-        known = [p for p in known if p not in ("unfolding", "solver", "sweep")]  # fixed by what the name says
+    task = ("image" if name == "csc_denoiser" else "classify") if task is None else known("task", task, TASKS)
+    family, depth = _parse(name, task)
+    build = TASKS[task][family][0]
+    known_choices = _choices(family, build)
     for choice in choices:
-        if choice not in known:
-            near = did_you_mean(choice, known, ".")
-            raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known)}")
-    given = {"num_classes": num_classes, "in_chans": in_chans, **choices}
-    for what, least in (("num_classes", 0), ("in_chans", 1), ("width", 1), ("unfolding", 0)):
+        if choice not in known_choices:
+            near = did_you_mean(choice, known_choices, ".")
+            raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known_choices)}")
+    channels = (
+        {} if in_chans is None and family == "csc_denoiser" else {"in_chans": 3 if in_chans is None else in_chans}
+    )
+    given = {"num_classes": num_classes, **channels, **choices}
+    for what, least in LEAST.items():
         value = given.get(what, least)
         if what == "unfolding" and value == "solved" and family == "msd_csc":
             continue
@@ -83,22 +131,37 @@ def create_model(
             hint = ", or 'solved'" if what == "unfolding" and family == "msd_csc" else hint
             raise ValueError(f"{what} is {value!r}; expected an integer ≥ {least}{hint}")
         check_number(what, value)
+    if task == "image" and given.pop("num_classes") != 10:
+        raise ValueError(
+            f"num_classes is {num_classes}, but the network returns images; expected out_chans={num_classes}"
+        )
     if not isinstance(pretrained, bool):
         raise TypeError(f"pretrained is {pretrained!r}; expected True or False")
-    if not pretrained:
-        return build(*depth, num_classes=num_classes, in_chans=in_chans, **choices)
-    found = Pretrained.of(name)
-    choices = found.choices(build, in_chans, choices)
-    return found.fill(build(*depth, num_classes=num_classes, in_chans=in_chans, **choices))
+    if pretrained:
+        found = Pretrained.of(name)
+        given |= found.choices(build, channels.get("in_chans", 1), choices)
+        return found.fill(build(*depth, **given))
+    network = build(*depth, **given)
+    begin_with(network, dictionaries)
+    return network
 
 
-def _parse(name: str) -> tuple[str, tuple[int, ...]]:
+def _choices(family: str, build: Callable[..., Network]) -> list[str]:
+    """Return the choices that a family has, besides the sizes that all have."""
+    left_out = {"depth", "start", "recall", "num_classes", "in_chans"} | (set() if family == "learned" else {"corner"})
+    if family in ("feed_forward", "msdnet"):
+        left_out |= {"unfolding", "solver", "sweep"}  # fixed by what the name says
+    return [p for p in inspect.signature(build).parameters if p not in left_out]
+
+
+def _parse(name: str, task: str) -> tuple[str, tuple[int, ...]]:
     if not isinstance(name, str):
         raise TypeError(f"name is {name!r}; expected a string, such as 'msd_csc_6'")
     match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
     family, digits = match.groups() if match else (name, None)
-    if family not in FAMILIES or bool(digits) != bool(FAMILIES[family][1]):
-        models = list_models()
+    families = TASKS[task]
+    if family not in families or bool(digits) != bool(families[family][1]):
+        models = list_models(task=task)
         raise ValueError(
             f"no model is called {name!r}{did_you_mean(name, models, '.')} The models are {', '.join(models)}"
         )

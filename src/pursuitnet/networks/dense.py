@@ -1,5 +1,6 @@
 """The mixed-scale dense networks of Table III: MSDNet and MSD-CSC."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -66,39 +67,94 @@ def msd(
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
     check_weights(width * depth * (9 * depth * width // 2 + 9 * in_chans + num_classes), width)
-    pursuit = SOLVERS[known("solver", solver, SOLVERS)]
-    sweeps = known("sweep", sweep, SWEEPS) == "multilayer"
-    if sweeps and unfolding == "solved":
-        raise ValueError("unfolding 'solved' is layer by layer; expected sweep 'layer', or a number of sweeps")
-    on_identity = IdentityPenalty(known("identity", identity, list(IdentityPenalty)))
-    if signed_input and on_identity is IdentityPenalty.SAME:
-        raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
-    if signed_input:
-        on_identity = IdentityPenalty.SIGNED
-    free = known("penalty", penalty, PENALTIES) == "free"
     counted = depth if known("dilations", dilations, DILATIONS) == "network" else depth // 3
-    spec = NORMS[known("norm", norm, NORMS)]
-    layers = []
-    for i in range(depth):
-        dictionary = _dense_dictionary(in_chans + width * i, width, dilation=i % counted % 3 + 1)
-        steps = 1 if unfolding == "solved" else unfolding + 1
-        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=steps)
-        if unfolding == "solved":
-            layers.append(PursuitLayer(dictionary, unfolding="solved", threshold=threshold))
-            continue
-        own = 0 if sweeps else unfolding
-        layers.append(
-            PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
-        )
+    layers = dense_layers(
+        [i % counted % 3 + 1 for i in range(depth)],
+        in_chans=in_chans,
+        width=width,
+        unfolding=unfolding,
+        solver=solver,
+        sweep=sweep,
+        norm=norm,
+        step=step,
+        penalty=penalty,
+        identity=identity,
+        signed_input=signed_input,
+    )
     third = depth // 3
-    stages = [layers[i : i + third] for i in range(0, depth, third)]
-    blocks = [MultiLayerPursuit(s, pursuit, int(unfolding)) if sweeps else nn.Sequential(*s) for s in stages]
+    blocks = [stack_of(layers[i : i + third], solver, sweep, unfolding) for i in range(0, depth, third)]
     return Network(
         nn.Sequential(blocks[0], pool(), blocks[1], pool(), blocks[2]), in_chans + width * depth, num_classes
     )
 
 
-def _dense_dictionary(channels: int, width: int, dilation: int) -> WithIdentity:
-    filters = ConvDictionary(torch.randn(width, channels, 3, 3), padding=dilation, dilation=dilation)
+def dense_layers(
+    dilations: Sequence[int],
+    *,
+    in_chans: int,
+    width: int,
+    unfolding: int | Literal["solved"],
+    solver: str,
+    sweep: str,
+    norm: str | None,
+    step: str,
+    penalty: str,
+    identity: str,
+    signed_input: bool,
+    dims: int = 2,
+) -> list[PursuitLayer]:
+    """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` channels to its signal; choices as in ``msd``.
+
+    Args:
+        dilations: of each layer.
+        in_chans: channels of the image.
+        width: atoms that each layer adds.
+        unfolding: steps after the first, or "solved".
+        solver: "ista" or "fista".
+        sweep: "layer", or "multilayer" for layers that take no steps of their own.
+        norm: "batch", "features", "whole" or None.
+        step: "bounded" or "free".
+        penalty: "nonnegative" or "free".
+        identity: "own", "same", "none" or "signed".
+        signed_input: for images with negative values.
+        dims: axes of the image.
+    """
+    pursuit = SOLVERS[known("solver", solver, SOLVERS)]
+    own = 0 if known("sweep", sweep, SWEEPS) == "multilayer" else unfolding
+    if unfolding == "solved" and own == 0:
+        raise ValueError("unfolding 'solved' is layer by layer; expected sweep 'layer', or a number of sweeps")
+    steps = 1 if unfolding == "solved" else unfolding + 1
+    on_identity = _on_identity(identity, signed_input)
+    free = known("penalty", penalty, PENALTIES) == "free"
+    spec = NORMS[known("norm", norm, NORMS)]
+    layers = []
+    for i, dilation in enumerate(dilations):
+        dictionary = _dense_dictionary(in_chans + width * i, width, dilation, dims)
+        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=steps)
+        if unfolding == "solved":
+            layers.append(PursuitLayer(dictionary, unfolding="solved", threshold=threshold))
+            continue
+        layers.append(
+            PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
+        )
+    return layers
+
+
+def stack_of(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int | Literal["solved"]) -> nn.Module:
+    """Return layers one after another, or swept together."""
+    if unfolding == "solved" or sweep != "multilayer":
+        return nn.Sequential(*layers)
+    return MultiLayerPursuit(layers, SOLVERS[solver], unfolding)
+
+
+def _on_identity(identity: str, signed_input: bool) -> IdentityPenalty:
+    on_identity = IdentityPenalty(known("identity", identity, list(IdentityPenalty)))
+    if signed_input and on_identity is IdentityPenalty.SAME:
+        raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
+    return IdentityPenalty.SIGNED if signed_input else on_identity
+
+
+def _dense_dictionary(channels: int, width: int, dilation: int, dims: int) -> WithIdentity:
+    filters = ConvDictionary(torch.randn(width, channels, *[3] * dims), padding=dilation, dilation=dilation)
     scale_filters(filters)
     return WithIdentity(filters)

@@ -1,14 +1,20 @@
 """What every network is: features, pooling and a head."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
+from pursuitnet.dictionaries import ConvDictionary
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
+
+STRIDED = (ConvDictionary, nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d)
+"""What may make its input smaller."""
 
 
 class Network(nn.Module):
@@ -26,12 +32,24 @@ class Network(nn.Module):
 
     def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 0:
-            raise ValueError(f"num_classes is {num_classes}; expected ≥ 0, where 0 leaves the head out")
         self.features, self.num_features, self.num_classes = features, num_features, num_classes
         self.grad_checkpointing = self.recursive = False
         self.pretrained_cfg: dict[str, Any] | None = None
-        self.head = nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+        self.head = _head(num_features, num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head: a linear layer, or the identity where there is none."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new head, randomly initialized, in the place of the old one; its device and number format stay.
+
+        Args:
+            num_classes: size of the output; 0 leaves the head out.
+        """
+        like = next(self.parameters())
+        self.head = _head(self.num_features, num_classes).to(like.device, like.dtype)
+        self.num_classes = num_classes
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last code: (B, in_chans, H, W) → (B, num_features, h, w)."""
@@ -61,13 +79,109 @@ class Network(nn.Module):
 
     def _parts(self) -> Iterator[nn.Module]:
         """Yield the layers and blocks in order."""
-        for stage in self.features:
-            yield from stage if isinstance(stage, nn.Sequential) else (stage,)
+        yield from (part for _, part in self._named_parts())
+
+    def _named_parts(self) -> Iterator[tuple[str, nn.Module]]:
+        for name, stage in self.features._modules.items():
+            inside = stage._modules if isinstance(stage, nn.Sequential) else {"": stage}
+            yield from (
+                (f"features.{name}.{inner}".rstrip("."), part) for inner, part in inside.items() if part is not None
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes), or pooled features (B, num_features) where there is no head."""
-        return self.head(self.forward_features(x).mean(dim=(2, 3)))
+        return self.forward_head(self.forward_features(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return what becomes of the last code: (B, num_features, h, w) → logits (B, num_classes).
+
+        Args:
+            x: what ``forward_features`` returns.
+            pre_logits: return the pooled features (B, num_features) instead.
+        """
+        pooled = x.mean(dim=(2, 3))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the last code and the feature maps of the stages, a stage being what has one resolution.
+
+        Args:
+            x: images (B, in_chans, H, W).
+            indices: which stages, from 0, negative ones from the last; a number n for the last n; None for all.
+            intermediates_only: return the feature maps without the last code.
+
+        Raises:
+            IndexError: for a stage that does not exist.
+        """
+        parts = [part for _, part in self._named_parts()]
+        ends, maps = [end for end, *_ in self._stages()], []
+        wanted = _chosen(indices, len(ends))
+        for at, part in enumerate(parts):
+            x = recompute(part, part, x) if self.grad_checkpointing and self.training else part(x)
+            if at in ends:
+                maps.append(x)
+        chosen = [maps[index] for index in wanted]
+        return chosen if intermediates_only else (x, chosen)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """What the feature maps of the stages are: their channels, how many times smaller than the image, and whose."""
+        names = [name for name, _ in self._named_parts()]
+        stages = self._stages()
+        return [
+            {"num_chs": channels, "reduction": reduction, "module": names[end]} for end, channels, reduction in stages
+        ]
+
+    def _stages(self) -> list[tuple[int, int, int]]:
+        """Return the last part of each stage, its channels, and how many times smaller than the image it is."""
+        channels, reduction, seen = 0, 1, []
+        for _, part in self._named_parts():
+            layers = [module for module in part.modules() if isinstance(module, PursuitLayer)]
+            channels = sum(layers[-1].dictionary.code_channels) if layers else channels
+            reduction *= _stride(part)
+            seen.append((channels, reduction))
+        last = len(seen) - 1
+        turns = [at for at, (one, other) in enumerate(pairwise(seen)) if one[1] != other[1]]
+        return [(at, *seen[at]) for at in (*turns, last)]
+
+    @property
+    def halo(self) -> int:
+        """How far an output pixel looks, in pixels, of a network that returns images.
+
+        Raises:
+            ValueError: for networks that look at the whole image.
+        """
+        raise ValueError(
+            "the network averages over the whole image, so that its result has no halo and no tiles; expected one "
+            "that returns images, as create_model('msd_csc_30', task='image') makes it"
+        )
 
     def pursuits(self) -> list[PursuitLayer]:
         """Return the layers in the order in which the image meets them."""
         return [module for module in self.modules() if isinstance(module, PursuitLayer)]
+
+
+def _head(num_features: int, num_classes: int) -> nn.Module:
+    if not isinstance(num_classes, int) or num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes}; expected an integer ≥ 0, where 0 leaves the head out")
+    return nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+
+
+def _stride(part: nn.Module) -> int:
+    """Return how many times smaller a part makes its input."""
+    strides = [module.stride for module in part.modules() if isinstance(module, STRIDED)]
+    return math.prod(max(stride) if isinstance(stride, Sequence) else stride for stride in strides)
+
+
+def _chosen(indices: int | Sequence[int] | None, count: int) -> Sequence[int]:
+    """Return the stages that are asked for, counted from 0."""
+    if isinstance(indices, int):
+        if not 0 <= indices <= count:
+            raise IndexError(f"there are not {indices} stages; the network has {count}, numbered from 0")
+        indices = range(count - indices, count)
+    chosen = range(count) if indices is None else [index + count if index < 0 else index for index in indices]
+    if wrong := [index for index in chosen if not 0 <= index < count]:
+        raise IndexError(f"there is no stage {wrong[0]}; the network has {count}, numbered from 0")
+    return chosen

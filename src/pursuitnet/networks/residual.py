@@ -31,18 +31,16 @@ class ResidualBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        code_channels: int,
+        atoms: int,
         start: AnyStart,
         c: float | None,
         norm: BatchNorm | None,
         scale: float,
     ) -> None:
         super().__init__()
-        self.stride, self.more = (1 if in_channels == code_channels else 2), code_channels - in_channels
-        self.first = residual_layer(in_channels, code_channels, self.stride, norm=norm)
-        self.second = residual_layer(
-            code_channels, code_channels, start=start, c=c if start.probed else None, norm=norm, scale=scale
-        )
+        self.stride, self.more = (1 if in_channels == atoms else 2), atoms - in_channels
+        self.first = residual_layer(in_channels, atoms, self.stride, norm=norm)
+        self.second = residual_layer(atoms, atoms, start=start, c=c if start.probed else None, norm=norm, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x), previous=self._shortcut(x) if self.second.start.needs_previous else None)
@@ -124,22 +122,22 @@ def residual(
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
     spec = RESIDUAL_NORMS[known("norm", norm, RESIDUAL_NORMS)]
     check_weights(width * (63 * depth * width + 9 * in_chans + 4 * num_classes), width)
-    code_channels = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
+    widths = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
     # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
     begin = CORNERS[known("corner", corner, CORNERS)] if isinstance(start, type) else start
-    own = [start(begin.anchored, begin.probed) if isinstance(start, type) else start for _ in code_channels[1:]]
-    scale = (len(code_channels) - 1) ** -0.5 if begin.anchored else 1.0
-    blocks = [ResidualBlock(a, b, at, c, spec, scale) for at, (a, b) in zip(own, pairwise(code_channels), strict=True)]
+    own = [start(begin.anchored, begin.probed) if isinstance(start, type) else start for _ in widths[1:]]
+    scale = (len(widths) - 1) ** -0.5 if begin.anchored else 1.0
+    blocks = [ResidualBlock(a, b, at, c, spec, scale) for at, (a, b) in zip(own, pairwise(widths), strict=True)]
     first = residual_layer(in_chans, width, norm=spec)
     if recall is None:
-        return Network(nn.Sequential(first, *blocks), code_channels[-1], num_classes)
+        return Network(nn.Sequential(first, *blocks), widths[-1], num_classes)
     weights = fista_weights(len(blocks)) if recall == "fista" else None
-    return Network(nn.Sequential(first, Recalling(blocks, weights)), code_channels[-1], num_classes)
+    return Network(nn.Sequential(first, Recalling(blocks, weights)), widths[-1], num_classes)
 
 
 def residual_layer(
     in_channels: int,
-    code_channels: int,
+    atoms: int,
     stride: int = 1,
     *,
     start: AnyStart = starts.zero,
@@ -148,8 +146,8 @@ def residual_layer(
     scale: float = 1.0,
 ) -> PursuitLayer:
     """Return a 3 × 3 layer of He-initialized filters with c absorbed in them: Eq. 3, or Eq. 5 by ``start``."""
-    weight = nn.init.kaiming_normal_(torch.empty(code_channels, in_channels, 3, 3), mode="fan_out", nonlinearity="relu")
-    threshold = Threshold((code_channels,), None if norm else 0.0, free=True, norm=norm)
+    weight = nn.init.kaiming_normal_(torch.empty(atoms, in_channels, 3, 3), mode="fan_out", nonlinearity="relu")
+    threshold = Threshold((atoms,), None if norm else 0.0, free=True, norm=norm)
     for parameter in threshold.scales():
         nn.init.constant_(parameter, scale)
     dictionary = ConvDictionary(weight, stride=stride, padding=1)

@@ -42,15 +42,15 @@ def six_layers(
     """
     check_weights(width * (3904 * width + 16 * in_chans + 16 * num_classes), width)
     free = known("penalty", penalty, PENALTIES) == "free"
-    code_channels = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
+    widths = [in_chans, *(width * m for m in (1, 2, 4, 8, 16, 16))]
     spec = NORMS[known("norm", norm, (None, "batch"))]
     pursuit = SOLVERS[known("solver", solver, SOLVERS)]
     swept = []
-    for a, b in pairwise(code_channels[:4]):
+    for a, b in pairwise(widths[:4]):
         dictionary = ConvDictionary(torch.randn(b, a, 4, 4), stride=2, padding=1)
         scale_filters(dictionary)
         threshold = Threshold(dictionary.code_channels, free=free, norm=spec, steps=unfolding + 1)
         swept.append(PursuitLayer(dictionary, step=step_of(step, dictionary), threshold=threshold))
-    plain = [residual_layer(a, b, norm=HE if spec else None) for a, b in pairwise(code_channels[3:])]
+    plain = [residual_layer(a, b, norm=HE if spec else None) for a, b in pairwise(widths[3:])]
     features = [MultiLayerPursuit(swept, pursuit, unfolding), plain[0], plain[1], pool(), plain[2], pool()]
-    return Network(nn.Sequential(*features), code_channels[-1], num_classes)
+    return Network(nn.Sequential(*features), widths[-1], num_classes)

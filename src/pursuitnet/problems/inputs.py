@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 
 
 def with_dictionary(name: str, value: Any, dictionary: Any) -> Tensor:
@@ -89,15 +90,3 @@ def check_types(signal: Tensor, dictionary: Dictionary) -> None:
             f"the signal is on {signal.device}, the dictionary on {weight.device}; move one, as in "
             f"signal.to({str(weight.device)!r})"
         )
-
-
-def kind_of(value: Any) -> str:
-    """Return what something is, in a few words."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return repr(value)
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

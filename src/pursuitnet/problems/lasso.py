@@ -273,6 +273,13 @@ def beta_max(
     Raises:
         TypeError: if signal or dictionary is no such thing.
         ValueError: for shapes or types that do not fit, or an empty batch.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> x, D = torch.tensor([[3.0, -4.0]]), pn.LinearDictionary(torch.eye(2))
+        >>> pn.beta_max(x, D).tolist(), pn.beta_max(x, D, nonnegative=True).tolist()
+        ([[4.0]], [[3.0]])
     """
     signal = _checked(signal, dictionary)
     correlation = [d.flatten(1) for d in dictionary.analyze_parts(signal)]

@@ -74,7 +74,7 @@ def iterate(
         every: the most steps from one certificate to the next.
     """
     state, certificates, due = solver.init(code), [], 0
-    progress = Progress(tol, torch.finfo(code[0].dtype).eps)
+    stopping = StoppingRule(tol, torch.finfo(code[0].dtype).eps)
     reason: Reason = "max_steps"
     if restart:
         state = state._replace(momentum=code[0].new_ones(len(code[0]), *[1] * (code[0].dim() - 1)))
@@ -82,26 +82,25 @@ def iterate(
         if state.certificate or step in (due, max_steps) or trace:
             certificate = state.certificate or problem.certificate(state.code)
             certificates.append(certificate._replace(correlation=()))
-            found = progress.reason(certificate, step, state.certificate is not None)
-            if found is not None:
-                reason = found
+            if ended := stopping.reason(certificate, step, state.certificate is not None):
+                reason = ended
                 break
             due = step + min(every, 1 + step // 2)
             state = state if step else state._replace(certificate=certificate)  # a first working set asks for it
         if step < max_steps:
             after = solver.step(problem, state)
-            stale = state.certificate is not None and after.certificate is state.certificate
+            stale = state.certificate is not None and after.certificate is state.certificate  # of the code before
             state = after._replace(certificate=None) if stale else after
             state = restarted(state) if restart else state
     return SolverResult(state.code, certificate, step, certificates if trace else [], reason)
 
 
 @dataclass
-class Progress:
+class StoppingRule:
     """Tells why a run may end.
 
     A run has stalled if for some while neither a gap nor an objective that has not got there has become smaller, beyond
-    rounding: in this number format the certificate can improve no further. The while is 100 steps and twice all
+    rounding: in this number format the certificate can improve no further. That while is 100 steps and twice all
     before them, since a momentum may lead uphill for long; of a solver that has a certificate at hand in every step,
     and so makes large ones, three. With tol = 0 a number of steps is asked for, and only a gap of 0 ends the run.
 
@@ -120,13 +119,13 @@ class Progress:
     def reason(self, certificate: Certificate, step: int, at_hand: bool) -> Reason | None:
         """Return why to end at a certificate, or None to go on."""
         objective, gap, _ = certificate
-        open_ = gap > self.tol
-        if not bool(open_.any()):
+        unfinished = gap > self.tol
+        if not bool(unfinished.any()):
             return "converged"
-        least, lowest = self.best or (objective.new_full((), torch.inf), gap.new_full((), torch.inf))
-        if bool((open_ & ((objective < (1 - self.eps) * least) | (gap < 0.99 * lowest))).any()):
+        best_objective, best_gap = self.best or (objective.new_full((), torch.inf), gap.new_full((), torch.inf))
+        if bool((unfinished & ((objective < (1 - self.eps) * best_objective) | (gap < 0.99 * best_gap))).any()):
             self.last = step
-        self.best = objective.minimum(least), gap.minimum(lowest)
+        self.best = objective.minimum(best_objective), gap.minimum(best_gap)
         patience = 3 if at_hand else 100 + 2 * self.last
         return "stalled" if self.tol > 0 and step - self.last >= patience else None
 

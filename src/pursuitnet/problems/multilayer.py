@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
-from pursuitnet.problems.inputs import check_dictionary, kind_of, with_dictionary
+from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.omp import OMP
@@ -38,6 +39,13 @@ def layered_thresholding(
 
     Raises:
         ValueError: for input that does not fit together.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(2))
+        >>> [code.tolist() for code in pn.layered_thresholding(torch.tensor([[3.0, -2.0]]), [D, D], [0.5, 1.0])]
+        [[[2.5, -1.5]], [[1.5, -0.5]]]
     """
     pairs, shrink = (
         _paired(dictionaries, thresholds, "thresholds"),

@@ -21,6 +21,13 @@ class OMP:
     Attributes:
         nonzeros: number of non-zeros to take in each example.
         residual: stop an example as soon as ‖x − DΓ‖₂ ≤ residual.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> x, D = torch.tensor([[3.0, -2.0, 0.5]]), pn.LinearDictionary(torch.eye(3))
+        >>> pn.solve(x, D, solver=pn.OMP(nonzeros=2)).code.tolist()
+        [[3.0, -2.0, 0.0]]
     """
 
     whole_problem: ClassVar[bool] = True

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
-from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
@@ -96,6 +97,7 @@ def solve(
     restart: bool = True,
     trace: bool = False,
     gradient: Literal["implicit", "unrolled"] | None = None,
+    tile: None = None,
 ) -> Solution:
     """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
 
@@ -121,6 +123,7 @@ def solve(
         restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
+        tile: refused: an optimum is global, so that solutions of tiles are not the solution of the whole.
 
     Raises:
         TypeError: for an argument of the wrong kind.
@@ -128,30 +131,48 @@ def solve(
 
     Warns:
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(3, dtype=torch.float64))
+        >>> solution = pn.solve(torch.tensor([[3.0, -2.0, 0.5]], dtype=torch.float64), D, beta=1.0)
+        >>> solution.code.tolist()  # with the identity as D: the soft threshold
+        [[2.0, -1.0, 0.0]]
+        >>> bool(solution.converged), float(solution.gap) <= 1e-6
+        (True, True)
     """
     _check_options(solver, nonnegative, max_steps, tol, gradient)
+    if tile is not None:
+        raise ValueError(
+            f"tile is {tile!r}, but an optimum has no tiles: each coefficient hangs on the whole signal, through all "
+            "atoms between. Solve the whole, or take a network of a fixed number of steps, which looks no farther than "
+            "its halo: pn.apply(model, image, tile)"
+        )
     if beta is None and not isinstance(solver, OMP):
         raise TypeError(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
             "squares"
         )
     problem = lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative)
-    asked = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
+    mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
     if isinstance(solver, OMP):
-        found = _matched(problem, solver, max_steps, start, asked is not None)
-        warn(found, "OMP has not met its criterion", max_steps > 0)
-        return found
+        solution = _solve_omp(problem, solver, max_steps, start, mode is not None)
+        warn(solution, "OMP has not met its criterion", max_steps > 0)
+        return solution
     tol = default_tol(problem.signal) if tol is None else tol
-    whole, begin = problem, dictionary.split(_begin(problem, start))
+    given, initial = problem, dictionary.split(_initial_code(problem, start))
     if isinstance(solver, Reduced):
-        problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
-    with torch.set_grad_enabled(asked == "unrolled" and torch.is_grad_enabled()):
-        run = iterate(problem, solver, begin, max_steps, tol, restart=restart, trace=trace)
+        problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
+    with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
+        run = iterate(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
         code = problem.full_code(run.code)
-    code = attach_implicit_gradient(whole, code) if asked == "implicit" else code
-    found = Solution.of(dictionary.join(code), run, tol)
-    warn(found, f"the duality gap is {float(found.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0)
-    return found
+    code = attach_implicit_gradient(given, code) if mode == "implicit" else code
+    solution = Solution.of(dictionary.join(code), run, tol)
+    warn(
+        solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
+    )
+    return solution
 
 
 def default_tol(signal: Tensor) -> float:
@@ -218,8 +239,8 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
     On the support S with signs s, 0 = D_Sᵀ(x − DΓ) − β_S·s =: F defines Γ_S, so dΓ_S = (D_SᵀD_S)⁻¹ dF at fixed Γ:
     the cotangent of F is the solution of one linear system, by conjugate gradients.
     """
-    wanted = [problem.signal, *problem.dictionary.parameters(), *problem.beta]
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in wanted):
+    inputs = [problem.signal, *problem.dictionary.parameters(), *problem.beta]
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
         return code
     D, support = problem.dictionary, [(c != 0).to(c.dtype) for c in code]
     correlation = D.analyze_parts(problem.residual(code))
@@ -228,19 +249,19 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
     )
     mask = D.join(tuple(support))
 
-    whole = D.join(code)
-    probe = torch.zeros_like(whole, requires_grad=True)
-    image = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
+    solution = D.join(code)
+    probe = torch.zeros_like(solution, requires_grad=True)
+    gram_probe = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
 
     def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the weights of this moment
-        return torch.autograd.grad(image, probe, v, retain_graph=True)[0]
+        return torch.autograd.grad(gram_probe, probe, v, retain_graph=True)[0]
 
     if F.requires_grad:
         F.register_hook(lambda v: None if v is None else conjugate_gradients(gram, mask * v))
-    return D.split(whole + (F - F.detach()))
+    return D.split(solution + (F - F.detach()))
 
 
-def _begin(problem: Lasso, start: Tensor | None) -> Tensor:
+def _initial_code(problem: Lasso, start: Tensor | None) -> Tensor:
     """Return the code to begin at: a guess that was given, or zero."""
     x, D = problem.signal, problem.dictionary
     if start is None:
@@ -254,15 +275,15 @@ def _begin(problem: Lasso, start: Tensor | None) -> Tensor:
     return start.detach()
 
 
-def _matched(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None, gradient: bool) -> Solution:
+def _solve_omp(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None, gradient: bool) -> Solution:
     """Return the solution of OMP."""
     D = problem.dictionary
     if problem.nonnegative or start is not None:
         raise ValueError("OMP takes neither nonnegative=True nor a start; it grows a support of any sign from nothing")
     code, steps, met = solver.run(problem.signal, D, max_steps)
-    price = D.join(tuple(b * (c != 0) for b, c in zip(problem.beta, D.split(code), strict=True)))
-    energy = problem.residual(D.split(code)).flatten(1).double().square().sum(1)
-    objective = (0.5 * energy + price.flatten(1).sum(1)).detach()
+    penalty = D.join(tuple(b * (c != 0) for b, c in zip(problem.beta, D.split(code), strict=True)))
+    squared_error = problem.residual(D.split(code)).flatten(1).double().square().sum(1)
+    objective = (0.5 * squared_error + penalty.flatten(1).sum(1)).detach()
     if gradient:
         fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
         code = D.join(attach_implicit_gradient(fitted, D.split(code)))

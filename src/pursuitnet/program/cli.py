@@ -15,7 +15,11 @@ from cyclopts.argument import ArgumentCollection, update_argument_collection
 
 from pursuitnet import __version__
 from pursuitnet.program import hints, streams, threads
-from pursuitnet.program.recipe import Recipe, values_of
+from pursuitnet.program.apply.command import apply
+from pursuitnet.program.learn.command import learn
+from pursuitnet.program.predict.command import predict
+from pursuitnet.program.recipe import NETWORK, Recipe, values_of
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import check_file, check_folder
 from pursuitnet.utils.paths import expanded
 
@@ -59,8 +63,17 @@ def _from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
     """Fill the options of `train --resume` that are not given with those of the run, so that given ones stand out."""
     given = {argument.name: argument for argument in arguments if argument.tokens}
     if commands == ("train",) and "--out" in given and "--resume" in given and given["--resume"].convert():
-        path = given["--out"].convert() / "recipe.json"
+        path = RunFolder(given["--out"].convert()).recipe
         values = {name: value for name, value in _json(path).items() if value is not None}
+        update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
+
+
+def _from_init(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill the network's options of `train --init` that are not given with those of the run it begins with."""
+    names = [token.value for argument in arguments if "--init" in argument.names for token in argument.tokens]
+    if commands == ("train",) and names:
+        path = RunFolder(expanded(names[-1])).recipe
+        values = {name: value for name, value in _json(path).items() if name in NETWORK and value is not None}
         update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
 
 
@@ -77,7 +90,7 @@ app = App(
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=(_whole, _from_recipe, _at_home, _from_run),
+    config=(_whole, _from_recipe, _at_home, _from_run, _from_init),
 )
 
 
@@ -126,9 +139,11 @@ def train(
         sys.exit(128 + stop.signal)
     if not training.group_of(os.environ).first:
         return
-    print(
-        f"accuracy {_percent(last)} on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
-    )
+    took = f"on test images, after epoch {last['epoch']}, in {time.perf_counter() - began:.0f} s"
+    if settings.task != "classify":
+        print(f"{_of_images(last)} {took}\n{report.write_images(folder)}")
+        return
+    print(f"accuracy {_percent(last)} {took}")
     print(f"{report.write(folder, settings.data_dir, settings.device)}")
 
 
@@ -165,16 +180,22 @@ def evaluate(
         plot: Also write evaluation.png, and certification.png with --certify.
         out: Where the files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     chosen = None if corruptions is None else tuple(corruptions)
     settings = Settings(unfolding, threshold, chosen, adapt, test_images, certify)
-    tell = partial(print, "tested", file=sys.stderr) if sys.stderr.isatty() else _nothing
-    pictures = ["evaluation.png", *(["certification.png"] if certify else [])] if plot else []
-    folder = _into(run, out, "evaluation.json", *pictures)
-    found = evaluate_run(run, settings, tell, data_dir, device)
+    files = RunFolder(run)
+    pictures = [files.evaluation_picture, *([files.certification_picture] if certify else [])]
+    written = [files.evaluation, *(pictures if plot else [])]
+    folder = _into(run, out, *(path.name for path in written))
+    with progress("images") as tell:
+        found = evaluate_run(run, settings, tell, data_dir, device)
     print("\n".join(found.lines()))
     print("\n".join(map(str, found.save(folder, plot))))
+
+
+app.command(apply)
 
 
 @app.command
@@ -196,14 +217,20 @@ def simulate(
         seeds: fig4 only: number of seeds; by default 5, or 3 for the variations.
         iterations: fig4 only: steps of the optimizer; by default 300.
     """
+    from pursuitnet.data.progress import progress, say
     from pursuitnet.program import simulate as simulations
 
     folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
     check_folder(folder)
     began = time.perf_counter()
-    _, paths = simulations.run(
-        figure, folder, lambda line: print(line, flush=True), seeds=seeds, iterations=iterations, variations=variations
-    )
+    with progress("runs", simulations.count(figure, seeds, variations)) as tell:
+
+        def callback(line: str) -> None:
+            say(line)
+            tell(not line.startswith("\n"))  # but the result is no run
+
+        chosen = {"seeds": seeds, "iterations": iterations, "variations": variations}
+        _, paths = simulations.run(figure, folder, callback, **chosen)  # type: ignore[arg-type]
     print(f"\nin {time.perf_counter() - began:.0f} s")
     print("\n".join(map(str, paths)))
 
@@ -230,10 +257,12 @@ def inspect(
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         out: Where the two files go; by default into the run folder.
     """
+    from pursuitnet.data.progress import progress
     from pursuitnet.program.whitebox.inspect_run import inspect_run, summary
 
-    folder = _into(run, out, "inspect.json", "inspect.html")
-    found = inspect_run(run, images, unfolding, test_images, data_dir, device)
+    folder = _into(run, out, RunFolder(run).inspection.name, RunFolder(run).inspection_page.name)
+    with progress("parts") as tell:
+        found = inspect_run(run, images, unfolding, test_images, data_dir, device, tell)
     print("\n".join(summary(found)))
     print(f"{found.save(folder)}")
 
@@ -249,9 +278,11 @@ def export(run: Path, *, format: Literal["onnx", "pt2"] = "onnx", out: Path | No
     """
     from pursuitnet.program.sharing import trained
     from pursuitnet.program.sharing.export import export as write
+    from pursuitnet.program.sharing.loading import check_classifies
 
-    path = (run if run.is_dir() else run.parent) / f"model.{format}" if out is None else out
+    path = RunFolder(run if run.is_dir() else run.parent).exported(format) if out is None else out
     network = trained(run)
+    check_classifies(network, run)
     check_file(path)
     off = write(network, path, format)
     print(f"{path}\nlogits within {off:.1e} of the network's, relatively, on images of three sizes")
@@ -345,12 +376,17 @@ def runs(
         print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
 
 
+app.command(learn)
+app.command(predict)
+
+
 @app.command
 def models() -> None:
-    """List the networks of the paper; other depths of a family exist too."""
+    """List the networks of the paper, and those that return images; other depths of a family exist too."""
     from pursuitnet.networks import list_models
 
     print("\n".join(list_models()))
+    print("\nto denoise, segment or regress images:", *list_models(task="image"), sep="\n")
 
 
 def main() -> None:
@@ -384,7 +420,7 @@ def _run() -> int:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return _fail(
-            "interrupted; what was done is kept: train goes on with --out DIR --resume, "
+            "interrupted; what was done is kept: train and learn go on with --out DIR --resume, "
             "reproduce when it is called again",
             code=130,
         )
@@ -420,12 +456,12 @@ def _into(run: Path, out: Path | None, *names: str) -> Path:
     return folder
 
 
-def _nothing(line: str) -> None:
-    """Say nothing."""
-
-
 def _percent(record: "Record") -> str:
     return f"{100 * record['test_accuracy']:.2f} %"
+
+
+def _of_images(record: "Record") -> str:
+    return f"Dice {record['test_dice']:.4f}" if "test_dice" in record else f"PSNR {record['test_psnr']:.2f} dB"
 
 
 def _free_folder(recipe: Recipe) -> Path:

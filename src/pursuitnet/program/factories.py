@@ -4,7 +4,7 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.networks import Network, create_model
-from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.recipe import GIVEN, Recipe
 from pursuitnet.utils.nearest import did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -43,13 +43,41 @@ def _device(name: str, local: int) -> torch.device:
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
     """Return what the recipe's data set holds."""
+    check_kept(recipe)
     return data.info(**recipe.images())
 
 
-def model_of(recipe: Recipe, device: torch.device | None = None) -> Network:
+def check_kept(recipe: Recipe) -> None:
+    """Raise ValueError if a recipe's images were handed over in Python, where they are no longer at hand."""
+    if recipe.data == GIVEN:
+        raise ValueError(
+            "the images of this run were handed over in Python and are not kept: go on there, with train(…, data=…, "
+            "resume=True); to look at the run name a folder of images with --data-dir"
+        )
+
+
+def model_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Network:
     """Create the recipe's network from its seed; torch's global generator is left as it was."""
-    about, device = dataset_of(recipe), device_of(recipe) if device is None else device
+    about, device = dataset or dataset_of(recipe), device_of(recipe) if device is None else device
+    return drawn(recipe, about.num_classes, about.in_chans, device)
+
+
+def drawn(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> Network:
+    """Create a network of so many outputs and input channels from the recipe's seed, on a device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = create_model(recipe.model, about.num_classes, about.in_chans, **recipe.choices())
+        model = network_of(recipe, outputs, channels)
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def network_of(recipe: Recipe, outputs: int, channels: int) -> Network:
+    """Create the recipe's network for so many outputs and input channels, from torch's global generator."""
+    choices = recipe.choices()
+    if recipe.model == "csc_denoiser" and recipe.task != "denoise":
+        other = "msd_csc_6" if recipe.task == "classify" else "msd_csc_30"
+        raise ValueError(f"model is csc_denoiser, which denoises; expected another network to {recipe.task}: {other}")
+    if recipe.task == "classify":
+        return create_model(recipe.model, outputs, channels, **choices)
+    if recipe.model != "csc_denoiser":
+        choices["out_chans"] = outputs
+    return create_model(recipe.model, in_chans=channels, task="image", **choices)

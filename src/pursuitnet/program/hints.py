@@ -49,7 +49,7 @@ def _owner(given: str) -> str:
 
     if given in RECIPES or given.endswith((".toml", ".yaml", ".yml", ".json")):
         return "--recipe"
-    if given in NAMES or given in list_models():
+    if given in NAMES or given in list_models() + list_models(task="image"):
         return "--data" if given in NAMES else "--model"
     return "--data-dir" if os.sep in given or os.path.isdir(given) else ""
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = "run.lock"
-"""The file that is locked; it stays, and only a lock on it means anything."""
+from pursuitnet.program.run_folder import RunFolder
 
 LOCK_TIMEOUT = 2.0
 """Seconds to wait for a lock: whoever only looks whether a run is at work holds it for an instant."""
@@ -28,12 +27,12 @@ def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
 
     Raises:
         OSError: if the folder cannot be written to.
-        TakenError: if another process owns it.
+        LockedError: if another process owns it.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.resolve() / LOCK, is_singleton=True)
+    lock = FileLock(RunFolder(folder.resolve()).lock, is_singleton=True)
     try:
         lock.acquire(timeout=wait)
     except Timeout:
@@ -47,8 +46,8 @@ def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise TakenError if another process owns a run folder."""
-    if (folder / LOCK).exists():
+    """Raise LockedError if another process owns a run folder."""
+    if RunFolder(folder).lock.exists():
         with run_lock(folder):
             pass
 
@@ -57,7 +56,7 @@ def is_locked(folder: Path) -> bool:
     """Return whether a process owns a run folder; one that cannot be looked at counts as owned while it says so."""
     from filelock import FileLock, Timeout
 
-    path = folder.resolve() / LOCK
+    path = RunFolder(folder.resolve()).lock
     if not path.exists():
         return False
     try:
@@ -66,4 +65,4 @@ def is_locked(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:  # another user's folder, or one that can only be read
-        return (folder / "running.json").exists()
+        return RunFolder(folder).running.exists()

@@ -61,25 +61,65 @@ RECIPES: dict[str, dict[str, Any]] = {
 RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
 
 
+class _Default(str):
+    """The network of a recipe that names none, so that a task can put its own in its place."""
+
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "denoise": {"model": "csc_denoiser", "lr": 2e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
+    "segment": {"model": "msd_csc_30", "lr": 5e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
+    "regress": {"model": "msd_csc_30", "lr": 5e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
+}
+"""What tasks on images have in place of the defaults below."""
+
+BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weights")}
+"""Tasks, and how their classes can be balanced."""
+
 RENAMED = {"drops": "milestones", "fill": "padding_mode", "standardise": "normalize", "valid_images": "val_images"}
 """Fields by the names that they had once; recipes written then are read."""
 
 RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
 """What the names of residual networks begin with."""
 
-MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing")
+MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing", "in_memory", "workers")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
+
+CHOICES = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
+NETWORK = ("model", "normalize", *CHOICES)
+"""Fields of a recipe that say what the network is."""
+
+GIVEN = "given"
+"""The data of a recipe whose images are handed over in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run: everything that decides its result, besides the machine."""
+    """One training run: everything that decides its result, besides the machine.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> recipe = pn.Recipe(model="res_csc_20", epochs=30)
+        >>> recipe.epochs, recipe.data, recipe.choices()
+        (30, 'digits', {})
+    """
 
     data: str = "digits"
-    """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, or folder (of images, one sub-folder a class)."""
+    """Data set: digits (in scikit-learn), cifar10, cifar100, svhn, folder (of images, one sub-folder a class), or
+    images (to denoise; or images/ and targets/ with equal names, to segment or regress)."""
+
+    task: Literal["classify", "denoise", "segment", "regress"] = "classify"
+    """What is learned: the class of an image, or an image from an image: without its noise, each pixel's label, or each
+    pixel's value."""
 
     data_dir: Path | None = None
     """Folder with the original files of the data set."""
+
+    sigma: str | None = None
+    """Noise to denoise, as a standard deviation on the scale of 0 to 255: a number, or a range such as 5-55 for one
+    network for all of it."""
+
+    patch: int | None = None
+    """Side of the patches that are drawn from images to denoise, segment or regress; by default 64, or what fits."""
 
     image_size: int | None = None
     """Height and width that the images of a folder are scaled and cropped to."""
@@ -89,6 +129,13 @@ class Recipe:
 
     white_level: float | None = None
     """Value of white in images of a folder with more than 8 bits that do not say it, such as 4095 for 12 bits."""
+
+    in_memory: bool | None = None
+    """Keep all images of a folder in memory; by default unless they take more than a quarter of it. Otherwise they are
+    read for every batch."""
+
+    workers: int | None = None
+    """Processes that read images which are not kept in memory; by default one a core, at most 8."""
 
     val_images: int = 0
     """Training images held out to choose by, drawn at random by the seed, of a folder with every class in proportion;
@@ -104,7 +151,7 @@ class Recipe:
     """Largest random translation in pixels; by default 4, and 0 for digits."""
 
     flip: bool | None = None
-    """Random horizontal flip; by default for all but digits and svhn."""
+    """Random horizontal flip, by default for all but digits and svhn; of patches also turns and vertical flips."""
 
     padding_mode: Literal["zeros", "reflect"] = "zeros"
     """What moves in at the border of a translated image."""
@@ -113,8 +160,9 @@ class Recipe:
     """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
     see [0, 1]."""
 
-    model: str = "msd_csc_6"
-    """Network, as listed by `pursuitnet models`."""
+    model: str = _Default("msd_csc_6")
+    """Network, as listed by `pursuitnet models`; by default csc_denoiser to denoise, msd_csc_30 to segment or
+    regress."""
 
     unfolding: int | None = None
     """Pursuit steps after the first; the network's own default if left out."""
@@ -149,6 +197,12 @@ class Recipe:
 
     corner: Literal["zero", "resnet", "res_csc_simplified", "res_csc"] | None = None
     """Where the learned starts of learned_20 and the like begin."""
+    init: str | None = None
+    """Run, model.safetensors or pretrained network whose weights training begins with; the head too, if the classes are
+    the same. Images are normalized as in its training."""
+
+    freeze_backbone: bool = False
+    """Train the head alone."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -156,8 +210,11 @@ class Recipe:
     batch_size: int = 64
     """Images a step, over all processes together."""
 
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Rule of the steps; adam to denoise, segment or regress."""
+
     lr: float = 0.05
-    """Largest learning rate (SGD)."""
+    """Largest learning rate; by default 0.002 to denoise, 0.005 to segment or regress."""
 
     momentum: float = 0.9
     """Momentum of SGD."""
@@ -171,6 +228,13 @@ class Recipe:
     decay_all: bool = False
     """Let the weight decay pull at thresholds, steps and norms too."""
 
+    balance: Literal["weights", "sampler"] | None = None
+    """For classes of unequal size: weigh the loss of each image by what its class lacks, or draw images so that every
+    class comes equally often. "weights" makes the labels of a segmentation count the same, too."""
+
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in the loss, in the order of the labels, relative to each other."""
+
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
 
@@ -181,7 +245,7 @@ class Recipe:
     """What logits are divided by in the loss, which is then multiplied by it."""
 
     schedule: Literal["cosine", "steps", "onecycle", "constant"] = "cosine"
-    """Cosine to zero; divided by 10 at each of the drops; one cycle, straight up over the warm-up (a fifth of the
+    """Cosine to zero; divided by 10 at each of the milestones; one cycle, straight up over the warm-up (a fifth of the
     epochs at most) and straight down to zero; or constant."""
 
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -218,7 +282,52 @@ class Recipe:
                 object.__setattr__(self, name, _as(kind, getattr(self, name), name))
             except TypeError as error:
                 raise ValueError(str(error)) from error
+        self._settle()
         self._check_ranges()
+        self._check_task()
+
+    def _settle(self) -> None:
+        """Put a task's own values in the place of defaults."""
+        for name, value in IMAGES.get(self.task, {}).items():
+            default = type(self).__dataclass_fields__[name].default
+            if isinstance(self.model, _Default) if name == "model" else getattr(self, name) == default:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "model", str(self.model))
+
+    def _check_task(self) -> None:
+        if (self.task == "classify") != (self.data != "images"):
+            raise ValueError(
+                f"task is {self.task} and data is {self.data}; expected --data images with --task denoise, segment or "
+                "regress, and another data set to classify"
+            )
+        if self.task == "classify" and not (self.sigma is None and self.patch is None):
+            raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
+        if self.balance is not None and (self.task, self.balance) not in BALANCED:
+            raise ValueError(
+                f"balance is {self.balance!r} for task {self.task!r}; expected weights or sampler to classify, weights "
+                "to segment, and none otherwise"
+            )
+        if self.task == "classify":
+            return
+        if self.data_dir is None:
+            raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
+        if (self.sigma is None) == (self.task == "denoise"):
+            raise ValueError(f"sigma is {self.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
+        others = [n for n in ("val_images", "dilations", "shift", "normalize") if getattr(self, n)]
+        if others:
+            raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {self.task}: leave it out")
+        self.noise()
+
+    def noise(self) -> tuple[float, float]:
+        """Return the smallest and the largest σ to train at, on the scale of 0 to 255; zeros where there is none."""
+        parts = "0" if self.sigma is None else self.sigma
+        try:
+            low, high = (float(part) for part in (*parts.split("-"), *parts.split("-"))[:2])
+        except ValueError:
+            low, high = -1.0, -1.0
+        if not 0 <= low <= high < float("inf") or parts.count("-") > 1:
+            raise ValueError(f"sigma is {self.sigma!r}; expected a number ≥ 0 such as 25, or a range such as 5-55")
+        return low, high
 
     def _check_ranges(self) -> None:
         for name, least in (
@@ -231,6 +340,8 @@ class Recipe:
             ("val_images", 0),
             ("shift", 0),
             ("image_size", 1),
+            ("workers", 0),
+            ("patch", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -250,7 +361,13 @@ class Recipe:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
         if not all(0 < drop < 1 for drop in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"drops are {self.milestones}; expected shares of the epochs between 0 and 1, in order")
+            raise ValueError(
+                f"milestones are {self.milestones}; expected shares of the epochs between 0 and 1, in order"
+            )
+        if self.class_weights is not None and self.balance is not None:
+            raise ValueError("class_weights and balance both weigh the classes; expected one of them")
+        if self.class_weights is not None and not all(0 < w < float("inf") for w in self.class_weights):
+            raise ValueError(f"class_weights are {self.class_weights}; expected a number > 0 for each class")
         if self.image_size is not None and self.data != "folder":
             raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
         if (self.skip_broken or self.white_level is not None) and self.data != "folder":
@@ -284,17 +401,20 @@ class Recipe:
 
     def located(self) -> "Recipe":
         """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
-        return self if self.data_dir is None else replace(self, data_dir=Path(self.data_dir).expanduser().absolute())
+        begun = self.init and expanded(self.init)
+        located = replace(self, init=str(begun.absolute())) if begun and begun.exists() else self
+        return located if self.data_dir is None else replace(located, data_dir=expanded(self.data_dir).absolute())
 
     def images(self) -> dict[str, Any]:
         """Return where the images are and how they are read, as ``data.info`` takes it."""
         choices = {"image_size": self.image_size, "skip_broken": self.skip_broken, "white_level": self.white_level}
+        if self.data == "folder":
+            choices |= {"in_memory": self.in_memory, "workers": self.workers}
         return {"name": self.data, "root": self.data_dir, **choices}
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = ["unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width"]
-        names += ["unit_norm", "corner"]
+        names = (*CHOICES, "unit_norm", "corner")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm") == "none":
             chosen["norm"] = None
@@ -393,8 +513,10 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         and fits(value if isinstance(value, int) else float(value), float, finite=False)
     ):
         return float(value)
-    if isinstance(kind, type) and type(value) is kind:
+    if isinstance(kind, type) and (type(value) is kind or isinstance(value, _Default)):
         return value
+    if name == "sigma" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"
     expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")
     raise TypeError(f"{name} = {reprlib.repr(value)}; expected {expected}")
 

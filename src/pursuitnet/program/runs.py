@@ -3,8 +3,9 @@
 import json
 import os
 import re
+import shlex
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pursuitnet.program.lock import is_locked
+from pursuitnet.program.recipe import GIVEN
 from pursuitnet.program.report.text import duration, written
-from pursuitnet.utils.records import RECORD, Kinds, epochs_of, record_of
+from pursuitnet.program.run_folder import Record, RunFolder
+from pursuitnet.program.writable import write_whole
 
 State = Literal["finished", "running", "stopped", "failed", "damaged"]
-
-MARKS = ("recipe.json", "metrics.jsonl", "checkpoint.pt", "running.json")
-"""A folder with one of these is that of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,11 @@ class RunSummary:
         seconds: the epochs' time.
         device: where it was computed.
         commit: of the package.
+        unfolding: steps after the first, if the recipe asks for a number.
+        width: atoms a layer, if the recipe asks for a number.
+        seed: of the recipe.
+        lr: largest learning rate.
+        date: when its last epoch ended, in local time.
         records: every epoch's line.
     """
 
@@ -53,7 +58,12 @@ class RunSummary:
     seconds: float | None = None
     device: str | None = None
     commit: str | None = None
-    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    unfolding: int | None = None
+    width: int | None = None
+    seed: int | None = None
+    lr: float | None = None
+    date: str | None = None
+    records: list[Record] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return every field but the records as JSON has it."""
@@ -117,10 +127,10 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
         stops: exceptions by which a run stops in good order; any other one is a failure.
         about: what else to say of it, such as the device and the commit.
     """
-    mark, failure = folder / "running.json", folder / "failed.json"
+    run = RunFolder(folder)
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_whole(mark, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since, **about}))
-    failure.unlink(missing_ok=True)
+    write_whole(run.running, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since, **about}))
+    run.failed.unlink(missing_ok=True)
     try:
         yield
     except stops:
@@ -128,10 +138,10 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
     except Exception as error:
         said = {"error": type(error).__name__, "reason": " ".join(str(error).split())}
         with suppress(OSError):  # the error that came first is the one to hear of
-            write_whole(failure, json.dumps(said))
+            write_whole(run.failed, json.dumps(said))
         raise
     finally:
-        mark.unlink(missing_ok=True)
+        run.running.unlink(missing_ok=True)
 
 
 def find_runs(folder: Path) -> list[RunSummary]:
@@ -150,15 +160,16 @@ def read(folder: Path, name: str | None = None) -> RunSummary:
     """Return what a run folder says; what is wrong with it is in the note, and nothing raises."""
     given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
     try:
-        return RunSummary(**given, **_content(folder))
+        return RunSummary(**given, **_content(RunFolder(folder)))
     except (OSError, ValueError) as error:
-        return RunSummary(**given, state="damaged", note=" ".join(str(error).split()))
+        note = str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder} ")
+        return RunSummary(**given, state="damaged", note=" ".join(note.split()))
 
 
-def earlier(folder: Path) -> list[dict[str, Any]]:
+def earlier(folder: Path) -> list[Record]:
     """Return the epochs that a run has behind it, for those who watch it go on; none if they cannot be read."""
     try:
-        return _records(folder)
+        return RunFolder(folder).read_epochs()
     except (OSError, ValueError):
         return []
 
@@ -171,10 +182,11 @@ def _walk(folder: Path) -> Iterator[Path]:
         at = os.stat(root)
         known = (at.st_dev, at.st_ino) in seen
         seen.add((at.st_dev, at.st_ino))
-        if known or not set(MARKS).isdisjoint(files):
+        run = RunFolder(root)
+        if known or run.marked(files):
             inside.clear()
-        if not known and not set(MARKS).isdisjoint(files):
-            yield Path(root)
+        if not known and run.marked(files):
+            yield run.path
     yield from closed
 
 
@@ -183,20 +195,18 @@ def _natural(folder: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(folder).lower())]
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: RunFolder) -> dict[str, Any]:
     """Return the fields of a run that are not damaged.
 
     Raises:
         OSError: if a file cannot be read.
         ValueError: if a file is damaged.
     """
-    recipe = _object(folder / "recipe.json", {"model": str, "data": str, "epochs": int})
-    if not recipe:
-        raise FileNotFoundError("recipe.json is missing")
-    records, record = _records(folder), _object(folder / "record.json", {}, RECORD)
+    recipe = folder.read_fields({"model": str, "data": str, "epochs": int})
+    records, record = folder.read_epochs(), _if_there(folder.read_record)
     if len(records) > recipe["epochs"]:
-        raise ValueError(f"metrics.jsonl is damaged: {len(records)} epochs of {recipe['epochs']}")
-    mark = _object(folder / "running.json", {"pid": int, "host": str}, {"device": str, "commit": str})
+        raise ValueError(f"{folder.metrics} is damaged: {len(records)} epochs of {recipe['epochs']}")
+    mark = _if_there(folder.read_running)
     state, note = _state(folder, mark, complete=bool(record) and len(records) == recipe["epochs"])
     last = records[-1] if records else {}
     return {
@@ -210,32 +220,43 @@ def _content(folder: Path) -> dict[str, Any]:
         "seconds": sum(entry["seconds"] for entry in records) if records else None,
         "device": record.get("device") or mark.get("device"),
         "commit": record.get("commit") or mark.get("commit") or None,
+        **{name: recipe.get(name) for name in ("unfolding", "width", "seed", "lr")},
+        "date": date_of(folder.metrics),
         "records": records,
     }
 
 
-def _state(folder: Path, mark: dict[str, Any], *, complete: bool) -> tuple[State, str]:
+def date_of(path: Path) -> str | None:
+    """Return when a file was last written, in local time; None if there is none."""
+    if not path.exists():
+        return None
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def repeating(folder: Path, recipe: dict[str, Any]) -> str:
+    """Return the command that repeats a run, to be called where it was; of data from Python, the call."""
+    file = RunFolder(folder).recipe
+    if recipe.get("data") == GIVEN:
+        return f'pn.train(pn.Recipe.named("{file}"), "{folder}-again", data=…)'
+    return shlex.join(["pursuitnet", "train", "--recipe", str(file), "--out", f"{folder}-again"])
+
+
+def _state(folder: RunFolder, mark: Record, *, complete: bool) -> tuple[State, str]:
     """Return whether a run goes on, has ended or broken off, and a note on it."""
-    if is_locked(folder):
+    if is_locked(folder.path):
         return "running", f"on {mark['host']}" if mark and mark["host"] != socket.gethostname() else ""
-    if failure := _object(folder / "failed.json", {"reason": str}):
+    if failure := _if_there(folder.read_failed):
         return "failed", failure["reason"]
     if complete:
-        _check_weights(folder / "model.safetensors")
+        _check_weights(folder.weights)
         return "finished", ""
     return "stopped", "killed" if mark else ""
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl; none if there is no such file, as before the first epoch has ended."""
-    path = folder / "metrics.jsonl"
-    return epochs_of(path, name=path.name) if path.exists() else []
-
-
-def _object(path: Path, needed: Kinds, more: Kinds | None = None) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is none, or it has gone since: a run may just end."""
+def _if_there(read: Callable[[], Record]) -> Record:
+    """Return what a file holds; nothing if there is none, or it has gone since: a run may just end."""
     try:
-        return record_of(path, needed, more, name=path.name)
+        return read()
     except FileNotFoundError:
         return {}
 
@@ -248,17 +269,4 @@ def _check_weights(path: Path) -> None:
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged: {error}") from error
-
-
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file so that whoever opens it finds it whole, the old one or the new one; return its path."""
-    beside = path.with_name(path.name + ".new")
-    try:
-        # a folder's name need not be UTF-8, and a page is
-        beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    return path
+        raise ValueError(f"{path} is damaged: {error}") from error

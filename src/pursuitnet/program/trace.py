@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class LayerTrace:
         layer: the layer.
         signals: its input in every step, (B, channels, H, W); a new one each time in a sweep over several layers.
         codes: its code after every step, (B, code_channels, h, w).
-        below: index of the layer whose code is the input as it stands; None after the image or a pooling.
+        input_layer: index of the layer whose code is the input as it stands; None after the image or a pooling.
     """
 
     layer: PursuitLayer
@@ -106,6 +107,37 @@ def carry(traces: Sequence[LayerTrace], index: int, code: Tensor) -> tuple[Tenso
     return code, path[-1]
 
 
+class Kept(NamedTuple):
+    """What layer i keeps of one image, D_b … D_i Γ, beside layer b's signal; (1, channels, H, W) both.
+
+    Attributes:
+        target: the image, or the image's channels of the pooled code that layer b codes.
+        down: the code carried down to it.
+        scale: a, which makes ‖target − a·down‖ smallest, (1, 1, 1, 1).
+        base: b; 0 stands for the image.
+    """
+
+    target: Tensor
+    down: Tensor
+    scale: Tensor
+    base: int
+
+
+def kept(traces: Sequence[LayerTrace], index: int, channels: int) -> Kept | None:
+    """Return what layer i keeps of one image; None where no channels of layer b's signal are the image's.
+
+    Args:
+        traces: what every layer did with the image alone.
+        index: i.
+        channels: of the image, that are compared.
+    """
+    down, base = carry(traces, index, traces[index].codes[-1])
+    if not pictured(traces, base):
+        return None
+    target, down = traces[base].signals[-1][:, :channels], down[:, :channels]
+    return Kept(target, down, best_scale(target, down), base)
+
+
 def reach(traces: Sequence[LayerTrace], index: int) -> int:
     """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
     pixels = 1
@@ -176,6 +208,24 @@ def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
     if not isinstance(d, ConvDictionary):
         raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
     return d
+
+
+def dictionary_in_words(D: Dictionary) -> str:
+    """Return a dictionary in a few words, such as [I D], 16 atoms 3 × 3, dilation 2."""
+    inner = D.dictionary if isinstance(D, WithIdentity) else D
+    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
+    if not isinstance(inner, ConvDictionary):
+        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
+    size = " × ".join(str(n) for n in inner.weight.shape[2:])
+    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
+    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
+        f", {name} {n}" for name, n in more.items() if n > 1
+    )
+
+
+def density(code: Tensor) -> float:
+    """Return the non-zero share of a code."""
+    return float((code != 0).double().mean())
 
 
 def _path(traces: Sequence[LayerTrace], index: int) -> list[int]:

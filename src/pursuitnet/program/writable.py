@@ -1,8 +1,13 @@
-"""Whether output can be written, found out before the work is done. Loads no PyTorch."""
+"""Output: whether it can be written, found out before the work is done, and files that are whole. Loads no PyTorch."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def check_folder(folder: Path, *names: str, option: str = "--out") -> None:
@@ -33,3 +38,46 @@ def check_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is no folder; make it, or name another --out")
     check_folder(path.parent, path.name)
+
+
+def beside(path: Path) -> Path:
+    """Return where a file is written before it takes its place; what is there is left by a process that was killed."""
+    return path.with_name(path.name + ".new")
+
+
+def write_whole(path: Path, content: str | bytes, previous: Path | None = None) -> Path:
+    """Write a file beside its place and move it there, so that it is always whole, the old one or the new one.
+
+    Args:
+        path: the file.
+        content: what is to be in it; text is written in UTF-8.
+        previous: where to move the file that was there; None if it is not kept.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: if that cannot be done; what was there is as it was.
+    """
+    # the name of a folder need not be UTF-8, and a page that holds it is
+    content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    new = beside(path)
+    try:
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # before the name is moved: after a power cut the file would be empty
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_picture(path: Path, figure: "Figure") -> Path:
+    """Write a figure as PNG, as ``write_whole`` does; equal figures give equal bytes."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, metadata={"Software": ""})
+    return write_whole(path, picture.getvalue())

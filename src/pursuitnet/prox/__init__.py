@@ -1,5 +1,6 @@
 """P and its step: the threshold, the normalization beside it, and the step size c."""
 
+from pursuitnet.prox.noise import NoiseThreshold
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep, FreeStep, Step
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold, nonnegative_threshold, soft_threshold
@@ -10,6 +11,7 @@ __all__ = [
     "BoundedStep",
     "FreeStep",
     "IdentityPenalty",
+    "NoiseThreshold",
     "Step",
     "Threshold",
     "nonnegative_threshold",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pursuitnet.dictionaries.inputs import check_choice
+
 
 @dataclass(frozen=True)
 class BatchNorm:
@@ -23,8 +25,8 @@ class BatchNorm:
             the root mean square and subtracts nothing, so that nothing is clipped.
         momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
             c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
-        eps: what is added to a variance or mean square. Rows whose variance is not well above it are left too small:
-            c·Dᵀx of random filters has about 1e-4 times the variance of x.
+        eps: what is added to a variance or mean square. Channels whose variance is not well above it are left too
+            small: c·Dᵀx of random filters has about 1e-4 times the variance of x.
     """
 
     on: Literal["sum", "update"] = "sum"
@@ -32,6 +34,10 @@ class BatchNorm:
     identity: Literal["none", "scale", "batch"] = "none"
     momentum: float = 0.3
     eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_choice("on", self.on, ("sum", "update"))
+        check_choice("identity", self.identity, ("none", "scale", "batch"))
 
 
 class StepNorms(nn.ModuleList):
@@ -54,14 +60,12 @@ class StepNorms(nn.ModuleList):
         norms = list(self[min(step, len(self) - 1)].children())
         return norms[part] if -part <= len(norms) else None
 
-    def normalized_sum(
-        self, part: int, step: int, anchor: Tensor | None, update: Tensor, place: Tensor | None
-    ) -> Tensor:
-        """Return anchor + update, with the sum or the update normalized; place: of the sum in memory, or None."""
+    def normalized_sum(self, part: int, step: int, anchor: Tensor | None, update: Tensor, out: Tensor | None) -> Tensor:
+        """Return anchor + update, with the sum or the update normalized; out: takes the sum, or None."""
         norm = self.of(part, step)
         if norm is not None and self.on == "update":
             update = norm(update)
-        z = update if anchor is None else torch.add(anchor, update, out=place)
+        z = update if anchor is None else torch.add(anchor, update, out=out)
         return norm(z) if norm is not None and self.on == "sum" else z
 
 
@@ -95,21 +99,21 @@ class ChannelNorm(_BatchNorm):
             )
         if not (self.synchronized and self.training):
             return super().forward(z)
-        axes, wide = [i for i in range(z.dim()) if i != 1], (-1, *[1] * (z.dim() - 2))
+        axes, by_channel = _all_but_channels(z), (-1, *[1] * (z.dim() - 2))
         x = z.to(torch.promote_types(z.dtype, torch.float32))
-        count = _summed(x.new_tensor(float(x.numel() // x.shape[1])))
-        mean = _summed(x.sum(axes)) / count.clamp(min=1)
-        x = x - mean.view(wide)
-        variance = _summed(x.square().sum(axes)) / count.clamp(min=1)
+        count = _sum_over_processes(x.new_tensor(float(x.numel() // x.shape[1])))
+        mean = _sum_over_processes(x.sum(axes)) / count.clamp(min=1)
+        x = x - mean.view(by_channel)
+        variance = _sum_over_processes(x.square().sum(axes)) / count.clamp(min=1)
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += count > 0
-                weight = _weight(self) * (count > 0)
+                weight = _batch_weight(self) * (count > 0)
                 self.running_mean.lerp_(mean, weight)
                 self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), weight)
-        x = x * (variance + self.eps).rsqrt().view(wide)
+        x = x * (variance + self.eps).rsqrt().view(by_channel)
         if self.affine:
-            x = x * self.weight.view(wide) + self.bias.view(wide)
+            x = x * self.weight.view(by_channel) + self.bias.view(by_channel)
         return x.to(z.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -140,8 +144,8 @@ class RunningRMSNorm(_BatchNorm):
     def __getattr__(self, name: str) -> Any:
         if name in ("running_mean", "running_var"):
             raise AttributeError(
-                f"a ScaleNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch can "
-                "take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
+                f"a RunningRMSNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch "
+                "can take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
                 "instead of convert_sync_batchnorm"
             )
         return super().__getattr__(name)
@@ -156,8 +160,8 @@ class RunningRMSNorm(_BatchNorm):
         if not self.training and self.track_running_stats:
             return _scaled(z, self.mean_square, self.eps)
         if self.synchronized and self.training:
-            count = _summed(self.mean_square.new_tensor(float(z.numel() // z.shape[1])))
-            square = _summed(z.square().sum(_but_rows(z), dtype=count.dtype)) / count.clamp(min=1)
+            count = _sum_over_processes(self.mean_square.new_tensor(float(z.numel() // z.shape[1])))
+            square = _sum_over_processes(z.square().sum(_all_but_channels(z), dtype=count.dtype)) / count.clamp(min=1)
             self._update_running_stats(square, count > 0)
             return _scaled(z, square, self.eps)
         if torch.compiler.is_compiling():  # which fuses the plain formula by itself
@@ -173,7 +177,7 @@ class RunningRMSNorm(_BatchNorm):
     def _update_running_stats(self, square: Tensor, seen: Tensor | bool = True) -> None:
         if self.track_running_stats:
             self.num_batches_tracked += seen
-            self.mean_square.lerp_(square.to(self.mean_square.dtype), _weight(self) * seen)
+            self.mean_square.lerp_(square.to(self.mean_square.dtype), _batch_weight(self) * seen)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         nn.Module._load_from_state_dict(self, *arguments)  # that of batch normalization asks for the number of batches
@@ -183,7 +187,7 @@ def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return scale and shift, (code_channels,) each, of the affine map that evaluation applies.
 
     Args:
-        norm: a RowNorm, a ScaleNorm, or what a tool of PyTorch has put in a RowNorm's place.
+        norm: a ChannelNorm, a RunningRMSNorm, or what a tool of PyTorch has put in a ChannelNorm's place.
 
     Raises:
         ValueError: if it keeps no running statistics, so that evaluation is no fixed map.
@@ -196,25 +200,25 @@ def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, (norm.bias if norm.affine else 0.0) - scale * norm.get_buffer("running_mean")
 
 
-def _but_rows(z: Tensor) -> list[int]:
+def _all_but_channels(z: Tensor) -> list[int]:
     return [i for i in range(z.dim()) if i != 1]
 
 
-def _weight(norm: _BatchNorm) -> float:
+def _batch_weight(norm: _BatchNorm) -> float:
     """Return the weight of a batch that has been counted; with momentum None all batches weigh the same."""
     return 1 / float(norm.num_batches_tracked or 1) if norm.momentum is None else norm.momentum
 
 
 def _mean_square(z: Tensor) -> Tensor:
     """Return the mean square of each channel over the batch and all places, (code_channels,)."""
-    return z.square().mean(dim=_but_rows(z))
+    return z.square().mean(dim=_all_but_channels(z))
 
 
-def _scaled(z: Tensor, square: Tensor, eps: float) -> Tensor:
-    """Return z / √(square + eps), channel by channel."""
-    if square.dtype == torch.float16:
+def _scaled(z: Tensor, mean_square: Tensor, eps: float) -> Tensor:
+    """Return z / √(mean_square + eps), channel by channel."""
+    if mean_square.dtype == torch.float16:
         eps = max(eps, 1e-7)  # it has no smaller numbers
-    return z * (square + eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+    return z * (mean_square + eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
 
 
 class _ByRootMeanSquare(torch.autograd.Function):
@@ -252,13 +256,13 @@ class _ByRootMeanSquare(torch.autograd.Function):
         return _by_jacobian(z, _mean_square(z), ctx.eps, tangent), None
 
 
-def _by_jacobian(z: Tensor, square: Tensor, eps: float, direction: Tensor) -> Tensor:
+def _by_jacobian(z: Tensor, mean_square: Tensor, eps: float, direction: Tensor) -> Tensor:
     """Return ρ·g − z·ρ³·⟨g, z⟩ for a direction g, with the mean over each channel."""
-    wide = (-1, *[1] * (z.dim() - 2))
-    rho = (square.to(torch.promote_types(z.dtype, torch.float32)) + eps).rsqrt()
-    along = (direction * z).mean(dim=_but_rows(z))
-    first = direction * rho.to(z.dtype).view(wide)
-    return first.addcmul_(z, (along * rho**3).to(z.dtype).view(wide), value=-1)
+    by_channel = (-1, *[1] * (z.dim() - 2))
+    rho = (mean_square.to(torch.promote_types(z.dtype, torch.float32)) + eps).rsqrt()
+    along = (direction * z).mean(dim=_all_but_channels(z))
+    first = direction * rho.to(z.dtype).view(by_channel)
+    return first.addcmul_(z, (along * rho**3).to(z.dtype).view(by_channel), value=-1)
 
 
 def synchronize(model: nn.Module) -> None:
@@ -284,7 +288,7 @@ def frozen_running_stats(model: nn.Module) -> Iterator[None]:
             norm.get_buffer("num_batches_tracked").copy_(count)
 
 
-def _summed(value: Tensor) -> Tensor:
+def _sum_over_processes(value: Tensor) -> Tensor:
     """Return the sum over all processes; gradients flow."""
     from torch.distributed.nn.functional import all_reduce
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.dictionaries.inputs import check_number
+
 Weight = Tensor | float
 
 
@@ -29,6 +31,7 @@ class BoundedStep(nn.Module):
 
     def __init__(self, ratio: float = 0.9, *, learned: bool = True) -> None:
         super().__init__()
+        check_number("ratio", ratio, "c·L at the start, 0 < ratio < 1")
         if not 0 < ratio <= 1 or (learned and ratio == 1):
             raise ValueError(f"ratio is {ratio}; expected 0 < ratio < 1, or 1 with learned=False")
         self.register_buffer("lipschitz", torch.ones(1))  # compilers lose what is written to float64 of no axes
@@ -73,6 +76,8 @@ class FreeStep(nn.Module):
 
     def __init__(self, c: Weight) -> None:
         super().__init__()
+        if not isinstance(c, Tensor):
+            check_number("c", c, "a number, the step at the start")
         self.c = nn.Parameter(torch.as_tensor(c).detach().clone().to(torch.get_default_dtype()))
 
     def forward(self) -> tuple[Weight, Weight]:
@@ -88,6 +93,8 @@ class AbsorbedStep(nn.Module):
 
     def __init__(self, c: float | None = None) -> None:
         super().__init__()
+        if c is not None:
+            check_number("c", c, "a number, that of Eq. 5 at the start, or None")
         self.c = None if c is None else nn.Parameter(torch.tensor(float(c)))
 
     def forward(self) -> tuple[Weight, Weight]:

@@ -6,6 +6,7 @@ Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
 
 import copy
 import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -14,17 +15,32 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
+from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
 from pursuitnet.utils.inplace import reusable
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
-    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z."""
+    """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
+        [-2.0, 0.0, 1.0]
+    """
     return z.sign() * (z.abs() - theta).relu_()
 
 
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
-    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z."""
+    """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.nonnegative_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
+        [0.0, 0.0, 1.0]
+    """
     return (z - theta).relu_()
 
 
@@ -65,6 +81,13 @@ class Threshold(nn.Module):
         free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
         norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> P = pn.Threshold((2,), penalty=0.5)
+        >>> [part.tolist() for part in P(None, (torch.tensor([[3.0, -1.0]]),), c=0.5)]  # θ = β·c
+        [[[2.75, 0.0]]]
     """
 
     def __init__(
@@ -79,6 +102,14 @@ class Threshold(nn.Module):
         steps: int = 1,
     ) -> None:
         super().__init__()
+        code_channels = _checked_channels(code_channels)
+        if penalty is not None:
+            check_number("penalty", penalty, "a number, β of every channel, or None")
+        check_choice("identity", identity, list(IdentityPenalty))
+        if norm is not None:
+            check_kind("norm", norm, BatchNorm, "such as BatchNorm()")
+        check_count("steps", steps, 1, "the number of steps that have their own statistics")
+        identity = IdentityPenalty(identity)
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
         self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
@@ -101,12 +132,12 @@ class Threshold(nn.Module):
     @property
     def penalty(self) -> Tensor:
         """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
-        return self._kept(self.atom_weight)
+        return self._beta(self.atom_weight)
 
     @property
     def identity_penalty(self) -> Tensor:
         """β of the identity part, (channels,) or (1,): its own, the atoms', or zero."""
-        return self.penalty if self.identity is IdentityPenalty.SAME else self._kept(self.identity_weight)
+        return self.penalty if self.identity is IdentityPenalty.SAME else self._beta(self.identity_weight)
 
     def extend(self, steps: int) -> None:
         """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
@@ -141,24 +172,26 @@ class Threshold(nn.Module):
         Args:
             part: −1 for the atoms, −2 for an identity part.
             z: (B, code_channels, …).
-            theta: θ, as ``theta`` gives it.
+            theta: θ, as ``theta`` gives it, or (B, code_channels).
             inplace: nobody else needs z, so that the result may take its place in memory.
         """
         if theta is None and self.nonnegative and not self._signed(part):
             return z.relu_() if inplace else z.relu()
         if theta is None:
             return z
-        theta = theta.to(z.dtype).view(-1, *[1] * (z.dim() - 2))
+        theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
+        if not self.nonnegative and inplace and not self.free and reusable(z) is not None:
+            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same numbers, in half of the memory
         if not self.nonnegative:
             return soft_threshold(z, theta)
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
         """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None without β."""
-        weight = self._weight(part)
+        weight = self._beta_parameter(part)
         if weight is None:
             return None
-        return self._kept(weight) * (c if self.norms.of(part, step) is None else 1.0)
+        return self._beta(weight) * (c if self.norms.of(part, step) is None else 1.0)
 
     @torch.no_grad()
     def eval_affine(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
@@ -172,28 +205,43 @@ class Threshold(nn.Module):
 
     def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
         norm, theta = self.norms.of(part, step), self.theta(part, c, step)
-        one = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
-        one = one.new_ones(self.code_channels[part])
+        like = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
+        ones = like.new_ones(self.code_channels[part])
         if theta is not None or (self.nonnegative and not self._signed(part)):
-            theta = one * (0.0 if theta is None else theta)
+            theta = ones * (0.0 if theta is None else theta)
         if isinstance(norm, _BatchNorm):
             return Affine(*eval_affine(norm), theta)
-        return Affine(one, 0 * one, theta)
+        return Affine(ones, 0 * ones, theta)
 
     def _signed(self, part: int) -> bool:
         return part == -2 and self.identity is IdentityPenalty.SIGNED
 
-    def _weight(self, part: int) -> nn.Parameter | None:
+    def _beta_parameter(self, part: int) -> nn.Parameter | None:
         """Return the parameter that holds β of a part; None where it has none."""
         if self._signed(part):
             return None
         return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
 
-    def _kept(self, weight: Tensor | None) -> Tensor:
+    def _beta(self, weight: Tensor | None) -> Tensor:
+        """Return β of a parameter, kept ≥ 0 unless it is free; zero without one."""
         if weight is None:
             return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
         # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
         return weight if self.free else torch.where(weight < 0, -weight, weight)
+
+
+def _checked_channels(code_channels: object) -> tuple[int, ...]:
+    """Return the channels of each part of a code, which is of one or two."""
+    if (
+        not isinstance(code_channels, Sequence)
+        or len(code_channels) not in (1, 2)
+        or not all(isinstance(n, int) for n in code_channels)
+    ):
+        raise TypeError(
+            f"code_channels is {code_channels!r}; expected the channels of each part of the code, as "
+            "dictionary.code_channels gives them: (atoms,), or (channels, atoms) beside an identity"
+        )
+    return tuple(code_channels)
 
 
 def _penalty_parameter(code_channels: int, penalty: float | None) -> nn.Parameter | None:

@@ -32,6 +32,15 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
 
     Raises:
         ValueError: if an atom is zero or not finite, or if the signal is too small for the filters.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> kernel = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> mu = pn.theory.mutual_coherence(pn.ConvDictionary(kernel))  # Fig. 1B
+        >>> dilated = pn.ConvDictionary(kernel, dilation=2)  # Fig. 1C, and the same on a larger image
+        >>> [round(m, 4) for m in (mu, *(pn.theory.mutual_coherence(dilated, (1, n, n)) for n in (4, 5)))]
+        [0.4667, 0.0, 0.4667]
     """
     check_dictionary(dictionary)
     inner = without_identity(dictionary)

@@ -37,6 +37,12 @@ def unsuccessful(
 
     Raises:
         ValueError: if the shapes do not match, β is negative, or a value is not finite.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.theory.unsuccessful(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.9, 0.0]]), beta=0.25).tolist()
+        [[False, True]]
     """
     signal, reconstruction = tensor_of("the signal", signal), tensor_of("the reconstruction", reconstruction)
     return _error(signal, reconstruction).abs() > 2 * _penalty(beta, signal)
@@ -69,6 +75,14 @@ def better_code(
 
     Raises:
         ValueError: if the shapes do not match, [I D] cannot be formed, β is negative, or a value is not finite.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.2, 0.1]]))  # the example of Section V-B
+        >>> better = pn.theory.better_code(torch.ones(1, 2), torch.zeros(1, 3), D, beta=1 / 3)
+        >>> better.code.tolist(), round(float(better.drop), 4)
+        ([[1.0, 1.0, 0.0, 0.0, 0.0]], 0.3333)
     """
     code = with_dictionary("the code", code, dictionary)
     signal = with_dictionary("the signal", signal, dictionary)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, WithIdentity
 from pursuitnet.dictionaries.hooks import float64_copy
-from pursuitnet.problems.inputs import kind_of, tensor_of
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import tensor_of
 
 
 def nonnegative(name: str, value: object) -> Tensor:

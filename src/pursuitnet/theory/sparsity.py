@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
-from pursuitnet.problems.inputs import kind_of, tensor_of, with_dictionary
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.theory.inputs import coherence, finite, nonnegative, without_identity
 
 
@@ -22,6 +23,11 @@ def uniqueness_bound(mu: float) -> float:
 
     Raises:
         ValueError: unless 0 ≤ μ ≤ 1.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.theory.uniqueness_bound(0.25)
+        2.5
     """
     mu = coherence(mu)
     return (1 + 1 / mu) / 2 if mu else math.inf
@@ -34,6 +40,12 @@ def certified_unique(code: Float[Tensor, "B code_channels *code_size"], mu: floa
 
     Raises:
         ValueError: unless 0 ≤ μ ≤ 1, or if the code is not finite somewhere.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.theory.certified_unique(torch.tensor([[0.0, 3.0, 0.0], [1.0, 1.0, 1.0]]), mu=0.25).tolist()
+        [True, False]
     """
     code = tensor_of("the code", code)
     finite("the code", code)
@@ -54,6 +66,15 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
 
     Raises:
         ValueError: if this is no code of the dictionary, or not finite somewhere.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.ConvDictionary(torch.ones(1, 1, 3), padding=1)
+        >>> code = torch.zeros(2, 1, 9)
+        >>> code[0, 0, [0, 8]] = code[1, 0, [3, 4]] = 1.0  # two atoms far apart, and two that overlap
+        >>> pn.theory.stripe_norm(code, D).tolist()
+        [1, 2]
     """
     code = with_dictionary("the code", code, dictionary)
     _check(code, dictionary)
@@ -94,6 +115,11 @@ def layered_error_bound(
 
     Raises:
         ValueError: if a number is negative or not finite, μ exceeds 1, or there are not as many norms as coherences.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.theory.layered_error_bound(0.1, stripe_norms=[1, 1], coherences=[0.0, 0.5]).tolist()
+        [0.04..., 0.32...]
     """
     for name, given in (("stripe_norms", stripe_norms), ("coherences", coherences)):
         if isinstance(given, str) or not hasattr(given, "__len__") or getattr(given, "ndim", 1) == 0:

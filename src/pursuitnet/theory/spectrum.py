@@ -27,6 +27,12 @@ def with_identity_spectrum(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " m+n"
 
     Raises:
         ValueError: unless A is a matrix of finite numbers.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> pn.theory.with_identity_spectrum(torch.tensor([[2.0, 0.0]])).tolist()  # A of 1 row: 1 zero
+        [0.0, 1.0, 5.0]
     """
     matrix = tensor_of("A", matrix)
     if matrix.dim() != 2:
@@ -59,6 +65,13 @@ def lipschitz_interval(
 
     Raises:
         ValueError: if steps is below 1 or the signal_shape is not one of the dictionary's.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> lower, upper = pn.theory.lipschitz_interval(pn.ConvDictionary(torch.ones(1, 1, 2)), (1, 50))
+        >>> 3.9 < lower <= upper < 5
+        True
     """
     check_dictionary(dictionary)
     if not isinstance(steps, int) or steps < 1:
@@ -86,13 +99,24 @@ def beta_of_bias(bias: Number, lipschitz: float, convention: Convention = "ours"
 
     Raises:
         ValueError: if b is negative, λmax is not positive, or the convention is neither.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.theory.beta_of_bias(0.5, lipschitz=3.0), pn.theory.beta_of_bias(0.5, 3.0, convention="paper")
+        (1.5, 3.0)
     """
     nonnegative("b", bias)
     return bias * _constant(lipschitz, convention)
 
 
 def bias_of_beta(beta: Number, lipschitz: float, convention: Convention = "ours") -> Number:
-    """Return b = β/L, the inverse of ``beta_of_bias``, where the arguments are described."""
+    """Return b = β/L, the inverse of ``beta_of_bias``, where the arguments are described.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.theory.bias_of_beta(1.5, lipschitz=3.0)
+        0.5
+    """
     nonnegative("β", beta)
     return beta / _constant(lipschitz, convention)
 

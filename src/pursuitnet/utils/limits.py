@@ -17,9 +17,13 @@ def check_number(what: str, value: int | None) -> None:
 
 def check_depth(model: str) -> None:
     """Raise ValueError if the number at the end of a network's name, such as 6 in msd_csc_6, is above that."""
+    check_number("depth", depth_of(model))
+
+
+def depth_of(model: str) -> int | None:
+    """Return the number at the end of a network's name, if it has one."""
     digits = model.rpartition("_")[2].lstrip("0")
-    if digits.isdecimal():
-        check_number("depth", int(digits[:100]))  # more digits than Python converts change nothing
+    return int(digits[:100]) if digits.isdecimal() else None  # more digits than Python converts change nothing
 
 
 def check_weights(count: int, width: int) -> None:

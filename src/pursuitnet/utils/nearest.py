@@ -37,6 +37,10 @@ ELSEWHERE = {
     "out": "output, output_dir, out_dir, outdir, o, save_dir, logdir, log_dir, run_dir, work_dir",
     "recipe": "config, cfg, preset, yaml, c",
     "resume": "continue, restart, resume_from",
+    "iterations": "epochs, n_epochs, max_iter, n_iter, max_iterations, rounds",
+    "atoms": "n_components, n_atoms, num_atoms, filters, num_filters, width, dict_size, k",
+    "size": "kernel_size, kernel, atom_size, filter_size, patch_size",
+    "beta": "alpha, lmbda, lam, penalty, sparsity",
     "jobs": "n_jobs, workers, num_workers, j, processes",
     "budget": "timeout, time_limit, max_time",
     "dry_run": "dryrun, n, simulate, plan",
@@ -62,6 +66,7 @@ ELSEWHERE = {
 """Our names, and what the same thing is called elsewhere."""
 
 _SAME = [(other, ours) for ours, others in ELSEWHERE.items() for other in others.split(", ")]
+_SAME += [(f"no_{other}", f"no_{ours}") for other, ours in _SAME]  # the switch off must not become the switch on
 
 
 def nearest(name: object, known: Iterable[object]) -> str | None:

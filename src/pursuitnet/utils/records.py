@@ -16,26 +16,8 @@ Kind = type | None | tuple["Kind", ...] | list["Kind"]
 
 Kinds = Mapping[str, Kind]
 
-NEEDED: Kinds = {"epoch": int, "train_loss": float, "test_accuracy": float, "seconds": float}
-"""What an epoch's line of metrics.jsonl must hold; floats are finite."""
-
-_MEASURED = ("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb")
-_SHARES = ("data", "forward", "backward", "optimizer")
 RENAMED = {"optimiser": "optimizer"}
 """Numbers by the names that they had once."""
-
-EPOCH: Kinds = dict.fromkeys((*_MEASURED, *_SHARES), float)
-"""What it may hold."""
-
-RECORD: Kinds = {
-    "device": str,
-    "commit": (str, None),
-    "processes": int,
-    "parameters": int,
-    "images": [int, int],
-    "seconds": float,
-}
-"""What record.json may hold of a whole run, besides versions."""
 
 
 def text_of(path: Path, name: str | None = None) -> str:
@@ -118,20 +100,6 @@ def record_of(path: Path, needed: Kinds, more: Kinds | None = None, *, name: str
     """
     name = name or str(path)
     return checked(text_of(path, name), needed, more or {}, name)
-
-
-def epochs_of(path: Path, needed: Kinds = NEEDED, *, name: str | None = None) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl, epochs 1, 2, …; see ``record_of``."""
-    name = name or str(path)
-    lines = text_of(path, name).splitlines()
-    return numbered([checked(line, needed, EPOCH, f"{name}, line {i}") for i, line in enumerate(lines, 1)], name)
-
-
-def numbered(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the records of epochs, if they are those of epochs 1, 2, …"""
-    if (epochs := [entry["epoch"] for entry in records]) != list(range(1, len(records) + 1)):
-        raise ValueError(f"{name} is damaged: its epochs are {reprlib.repr(epochs)[1:-1]}")
-    return records
 
 
 def checked(text: str, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import os
 
-from pursuitnet.program.callbacks.base import Callback, CallbackList, NoOpCallback, Record
+from pursuitnet.program.callbacks.base import Callback, CallbackList, NoOpCallback
 from pursuitnet.program.callbacks.files import Page, TensorBoard
 from pursuitnet.program.callbacks.terminal import Lines, Live
+from pursuitnet.program.run_folder import Record
 
 __all__ = ["Callback", "CallbackList", "Lines", "Live", "NoOpCallback", "Page", "Record", "TensorBoard", "of_program"]
 

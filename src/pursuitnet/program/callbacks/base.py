@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-Record = dict[str, Any]
-"""What one line of metrics.jsonl holds."""
+from pursuitnet.program.run_folder import Record
 
 SHARE = 0.02
 """The most of a training's time that a callback takes for a picture."""

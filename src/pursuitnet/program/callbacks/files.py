@@ -1,15 +1,17 @@
 """What is written while a run goes on: the page that reloads itself, and TensorBoard's events."""
 
+import json
 import time
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from pursuitnet.program.callbacks.base import SHARE, NoOpCallback, Record
-from pursuitnet.program.report.text import SHARES
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
+from pursuitnet.program.run_folder import SHARES, Record, RunFolder
 from pursuitnet.program.runs import earlier
 
 if TYPE_CHECKING:
-    from pursuitnet.program.callbacks.events import EventFile
+    pass
 
 
 class Page(NoOpCallback):
@@ -60,28 +62,32 @@ class TensorBoard(NoOpCallback):
 
     def __init__(self) -> None:
         try:
-            from pursuitnet.program.callbacks import events  # now, to find out before the training begins
+            from torch.utils.tensorboard import SummaryWriter  # now, to find out before the training begins
         except ImportError as error:
             raise ImportError(
                 f"--tensorboard needs tensorboard ({error}); install it with: pip install 'pursuitnet[tensorboard]'"
             ) from error
-        self.open = events.EventFile
-        self.file: EventFile | None = None
+        self.open = SummaryWriter
+        self.writer: SummaryWriter | None = None
 
     def begin(self, about: dict[str, Any]) -> None:
-        folder = Path(about["folder"])
-        self.file = self.open(folder / "tensorboard", len(earlier(folder)) + 1)
-        self.file.text("recipe", about["recipe"])
+        run = RunFolder(about["folder"])
+        self.writer = self.open(run.tensorboard, purge_step=len(earlier(run.path)) + 1)
+        self.writer.add_text("recipe", indent(json.dumps(about["recipe"], indent=2), "    "))  # which Markdown leaves
+        self.writer.flush()
 
     def epoch(self, record: Record) -> None:
-        numbers = {k: v for k, v in record.items() if k != "epoch" and isinstance(v, int | float)}
-        if self.file is not None:
-            self.file.scalars(record["epoch"], {tag(name): value for name, value in numbers.items()})
+        if self.writer is None:
+            return
+        for name, value in record.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self.writer.add_scalar(tag(name), value, record["epoch"])
+        self.writer.flush()  # what went wrong in its thread comes up here
 
     def close(self) -> None:
-        file, self.file = self.file, None
-        if file is not None:
-            file.close()
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.close()
 
 
 def tag(name: str) -> str:

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pursuitnet.program.callbacks.base import SHARE, NoOpCallback, Record
+from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
 from pursuitnet.program.report.text import duration, written
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.runs import earlier
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ COLUMNS = (
     Column("test_loss", "test loss", "{:.4f}", 4),
     Column("valid_accuracy", "valid accuracy", "{:.2%}", 2),
     Column("test_accuracy", "test accuracy", "{:.2%}", 0),
+    Column("test_psnr", "test PSNR", "{:.2f} dB", 0),
+    Column("test_ssim", "test SSIM", "{:.4f}", 2),
+    Column("test_dice", "test Dice", "{:.4f}", 0),
+    Column("test_iou", "test IoU", "{:.4f}", 2),
     Column("lr", "lr", "{:.3g}", 5),
     Column("images_per_second", "images/s", "{:,.0f}", 3),
     Column("seconds", "seconds", "{:,.1f}", 6),
@@ -51,6 +56,7 @@ class Lines(NoOpCallback):
         count = f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
         parts = {"train_loss": "train loss {:.4f}", "test_loss": "test loss {:.4f}"}
         parts |= {"valid_accuracy": "valid accuracy {:.2%}", "test_accuracy": "test accuracy {:.2%}"}
+        parts |= {"test_psnr": "test PSNR {:.2f} dB", "test_dice": "test Dice {:.4f}"}
         parts |= {"images_per_second": "{:.0f} images/s", "seconds": "{:.1f} s"}
         said = [written(form, record[key]) for key, form in parts.items() if key in record]
         return "  ".join([count, *said])

@@ -1,24 +1,30 @@
 """A trained run, evaluated: what the program prints of it and leaves as files."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from pursuitnet.data import in_memory
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
 from pursuitnet.program.evaluation.certification import Certification, certification
-from pursuitnet.program.evaluation.corruptions import named
+from pursuitnet.program.evaluation.corruptions import SEVERITIES, named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.text import certified_lines, lines
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import open_run
+from pursuitnet.program.versions import versions
+from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
 
 
@@ -111,32 +117,27 @@ class EvaluationRecord:
 
     def save(self, folder: Path, plot: bool = False) -> list[Path]:
         """Write evaluation.json and, with plot, evaluation.png into a folder, and return their paths."""
-        from pursuitnet.program.simulate.record import versions
-
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "evaluation.json"]
-        content = {k: v for k, v in asdict(self).items() if k != "fragile_images"} | {"versions": versions()}
-        text = json.dumps(content, indent=1, allow_nan=False)
-        paths[0].write_text(text + "\n", encoding="utf-8")
+        content = {k: v for k, v in asdict(self).items() if k != "fragile_images"}
+        text = json.dumps(content | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
+        paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
         if plot:
             from pursuitnet.program.evaluation.plots import drawn
 
-            paths.append(folder / "evaluation.png")
-            figure = drawn(self.title, self.evaluation, self.robustness)
-            figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
+            picture = drawn(self.title, self.evaluation, self.robustness)
+            paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
             if self.certification is not None and self.fragile_images is not None:
                 from pursuitnet.program.evaluation.certification_plot import drawn as certified
 
-                paths.append(folder / "certification.png")
-                figure = certified(self.title, self.certification, self.fragile_images)
-                figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
+                picture = certified(self.title, self.certification, self.fragile_images)
+                paths.append(write_picture(RunFolder(folder).certification_picture, picture))
         return paths
 
 
 def evaluate_run(
     folder: Path,
     settings: Settings,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Advance = nothing,
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> EvaluationRecord:
@@ -145,7 +146,7 @@ def evaluate_run(
     Args:
         folder: as ``pursuitnet train`` has left it.
         settings: what to evaluate.
-        tell: is told which corruption has been tested.
+        tell: is told how many more images have been tested, a corrupted one as one more, and of how many.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.
 
@@ -157,21 +158,25 @@ def evaluate_run(
     """
     run = open_run(folder, data_dir, device)
     recipe, model, images = run.recipe, run.model, run.images
-    pixels, labels = (part[: settings.test_images] for part in images.test)
+    pixels, labels = images.test[0][: settings.test_images], images.test[1][: settings.test_images]
     looked_at = ("test", "train") if settings.adapt else ("test",)
     changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
     notes = (*settings.notes(model), *changed)
     with settings.of(model):
-        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared)
+        kinds = () if settings.corruptions is None else named(settings.corruptions)
+        total = len(labels) * (1 + (1 + len(SEVERITIES) * len(kinds) if kinds else 0))
+        count = partial(tell, total=total)
+        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared, tell=count)
         hard = sure = fragile = None
         if settings.certify:
-            sure = certification(model, pixels, labels, images.prepared, images.std)
-            fragile = pixels[list(sure.fragile)].cpu()
+            shown = in_memory(pixels)
+            sure = certification(model, shown, labels, images.prepared, images.std)
+            fragile = shown[list(sure.fragile)].cpu()
         if settings.corruptions is not None:
-            chosen = named(settings.corruptions)
-            clean = images.train[0][:LOOKED_AT]
+            clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
             hard = robustness(
-                model, pixels, labels, chosen, images.prepared, adaptation=adaptation, tell=lambda row: tell(row.name)
-            )
+                model, pixels, labels, kinds, images.prepared, adaptation=adaptation,
+                tell=lambda row: count(len(labels) * len(row.accuracy)),
+            )  # fmt: skip
     return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes, sure, fragile)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pursuitnet.data import Pixels
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.program.train import logits_of
 
 BINS = 15
@@ -63,12 +65,13 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    images: Tensor,
+    images: Pixels,
     labels: Tensor,
     classes: Sequence[str],
     *,
     prepare: Callable[[Tensor], Tensor] | None = None,
     size: int = 500,
+    tell: Advance = nothing,
 ) -> Evaluation:
     """Return what a network's answers to labeled images are worth.
 
@@ -79,6 +82,7 @@ def evaluate(
         classes: names of the classes.
         prepare: brings a batch of the images to what the network expects; by default they are as it does.
         size: images a batch.
+        tell: is told how many more are done.
 
     Raises:
         ValueError: for no images, or labels that are not those of the images or of the classes.
@@ -86,7 +90,7 @@ def evaluate(
     """
     if not len(images) or labels.shape != (len(images),):
         raise ValueError(f"{len(images)} images and labels {tuple(labels.shape)}; expected as many, and at least one")
-    return measured(logits_of(model, images, prepare, size), labels, classes)
+    return measured(logits_of(model, images, prepare, size, tell), labels, classes)
 
 
 def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
@@ -106,7 +110,7 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         raise FloatingPointError(f"the network's output is not finite for {broken} of {count} images")
     order = logits.argsort(dim=1, descending=True, stable=True)
     predicted, found = order[:, 0], order == labels[:, None]
-    table = torch.bincount(labels * K + predicted, minlength=K**2).view(K, K)
+    table = confusion(labels, predicted, K)
     bins = reliability(logits, predicted == labels)
     return Evaluation(
         classes=tuple(classes),
@@ -119,6 +123,11 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
         bins=bins,
         confusion=tuple(tuple(row) for row in table.tolist()),
     )
+
+
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Return how many images of each class (row) were taken for each class (column), (classes, classes)."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def reliability(logits: Tensor, right: Tensor) -> tuple[Bin, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pursuitnet.program.evaluation.adaptation import Adaptation
 from pursuitnet.program.evaluation.corruptions import SEVERITIES, Corruption
 from pursuitnet.program.evaluation.settings import with_thresholds
-from pursuitnet.program.train import logits_of
+from pursuitnet.program.train import accuracy, logits_of
 
 LOOKED_AT = 256
 """Images that S is chosen by."""
@@ -70,7 +70,7 @@ def robustness(
     *,
     adaptation: Adaptation | None = None,
     seed: int = 0,
-    tell: Callable[[Row], None] = lambda row: None,
+    tell: Callable[[Row], object] = lambda row: None,
 ) -> Robustness:
     """Return the accuracy of a network under every corruption at every strength.
 
@@ -109,16 +109,15 @@ def _tested(
 ) -> tuple[float, float, float]:
     """Return the accuracy as trained, the accuracy adapted, and S; the first again and 1 without adaptation."""
 
-    def accuracy() -> float:
-        logits = logits_of(model, images, prepare)
-        return int((logits.argmax(dim=1) == labels).sum()) / len(labels)
+    def tested() -> float:
+        return accuracy(logits_of(model, images, prepare), labels)
 
-    plain = accuracy()
+    plain = tested()
     factor = 1.0 if adaptation is None else adaptation.factor(images[:LOOKED_AT])
     if factor == 1:
         return plain, plain, factor
     with with_thresholds(model, factor):
-        return plain, accuracy(), factor
+        return plain, tested(), factor
 
 
 def _mean(values: Sequence[float]) -> float:

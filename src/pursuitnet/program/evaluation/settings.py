@@ -27,8 +27,8 @@ def with_thresholds(model: nn.Module, factor: float) -> Iterator[None]:
     multiplied is θ, whichever units it has:
 
     - without normalization θ = β·c, in units of the code: S·β is the Lasso's own β;
-    - after normalization without learned scale and shift θ = β, in standard deviations of each row over the
-      training images: the row's mean, b, stays where it is. In the units of z the cut is at (θ − b)/a, so this
+    - after normalization without learned scale and shift θ = β, in standard deviations of each channel over the
+      training images: the channel's mean, b, stays where it is. In the units of z the cut is at (θ − b)/a, so this
       moves it by (S − 1)·β standard deviations, and S = 0 still cuts at the mean;
     - a bias of any sign (``free``) is multiplied as it stands.
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pursuitnet.program.report.compare import write_comparison
+    from pursuitnet.program.report.images import write_images
     from pursuitnet.program.report.page import write
     from pursuitnet.program.report.progress import write_progress
 
-_HOME = {"write": "page", "write_progress": "progress", "write_comparison": "compare"}
-__all__ = ["write", "write_comparison", "write_progress"]
+_HOME = {"write": "page", "write_images": "images", "write_progress": "progress", "write_comparison": "compare"}
+__all__ = ["write", "write_comparison", "write_images", "write_progress"]
 
 
 def __getattr__(name: str) -> object:

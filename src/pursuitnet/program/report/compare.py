@@ -1,10 +1,14 @@
 """Several runs beside each other, in one picture or page."""
 
 import io
+import math
+import os
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,10 +18,15 @@ from matplotlib.ticker import PercentFormatter
 from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import RunSummary, cells, write_whole
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.runs import TITLES, RunSummary, cells
+from pursuitnet.program.writable import write_whole
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Told apart by most color-blind eyes, and seen on white and on black."""
+
+SETTINGS = ("unfolding", "width", "seed", "rate")
+"""Columns of the page beside those of the terminal."""
 
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 """One more for every time that the colors have been used up."""
@@ -46,13 +55,44 @@ def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "runs"}):
         _drawn(drawn, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    content = {"curves": inline(picture.getvalue().decode()), "rows": cells(runs), "now": now, "count": len(runs)}
+    content = {
+        "curves": inline(picture.getvalue().decode()),
+        "titles": (*TITLES[:3], *SETTINGS, *TITLES[3:], "ended"),
+        "rows": [_row(path, run, row) for run, row in zip(runs, cells(runs)[1:], strict=True)],
+        "now": now,
+        "count": len(runs),
+    }
     return write_whole(path, render("runs.html.j2", content))
+
+
+def _row(page: Path, run: RunSummary, row: tuple[str, ...]) -> dict[str, Any]:
+    """Return a run's line of the table, and its pages seen from this one."""
+    settings = [getattr(run, name if name != "rate" else "lr") for name in SETTINGS]
+    words = ["-" if value is None else f"{value:g}" for value in settings]
+    files = RunFolder(run.folder)
+    pages = {"report": files.report, "inspect": files.inspection_page}
+    links = {name: _link(page, at) for name, at in pages.items() if at.is_file()}
+    return {"cells": (*row[:3], *words, *row[3:], run.date or "-"), "links": links, "note": _next(run)}
+
+
+def _link(page: Path, target: Path) -> str:
+    """Return the address of a file beside or below a page's folder, or elsewhere."""
+    return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))
+
+
+def _next(run: RunSummary) -> str:
+    """Return the command that is likely wanted next."""
+    if run.state == "finished":
+        seen = RunFolder(run.folder).inspection_page.is_file()
+        return shlex.join(["pursuitnet", "evaluate" if seen else "inspect", str(run.folder)])
+    if run.state in ("stopped", "failed"):
+        return shlex.join(["pursuitnet", "train", "--out", str(run.folder), "--resume"])
+    return ""
 
 
 def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
     """Return both pictures side by side over one list of names, in the order of the last accuracy."""
-    runs = sorted(runs, key=lambda run: run.records[-1]["test_accuracy"], reverse=True)
+    runs = sorted(runs, key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
     with matplotlib.rc_context({"font.size": 9.5}):
         figure = Figure(figsize=(9.5, 3.6 + 0.22 * rows), layout="constrained")
@@ -74,7 +114,8 @@ def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
 
 def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
     epochs = [record["epoch"] for record in run.records]
-    accuracy = run.records[-1]["test_accuracy"]
+    last = run.records[-1]
+    told = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
     part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
     look: dict[str, Any] = {
         "color": COLORS[index % len(COLORS)],
@@ -85,6 +126,6 @@ def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
         "markersize": 3.5,
     }
     name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
-    label = f"{name}  {written('{:.2%}', accuracy)}{part}".replace("$", r"\$")  # a dollar would begin a formula
+    label = f"{name}  {told}{part}".replace("$", r"\$")  # a dollar would begin a formula
     for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
-        axes.plot(epochs, [record[key] for record in run.records], label=label, **look)
+        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **look)

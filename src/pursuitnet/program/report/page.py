@@ -1,5 +1,7 @@
 """One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
 
+import os
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pursuitnet.data import in_memory
 from pursuitnet.dictionaries import WithIdentity
 from pursuitnet.iterations import FISTA
 from pursuitnet.layer import PursuitLayer
@@ -17,25 +20,28 @@ from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks import Network
 from pursuitnet.networks.certified import CertifiedNetwork
 from pursuitnet.program import train
+from pursuitnet.program.evaluation.measures import confusion
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import evenly
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_there
+from pursuitnet.program.runs import date_of, repeating
 from pursuitnet.program.trace import (
     LayerTrace,
     best_scale,
     carry,
+    density,
+    dictionary_in_words,
     effective_atoms,
-    filters,
-    pictured,
+    kept,
     reach,
     relative_error,
     strongest_kernels,
     trace_layers,
 )
+from pursuitnet.program.writable import write_whole
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
-from pursuitnet.utils.records import EPOCH, NEEDED, RECORD, epochs_of, record_of
 
 MEASURED = 64  # test images behind the table
 SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS = 8, 32, 8
@@ -72,7 +78,8 @@ def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> P
         ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
     """
     run = _read(Path(folder), data_dir, device)
-    return write_whole(Path(folder) / "report.html", render("report.html.j2", _content(run)))
+    files = RunFolder(folder)
+    return write_whole(files.report, render("report.html.j2", _content(run) | _about(files, run)))
 
 
 def _read(folder: Path, data_dir: Path | None, device: str) -> TrainedRun:
@@ -80,19 +87,31 @@ def _read(folder: Path, data_dir: Path | None, device: str) -> TrainedRun:
     if changed := opened.changes("test"):
         warnings.warn(changed, stacklevel=3)
     needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
-    about = record_of(_there(folder / "record.json"), needed, RECORD)
-    lines = epochs_of(_there(folder / "metrics.jsonl"), {**NEEDED, "test_loss": EPOCH["test_loss"]})
+    files = RunFolder(folder)
+    about = files.read_record(needed)
+    check_there(files.metrics)
+    lines = files.read_epochs({**NEEDED, "test_loss": EPOCH["test_loss"]})
     if not lines:
-        raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it holds no epoch")
+        raise ValueError(f"{files.metrics} is damaged: it holds no epoch")
     predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
     return TrainedRun(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
 
 
-def _there(path: Path) -> Path:
-    """Return the path of a finished run's file, if it is there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the run has not finished")
-    return path
+def _about(files: RunFolder, run: TrainedRun) -> dict[str, Any]:
+    """Return when the run ended, how it is repeated, what can be done with it, and the pages beside it."""
+    name = shlex.quote(str(files.path))
+    beside = {"layer by layer": files.inspection_page, "all runs": files.path.parent / "runs.html"}
+    return {
+        "date": date_of(files.record),
+        "repeat": repeating(files.path, run.recipe.to_json()),
+        "next": {
+            f"pursuitnet inspect {name}": "each layer's Lasso, guarantees and gap",
+            f"pursuitnet evaluate {name}": "calibration; with --corruptions also robustness",
+            f"pursuitnet predict {name} IMAGE … --explain": "classes of your own images, and why",
+            f"pursuitnet export {name}": "ONNX, for other programs",
+        },
+        "links": {title: os.path.relpath(file, files.path) for title, file in beside.items() if file.is_file()},
+    }
 
 
 @torch.no_grad()
@@ -124,11 +143,6 @@ def _content(run: TrainedRun) -> dict[str, Any]:
         "atoms": [_atoms(run, traces, index) for index in shown],
         "samples": list(_samples(run, shown)),
     }
-
-
-def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Return how many images of each class (row) were taken for each class (column)."""
-    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def in_words(model: Network) -> str:
@@ -172,27 +186,19 @@ def _row(index: int, at: LayerTrace) -> dict[str, Any]:
     return {
         "name": index + 1,
         "start": at.layer.start.name,
-        "dictionary": _dictionary(at.layer),
+        "dictionary": dictionary_in_words(at.dictionary),
         "code": " × ".join(str(n) for n in code.shape[1:]),
         "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
         "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
         "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_channels else None,
-        "density": _density(at.atom_codes),
-        "identity_density": _density(code[:, : at.identity_channels]) if at.identity_channels else None,
+        "density": density(at.atom_codes),
+        "identity_density": density(code[:, : at.identity_channels]) if at.identity_channels else None,
         "first": float(relative_error(at.signals[0], models[0]).mean()),
         "last": float(relative_error(signal, models[-1]).mean()),
         "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
     }
-
-
-def _dictionary(layer: PursuitLayer) -> str:
-    D = filters(layer)
-    size = " × ".join(str(n) for n in D.weight.shape[2:])
-    more = {"dilation": max(D.dilation), "stride": max(D.stride)}
-    text = f"{'[I D]' if _identity(layer) else 'D'}, {D.code_channels[0]} atoms {size}"
-    return text + "".join(f", {name}\N{NO-BREAK SPACE}{value}" for name, value in more.items() if value > 1)
 
 
 def _atoms(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def _samples(run: TrainedRun, shown: list[int]) -> Iterator[dict[str, Any]]:
             "index": index,
             "label": run.classes[int(labels[index])],
             "predicted": run.classes[int(run.predicted[index])],
-            "picture": pictures.mosaic(pictures.images(run.images.test[0][index : index + 1] / 255), 1, 88),
+            "picture": pictures.mosaic(pictures.images(in_memory(run.images.test[0][index : index + 1]) / 255), 1, 88),
             "layers": [_sample_row(run, traces, layer) for layer in shown],
         }
 
@@ -245,19 +251,17 @@ def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[s
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
-        "density": _density(at.atom_codes),
+        "density": density(at.atom_codes),
         "down": _carried(run, traces, index),
     }
 
 
 def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    chans = len(run.images.mean)
-    down, base = carry(traces, index, traces[index].codes[-1])
-    if not pictured(traces, base):
+    found = kept(traces, index, len(run.images.mean))
+    if found is None:
         return None
-    target, down = traces[base].signals[-1][:, :chans], down[:, :chans]
-    a = best_scale(target, down)
+    target, down, a, base = found
     both = torch.cat([target, a * down])
     other = base or isinstance(run.model, CertifiedNetwork)  # of which the first layer sees the image padded or scaled
     both = both / target.abs().amax().clamp(min=1e-12) if other else _unprepared(run, both)
@@ -281,10 +285,6 @@ def _identity(layer: PursuitLayer) -> bool:
 
 def _has(model: Network, kind: type) -> bool:
     return any(isinstance(module, kind) for module in model.modules())
-
-
-def _density(code: Tensor) -> float:
-    return float((code != 0).double().mean())
 
 
 def _value(weight: Tensor | float) -> float:

@@ -81,11 +81,15 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
         left, right = figure.subplots(1, 2)
         losses = {"train_loss": ("training", COOL), "valid_loss": ("validation", INK), "test_loss": ("test", WARM)}
         _lines(left, records, losses)
-        _lines(right, records, {"valid_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)})
+        psnr = any("test_psnr" in record for record in records)
+        accuracies = {"valid_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
+        _lines(right, records, {"test_psnr": ("test", WARM)} if psnr else accuracies)
         loss_axis(left, [r[key] for r in records for key in losses if key in r], "loss", INK)
         validated = any("valid_accuracy" in record for record in records)
-        right.set_title("accuracy" if validated else "test accuracy", loc="left", color=INK, fontsize=10.5)
-        right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        title = "test PSNR in dB" if psnr else "accuracy" if validated else "test accuracy"
+        right.set_title(title, loc="left", color=INK, fontsize=10.5)
+        if not psnr:
+            right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return inline(text.getvalue())

@@ -8,7 +8,8 @@ from typing import Any
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import written
-from pursuitnet.program.runs import write_whole
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.writable import write_whole
 
 RELOADS = 30
 """Seconds after which the page of a run that goes on loads itself again."""
@@ -21,6 +22,10 @@ COLUMNS = {
     "test_loss": ("test loss", "{:.4f}"),
     "valid_accuracy": ("validation accuracy", "{:.2%}"),
     "test_accuracy": ("test accuracy", "{:.2%}"),
+    "test_psnr": ("test PSNR, dB", "{:.2f}"),
+    "test_ssim": ("test SSIM", "{:.4f}"),
+    "test_dice": ("test Dice", "{:.4f}"),
+    "test_iou": ("test IoU", "{:.4f}"),
     "lr": ("learning rate", "{:.3g}"),
     "images_per_second": ("images a second", "{:,.0f}"),
     "seconds": ("seconds", "{:,.1f}"),
@@ -41,8 +46,14 @@ def write_progress(
     Raises:
         OSError: if it cannot be written; the page that was there is as it was.
     """
+    content = content_of(about, records, training=training)
+    return write_whole(RunFolder(folder).report, render("progress.html.j2", content))
+
+
+def content_of(about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool) -> dict[str, Any]:
+    """Return what the page shows; see ``write_progress``."""
     recipe, last = about["recipe"], records[-1] if records else {}
-    content = {
+    return {
         "recipe": recipe,
         "set": {key: value for key, value in recipe.items() if value is not None},
         "about": about,
@@ -56,7 +67,6 @@ def write_progress(
         "curves": pictures.curves(records) if records else "",
         "rows": _table(records[-ROWS:]),
     }
-    return write_whole(Path(folder) / "report.html", render("progress.html.j2", content))
 
 
 def _table(records: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import jinja2
 
-from pursuitnet.program.report.text import SHARES, duration, fraction, number, written
+from pursuitnet.program.report.text import duration, fraction, number, written
+from pursuitnet.program.run_folder import SHARES
 
 
 def render(name: str, content: dict[str, Any]) -> str:

@@ -1,8 +1,5 @@
 """Numbers as pages and terminals show them, and how many of them."""
 
-SHARES = ("data", "forward", "backward", "optimizer")
-"""What metrics.jsonl divides the time of the steps into."""
-
 
 def evenly(count: int, most: int) -> list[int]:
     """Return at most so many of 0 … count − 1, evenly apart, first and last among them."""

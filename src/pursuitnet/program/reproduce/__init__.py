@@ -19,6 +19,7 @@ from pursuitnet.program.reproduce.cells import SCALES, TABLES, Cell, cells_of
 from pursuitnet.program.reproduce.jobs import Job, local, run_all, run_in_subprocess, run_job
 from pursuitnet.program.reproduce.ledger import Ledger, machine
 from pursuitnet.program.reproduce.tables import CellResult, cell_results, markdown, numbers
+from pursuitnet.program.writable import write_picture, write_whole
 
 __all__ = [
     "SCALES",
@@ -124,12 +125,12 @@ def write(options: Options, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     note = caption(options)
     paths = [folder / name for name in names(options)]
-    paths[0].write_text(f"{markdown(rows)}\n\n{note}\n", encoding="utf-8")
-    paths[1].write_text(json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n", encoding="utf-8")
+    write_whole(paths[0], f"{markdown(rows)}\n\n{note}\n")
+    write_whole(paths[1], json.dumps({"note": note, "rows": numbers(rows)}, indent=1) + "\n")
     if paths[2:]:
         from pursuitnet.program.reproduce.figures import draw
 
-        draw(options.table, rows, note).savefig(paths[-1], dpi=110, metadata={"Software": ""})
+        write_picture(paths[-1], draw(options.table, rows, note))
     return paths
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pursuitnet.program.lock import LOCK_TIMEOUT, LockedError, run_lock
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.threads import available
 
 __all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "started"]
@@ -64,7 +65,7 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
         wait: seconds to wait for another process that is at it.
 
     Raises:
-        TakenError: if another process is still at it.
+        LockedError: if another process is still at it.
         StoppedError: if it was asked to stop; and what ``train`` raises.
     """
     from pursuitnet.program import train
@@ -80,12 +81,12 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     with run_lock(job.folder, wait):
         if job.key in ledger:  # by whoever had the folder before
             return job.key
+        run = RunFolder(job.folder)
         try:
             train.train(job.recipe, job.folder, resume=True)  # which begins where there is no checkpoint yet
-            epochs = train.records(job.folder)
-            record = json.loads((job.folder / "record.json").read_text())
+            epochs, record = run.read_epochs(), run.read_record()
         except FloatingPointError as error:
-            epochs = train.records(job.folder) if (job.folder / "metrics.jsonl").exists() else []
+            epochs = run.read_epochs()
             said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
             device = train.device_of(job.recipe)
             precision = computed_in(epochs, precision_name(precision_of(job.recipe, device)))

@@ -14,7 +14,8 @@ import torch
 
 from pursuitnet import data
 from pursuitnet.program.recipe import MACHINE_FIELDS, RENAMED, Recipe
-from pursuitnet.utils.records import EPOCH, NEEDED, Kinds, fitting, numbered, record_of
+from pursuitnet.program.run_folder import EPOCH, NEEDED, numbered
+from pursuitnet.utils.records import Kinds, fitting, record_of
 
 Entry = dict[str, Any]
 

@@ -4,5 +4,6 @@
 """
 
 from pursuitnet.program.sharing.loading import Deployed, Trained, load, trained
+from pursuitnet.program.sharing.prediction import Prediction
 
-__all__ = ["Deployed", "Trained", "load", "trained"]
+__all__ = ["Deployed", "Prediction", "Trained", "load", "trained"]

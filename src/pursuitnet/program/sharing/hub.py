@@ -1,16 +1,19 @@
 """Networks on the Hugging Face hub: ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pursuitnet.networks import create_model
-from pursuitnet.program.sharing.loading import Trained, normalize
+from pursuitnet.program.sharing.loading import Trained, check_fit, normalize
 
 try:
-    from huggingface_hub import ModelCard, PyTorchModelHubMixin
+    from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+    from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 except ImportError as error:
     raise ImportError("the hub needs huggingface_hub: pip install 'pursuitnet[hub]'") from error
 
@@ -90,11 +93,28 @@ class HubNetwork(
         """Return the network with its weights; the mixin alone would leave those that lack at random."""
         if "name" not in given:
             raise ValueError(f"{model_id} holds no network of pursuitnet: its config.json names none")
+        where = {
+            key: given.get(key) for key in ("revision", "cache_dir", "force_download", "token", "local_files_only")
+        }
+        network = {key: given[key] for key in ("num_classes", "in_chans") if key in given}
         try:
-            return super()._from_pretrained(model_id=model_id, strict=strict, **given)
+            choices = given.get("choices") or {}
+            build = partial(create_model, given["name"], **network, **choices)
+            check_fit(_shapes(model_id, **where), given["name"], build, choices)
+            return super()._from_pretrained(model_id=model_id, strict=strict, **{**given, "force_download": False})
         except (RuntimeError, SafetensorError) as error:
             which = str(error).splitlines()[-1].strip()
             raise ValueError(f"{model_id} lacks the weights of {given['name']}: {which:.200}") from error
+
+
+def _shapes(model_id: str, **where: Any) -> dict[str, Tensor]:
+    """Return tensors on meta of the network's weights in a folder or on the hub: their names and shapes."""
+    file = Path(model_id, SAFETENSORS_SINGLE_FILE)
+    if not Path(model_id).is_dir():
+        file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **where))
+    with safe_open(file, "pt") as held:
+        shapes = {name: held.get_slice(name).get_shape() for name in held.keys()}  # noqa: SIM118
+    return {name.removeprefix("network."): torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def card(trained: Trained, accuracy: float | None = None) -> str:

@@ -1,18 +1,29 @@
 """A trained network, back from its file."""
 
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.data import DATASETS
 from pursuitnet.data.identity import Identity
-from pursuitnet.networks import Network, create_model
+from pursuitnet.data.pixels import Size
+from pursuitnet.data.unlabeled import Decoder, found, white_of
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.networks import Network
 from pursuitnet.networks.pretrained import pretrained_file, pretrained_names
+from pursuitnet.program.factories import network_of
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.runs import MARKS
+from pursuitnet.program.run_folder import RunFolder
+from pursuitnet.program.sharing.prediction import Prediction
 from pursuitnet.program.sharing.weights import unpack
+from pursuitnet.utils.limits import check_depth, depth_of
 from pursuitnet.utils.paths import expanded
 
 SLACK = 0.5
@@ -30,6 +41,9 @@ class Trained:
         mean: per channel on the [0, 1] scale, (C,): subtracted from each image.
         std: what it is then divided by, (C,).
         data: which images it was trained on; None where weights of an older version do not say it.
+        image_size: height and width of the images that it was trained on; None where its weights do not say it.
+        targets: of a network that returns images, their number type ("dtype", such as uint8) and what 0 and 1 of its
+            result are on the scale where white is 1 ("low", "high").
     """
 
     network: Network = field(repr=False)
@@ -38,14 +52,80 @@ class Trained:
     mean: Tensor
     std: Tensor
     data: Identity | None = None
+    image_size: Size | None = None
+    targets: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what the network expects of images (B, C, H, W), uint8 or float in [0, 1]; see ``normalize``."""
         return normalize(images, self.mean, self.std)
 
+    @torch.inference_mode()
+    def predict(self, images: Any, batch_size: int = 256) -> Prediction:
+        """Return the classes that the network sees in images.
+
+        Args:
+            images: uint8 or floats in [0, 1], (B, C, H, W), a tensor or an array; or the path of an image file, of a
+                folder of them, a pattern such as ``scans/*.png``, or a list of these. Files are scaled and cropped to
+                ``image_size``.
+            batch_size: images in one forward pass.
+
+        Raises:
+            TypeError, ValueError: for images of another kind or shape, and for a file that is no image.
+            FileNotFoundError: if nothing has that name.
+        """
+        check_classifies(self, "the network")
+        if not isinstance(images, Tensor | np.ndarray):
+            return self._predict_files(_names(images), batch_size)
+        whole = torch.as_tensor(images)
+        parts = [self.prepare(part.to(self.mean.device)) for part in whole.split(batch_size)] if len(whole) else []
+        logits = [self.network(part).float() for part in parts]
+        none = torch.empty(0, len(self.classes), device=self.mean.device)
+        return Prediction(torch.cat(logits).softmax(dim=1) if logits else none, self.classes)
+
+    def decoder(self, paths: Sequence[Path], white_level: float | None = None) -> Decoder:
+        """Return what decodes these image files as in training.
+
+        Raises:
+            ValueError: if white in images of more than 8 bits is not known.
+        """
+        white = white_of(paths, self.recipe.white_level if white_level is None else white_level)
+        return Decoder(len(self.mean), self.image_size, white)
+
+    def _predict_files(self, names: Sequence[str | Path], batch_size: int) -> Prediction:
+        paths = found(names)
+        decode, parts = self.decoder(paths), []
+        for pixels in decode.each(paths):
+            if isinstance(pixels, ValueError):
+                raise pixels
+            parts.append(torch.from_numpy(pixels))
+        if len({part.shape for part in parts}) > 1:
+            return Prediction.concatenated([self.predict(part[None]) for part in parts])
+        empty = np.empty((0, len(self.mean), 1, 1), np.uint8)
+        return self.predict(torch.stack(parts) if parts else empty, batch_size)
+
     def deployed(self) -> "Deployed":
         """Return a module that takes images in [0, 1] as they are."""
         return Deployed(self.network, self.mean, self.std).eval()
+
+
+def _names(images: Any) -> list[str | Path]:
+    """Return one path or several as a list."""
+    names = [images] if isinstance(images, str | Path) else list(images) if isinstance(images, Iterable) else None
+    if names is None or not all(isinstance(name, str | Path) for name in names):
+        raise TypeError(
+            f"images is {kind_of(images)}; expected a tensor or an array (B, C, H, W), a path, or a list of paths: "
+            "of a PIL image, torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None]"
+        )
+    return names
+
+
+def check_classifies(about: Trained, path: str | Path) -> None:
+    """Raise ValueError if a network returns images."""
+    if about.recipe.task != "classify":
+        raise ValueError(
+            f"{path} returns images (its task is {about.recipe.task}); expected a run that classifies: for images "
+            "there is pursuitnet apply"
+        )
 
 
 class Deployed(nn.Module):
@@ -122,15 +202,23 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     file = _weights(path)
     weights, about = unpack(file)
     recipe = Recipe.from_json(about["recipe"], f"the recipe in {file}")
-    network = _network(recipe, len(about["classes"]), len(about["mean"]), file)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        which = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
+    network = _network(weights, file, recipe, len(about["classes"]), len(about["mean"]))
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     mean, std = (torch.tensor(about[name], device=device) for name in ("mean", "std"))
-    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file))
+    size, targets = _image_size(about, recipe, file), about.get("targets", {})
+    return Trained(network, recipe, tuple(about["classes"]), mean, std, _identity(about, file), size, targets)
+
+
+def _image_size(about: dict[str, Any], recipe: Recipe, file: Path) -> Size | None:
+    """Return height and width of the images of the training, as far as weights of any version say them."""
+    if "image_size" in about:
+        said = about["image_size"]
+        if not (isinstance(said, list) and len(said) == 2 and all(type(n) is int and n > 0 for n in said)):
+            raise ValueError(f"{file} has the image size {said!r:.50}; expected height and width: get it anew")
+        return said[0], said[1]
+    if recipe.data in DATASETS:
+        return DATASETS[recipe.data].image_size
+    return None if recipe.image_size is None else (recipe.image_size, recipe.image_size)
 
 
 def _identity(about: dict[str, Any], file: Path) -> Identity | None:
@@ -144,14 +232,17 @@ def _weights(path: Path) -> Path:
     """Return the file of weights that a path names, if it is there."""
     if shipped := shipped_with(path):
         return shipped
-    file = path / "model.safetensors" if path.is_dir() else path
+    run = RunFolder(path)
+    file = run.weights if path.is_dir() else path
     if file.is_file():
         return file
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is missing; name a run folder, or its model.safetensors{or_pretrained()}")
-    if any((path / mark).is_file() for mark in MARKS):
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its {run.weights.name}{or_pretrained()}")
+    if run.marked(os.listdir(path)):
         raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
-    raise FileNotFoundError(f"{path} holds no run: neither model.safetensors nor recipe.json is there{_inside(path)}")
+    raise FileNotFoundError(
+        f"{path} holds no run: neither {run.weights.name} nor {run.recipe.name} is there{_inside(path)}"
+    )
 
 
 def shipped_with(path: Path) -> Path | None:
@@ -167,16 +258,47 @@ def or_pretrained() -> str:
 
 def _inside(path: Path) -> str:
     """Return which run is inside a folder that is none itself, if there is one."""
-    inside = sorted(file.parent for file in path.glob("*/model.safetensors"))
+    inside = sorted(folder for folder in path.glob("*/") if RunFolder(folder).weights.exists())
     return f"; did you mean {inside[0]}?" if inside else ""
 
 
-def _network(recipe: Recipe, classes: int, channels: int, file: Path) -> Network:
+def _network(weights: Mapping[str, Tensor], file: Path, recipe: Recipe, outputs: int, channels: int) -> Network:
+    build = partial(network_of, recipe, outputs, channels)
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
-            return create_model(recipe.model, classes, channels, **recipe.choices())
+        check_fit(weights, recipe.model, build, recipe.choices())
     except ValueError as error:
         raise ValueError(f"{file} holds a network that this version cannot make: {error}") from error
+    except RuntimeError as error:
+        which = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file} holds weights of another network than {recipe.model}: {which:.200}") from error
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not used
+        network = build()
+    network.load_state_dict(weights)
+    return network
+
+
+def check_fit(
+    weights: Mapping[str, Tensor], name: str, build: Callable[[], nn.Module], choices: Mapping[str, Any]
+) -> None:
+    """Check that weights are those of a network, by names and shapes and before memory is taken for it.
+
+    Args:
+        weights: by name, on any device.
+        name: of the network.
+        build: makes the network.
+        choices: of the network, as ``create_model`` takes them.
+
+    Raises:
+        ValueError: if there is no such network.
+        RuntimeError: if the weights are of another one.
+    """
+    check_depth(str(name))
+    unfolding = choices.get("unfolding", 0)
+    steps = 1 + unfolding if isinstance(unfolding, int) and choices.get("norm", "batch") is not None else 1
+    if (depth_of(str(name)) or 1) * steps > len(weights):  # so many objects would take memory, too
+        raise RuntimeError(f"it has more layers and steps than there are tensors, {len(weights)}")
+    with torch.device("meta"):
+        build().load_state_dict({of: weight.to("meta") for of, weight in weights.items()})
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Network:

@@ -13,8 +13,9 @@ __all__ = ["NEEDED", "OPTIONAL", "pack", "unpack"]
 
 NEEDED = ("recipe", "classes", "mean", "std")
 """What the metadata hold, each as JSON, besides the checksum."""
-OPTIONAL = ("data",)
-"""What they may hold: which images the network was trained on; weights of older versions do not say it."""
+OPTIONAL = ("data", "image_size", "targets")
+"""What they may hold: which images the network was trained on, and their height and width, which weights of older
+versions do not say; and the number type and range of the images that it returns."""
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pursuitnet.program.simulate import fig1, fig4, ill_conditioned, table1
 from pursuitnet.program.simulate.record import Result, write
+from pursuitnet.program.simulate.variations import variations as all_variations
 
 SMALL: dict[str, Callable[[], Result]] = {
     "fig1": fig1.run,
@@ -48,6 +49,14 @@ def run(
     result = _result(figure, callback, {"seeds": seeds, "iterations": iterations}, variations)
     callback(f"\n{result.text}")  # before anything can fail in writing it
     return result, write(result, folder)
+
+
+def count(figure: str, seeds: int | None, variations: bool) -> int | None:
+    """Return of how many finished parts ``run`` tells; None where there are none to tell of."""
+    if figure != "fig4":
+        return None
+    each = len(all_variations(1)) if variations else 1
+    return each * ((3 if variations else 5) if seeds is None else seeds)
 
 
 def _result(figure: str, callback: Callable[[str], None], given: dict[str, int | None], variations: bool) -> Result:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pursuitnet.dictionaries import LinearDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.problems import solve
+from pursuitnet.program.train.trainer import accuracy
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 from pursuitnet.theory import beta_of_bias, unsuccessful
@@ -200,7 +201,7 @@ def measure(
                 "error": float(error.abs().mean()),
                 "size": float(x.abs().mean()),
                 "nothing": float(unsuccessful(x, torch.zeros_like(x), beta).double().sum(dim=1).mean()),
-                "accuracy": float((model(test[0]).argmax(dim=1) == test[1]).double().mean()),
+                "accuracy": accuracy(model(test[0]), test[1]),
             }
         )
         model.train()

@@ -1,19 +1,15 @@
 """What a figure leaves behind: its numbers, its pictures, and the versions that made them."""
 
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pursuitnet import __version__
-from pursuitnet.program.train import commit
+from pursuitnet.program.versions import versions
+from pursuitnet.program.writable import write_picture, write_whole
 
 PLAIN, DENSE, SOFT = "#c2410c", "#1d4ed8", "#8a8a8a"
 """The colors of D alone (ML-CSC), of [I D] (MSD-CSC), and of what is only there for comparison."""
@@ -43,25 +39,9 @@ def write(result: Result, folder: Path) -> list[Path]:
         FileExistsError: if the folder exists.
     """
     folder.mkdir(parents=True)
-    numbers = folder / f"{result.name}.json"
-    numbers.write_text(json.dumps(result.numbers | {"versions": versions()}, separators=(",", ":")) + "\n")
-    paths = [numbers]
-    for name, figure in result.pictures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110, metadata={"Software": ""})
-    return paths
-
-
-def versions() -> dict[str, str | None]:
-    """Return what the numbers were computed with."""
-    return {
-        "pursuitnet": __version__,
-        "commit": commit(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "matplotlib": matplotlib.__version__,
-        "python": platform.python_version(),
-    }
+    numbers = json.dumps(result.numbers | {"versions": versions("matplotlib")}, separators=(",", ":")) + "\n"
+    pictures = [write_picture(folder / f"{name}.png", figure) for name, figure in result.pictures.items()]
+    return [write_whole(folder / f"{result.name}.json", numbers), *pictures]
 
 
 def caption(figure: Figure, text: str) -> None:

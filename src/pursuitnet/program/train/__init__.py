@@ -7,14 +7,16 @@ kill, ``run`` the folder and what is read from it, ``opened`` a finished run wit
 
 from pursuitnet.program.callbacks.base import Callback, NoOpCallback
 from pursuitnet.program.factories import dataset_of, device_of, model_of
+from pursuitnet.program.run_folder import Record
 from pursuitnet.program.train.checkpoint_manager import StoppedError
 from pursuitnet.program.train.images import Images, batches, images_of
 from pursuitnet.program.train.loop import train
 from pursuitnet.program.train.opened import Opened, open_run
 from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
 from pursuitnet.program.train.process_group import ProcessGroup, group_of
-from pursuitnet.program.train.run import Record, commit, last_record, load_run, read_recipe, records, versions
-from pursuitnet.program.train.trainer import Trainer, evaluate, logits_of
+from pursuitnet.program.train.run import last_record, load_run, read_recipe, records
+from pursuitnet.program.train.trainer import Trainer, accuracy, evaluate, logits_of
+from pursuitnet.program.versions import commit, versions
 
 __all__ = [
     "Callback",
@@ -25,6 +27,7 @@ __all__ = [
     "Record",
     "StoppedError",
     "Trainer",
+    "accuracy",
     "batches",
     "commit",
     "dataset_of",

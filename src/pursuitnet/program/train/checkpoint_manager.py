@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.train import checkpoints
 from pursuitnet.program.train.trainer import EpochProgress, Trainer
 
@@ -39,7 +40,7 @@ class CheckpointManager:
     """
 
     def __init__(self, folder: Path, trainer: Trainer, every: float) -> None:
-        self.folder, self.trainer, self.every = folder, trainer, every
+        self.folder, self.trainer, self.every = RunFolder(folder), trainer, every
         self.writes, self.kept, self.at = trainer.group.first, time.monotonic(), (0, 0)
         self.metrics = ""
 
@@ -54,27 +55,26 @@ class CheckpointManager:
         """Go back to the last checkpoint; return the epochs that are done and where the next one stands.
 
         Raises:
-            ValueError: if recipe.json is no longer that of the checkpoint; and what ``checkpoints.load`` raises.
+            ValueError: if the recipe is no longer that of the checkpoint; and what ``checkpoints.load`` raises.
         """
-        state, damaged = checkpoints.load(self.folder, self.trainer.device)
+        state, damaged = checkpoints.load(self.folder.path, self.trainer.device)
         for name in damaged:
-            warnings.warn(f"{self.folder / name} is damaged; going on from the other one", stacklevel=3)
+            warnings.warn(f"{self.folder.path / name} is damaged; going on from the other one", stacklevel=3)
         begun_with = Recipe.from_json(state["recipe"])
         if changed := self.trainer.recipe.differs(begun_with):
             was = ", ".join(f"{name} = {getattr(begun_with, name)!r}" for name in changed)
-            raise ValueError(f"{self.folder / 'recipe.json'} has been changed; the run was started with {was}")
+            raise ValueError(f"{self.folder.recipe} has been changed; the run was started with {was}")
         self.trainer.restore(state)
         self.metrics = state["metrics"]
         if self.writes:
             self._write_recipe()  # the run may have moved, and its data
-            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
+            self.folder.write(self.folder.metrics, self.metrics)
         self.at = state["epoch"], state["step"]
         progress = EpochProgress(state["step"], state["total"], state["count"]) if state["step"] else None
         return state["epoch"], progress
 
     def _write_recipe(self) -> None:
-        content = json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n"
-        checkpoints.replace(self.folder / "recipe.json", content.encode())
+        self.folder.write(self.folder.recipe, json.dumps(self.trainer.recipe.to_json(), indent=2) + "\n")
 
     def on_step_end(self, epoch: int, requests: list[int], progress: EpochProgress, check: Callable[[], None]) -> None:
         """After a step: keep it if it is time, stop if a signal has asked for it; a bad loss is not kept."""
@@ -93,7 +93,7 @@ class CheckpointManager:
 
     def _stop(self, where: str, requests: list[int]) -> None:
         raise StoppedError(
-            f"stopped after {where}; go on with: pursuitnet train --out {self.folder} --resume",
+            f"stopped after {where}; go on with: pursuitnet train --out {self.folder.path} --resume",
             requests[0] if requests else signal.SIGTERM,
         )
 
@@ -101,7 +101,7 @@ class CheckpointManager:
         """After an epoch: its line, then its checkpoint, which holds all lines too."""
         self.metrics += json.dumps(record) + "\n"
         if self.writes:
-            checkpoints.replace(self.folder / "metrics.jsonl", self.metrics.encode())
+            self.folder.write(self.folder.metrics, self.metrics)
         self.save(epoch, None)
         if self._agreed(bool(requests), 0):
             self._stop(f"epoch {epoch}", requests)
@@ -112,13 +112,13 @@ class CheckpointManager:
         if self.writes:
             place = {"epoch": epochs, "step": steps, "total": total, "count": count}
             text = {"recipe": self.trainer.recipe.to_json(), "metrics": self.metrics}
-            checkpoints.save(self.folder, {**text, **place, **self.trainer.state()})
+            checkpoints.save(self.folder.path, {**text, **place, **self.trainer.state()})
         self.kept, self.at = time.monotonic(), (epochs, steps)
 
     def status(self) -> str:
         """Return which checkpoint is the last, in words."""
         epochs, steps = self.at
-        return f"{self.folder / checkpoints.LAST}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
+        return f"{self.folder.checkpoint}, after {epochs} epochs" + (f" and {steps} steps" if steps else "")
 
 
 @contextmanager

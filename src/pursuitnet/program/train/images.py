@@ -1,29 +1,32 @@
 """A data set on its device, and its batches."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pursuitnet import data
-from pursuitnet.program.factories import dataset_of, device_of
+from pursuitnet.data.progress import progress
+from pursuitnet.program.factories import check_kept, dataset_of, device_of
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train.given import Augment, augmented
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 
-Split = tuple[Tensor, Tensor]
-"""Images uint8 (N, C, H, W) and labels int64 (N,)."""
+Split = tuple[data.Pixels, Tensor]
+"""Images uint8, or float32 in [0, 1], (N, C, H, W), and labels int64 (N,)."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set on its device, where it stays; ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects.
+    """A data set on its device, where it stays, unless its images are read when they are needed.
 
-    ``valid`` holds the training images that are held out to choose by, and is empty unless the recipe asks for them.
-    ``identity`` tells these images from others. The images of a folder are in an order in which the first so many stand
-    for all.
+    ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects. ``valid`` holds the training images that are
+    held out to choose by, and is empty unless the recipe asks for them. ``identity`` tells these images from others.
+    The images of a folder are in an order in which the first so many stand for all.
     """
 
     train: Split
@@ -32,10 +35,12 @@ class Images:
     mean: Tensor
     std: Tensor
     identity: data.Identity
+    more: ClassVar[Mapping[str, Any]] = {}
+    """What else goes with the weights."""
 
-    def prepared(self, images: Tensor) -> Tensor:
-        """Return float images (B, C, H, W) from uint8 ones."""
-        return data.normalize(images, self.mean, self.std)
+    def prepared(self, images: data.Pixels) -> Tensor:
+        """Return images (B, C, H, W) as the network takes them from images as they are."""
+        return data.normalize(data.in_memory(images), self.mean, self.std)
 
     def learned(self) -> dict[str, Any]:
         """Return what a network is trained with besides its weights, for a checkpoint."""
@@ -63,38 +68,51 @@ class Images:
         return replace(self, mean=learned["mean"].to(self.mean), std=learned["std"].to(self.std))
 
 
-def images_of(recipe: Recipe, device: torch.device | None = None) -> Images:
-    """Read the recipe's data set onto its device.
+def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Images:
+    """Read the recipe's data set onto its device, or one that was handed over.
 
     Raises:
         ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
     """
-    (pixels, labels), test = splits_of(recipe)
+    (pixels, labels), test = splits_of(recipe, dataset)
     if recipe.val_images > len(labels) - 2:
         raise ValueError(
-            f"valid_images is {recipe.val_images}; expected at most {len(labels) - 2}, to leave some to train on"
+            f"val_images is {recipe.val_images}; expected at most {len(labels) - 2}, to leave some to train on"
         )
     if recipe.shifted >= (least := min(pixels.shape[2:])):
         raise ValueError(
             f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
-    identity = data.Identity.of(dataset_of(recipe).classes, (pixels, labels), test)
-    is_locked, kept = held_out(recipe, labels)
+    held, kept = held_out(recipe, labels)
+    with _watched(pixels, test[0]) as (seen, seen_test):
+        identity = data.Identity.of((dataset or dataset_of(recipe)).classes, (seen, labels), (seen_test, test[1]))
     if recipe.normalized:
-        mean, std = data.channel_statistics(pixels[kept])
+        with _watched(pixels[kept]) as (seen,):
+            mean, std = data.channel_statistics(seen)
     else:
         mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
-    splits = ((pixels[kept], labels[kept]), (pixels[is_locked], labels[is_locked]), test)
+    splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
     return placed(splits, mean, data.divisor(std), identity, device_of(recipe) if device is None else device)
 
 
-def splits_of(recipe: Recipe) -> tuple[Split, Split]:
+@contextmanager
+def _watched(*parts: data.Pixels) -> Iterator[list[data.Pixels]]:
+    """Yield images of which those that are read say how far that has come."""
+    streamed = [part for part in parts if isinstance(part, data.Streamed)]
+    with progress("images looked at", sum(map(len, streamed))) if streamed else nullcontext() as tell:
+        yield [replace(part, tell=tell) if isinstance(part, data.Streamed) else part for part in parts]
+
+
+def splits_of(recipe: Recipe, dataset: data.Dataset | None = None) -> tuple[Split, Split]:
     """Return the images to train on and to test on, as many as the recipe asks for.
 
     Those of a folder lie class by class: they are put into a fixed order in which the first so many stand for all.
     """
-    train, test = (data.load(**recipe.images(), split=split) for split in data.SPLITS)
+    if dataset is None:
+        check_kept(recipe)
+    read = dataset.read if dataset else lambda root, split, fetch: data.load(**recipe.images(), split=split)
+    train, test = (read(None, split, False) for split in data.SPLITS)
     return _first(recipe, train, recipe.train_images), _first(recipe, test, recipe.test_images)
 
 
@@ -109,8 +127,8 @@ def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
         order = data.stratified(labels, recipe.seed)
     else:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed), device="cpu")
-    is_locked, kept = (part.sort().values for part in order.tensor_split([min(recipe.val_images, len(order) - 2)]))
-    return is_locked, kept
+    held, kept = (part.sort().values for part in order.tensor_split([min(recipe.val_images, len(order) - 2)]))
+    return held, kept
 
 
 def placed(
@@ -135,7 +153,12 @@ def _least(group: ProcessGroup) -> int:
 
 
 def batches(
-    recipe: Recipe, epoch: int, images: Images, skip: int = 0, group: ProcessGroup = SINGLE_PROCESS
+    recipe: Recipe,
+    epoch: int,
+    images: Images,
+    skip: int = 0,
+    group: ProcessGroup = SINGLE_PROCESS,
+    augment: Augment | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield the epoch's batches in their order, augmented; each depends on the seed, the epoch and its number alone.
 
@@ -147,17 +170,53 @@ def batches(
         images: the data set.
         skip: batches to leave out at the start.
         group: the processes that share each batch.
+        augment: what is done to each batch besides the recipe's shifts and flips.
     """
     pixels, labels = images.train
     seed = recipe.seed * 1_000_003 + epoch
     draws = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=draws, device="cpu").to(labels.device)
-    for number, chosen in enumerate(order.split(recipe.batch_size)):
-        if number < skip or len(chosen) < _least(group):
-            continue
-        batch = pixels[chosen]
+    order = _order(recipe, labels, draws).to(labels.device)
+    parts = [part for part in order.split(recipe.batch_size) if len(part) >= _least(group)][skip:]
+    for number, (chosen, batch) in enumerate(zip(parts, _read(pixels, parts, seed), strict=True), skip):
+        drawn = (seed * 1_000_003 + number) % 2**63
         if recipe.shifted or recipe.flipped:
-            draws = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+            draws = torch.Generator().manual_seed(drawn)
             batch = data.augment(batch, draws, recipe.shifted, recipe.flipped, recipe.padding_mode)
+        if augment is not None:
+            batch = augmented(augment, batch, drawn)
         share = slice(group.rank, None, group.size)  # the draws are those of the whole batch
         yield images.prepared(batch[share]), labels[chosen[share]], len(chosen)
+
+
+def _read(pixels: data.Pixels, parts: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
+    """Yield the images of each batch; what is drawn while they are read depends on the seed."""
+    if isinstance(pixels, data.Streamed):
+        return pixels.drawn(seed).batches(parts)
+    return (pixels[part] for part in parts)
+
+
+def _order(recipe: Recipe, labels: Tensor, draws: torch.Generator) -> Tensor:
+    """Return the order of an epoch: every image once, or every class equally often, drawn with replacement."""
+    if recipe.balance != "sampler":
+        return torch.randperm(len(labels), generator=draws, device="cpu")
+    labels = labels.cpu()
+    chances = 1 / labels.bincount().double()[labels]
+    return torch.multinomial(chances, len(labels), replacement=True, generator=draws)
+
+
+def loss_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
+    """Return the weight of each class in the loss, (classes,), with mean 1 over the training images; None without.
+
+    Raises:
+        ValueError: if there is not one weight for each class.
+    """
+    counts = labels.bincount(minlength=classes).double()
+    if recipe.class_weights is not None:
+        if len(recipe.class_weights) != classes:
+            raise ValueError(f"there are {len(recipe.class_weights)} class_weights; expected {classes}, one a class")
+        weights = torch.tensor(recipe.class_weights, dtype=torch.float64, device=labels.device)
+    elif recipe.balance == "weights":
+        weights = 1 / counts.clamp(min=1)
+    else:
+        return None
+    return (weights * len(labels) / (weights * counts).sum()).float()

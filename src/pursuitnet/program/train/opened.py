@@ -9,8 +9,8 @@ from pursuitnet import data
 from pursuitnet.data.folder import has_splits
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import dataset_of, device_of
-from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.sharing.loading import Trained
+from pursuitnet.program.recipe import GIVEN, Recipe
+from pursuitnet.program.sharing.loading import Trained, check_classifies
 from pursuitnet.program.train.images import Images, Split, held_out, placed, splits_of
 from pursuitnet.program.train.run import trained_run
 
@@ -62,10 +62,19 @@ def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
         ValueError: if a file is damaged, or the data set has classes or channels that the network does not know.
     """
     recipe, about = trained_run(folder, data_dir, device)
-    recipe = recipe.located()
+    check_classifies(about, folder)
+    recipe = _of_folder(recipe, about).located()
     if recipe.data_dir is not None and not recipe.data_dir.exists():
         raise FileNotFoundError(f"the data of {folder} are not in {recipe.data_dir}: name their folder with --data-dir")
     return Opened(recipe, about.network, about.classes, _images(recipe, about), about.data)
+
+
+def _of_folder(recipe: Recipe, about: Trained) -> Recipe:
+    """Return the recipe with a folder of images where those of the training, handed over in Python, are not kept."""
+    if recipe.data != GIVEN or recipe.data_dir is None:
+        return recipe
+    height, width = about.image_size or (None, None)
+    return replace(recipe, data="folder", image_size=height if height == width else None)
 
 
 def _images(recipe: Recipe, about: Trained) -> Images:
@@ -73,8 +82,8 @@ def _images(recipe: Recipe, about: Trained) -> Images:
     train, test = splits_of(recipe)
     identity = data.Identity.of(classes, train, test)
     train, test = (_known(split, classes, about, recipe) for split in (train, test))
-    is_locked, kept = held_out(recipe, train[1])
-    splits = (train[0][kept], train[1][kept]), (train[0][is_locked], train[1][is_locked]), test
+    held, kept = held_out(recipe, train[1])
+    splits = (train[0][kept], train[1][kept]), (train[0][held], train[1][held]), test
     return placed(splits, about.mean, about.std, identity, device_of(recipe))
 
 

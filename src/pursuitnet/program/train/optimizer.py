@@ -8,15 +8,17 @@ from torch import nn
 from pursuitnet.program.recipe import Recipe
 
 
-def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
-    """Return SGD that decays filters and head, and thresholds, steps and norms only where the recipe says so.
+def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Return SGD or Adam, which decays filters and head, and thresholds, steps and norms only where the recipe says so.
 
     A step c is one number for a whole layer and collects the gradients of all its pixels: it learns at a tenth of the
-    rate, without which Res-CSC of 110 layers is slower to start than ResNet.
+    rate, without which Res-CSC of 110 layers is slower to start than ResNet. Adam knows no sizes of gradients, and has
+    one rate for all.
     """
-    filters = [p for p in model.parameters() if p.dim() > 1]
-    rows = [p for p in model.parameters() if p.dim() == 1]
-    steps = [p for p in model.parameters() if p.dim() == 0]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    filters = [p for p in learned if p.dim() > 1]
+    rows = [p for p in learned if p.dim() == 1]
+    steps = [p for p in learned if p.dim() == 0]
     other = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": filters, "weight_decay": recipe.weight_decay, "scale": 1.0},
@@ -24,6 +26,8 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.SGD:
         {"params": steps, "weight_decay": other, "scale": 0.1},
     ]
     groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW([{**group, "scale": 1.0} for group in groups], lr=recipe.lr)
     nesterov = recipe.nesterov and recipe.momentum > 0
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)

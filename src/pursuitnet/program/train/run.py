@@ -1,32 +1,24 @@
 """The folder that a run leaves."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-import pursuitnet
-from pursuitnet import __version__
 from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.run_folder import Record, RunFolder
 from pursuitnet.program.sharing.loading import Trained, or_pretrained, shipped_with, trained
 from pursuitnet.program.sharing.weights import pack
-from pursuitnet.program.train import checkpoints
-from pursuitnet.utils.records import epochs_of, record_of
+from pursuitnet.program.versions import versions
 
 if TYPE_CHECKING:
     from pursuitnet.program.train.images import Images
-
-Record = dict[str, Any]
-"""What one line of metrics.jsonl holds."""
 
 
 def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Network]:
@@ -58,7 +50,7 @@ def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto"
     recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
     if changed := recipe.differs(about.recipe):
         raise ValueError(
-            f"{folder / 'recipe.json'} has been changed: it is not what the weights were trained by "
+            f"{RunFolder(folder).recipe} has been changed: it is not what the weights were trained by "
             f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
         )
     return recipe, about
@@ -66,15 +58,12 @@ def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto"
 
 def read_recipe(folder: Path) -> Recipe:
     """Return the recipe that a run folder was made from."""
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run: {path.name} is missing")
-    return Recipe.from_json(record_of(path, {}), str(path))
+    return RunFolder(folder).read_recipe()
 
 
 def records(folder: Path) -> list[Record]:
-    """Return every epoch's record; see ``pursuitnet.utils.records.epochs_of``."""
-    return epochs_of(folder / "metrics.jsonl")
+    """Return every epoch's record; see ``RunFolder.read_epochs``."""
+    return RunFolder(folder).read_epochs()
 
 
 def last_record(folder: Path) -> Record:
@@ -98,13 +87,16 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
         "mean": images.mean.tolist(),
         "std": images.std.tolist(),
         "data": images.identity.to_json(),
+        **({"image_size": list(images.test[0].shape[2:])} if recipe.task == "classify" else {}),
+        **images.more,
     }
-    checkpoints.replace(folder / "model.safetensors", pack(model.state_dict(), needed))
+    run = RunFolder(folder)
+    run.write(run.weights, pack(model.state_dict(), needed))
     kept = ("device", "processes", "parameters", "flops_per_image", "images")
-    epochs = records(folder)
+    epochs = run.read_epochs()
     said = {"precision": computed_in(epochs, about["precision"]), "seconds": sum(epoch["seconds"] for epoch in epochs)}
     record = {**versions(), **{name: about[name] for name in kept}, **said, "data": needed["data"]}
-    checkpoints.replace(folder / "record.json", (json.dumps(record, indent=2) + "\n").encode())
+    run.write(run.record, json.dumps(record, indent=2) + "\n")
 
 
 def computed_in(epochs: Sequence[Record], last: str) -> str:
@@ -117,17 +109,6 @@ def computed_in(epochs: Sequence[Record], last: str) -> str:
     return ", ".join(dict.fromkeys([*(epoch.get("precision", last) for epoch in epochs), last]))
 
 
-def versions() -> Record:
-    """Return what the numbers of a run depend on beside its recipe: versions, and the commit of the package."""
-    return {
-        "pursuitnet": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-        "commit": commit(),
-    }
-
-
 @torch.no_grad()
 def flops_per_image(model: Network, images: Tensor) -> int:
     """Return the floating-point operations of a forward pass, a multiplication and an addition counted as two."""
@@ -137,18 +118,3 @@ def flops_per_image(model: Network, images: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops() // len(images)
-
-
-def commit() -> str | None:
-    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
-    commands = (
-        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
-        ["git", "rev-parse", "HEAD"],
-        ["git", "status", "--porcelain", "--", "."],
-    )
-    here = Path(pursuitnet.__file__).parent
-    try:
-        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said[1].strip() + ("+changes" if said[2].strip() else "")

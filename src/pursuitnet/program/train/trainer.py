@@ -1,8 +1,9 @@
 """A network, its data and its optimizer, and what an epoch does to them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,13 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from pursuitnet import data
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks import Network
 from pursuitnet.program.callbacks.base import Callback, NoOpCallback
 from pursuitnet.program.factories import device_of, model_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
-from pursuitnet.program.train.images import Images, Split, batches, images_of, steps_of
+from pursuitnet.program.train.given import Augment, described
+from pursuitnet.program.train.images import Images, Split, batches, images_of, loss_weights, steps_of
+from pursuitnet.program.train.initial import begin_with
 from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.stopwatch import Stopwatch
@@ -46,20 +51,28 @@ class Trainer:
     Args:
         recipe: what to train.
         group: the processes that share each batch; the network and the data are in all of them.
+        dataset: what to train on, where it is handed over.
+        augment: what is done to each batch besides the recipe's shifts and flips.
+        fresh: begin with the weights that the recipe names, if it does; what is restored needs none.
     """
 
-    def __init__(self, recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> None:
-        recipe = recipe.located()
+    def __init__(
+        self,
+        recipe: Recipe,
+        group: ProcessGroup = SINGLE_PROCESS,
+        dataset: data.Dataset | None = None,
+        augment: Augment | None = None,
+        fresh: bool = True,
+    ) -> None:
+        recipe, self.augment = recipe.located(), augment
         self.recipe, self.group, self.device = recipe, group, device_of(recipe, group.local)
         if recipe.batch_size < 2 * group.size:
             raise ValueError(
                 f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
             )
-        self.images: Images = images_of(recipe, self.device)
-        self.steps = steps_of(self.images, recipe, group)
+        self._open(dataset, fresh)
         if not self.steps:
             raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
-        self.model: Network = model_of(recipe, self.device)
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
         if recipe.sync_norm and group.size > 1:
             synchronize(self.model)
@@ -69,7 +82,33 @@ class Trainer:
         self.precision = precision_of(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         graphed = recipe.cuda_graphs is not False and not recipe.compile and self.device.type == "cuda"
-        self.graphed = GraphedStep(self.model, self._backward) if graphed and group.size == 1 else None
+        self.graphed = GraphedStep(self.model, self._backward) if graphed and self._plain() else None
+
+    def _open(self, dataset: data.Dataset | None, fresh: bool) -> None:
+        """Read the data set and make the network, with the weights that the recipe names if it is to begin."""
+        self.images: Images = images_of(self.recipe, self.device, dataset)
+        self.steps = steps_of(self.images, self.recipe, self.group)
+        self.model: Network = model_of(self.recipe, self.device, dataset)
+        if self.recipe.init is not None and fresh:
+            self._begin(self.recipe.init)
+        self.model.features.requires_grad_(not self.recipe.freeze_backbone)
+        self.weights = loss_weights(self.recipe, self.images.train[1], len(self.images.identity.classes))
+        self.guess = math.log(max(2, self.model.num_classes))  # the loss of guessing
+
+    def _plain(self) -> bool:
+        """Return whether a step is one function of images and labels, on one device."""
+        return self.group.size == 1
+
+    def batches(self, epoch: int, skip: int) -> Iterator[tuple[Any, Tensor, int]]:
+        """Yield the batches of an epoch but the first so many: inputs, targets, and how many are in the whole batch."""
+        return batches(self.recipe, epoch, self.images, skip, self.group, self.augment)
+
+    def _begin(self, name: str) -> None:
+        """Begin with the weights of another run, and with its normalization."""
+        known = self.images.identity.classes
+        about = begin_with(name, self.model, self.recipe, known, len(self.images.mean))
+        mean, std = about.mean.to(self.device), about.std.to(self.device)
+        self.images = replace(self.images, mean=mean, std=std)
 
     def state(self) -> dict[str, Any]:
         """Return all that changes in training, for a checkpoint."""
@@ -78,6 +117,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "data": self.images.learned(),
+            "augment": described(self.augment),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -87,6 +127,8 @@ class Trainer:
             ValueError: if it is that of another network or optimizer, or the images are not those it was trained on.
         """
         self.images = self.images.resumed(state.get("data"), self.recipe)
+        if (was := state.get("augment")) != (now := described(self.augment)):
+            raise ValueError(f"the run was started with augment = {was}, and is to go on with {now}; expected the same")
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -120,10 +162,11 @@ class Trainer:
             FloatingPointError: if the loss is no number, or a hundred times that of guessing.
         """
         callback, network = NoOpCallback() if callback is None else callback, _parallel(self.model, self.group).train()
+        self.model.features.train(not self.recipe.freeze_backbone)  # or its statistics would move
         progress = EpochProgress(0, torch.zeros((), device=self.device), 0) if progress is None else progress
         clock, worst = Stopwatch(self.device), torch.zeros((), device=self.device)
         steps, look = self.steps, LOOK.get(self.device.type, 50)
-        parts = batches(self.recipe, number, self.images, progress.steps, self.group)
+        parts = self.batches(number, progress.steps)
         for step, (images, labels, count) in enumerate(clock.timed("data", parts), progress.steps + 1):
             self._set_rate(number - 1 + step / steps)
             loss = self._gradients(network, images, labels, count, clock)
@@ -148,7 +191,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(self.recipe, epochs)
 
-    def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
+    def _gradients(self, network: nn.Module, images: Any, labels: Tensor, count: int, clock: Stopwatch) -> Tensor:
         """Compute the gradients of the mean loss over the whole batch, and return that loss."""
         if self.graphed is not None:
             loss = self.graphed(images, labels, self.recipe.batch_size)
@@ -164,10 +207,10 @@ class Trainer:
         clock.lap("backward")
         return self.group.sum(loss.detach() * share) / self.group.size
 
-    def _loss(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, network: nn.Module, images: Any, labels: Tensor) -> Tensor:
         with self.autocast():
             logits = network(images)
-        return loss_of(logits.float(), labels, self.recipe)
+        return loss_of(logits.float(), labels, self.recipe, self.weights)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of a batch to the parameters and return its loss."""
@@ -177,9 +220,9 @@ class Trainer:
 
     def check(self, worst: Tensor, epoch: int, step: int) -> None:
         """Raise FloatingPointError if the loss is no number, or far above that of guessing."""
-        limit = EXPLODED * math.log(max(2, self.model.num_classes))
+        limit = EXPLODED * self.guess
         if not float(worst) < limit:  # NaN is not
-            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.0f}" if worst > limit else "")
+            what = f"the loss is {float(worst):.4g}" + (f", above {limit:.3g}" if worst > limit else "")
             raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
 
     def check_state(self, where: str) -> None:
@@ -191,18 +234,29 @@ class Trainer:
         if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
             raise FloatingPointError(f"weights are no longer finite after {where}; {blame(self.model)}")
 
+    def sample(self) -> Tensor:
+        """Return two images, or one, as the network takes them."""
+        return self.images.prepared(self.images.test[0][:2])
+
+    def measured(self, name: str) -> dict[str, Any]:
+        """Return what an epoch's record says of a split, "valid" or "test"; nothing where it is empty."""
+        split: Split = getattr(self.images, name)
+        if not len(split[1]):
+            return {}
+        loss, accuracy = self.evaluate(split)
+        return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return mean loss and accuracy as a fraction, each process taking its share of the images."""
         share = slice(self.group.rank, None, self.group.size)
         pixels, labels = split[0][share], split[1][share]
         logits = logits_of(self.model, pixels, self.images.prepared, 500 if self.device.type == "cpu" else 2_000)
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        right = (logits.argmax(dim=1) == labels).sum()
-        loss, right = self.group.sum(torch.stack([loss, right.to(loss.dtype)]))
+        loss, right = self.group.sum(torch.stack([loss, right_among(logits, labels).to(loss.dtype)]))
         return float(loss) / len(split[1]), int(right) / len(split[1])
 
 
-def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe, weights: Tensor | None = None) -> Tensor:
     """Return the mean loss of logits (N, classes): cross-entropy, with a margin and a temperature if asked for.
 
     With them it is T·CE((logits − margin·e_y)/T): small only where the true class y is ahead by more than the margin.
@@ -210,12 +264,20 @@ def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     if recipe.margin:
         logits = logits - recipe.margin * F.one_hot(labels, logits.shape[1])
     T = recipe.temperature
-    loss = F.cross_entropy(logits if T == 1 else logits / T, labels, label_smoothing=recipe.label_smoothing)
+    scaled, smooth = logits if T == 1 else logits / T, recipe.label_smoothing
+    if weights is None:
+        loss = F.cross_entropy(scaled, labels, label_smoothing=smooth)
+    else:  # not divided by the weights of the batch, so that every image counts alike in whatever batch it is
+        loss = F.cross_entropy(scaled, labels, weights, reduction="sum", label_smoothing=smooth) / len(labels)
     return loss if T == 1 else T * loss
 
 
 def logits_of(
-    model: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor] | None = None, size: int = 500
+    model: nn.Module,
+    images: data.Pixels,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    size: int = 500,
+    tell: Advance = nothing,
 ) -> Tensor:
     """Return the logits (N, classes) in evaluation mode and full precision.
 
@@ -224,24 +286,41 @@ def logits_of(
         images: (N, C, H, W).
         prepare: brings a batch of the images to what the network expects; None if they are that.
         size: images a batch.
+        tell: is told how many more are done.
     """
     model.eval()
-    with torch.inference_mode():  # copies, since a CUDA graph writes the next logits where the last ones lie
-        return torch.cat([model(prepare(part) if prepare else part).clone() for part in images.split(size)])
+    found = []
+    with torch.inference_mode():
+        for part in images.split(size):
+            # copies, since a CUDA graph writes the next logits where the last ones lie
+            found.append(model(prepare(part) if prepare else part).clone())
+            tell(len(part))
+    return torch.cat(found)
 
 
 def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) -> tuple[float, float, Tensor]:
     """Return mean loss, accuracy as a fraction, and the predicted labels (N,)."""
     logits = logits_of(model, split[0], images.prepared, size)
-    predicted = logits.argmax(dim=1)
-    right = int((predicted == split[1]).sum())
-    return float(F.cross_entropy(logits, split[1], reduction="sum")) / len(predicted), right / len(predicted), predicted
+    loss = float(F.cross_entropy(logits, split[1], reduction="sum")) / len(logits)
+    return loss, accuracy(logits, split[1]), logits.argmax(dim=1)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose largest logit is that of their label: (N, classes), (N,) → 0 to 1."""
+    return int(right_among(logits, labels)) / len(labels)
+
+
+def right_among(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of images whose largest logit is that of their label, the first of several equal ones."""
+    return (logits.argmax(dim=1) == labels).sum()
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Return the number format of convolutions on a device."""
     if recipe.precision != "auto":
         return getattr(torch, recipe.precision)
+    if recipe.task != "classify":  # a picture has more levels than bfloat16 tells apart
+        return torch.float32
     good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if good else torch.float32
 

@@ -1,8 +1,8 @@
 """The white box: which Lasso each layer of a network solves, how far it gets, and which guarantees reach it.
 
-``reading``: a layer as a step on a Lasso. ``foreign``: plain PyTorch models as layers. ``problem``: that Lasso with a
-certificate. ``layers``: what is measured of one. ``unfolding``: the network at other numbers of steps. ``inspection``:
-``inspect`` itself. ``page``: its HTML.
+``interpret``: a layer as a step on a Lasso. ``torch_models``: plain PyTorch models as layers. ``problem``: that Lasso
+with a certificate. ``layers``: what is measured of one. ``unfolding``: the network at other numbers of steps.
+``inspection``: ``inspect`` itself. ``page``: its HTML.
 """
 
 from pursuitnet.program.whitebox.findings import UnreadModule

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from pursuitnet.data.progress import Advance, nothing
 from pursuitnet.program import train
 from pursuitnet.program.report.text import fraction, number
 from pursuitnet.program.whitebox.inspection import Inspection, inspect
@@ -16,6 +17,7 @@ def inspect_run(
     test_images: int = 1000,
     data_dir: Path | None = None,
     device: str = "auto",
+    tell: Advance = nothing,
 ) -> Inspection:
     """Inspect the network of a run folder on the first test images of its data set.
 
@@ -26,6 +28,7 @@ def inspect_run(
         test_images: how many to count the accuracy on, at every number of steps.
         data_dir: where the data set is now; None for where it was.
         device: where to compute.
+        tell: is told how many more layers and numbers of steps are done, and of how many.
 
     Raises:
         FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
@@ -41,7 +44,7 @@ def inspect_run(
     data, (pixels, labels) = run.images, run.images.test
     labeled = (data.prepared(pixels[:test_images]), labels[:test_images])
     title = f"{run.recipe.model} on {run.recipe.data}"
-    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title)
+    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, tell=tell)
 
 
 def summary(found: Inspection) -> Iterator[str]:

@@ -4,14 +4,17 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pursuitnet import theory
+from pursuitnet.data.progress import Advance, counted, nothing
 from pursuitnet.dictionaries.hooks import detached_copy
 from pursuitnet.layer import PursuitLayer
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.trace import LayerTrace
 from pursuitnet.program.whitebox.findings import Findings, UnreadModule
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, pursuits_in, read
@@ -20,6 +23,7 @@ from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
 from pursuitnet.program.whitebox.torch_models import seen_in
 from pursuitnet.program.whitebox.unfolding import Known, at_steps
+from pursuitnet.program.writable import write_whole
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,12 @@ class Inspection(Findings):
 
     def save(self, folder: Path) -> Path:
         """Write ``inspect.json`` and ``inspect.html`` into a folder, over those of their name; return the page."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(folder)
+        run.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        (folder / "inspect.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "inspect.html").write_text(render(self), encoding="utf-8")
-        return folder / "inspect.html"
+        write_whole(run.inspection, text + "\n")
+        beside = run.report.name if run.report.is_file() else None
+        return write_whole(run.inspection_page, render(self, beside))
 
 
 def inspect(
@@ -44,6 +48,7 @@ def inspect(
     unfolding: int = 4,
     effort: SolverBudget | None = None,
     title: str | None = None,
+    tell: Advance = nothing,
 ) -> Inspection:
     """Read a network as layered thresholding and measure every layer on images.
 
@@ -59,9 +64,20 @@ def inspect(
         unfolding: the most steps after the first to try without training again, ≥ 0.
         effort: how much work goes into the Lasso of each layer.
         title: of the page; by default the model's class.
+        tell: is told how many more layers and numbers of steps are done, and of how many.
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU())
+        >>> found = pn.inspect(model, torch.rand(2, 1, 6, 6))
+        >>> [layer.name for layer in found.layers], found.unread
+        (['0'], ())
+        >>> 0 <= found.layers[0].solving.gap[0] <= 1  # at most this share of the objective is missing
+        True
     """
     _check(model, images, unfolding)
     if labeled is not None:
@@ -79,8 +95,13 @@ def inspect(
             f"no layer of this {type(model).__name__} can be read as thresholding, which takes a convolution or matrix "
             f"and a ReLU after it ({reasons})"
         )
-    layers, known = _measured(found, effort)
-    steps = tuple(at_steps(frozen_running_stats, images, labeled, unfolding, effort, known)) if pursuits else ()
+    count = partial(tell, total=len(found) + (unfolding + 1 if pursuits else 0))
+    layers, known = _measured(found, effort, count)
+    steps = (
+        tuple(counted(at_steps(frozen_running_stats, images, labeled, unfolding, effort, known), count))
+        if pursuits
+        else ()
+    )
     return Inspection(
         title=title or type(model).__name__,
         images=len(images),
@@ -156,7 +177,7 @@ def _read(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer],
 
 
 def _measured(
-    found: list[InterpretedLayer], effort: SolverBudget
+    found: list[InterpretedLayer], effort: SolverBudget, tell: Advance
 ) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
     """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
     layers, known = [], {}
@@ -164,6 +185,7 @@ def _measured(
         solution = solved(at.problem.first(effort.images), effort.steps, effort.tol)
         layers.append(measure(at, solution, effort.further))
         known[at.layer] = Known(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
+        tell(1)
     return tuple(layers), known
 
 

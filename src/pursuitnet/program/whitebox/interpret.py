@@ -25,7 +25,7 @@ class InterpretedLayer(LayerTrace):
     """One layer of a network and the Lasso that it is read as.
 
     In evaluation the last step of a layer is Γ = P_θ( a·z + b ) with z = anchor − c·Dᵀ(D·probe − x), where a and b are
-    batch normalization (1 and 0 without it). For a row with a > 0 that is a·P_τ(z) with τ = (θ − b)/a, so that
+    batch normalization (1 and 0 without it). For a channel with a > 0 that is a·P_τ(z) with τ = (θ − b)/a, so that
 
         Γ/a = P_τ(z) is one proximal step on min ½‖x − DΓ‖² + Σβ|Γ| with β = τ/c, begun at the probe.
 
@@ -39,8 +39,8 @@ class InterpretedLayer(LayerTrace):
         name: where the layer is in the model.
         problem: the Lasso, at the layer's own input.
         step: c of the layer.
-        raw_beta: β before negative ones were set to 0, (rows,).
-        scale: 1/a, (rows,), from the code that is handed on to the one that is measured.
+        raw_beta: β before negative ones were set to 0, (code_channels,).
+        scale: 1/a, (code_channels,), from the code that is handed on to the one that is measured.
         proximal: whether the last step is a proximal step on that Lasso.
         notes: what does not fit the reading, in words.
     """
@@ -64,7 +64,7 @@ class InterpretedLayer(LayerTrace):
 
     @property
     def code(self) -> Tensor:
-        """Γ/a, the code in the units of the Lasso, (B, rows, …)."""
+        """Γ/a, the code in the units of the Lasso, (B, code_channels, …)."""
         return self.codes[-1] * _column(self.scale, self.codes[-1])
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
@@ -74,7 +74,7 @@ class InterpretedLayer(LayerTrace):
 
 @dataclass(frozen=True)
 class Terms:
-    """D, an upper bound of its L, β before clipping (rows,), c and 1/a (rows,) of a reading."""
+    """D, an upper bound of its L, β before clipping (code_channels,), c and 1/a (code_channels,) of a reading."""
 
     dictionary: Dictionary
     lipschitz: float
@@ -112,7 +112,7 @@ def read(at: LayerTrace, name: str, lipschitz: float | None = None) -> Interpret
         lipschitz: that of its problem, if it has been read before.
 
     Raises:
-        UnreadableError: if it has no positive step, or a normalization turns the sign of its rows.
+        UnreadableError: if it has no positive step, or a normalization turns the sign of its channels.
     """
     layer, x, step = at.layer, at.signals[-1], len(at.codes) - 1
     c, weight = (float(w) for w in layer.step())
@@ -138,7 +138,9 @@ def _explicit(layer: PursuitLayer, affine: Sequence[Affine], c: float, lipschitz
         raise UnreadableError(f"its step is {c:.3g}; a proximal step needs one above 0")
     scale = torch.cat([part.scale for part in affine])
     if not bool((scale > 0).all()):
-        raise UnreadableError("its batch normalization has a scale ≤ 0, and a proximal step keeps the sign of its rows")
+        raise UnreadableError(
+            "its batch normalization has a scale ≤ 0, and a proximal step keeps the sign of its channels"
+        )
     shifted = layer.threshold.nonnegative
     cut = [torch.zeros_like(p.scale) if p.theta is None else p.theta - p.shift * shifted for p in affine]
     largest = lipschitz or _bound(layer.dictionary)
@@ -163,7 +165,7 @@ def _bound(dictionary: Dictionary) -> float:
 
 
 def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
-    """Return a convolution or a matrix with its atoms multiplied by factors (rows,), as a dictionary of its own."""
+    """Return a convolution or a matrix with its atoms multiplied by factors (atoms,), as a dictionary of its own."""
     if isinstance(dictionary, LinearDictionary):
         return LinearDictionary(dictionary.weight.detach() * factors[:, None])
     if not isinstance(dictionary, ConvDictionary):
@@ -198,7 +200,7 @@ def _remarks(terms: Terms, problem: LayerLasso, affine: Sequence[Affine]) -> lis
     if negative:
         found.append(f"{negative} of {len(own)} atoms have a threshold below 0, where there is no β ≥ 0; 0 is taken")
     if len(affine) > 1 and bool((terms.beta[: -len(own)] < 0).any()):
-        found.append("rows of the identity part have a threshold below 0; 0 is taken")
+        found.append("channels of the identity part have a threshold below 0; 0 is taken")
     if problem.trivial:
         found.append("the identity part has no threshold, so that Γ = (x, 0) solves the Lasso at no cost")
     if terms.step * terms.lipschitz > 1 + 1e-4:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pursuitnet import theory
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.program.trace import best_scale, relative_error
+from pursuitnet.program.trace import best_scale, density, dictionary_in_words, relative_error
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, with_channels_scaled
 from pursuitnet.program.whitebox.problem import Solved, relative
 
@@ -178,7 +178,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
     model, I = D.synthesize(code, x.shape), at.identity_channels
     return Layer(
         name=at.name,
-        dictionary=in_words(D),
+        dictionary=dictionary_in_words(D),
         start=at.layer.start.name,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),
@@ -246,24 +246,6 @@ def coherences(D: Dictionary, signal_shape: tuple[int, ...]) -> tuple[float | No
         return None, None
     fits = not isinstance(kept, ConvDictionary) or kept.keeps_size
     return theory.mutual_coherence(kept), theory.mutual_coherence(WithIdentity(kept)) if fits else None
-
-
-def in_words(D: Dictionary) -> str:
-    """Return a dictionary in a few words."""
-    inner = D.dictionary if isinstance(D, WithIdentity) else D
-    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
-    if not isinstance(inner, ConvDictionary):
-        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
-    size = " × ".join(str(n) for n in inner.weight.shape[2:])
-    more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
-    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
-        f", {name} {n}" for name, n in more.items() if n > 1
-    )
-
-
-def density(code: Tensor) -> float:
-    """Return the non-zero share of a code."""
-    return float((code != 0).double().mean())
 
 
 def scaled(signal: Tensor, model: Tensor) -> Tensor:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jinja2
 import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary, WithIdentity
-from pursuitnet.program.report import pictures
-from pursuitnet.program.report.text import evenly, fraction, number
+from pursuitnet.program.report import pictures, template
+from pursuitnet.program.report.text import evenly
 from pursuitnet.program.trace import (
     best_scale,
     carry,
@@ -37,13 +36,16 @@ class Drawn(InterpretedLayer):
         return model / model.abs().amax().clamp(min=torch.finfo(model.dtype).tiny)
 
 
-def render(found: Findings) -> str:
-    """Return the page, one HTML document that asks for nothing from elsewhere."""
-    templates = jinja2.PackageLoader("pursuitnet.program", "templates")
-    page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
-    page.filters |= {"fraction": fraction, "number": number}
+def render(found: Findings, report: str | None = None) -> str:
+    """Return the page, one HTML document that asks for nothing from elsewhere.
+
+    Args:
+        found: what it shows.
+        report: address of the run's report, if there is one to lead to.
+    """
     drawn = tuple(Drawn(**vars(at)) for at in found.interpreted_layers)
-    return page.get_template("inspect.html.j2").render(_content(replace(found, interpreted_layers=drawn)))
+    content = _content(replace(found, interpreted_layers=drawn)) | {"report": report}
+    return template.render("inspect.html.j2", content)
 
 
 @torch.no_grad()

@@ -33,8 +33,8 @@ class FoundLayer:
         signal: x, its input.
         weight: as PyTorch holds it, (atoms, channels, *kernel) or (atoms, features).
         options: stride, padding, dilation, groups, as far as they were given.
-        scale: a, the factor that each row had got at the ReLU, (atoms,).
-        shift: b, what each row had got added, (atoms,).
+        scale: a, the factor that each channel had got at the ReLU, (atoms,).
+        shift: b, what each channel had got added, (atoms,).
         below: the one whose code x is, as it stands.
         reason: why it cannot be read.
         instead: what came first that is neither batch normalization nor ReLU.
@@ -54,7 +54,7 @@ class FoundLayer:
 
 
 class Image(NamedTuple):
-    """A tensor that is scale·Dᵀx + shift, row by row, for what has been found."""
+    """A tensor that is scale·Dᵀx + shift, channel by channel, for what has been found."""
 
     found: FoundLayer
     scale: Tensor
@@ -151,7 +151,8 @@ def seen_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrac
     """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
     A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
-    Γ = ReLU( a·(Dᵀx) + b ) row by row, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold θ = −b.
+    Γ = ReLU( a·(Dᵀx) + b ) channel by channel, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold
+    θ = −b.
     """
     with torch.no_grad(), LayerRecorder(model) as watching:
         model(images)

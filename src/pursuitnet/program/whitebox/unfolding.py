@@ -11,6 +11,7 @@ from pursuitnet.dictionaries import Code
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import unfolded, with_unfolding
 from pursuitnet.program.trace import LayerTrace, trace_layers
+from pursuitnet.program.train.trainer import accuracy, logits_of
 from pursuitnet.program.whitebox.interpret import UnreadableError, read
 from pursuitnet.program.whitebox.layers import SolverBudget, Spread
 from pursuitnet.program.whitebox.problem import relative, solved
@@ -91,10 +92,5 @@ def _gap(at: LayerTrace, effort: SolverBudget, known: Known | None, own: bool) -
 def _accuracy(model: nn.Module, labeled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:
     if labeled is None:
         return None
-    right = 0
-    for images, labels in zip(labeled[0].split(size), labeled[1].split(size), strict=True):
-        logits = model(images)
-        if not logits.isfinite().all():
-            return None
-        right += int((logits.argmax(dim=1) == labels).sum())
-    return right / len(labeled[1])
+    logits = logits_of(model, labeled[0], size=size)
+    return accuracy(logits, labeled[1]) if logits.isfinite().all() else None

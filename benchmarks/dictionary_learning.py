@@ -1,0 +1,194 @@
+"""Held-out objective of a learned dictionary against time: ours beside sporco's, batch and online, in one run.
+
+    python benchmarks/dictionary_learning.py --images fruit.mat [--held-out 2] [--atoms 100] [--size 11] [--beta 1.0]
+                                             [--seconds 60] [--threads 2] [--clock wall|processor]
+                                             [--out runs/dictionary_learning]
+
+Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made gray and
+contrast-normalized. All methods start from the same random atoms, are trained on the same images on a torus, and are
+stopped after so many seconds. A dictionary counts by F_test(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over images that none of
+them has seen, solved to a duality gap of 1e-4, outside of the time. With one thread the seconds are the processor's by
+default. Prints a table and writes numbers and a picture.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import records
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import pursuitnet as pn
+from pursuitnet.program.learn.pixels import files_of, read
+
+Snapshots = Iterator[Tensor]
+Curve = list[tuple[float, float]]
+
+
+class TimeIsUpError(Exception):
+    """Ends our learning from its callback."""
+
+
+def images_of(path: Path) -> Tensor:
+    """Return images (N, 1, H, W) in float32."""
+    if path.suffix == ".mat":
+        from scipy.io import loadmat
+
+        return torch.tensor(loadmat(path)["b"]).permute(2, 0, 1)[:, None].float()
+    return torch.cat([read(file, False, "contrast") for file in files_of([path])])
+
+
+def start(atoms: int, size: int) -> Tensor:
+    """Return random atoms of norm 1, (atoms, 1, size, size)."""
+    weight = torch.randn(atoms, 1, size, size, generator=torch.Generator().manual_seed(0))
+    return weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def held_out(weight: Tensor, x: Tensor, beta: float) -> float:
+    """Return F_test of atoms (atoms, 1, size, size), an image on average."""
+    D = pn.CircularDictionary(weight).requires_grad_(False)
+    return float(pn.solve(x, D, beta, pn.WorkingSet(), tol=1e-4, max_steps=200).objective.mean())
+
+
+def ours(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float], online: bool) -> Curve:
+    """Return (seconds, atoms) after each round or batch; what the callback itself takes is left out."""
+    found: list[tuple[float, Tensor]] = []
+    began = clock()
+
+    def keep(report: object, dictionary: pn.CircularDictionary) -> None:
+        found.append((clock() - began, dictionary.weight.clone()))
+        if found[-1][0] > seconds:
+            raise TimeIsUpError
+
+    try:
+        D, rounds = pn.CircularDictionary(weight), 10**6
+        pn.learn(x, D, beta, online=online, max_iterations=rounds, tol=0.0, callback=keep)
+    except TimeIsUpError:
+        pass
+    return found
+
+
+def sporco_batch(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float]) -> Curve:
+    """Return (seconds, atoms) after each five iterations of sporco's alternating ADMM, as its example sets it."""
+    from sporco.dictlrn import cbpdndl
+
+    options = {"Verbose": False, "MaxMainIter": 5, "CBPDN": {"rho": 50 * beta + 0.5}, "CCMOD": {"rho": 10.0}}
+    opt = cbpdndl.ConvBPDNDictLearn.Options(options, dmethod="cns")
+    solver = cbpdndl.ConvBPDNDictLearn(_theirs(weight), _theirs(x), beta, opt, dmethod="cns")
+    return _pieces(solver.solve, lambda: solver.getdict(), weight, seconds, clock)
+
+
+def sporco_online(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float]) -> Curve:
+    """Return (seconds, atoms) after each image of sporco's online learning."""
+    from sporco.dictlrn import onlinecdl
+
+    cbpdn = {"rho": 50 * beta + 0.5, "MaxMainIter": 50, "RelStopTol": 1e-3, "AutoRho": {"Enabled": True}}
+    options = {"Verbose": False, "CBPDN": cbpdn, "eta_a": 10.0, "eta_b": 20.0, "ZeroMean": False}
+    opt = onlinecdl.OnlineConvBPDNDictLearn.Options(options)
+    solver = onlinecdl.OnlineConvBPDNDictLearn(_theirs(weight), beta, opt)
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        solver.solve(x[int(torch.randint(len(x), (1,), generator=generator)), 0].numpy())
+
+    return _pieces(step, lambda: solver.getdict(), weight, seconds, clock)
+
+
+def _theirs(images: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(images[:, 0].permute(1, 2, 0).numpy())
+
+
+def _pieces(
+    step: Callable[[], object],
+    atoms: Callable[[], np.ndarray],
+    weight: Tensor,
+    seconds: float,
+    clock: Callable[[], float],
+) -> Curve:
+    """Return (seconds, atoms) after each piece of a solver."""
+    spent, found = 0.0, [(0.0, weight)]
+    while spent < seconds:
+        began = clock()
+        step()
+        spent += clock() - began
+        found.append((spent, torch.from_numpy(atoms().squeeze().transpose(2, 0, 1).copy()).float()[:, None]))
+    return found
+
+
+def curve(found: Curve, x: Tensor, beta: float, points: int) -> Curve:
+    """Return (seconds, F_test) at about so many times, evenly in their logarithm, the last included."""
+    times = np.array([at for at, _ in found])
+    wanted = np.geomspace(max(times[times > 0].min(initial=1.0), 1e-3), times[-1], points)
+    chosen = sorted({0, *(int(np.abs(times - t).argmin()) for t in wanted), len(found) - 1})
+    return [(float(found[i][0]), held_out(found[i][1], x, beta)) for i in chosen]
+
+
+def table(curves: dict[str, Curve]) -> str:
+    """Return the best objective of each method, and when it had reached sporco's best, as Markdown."""
+    rivals = {name: min(f for _, f in c) for name, c in curves.items() if name.startswith("sporco")}
+    goal = min(rivals.values())
+    lines = [f"| method | best held-out objective | in | seconds to sporco's best, {goal:.2f} |", "|---|---|---|---|"]
+    for name, points in curves.items():
+        at, best = min(points, key=lambda p: p[1])
+        reached = next((f"{t:.1f} s" for t, f in points if f <= goal), "not reached")
+        lines.append(f"| {name} | {best:.2f} | {at:.1f} s | {reached} |")
+    return "\n".join(lines)
+
+
+def picture(curves: dict[str, Curve], path: Path) -> None:
+    """Draw the held-out objective against time."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        axes.loglog(*zip(*[p for p in points if p[0] > 0], strict=True), "o-", ms=3, lw=1.5, label=name)
+    axes.set(xlabel="seconds", ylabel="held-out objective of an image")
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run all methods and leave table, numbers and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a .mat file with the key b, or a folder")
+    parser.add_argument("--held-out", type=int, default=2, help="the last so many images are not learned from")
+    parser.add_argument("--atoms", type=int, default=100)
+    parser.add_argument("--size", type=int, default=11)
+    parser.add_argument("--beta", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=60, help="of each method")
+    parser.add_argument("--points", type=int, default=8, help="dictionaries of each method that are scored")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=("wall", "processor"), help="by default the processor's with one thread")
+    records.add_out(parser, "dictionary_learning")
+    arguments = parser.parse_args()
+    import sporco.fft
+
+    torch.set_num_threads(arguments.threads)
+    sporco.fft.pyfftw_threads = arguments.threads
+    kind = arguments.clock or ("processor" if arguments.threads == 1 else "wall")
+    clock = time.process_time if kind == "processor" else time.perf_counter
+    images, beta, weight = images_of(arguments.images), arguments.beta, start(arguments.atoms, arguments.size)
+    x, test = images[: -arguments.held_out], images[-arguments.held_out :]
+    limit = arguments.seconds
+    runs = {
+        "pursuitnet, rounds": lambda: ours(x, weight, beta, limit, clock, False),
+        "pursuitnet, online": lambda: ours(x, weight, beta, limit, clock, True),
+        "sporco, ADMM consensus": lambda: sporco_batch(x, weight, beta, limit, clock),
+        "sporco, online": lambda: sporco_online(x, weight, beta, limit, clock),
+    }
+    curves = {}
+    for name, run in runs.items():
+        curves[name] = curve(run(), test, beta, arguments.points)
+        print(f"{name}: {curves[name][-1][1]:.2f} after {curves[name][-1][0]:.1f} s", flush=True)
+    report = {"images": arguments.images.name, "atoms": arguments.atoms, "size": arguments.size, "beta": beta}
+    report |= {"threads": arguments.threads, "clock": kind, "torch": torch.__version__}
+    report["curves"] = {name: [(round(t, 3), round(f, 4)) for t, f in c] for name, c in curves.items()}
+    picture(curves, records.write(arguments, "dictionary_learning", report))
+    print(table(curves))
+
+
+if __name__ == "__main__":
+    main()

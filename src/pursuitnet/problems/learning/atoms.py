@@ -1,0 +1,117 @@
+"""The step over the filters, for fixed codes, and new filters in the place of those that nobody uses."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pursuitnet.problems.learning.filters import Filters, in_unit_ball, norms_of, patch_energies, patches
+from pursuitnet.problems.learning.sums import Quadratic, Sums
+
+
+@torch.no_grad()
+def improved(weight: Tensor, sums: Sums, steps: int, tol: float = 1e-4) -> Tensor:
+    """Return filters of a smaller ½⟨W, HW⟩ − ⟨B, W⟩ with ‖dⱼ‖ ≤ 1, by accelerated projected gradients with restarts.
+
+    Each atom has a step of its own, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: atoms that are seldom used
+    would otherwise hardly move. L is estimated, and doubled where a step shows that it is larger. Atoms that are not
+    used stay as they are.
+
+    Args:
+        weight: W, (atoms, channels, *kernel) or (atoms, features).
+        sums: over the codes.
+        steps: to take at most.
+        tol: end where a step moves no atom by more.
+    """
+    energies = sums.energies
+    used = energies > energies.amax() * torch.finfo(energies.dtype).eps
+    if not bool(used.any()):
+        return weight.clone()
+    price = torch.where(used, energies, torch.inf).view(-1, *[1] * (sums.cross.dim() - 1))
+    quadratic, S = Quadratic(sums), torch.where(used, energies, 1.0).view_as(price)
+    L = _largest(quadratic, price.rsqrt())
+    W = in_unit_ball(weight.view_as(sums.cross))
+    image = quadratic.times(W)
+    ahead, image_ahead, momentum = W, image, 1.0
+    for _ in range(steps):
+        while True:
+            new = in_unit_ball(ahead - (image_ahead - sums.cross) / (L * price))
+            image_new, step = quadratic.times(new), new - ahead
+            if float((step * (image_new - image_ahead)).sum()) <= 1.001 * L * float((S * step.square()).sum()):
+                break
+            L *= 2
+        uphill = float((S * step * (new - W)).sum()) < 0
+        grown = 1.0 if uphill else (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        push = 0.0 if uphill else (momentum - 1) / grown
+        moved = float(norms_of(new - W).amax())
+        ahead, image_ahead = new + push * (new - W), image_new + push * (image_new - image)
+        W, image, momentum = new, image_new, grown
+        if moved <= tol:
+            break
+    return W.view(weight.shape)
+
+
+def _largest(quadratic: Quadratic, scale: Tensor, rounds: int = 8) -> float:
+    """Return about λmax(S⁻¹HS⁻¹), from below, by power iterations from a vector that is always the same."""
+    v = scale * quadratic.cross[:, :1]
+    largest = 1.0
+    for _ in range(rounds):
+        v = v / v.norm().clamp(min=torch.finfo(v.dtype).tiny)
+        image = scale * quadratic.times(scale * v)
+        largest, v = max(1.0, float((v * image).sum())), image
+    return 1.05 * largest
+
+
+@dataclass
+class Unexplained:
+    """The patches of the images that the codes explain worst, none of which overlaps with another.
+
+    Attributes:
+        most: how many to keep.
+        least: the norm that a patch needs to be worth an atom: β.
+        energies: ‖·‖² of each, in falling order.
+        patches: what is left of the images there, (n, channels, *kernel).
+    """
+
+    most: int
+    least: float = 0.0
+    energies: Float[Tensor, " n"] | None = None
+    patches: Float[Tensor, "n channels *kernel"] | None = None
+
+    @torch.no_grad()
+    def look(self, filters: Filters, residual: Tensor) -> None:
+        """Look at what some codes leave of their images, (B, channels, …)."""
+        energy = patch_energies(filters, residual).clone()
+        found: list[tuple[Tensor, Tensor]] = []
+        rest = residual.clone()
+        for _ in range(min(self.most, 4 * len(residual))):
+            example, place = divmod(int(energy.argmax()), energy.shape[1])
+            one = torch.tensor([place], device=residual.device)
+            if float(energy[example, place]) <= self.least**2:
+                break
+            which = torch.tensor([example], device=residual.device)
+            found.append((energy[example, place].clone(), patches(filters, rest, one, which)[0]))
+            places, _ = filters.columns(one, residual.shape)
+            rest[example].view(-1)[places[0]] = 0
+            energy[example] = patch_energies(filters, rest[example : example + 1])[0]
+        if found:
+            self._keep(torch.stack([e for e, _ in found]), torch.stack([p for _, p in found]))
+
+    def _keep(self, energies: Tensor, patches: Tensor) -> None:
+        if self.energies is not None and self.patches is not None:
+            energies, patches = torch.cat([self.energies, energies]), torch.cat([self.patches, patches])
+        order = energies.argsort(descending=True, stable=True)[: self.most]
+        self.energies, self.patches = energies[order], patches[order]
+
+
+@torch.no_grad()
+def reseeded(weight: Tensor, dead: Bool[Tensor, " atoms"], worst: Unexplained) -> tuple[Tensor, Tensor]:
+    """Return filters with the dead ones replaced by the worst-explained patches, of norm 1, and which were."""
+    atoms = dead.nonzero()[:, 0]
+    if worst.patches is None or not len(atoms):
+        return weight, atoms[:0]
+    atoms = atoms[: len(worst.patches)]
+    new = weight.clone()
+    new[atoms] = worst.patches[: len(atoms)] / norms_of(worst.patches[: len(atoms)])
+    return new, atoms

@@ -1,0 +1,121 @@
+"""Codes of a batch of images for a dictionary that is being learned: to a certificate, from those of before."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Code, ConvDictionary, Dictionary, WithIdentity
+from pursuitnet.iterations.proximal import FISTA, Certificate
+from pursuitnet.problems.lasso import ReducedLasso, lasso
+from pursuitnet.problems.learning.filters import completed, filters_of, seen_through, unpadded
+from pursuitnet.problems.learning.images import Batch
+from pursuitnet.problems.learning.sums import Sums
+from pursuitnet.problems.loop import iterate
+from pursuitnet.problems.solve import Reduced
+from pursuitnet.problems.working_set import WorkingSet
+
+SPARSE = 0.05
+"""The share of non-zeros up to which a working set is the faster solver."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A code by its non-zeros, since most of it is zero."""
+
+    shape: torch.Size
+    places: Tensor
+    values: Tensor
+
+    @staticmethod
+    def of(code: Tensor) -> "Kept":
+        places = code.flatten().nonzero()[:, 0]
+        return Kept(code.shape, places, code.flatten()[places])
+
+    @property
+    def density(self) -> float:
+        return len(self.places) / max(1, self.shape.numel())
+
+    def dense(self) -> Tensor:
+        """Return the code as a tensor."""
+        zero = self.values.new_zeros(self.shape.numel())
+        return zero.index_copy(0, self.places, self.values).view(self.shape)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A batch with its code in parts, the atoms' last, and its certificate."""
+
+    batch: Batch
+    code: Code
+    certificate: Certificate
+
+    @property
+    def identity(self) -> Tensor | float:
+        """Return the identity part of the code, or 0."""
+        return self.code[0] if len(self.code) > 1 else 0.0
+
+    @torch.no_grad()
+    def sums(self, dictionary: Dictionary) -> Sums:
+        """Return what the code says of the filters."""
+        filters, sides = unpadded(filters_of(dictionary))
+        signal = self.batch.signal - self.identity
+        return Sums.of(filters, self.code[-1], completed(filters, sides, signal, self.batch.mask, self.code[-1]))
+
+    def residual(self, dictionary: Dictionary) -> Tensor:
+        """Return x − DΓ, zero where x is not known."""
+        return left_by(dictionary, self.batch, self.code)
+
+
+@torch.no_grad()
+def left_by(dictionary: Dictionary, batch: Batch, code: Code) -> Tensor:
+    """Return what codes in parts leave of a batch, zero where it is not known."""
+    D, signal = seen_through(dictionary, batch.mask), batch.signal
+    return signal - D.synthesize_parts(code, signal.shape)
+
+
+@dataclass(frozen=True)
+class Coder:
+    """How codes are computed.
+
+    Attributes:
+        beta: β ≥ 0, a number or one for each channel of the code.
+        nonnegative: whether Γ ≥ 0.
+        max_steps: steps at most.
+        solver: as ``solve`` takes it; None chooses by the kind of dictionary and the density of the codes.
+    """
+
+    beta: Tensor
+    nonnegative: bool = False
+    max_steps: int = 1000
+    solver: Any = None
+
+    @torch.no_grad()
+    def __call__(self, dictionary: Dictionary, batch: Batch, tol: float, start: Tensor | None = None) -> Coded:
+        """Return the code of a batch, to a gap of at most tol where that can be reached.
+
+        Args:
+            dictionary: D.
+            batch: the images.
+            tol: the relative gap of each image.
+            start: where to begin, (B, code_channels, …).
+        """
+        D, x = seen_through(dictionary, batch.mask), batch.signal
+        problem = lasso(x, D, self.beta, self.nonnegative)
+        if start is None:
+            start = x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
+        begin, solver = D.split(start), self.solver or self._suitable(dictionary, batch, start)
+        if isinstance(solver, Reduced):
+            problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
+        run = iterate(problem, solver, begin, self.max_steps, tol)
+        return Coded(batch, problem.full_code(run.code), run.certificate)
+
+    def _suitable(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
+        """Return the solver that is fast here: few columns in use, each of which reaches few entries of a signal."""
+        if isinstance(dictionary, WithIdentity):
+            return Reduced(FISTA())
+        one_mask = batch.mask is None or len(batch.mask) == 1 or len(batch.signal) == 1
+        sparse = int((start != 0).sum()) <= SPARSE * start.numel()
+        convolution = isinstance(dictionary, ConvDictionary)
+        return WorkingSet() if convolution and one_mask and sparse else FISTA()

@@ -1,0 +1,163 @@
+"""Images as they come in: one tensor, a list of batches of any sizes, or a stream, with masks; looked at first."""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import check_types, tensor_of
+from pursuitnet.problems.learning.filters import Filters, patch_energies, places_of
+
+Mask = Tensor | Literal["nan"] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size, zero where they are not known, and where that is; None for everywhere."""
+
+    signal: Tensor
+    mask: Tensor | None
+
+    @staticmethod
+    def of(value: Any, filters: Filters, mask: Any, name: str = "images") -> "Batch":
+        """Return a batch of images, after a look at it.
+
+        Args:
+            value: (B, channels, …), or one image (channels, …).
+            filters: what looks at them.
+            mask: "nan", or a tensor that broadcasts against the batch, nonzero where the images are known.
+            name: what the batch is called in a message.
+
+        Raises:
+            TypeError: for what is no tensor or array.
+            ValueError: for shapes, types and values that do not fit.
+        """
+        signal = tensor_of(name, value, filters.weight)
+        signal = signal[None] if signal.dim() == filters.dims + 1 else signal
+        if signal.dim() != filters.dims + 2 or signal.shape[1] != filters.channels or not len(signal):
+            sizes = f", and {filters.dims} sizes" if filters.dims else ""
+            raise ValueError(
+                f"{name}: shape {tuple(signal.shape)}; expected (N, {filters.channels}{sizes}) with one image or more"
+            )
+        check_types(signal, filters)
+        _fits(signal, filters, name)
+        known = _mask_of(signal, mask, name)
+        signal = signal.detach() if known is None else torch.where(known, signal.detach(), 0.0)
+        if not signal.isfinite().all():
+            count = int((~signal.isfinite()).flatten(1).any(1).sum())
+            raise ValueError(
+                f"{name}: {count} of {len(signal)} images hold NaN or infinite values; remove or replace them, or pass "
+                'mask="nan" if NaN stands for a missing pixel'
+            )
+        return Batch(signal, known)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Return batches of at most so many images."""
+        masks = (
+            [None] * -(-len(self.signal) // size)
+            if self.mask is None
+            else self.mask.expand_as(self.signal).split(size)
+            if len(self.mask) > 1
+            else [self.mask] * -(-len(self.signal) // size)
+        )
+        return [Batch(x, m) for x, m in zip(self.signal.split(size), masks, strict=True)]
+
+    def chosen(self, order: Tensor) -> "Batch":
+        """Return the images in another order."""
+        several = self.mask is not None and len(self.mask) > 1
+        return Batch(self.signal[order], self.mask[order] if several and self.mask is not None else self.mask)
+
+
+def is_stream(images: Any) -> bool:
+    """Return whether images come one batch after the other, so that they are seen once and not kept."""
+    return not isinstance(images, Tensor | list | tuple) and not hasattr(images, "__array__")
+
+
+def whole(images: Any, filters: Filters, mask: Mask) -> list[Batch]:
+    """Return images that are all at hand as batches, one of each size, or those of a list as they are.
+
+    Raises:
+        ValueError: also for images that all are constant.
+    """
+    if isinstance(images, list | tuple) and images and not isinstance(images[0], int | float | list | tuple):
+        if isinstance(mask, Tensor) and len({tuple(getattr(x, "shape", ())) for x in images}) > 1:
+            raise ValueError('images have several sizes and one mask; expected mask="nan" with NaN where they miss')
+        found = [Batch.of(x, filters, mask, f"images[{i}]") for i, x in enumerate(images)]
+    else:
+        found = [Batch.of(images, filters, mask)]
+    constant = [int(_constant(b).sum()) for b in found]
+    total = sum(len(b.signal) for b in found)
+    if sum(constant) == total:
+        raise ValueError("all images are constant; expected some in which there is something to learn")
+    if sum(constant):
+        warnings.warn(f"{sum(constant)} of {total} images are constant, and teach nothing", stacklevel=3)
+    return found
+
+
+def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batch]:
+    """Yield the batches of a stream; of a pair, as a data set with labels gives, the first is the image."""
+    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
+        raise TypeError(f"images is {kind_of(images)}; expected a tensor (N, channels, …) or an iterable of batches")
+    for i, value in enumerate(images):
+        first = value[0] if isinstance(value, list | tuple) and len(value) else value
+        yield Batch.of(first, filters, mask, f"batch {i} of the stream")
+
+
+def check_worth(batches: Sequence[Batch], filters: Filters, beta: Tensor) -> None:
+    """Raise ValueError if no filters of norm 1 are worth β, or if there are more of them than places to tell apart."""
+    places = sum(len(b.signal) * places_of(filters, b.signal.shape) for b in batches)
+    if len(filters.weight) > places:
+        raise ValueError(
+            f"the dictionary has {len(filters.weight)} atoms and the images have {places} places to put one; with so "
+            "few data any atoms fit: expected fewer atoms, or more images"
+        )
+    most = max(float(patch_energies(filters, b.signal).amax()) ** 0.5 for b in batches)
+    if float(beta.min()) >= most:
+        raise ValueError(
+            f"beta is {float(beta.min()):g}, and what an atom of norm 1 can explain anywhere in the images is at most "
+            f"{most:.4g}, so that every code is zero; expected a smaller beta"
+        )
+
+
+def _fits(signal: Tensor, filters: Filters, name: str) -> None:
+    """Raise ValueError if the filters are larger than the images."""
+    try:
+        filters.check_signal(signal)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _mask_of(signal: Tensor, mask: Any, name: str) -> Tensor | None:
+    if mask is None:
+        return None
+    if isinstance(mask, str):
+        if mask != "nan":
+            raise ValueError(f'mask is {mask!r}; expected "nan", or a tensor that is nonzero where images are known')
+        known = ~signal.isnan()
+        return None if bool(known.all()) else known
+    known = tensor_of("mask", mask).to(signal.device) != 0
+    try:
+        shape = torch.broadcast_shapes(known.shape, signal.shape)
+    except RuntimeError:
+        shape = torch.Size()
+    if shape != signal.shape:
+        raise ValueError(
+            f"mask has shape {tuple(known.shape)}, {name} {tuple(signal.shape)}; expected one that broadcasts to it"
+        )
+    known = known.view(*[1] * (signal.dim() - known.dim()), *known.shape)
+    return known.expand(-1, *signal.shape[1:])
+
+
+def _constant(batch: Batch) -> Tensor:
+    """Return which images have one value in each channel; of vectors, and of single pixels, which are zero."""
+    x = batch.signal
+    if math.prod(x.shape[2:]) == 1:
+        return (x.flatten(1) == 0).all(1)
+    low = torch.where(batch.mask, x, torch.inf) if batch.mask is not None else x
+    high = torch.where(batch.mask, x, -torch.inf) if batch.mask is not None else x
+    return (high.flatten(2).amax(2) <= low.flatten(2).amin(2)).all(1)

@@ -1,0 +1,124 @@
+"""What is told of learning while it runs, and what is kept of that."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary
+from pursuitnet.problems.learning import saved
+from pursuitnet.problems.learning.codes import Coded
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where learning stands, with the certificate of the codes.
+
+    Attributes:
+        iteration: rounds over all images, or batches of a stream.
+        images: how many images the objective is of: all, or those of a batch.
+        objective: Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ over these images.
+        gap: proven distance of it from its minimum over the codes, relative to it.
+        nonzeros: entries of the codes that are not zero.
+        seconds: since learning began, those of resumed runs included.
+        reseeded: atoms that have been replaced so far, because no image used them.
+    """
+
+    iteration: int
+    images: int
+    objective: float
+    gap: float
+    nonzeros: int
+    seconds: float
+    reseeded: int = 0
+
+
+Callback = Callable[[Report, Dictionary], object]
+
+
+@dataclass
+class Journal:
+    """Reports to a callback and a history, and keeps the state in a file.
+
+    Attributes:
+        gap: what a report's gap is at most, to be in the history.
+        callback: called with every report and the dictionary.
+        checkpoint: the file; None for nowhere.
+        asked: what was asked for, which a checkpoint must have in common.
+        history: the certified reports.
+        reseeded: atoms that have been replaced.
+    """
+
+    gap: float
+    callback: Callback | None = None
+    checkpoint: Path | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+    history: list[Report] = field(default_factory=list)
+    reseeded: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    def tell(self, iteration: int, coded: "Tally", dictionary: Dictionary) -> Report:
+        """Make a report of codes, hand it on, and keep it if it is certified."""
+        seconds = time.perf_counter() - self.began
+        report = Report(
+            iteration, coded.images, coded.objective, coded.gap, coded.nonzeros, round(seconds, 3), self.reseeded
+        )
+        if report.gap <= self.gap:
+            self.history.append(report)
+        if self.callback is not None:
+            self.callback(report, dictionary)
+        return report
+
+    def keep(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write tensors and state to the checkpoint, if there is one."""
+        if self.checkpoint is not None:
+            told = {"history": [asdict(report) for report in self.history], "reseeded": self.reseeded}
+            state = {**state, **told, "seconds": time.perf_counter() - self.began}
+            saved.write(self.checkpoint, tensors, self.asked, state)
+
+    def resumed(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and state of the checkpoint, and go on with its history; None where there is none."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        tensors, state = saved.read(self.checkpoint, self.asked)
+        self.history = [Report(**report) for report in state["history"]]
+        self.reseeded = state["reseeded"]
+        self.began = time.perf_counter() - state["seconds"]
+        return tensors, state
+
+
+@dataclass
+class Tally:
+    """What codes add up to over batches.
+
+    Attributes:
+        images: how many.
+        objective: of all of them.
+        proven: Σ gap·objective.
+        nonzeros: of all codes.
+        usage: Σ|Γⱼ| of each atom.
+    """
+
+    images: int = 0
+    objective: float = 0.0
+    proven: float = 0.0
+    nonzeros: int = 0
+    usage: Tensor | float = 0.0
+
+    def add(self, coded: Coded) -> None:
+        """Take in the codes of a batch."""
+        found = coded.certificate
+        self.images += len(coded.batch.signal)
+        self.objective += float(found.objective.sum())
+        self.proven += float((found.gap * found.objective).sum())
+        self.nonzeros += sum(int(torch.count_nonzero(part)) for part in coded.code)
+        self.usage = self.usage + coded.code[-1].abs().sum([i for i in range(coded.code[-1].dim()) if i != 1])
+
+    @property
+    def gap(self) -> float:
+        """Return the proven relative distance of the whole objective from its minimum over the codes."""
+        return self.proven / self.objective if self.objective > 0 else 0.0

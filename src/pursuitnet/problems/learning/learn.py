@@ -1,0 +1,236 @@
+"""``learn``: the dictionary that codes some images best, in rounds over all of them or once along a stream."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.inputs import check_dictionary, tensor_of
+from pursuitnet.problems.learning import images as incoming
+from pursuitnet.problems.learning.codes import Coder
+from pursuitnet.problems.learning.filters import Filters, filters_of, in_unit_ball, places_of, remade
+from pursuitnet.problems.learning.images import Batch
+from pursuitnet.problems.learning.journal import Callback, Journal, Report, Tally
+from pursuitnet.problems.learning.passing import Passing
+from pursuitnet.problems.learning.rounds import Rounds
+from pursuitnet.problems.omp import OMP
+from pursuitnet.problems.solve import ConvergenceWarning, check_budget, check_solver
+
+TOGETHER = 2**13
+"""Places of a code that are worth coding together along a stream; in rounds, entries of a code by the next number."""
+ENTRIES = 2**24
+
+
+@dataclass(frozen=True, repr=False)
+class Learned:
+    """What ``learn`` has found.
+
+    Attributes:
+        dictionary: of the kind that came in, with atoms of norm 1 at most.
+        history: the certified reports: each gap is at most the one that was asked for.
+        usage: Σ|Γⱼ| of each atom as a share of all: over all images, or over a stream with early batches forgotten.
+        codes: of the images, if asked for: one tensor, or one for each batch of a list.
+        reason: "converged", "max_iterations", or "end of stream".
+    """
+
+    dictionary: Dictionary
+    history: tuple[Report, ...]
+    usage: Float[Tensor, " atoms"]
+    codes: Tensor | tuple[Tensor, ...] | None = None
+    reason: str = "converged"
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else None
+        told = f", objective={last.objective:.6g}, gap={last.gap:.1e}, iterations={last.iteration}" if last else ""
+        return f"Learned({self.dictionary}{told}, reason={self.reason!r})"
+
+
+def learn(
+    images: Any,
+    dictionary: Dictionary,
+    beta: float | Tensor,
+    *,
+    nonnegative: bool = False,
+    mask: incoming.Mask = None,
+    online: bool | None = None,
+    batch_size: int | None = None,
+    max_iterations: int | None = None,
+    tol: float = 1e-4,
+    gap: float = 1e-4,
+    solver: Any = None,
+    max_steps: int = 1000,
+    forget: float = 10.0,
+    seed: int = 0,
+    codes: bool = False,
+    callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
+) -> Learned:
+    """Learn the dictionary that codes images best, min over D, Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖dⱼ‖ ≤ 1.
+
+    Codes are computed to a certificate, from those of the round before; then the filters for these codes, by
+    accelerated projected gradients on the exact quadratic, which knows the codes by their correlations alone. Atoms
+    that no image uses are replaced by the patches that are explained worst. On a stream every image is seen once and
+    the correlations are summed, so that memory does not grow with the number of images (after Mairal, Bach, Ponce and
+    Sapiro, 2010). Equal seeds give equal results on CPUs.
+
+    Args:
+        images: x: a tensor (N, channels, …), a list of such batches, which may be of different sizes, or any iterable
+            of batches as a stream: of tensors, or of pairs (images, labels).
+        dictionary: where to start: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
+            identity part then takes up what fits no atom. It is not changed.
+        beta: β ≥ 0, a number or one for each channel of the code, (code_channels,).
+        nonnegative: whether Γ ≥ 0.
+        mask: nonzero where images are known, a tensor that broadcasts to them (or to each batch of a stream); "nan" if
+            NaN stands for what is missing.
+        online: see images in batches as of a stream; by default only a stream is. A tensor or a list is taken in
+            random order, once or in ``max_iterations`` rounds.
+        batch_size: images that are coded together; by default as many as are fast.
+        max_iterations: rounds over all images at most; by default 100, and online 1. A stream is seen once.
+        tol: end when a round lowers the objective by no more, relatively.
+        gap: relative duality gap of every objective in ``history``.
+        solver: for the codes, as ``solve`` takes it; by default chosen by the dictionary and the density of the codes.
+        max_steps: of each solution, at most.
+        forget: along a stream, all before the t-th batch counts (1 − 1/t)^forget.
+        seed: of the random order.
+        codes: whether to return the codes; only in rounds over all images.
+        callback: called with a ``Report`` and the dictionary after each round or batch, also where the gap is not yet
+            small enough for the history.
+        checkpoint: file that holds the state after each round, or each tenth batch; where it exists, learning goes on
+            from there.
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for input that does not fit, images that hold NaN or are all constant, more atoms than places, a
+            filter larger than an image, a β that no atom is worth, or a checkpoint of another problem.
+
+    Warns:
+        ConvergenceWarning: if the last codes do not reach the gap.
+    """
+    check_dictionary(dictionary)
+    filters, price = filters_of(dictionary), _price(beta, dictionary)
+    streamed = incoming.is_stream(images)
+    online = streamed if online is None else online
+    _check_kinds(nonnegative=nonnegative, online=online, codes=codes)
+    _check_numbers(batch_size, max_iterations, tol, forget, seed)
+    _check_solver(solver, dictionary)
+    check_budget(max_steps, gap)
+    if streamed and not online:
+        raise ValueError("images is a stream and online is False; expected a tensor or a list of batches, to go round")
+    if online and codes:
+        raise ValueError("codes is True, and online no codes are kept; expected rounds over a tensor, or a solve after")
+    if streamed and (max_iterations or 1) > 1:
+        raise ValueError(f"max_iterations is {max_iterations}, and a stream is seen once; expected a tensor or a list")
+    batches = [] if streamed else incoming.whole(images, filters, mask)
+    if batches:
+        incoming.check_worth(batches, filters, price[-1:] if len(price) == 1 else price[-sum(filters.code_channels) :])
+    asked = {
+        "beta": price.tolist(), "nonnegative": nonnegative, "online": online, "seed": seed, "forget": forget,
+        "dictionary": str(dictionary), "batch_size": batch_size, "images": [list(b.signal.shape) for b in batches],
+    }  # fmt: skip
+    journal = Journal(gap, callback, None if checkpoint is None else Path(checkpoint), asked)
+    with torch.no_grad():
+        D = _copied(dictionary)
+        coder = Coder(price, nonnegative, max_steps, solver)
+        if online:
+            passing = Passing(D, coder, journal, forget)
+            order = incoming.stream(images, filters, mask) if streamed else _shuffled(
+                batches, filters, batch_size, max_iterations or 1, seed
+            )  # fmt: skip
+            return _result(D, passing.run(order), journal, "end of stream" if streamed else "max_iterations")
+        sized = [b.split(batch_size or _together(b, D)) for b in batches]
+        rounds = Rounds(D, [part for parts in sized for part in parts], coder, journal)
+        tally, reason = rounds.run(100 if max_iterations is None else max_iterations, tol)
+        found = _result(D, tally, journal, reason)
+        if not codes:
+            return found
+        parts = iter(rounds.codes())
+        whole = tuple(torch.cat([next(parts) for _ in some]) for some in sized)
+        return Learned(D, found.history, found.usage, whole if isinstance(images, list | tuple) else whole[0], reason)
+
+
+def _result(D: Dictionary, tally: Tally, journal: Journal, reason: str) -> Learned:
+    """Return what has been found, with a warning if the last codes are not certified."""
+    if tally.gap > journal.gap:
+        warnings.warn(
+            f"the last codes have a duality gap of {tally.gap:.1e}, above {journal.gap:g}; give more max_steps, a "
+            "larger gap, or compute in float64",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    usage = torch.as_tensor(tally.usage)
+    share = usage / usage.sum().clamp(min=torch.finfo(usage.dtype).tiny)
+    return Learned(D.requires_grad_(True), tuple(journal.history), share, None, reason)
+
+
+def _copied(dictionary: Dictionary) -> Dictionary:
+    """Return a copy with atoms of norm 1 at most, to be changed."""
+    filters = filters_of(dictionary)
+    own = remade(filters, in_unit_ball(filters.weight.detach().clone()))
+    return (WithIdentity(own) if isinstance(dictionary, WithIdentity) else own).requires_grad_(False)
+
+
+def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: int, seed: int) -> Iterator[Batch]:
+    """Yield all images in random order, in small batches, so many times."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(rounds):
+        parts = []
+        for batch in batches:
+            order = torch.randperm(len(batch.signal), generator=generator).to(batch.signal.device)
+            places = places_of(filters, batch.signal.shape)
+            parts += batch.chosen(order).split(size or min(256, max(1, TOGETHER // places)))
+        for i in torch.randperm(len(parts), generator=generator).tolist():
+            yield parts[i]
+
+
+def _together(batch: Batch, D: Dictionary) -> int:
+    """Return how many images to code together in rounds."""
+    one = sum(D.code_channels) * places_of(filters_of(D), batch.signal.shape)
+    return max(1, ENTRIES // one)
+
+
+def _price(beta: Any, dictionary: Dictionary) -> Tensor:
+    """Return β as a tensor of one number, or one for each channel."""
+    if isinstance(beta, (str, bool)) or beta is None:
+        raise TypeError(
+            f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} channels"
+        )
+    weight = dictionary._any()
+    price = tensor_of("beta", beta, weight).detach().to(weight).flatten()
+    if len(price) not in (1, sum(dictionary.code_channels)):
+        raise ValueError(
+            f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or "
+            f"({sum(dictionary.code_channels)},)"
+        )
+    if not bool((price.isfinite() & (price >= 0)).all()):
+        raise ValueError(f"beta is {float(price.min()):g} at its smallest; expected finite numbers ≥ 0")
+    return price
+
+
+def _check_kinds(**flags: Any) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {kind_of(value)}; expected True or False")
+
+
+def _check_numbers(batch_size: Any, max_iterations: Any, tol: Any, forget: Any, seed: Any) -> None:
+    for name, value, least in (("batch_size", batch_size, 1), ("max_iterations", max_iterations, 0), ("seed", seed, 0)):
+        if value is not None and (type(value) is not int or value < least):
+            raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}")
+    for name, value in (("tol", tol), ("forget", forget)):
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < torch.inf:
+            raise ValueError(f"{name} is {value!r}; expected a number ≥ 0")
+
+
+def _check_solver(solver: Any, dictionary: Dictionary) -> None:
+    if solver is not None:
+        check_solver(solver)
+    if isinstance(solver, OMP):
+        raise ValueError("solver is OMP, whose codes have no certificate; expected FISTA(), ISTA() or WorkingSet()")

@@ -1,0 +1,121 @@
+"""Learning along a stream: each batch is coded once, and what the codes say of the filters is summed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary
+from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
+from pursuitnet.problems.learning.codes import Coded, Coder
+from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
+from pursuitnet.problems.learning.images import Batch
+from pursuitnet.problems.learning.journal import Journal, Tally
+from pursuitnet.problems.learning.sums import Sums
+
+LOOSE = 1e-3
+"""The gap of codes that are not reported."""
+STEPS = 10
+"""Steps over the filters after each batch, at most."""
+MOMENTUM = 0.8
+"""How far filters go on in the direction that they have taken from batch to batch: alone, they creep."""
+PATIENCE = 10
+"""Batches after which an atom that none of them used is replaced."""
+EVERY = 10
+"""Batches from one certified report to the next."""
+
+
+@dataclass
+class Passing:
+    """Codes of one batch, then filters for the codes of all batches so far.
+
+    Attributes:
+        dictionary: D, which is changed in place.
+        coder: how codes are computed.
+        journal: where it is reported to.
+        forget: all before the t-th batch counts (1 − 1/t)^forget.
+    """
+
+    dictionary: Dictionary
+    coder: Coder
+    journal: Journal
+    forget: float
+
+    def __post_init__(self) -> None:
+        filters = filters_of(self.dictionary)
+        self.sums = Sums.none(filters)
+        self.idle = torch.zeros(len(filters.weight), dtype=torch.long, device=filters.weight.device)
+        self.usage = filters.weight.new_zeros(len(filters.weight))
+        self.plain = filters.weight.clone()
+        self.count = 0
+
+    def run(self, batches: Iterable[Batch]) -> Tally:
+        """See the batches once; return what the codes of the last one add up to, for the last dictionary."""
+        self._resume()
+        batch = None
+        for batch in islice(batches, self.count, None):
+            self.see(batch)
+        if batch is None:
+            raise ValueError("the stream holds no image that has not been seen; expected one batch or more")
+        last = Tally()
+        last.add(self.coder(self.dictionary, batch, self.journal.gap))
+        self.journal.tell(self.count, last, self.dictionary)
+        last.usage = self.usage
+        self._keep()
+        return last
+
+    def see(self, batch: Batch) -> None:
+        """Take in a batch."""
+        self.count += 1
+        certified = self.count == 1 or self.count % EVERY == 0
+        goal = self.journal.gap if certified else max(self.journal.gap, LOOSE)
+        coded = self.coder(self.dictionary, batch, goal)
+        tally, filters = Tally(), filters_of(self.dictionary)
+        tally.add(coded)
+        keep = (1 - 1 / self.count) ** self.forget
+        sums = coded.sums(self.dictionary)
+        self.idle = torch.where(sums.energies > 0, 0, self.idle + 1)
+        self.usage = keep * self.usage + tally.usage
+        self.sums = sums.plus(self.sums, keep)
+        better = improved(filters.weight, self.sums, STEPS)
+        filters.weight.copy_(in_unit_ball(better + MOMENTUM * (better - self.plain)))
+        self.plain = better
+        self._reseed(coded)
+        self.journal.tell(self.count, tally, self.dictionary)
+        if certified:
+            self._keep()
+
+    def _reseed(self, coded: Coded) -> None:
+        """Replace atoms that have not been used for long."""
+        filters, dead = filters_of(self.dictionary), self.idle >= PATIENCE
+        if not bool(dead.any()):
+            return
+        worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
+        worst.look(filters, coded.residual(self.dictionary))
+        weight, replaced = reseeded(filters.weight, dead, worst)
+        filters.weight.copy_(weight)
+        self.plain[replaced] = weight[replaced]
+        self.sums, self.idle[replaced] = self.sums.without(replaced), 0
+        self.journal.reseeded += len(replaced)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        weight = filters_of(self.dictionary).weight
+        sums = {"gram": self.sums.gram, "cross": self.sums.cross}
+        return {"weight": weight, "plain": self.plain, **sums, "idle": self.idle, "usage": self.usage}
+
+    def _keep(self) -> None:
+        self.journal.keep(self._tensors(), {"count": self.count})
+
+    def _resume(self) -> None:
+        found = self.journal.resumed()
+        if found is None:
+            return
+        tensors, state = found
+        weight = filters_of(self.dictionary).weight
+        moved = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
+        weight.copy_(moved["weight"])
+        self.plain = moved["plain"]
+        self.sums, self.idle = Sums(moved["gram"], moved["cross"]), moved["idle"]
+        self.usage, self.count = moved["usage"], state["count"]

@@ -1,0 +1,1 @@
+"""Images to learn from and to apply networks to: files, folders, measures."""

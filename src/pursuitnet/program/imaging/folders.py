@@ -1,0 +1,113 @@
+"""Folders of images to denoise, and of pairs to segment or regress."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pursuitnet.data.identity import Part
+from pursuitnet.program.imaging.files import Array, listed, read
+
+TESTED = 6
+"""Without folders train/ and test/, every sixth image is tested on, and one at least."""
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and what it should become, (H, W, C) each, and where they are from; a target of None is the image."""
+
+    image: Array
+    target: Array | None
+    name: str
+
+
+def splits(folder: Path, *, paired: bool, gray: bool) -> tuple[list[Pair], list[Pair]]:
+    """Return the images to train on and to test on.
+
+    Args:
+        folder: with images, or with train/ and test/, where they are; pairs lie in images/ and targets/, with equal
+            names but for their endings.
+        paired: whether there are targets.
+        gray: turn colors into gray.
+
+    Raises:
+        FileNotFoundError: if there are no images, or an image has no target.
+        ValueError: if a file is damaged, or images differ in channels or from the size of their targets.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; expected one of images")
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        train, test = (_pairs(folder / part, paired, gray) for part in ("train", "test"))
+    else:
+        found = _pairs(folder, paired, gray)
+        if len(found) < 2:
+            raise ValueError(f"{folder} holds one image; expected two at least, one of them to test on")
+        held = range(len(found))[TESTED - 1 :: TESTED] or range(len(found) - 1, len(found))
+        test = [found[i] for i in held]
+        train = [pair for i, pair in enumerate(found) if i not in held]
+    if len(kinds := {(pair.image.shape[2], pair.image.dtype.name) for pair in train + test}) > 1:
+        said = " and ".join(f"{channels} channels of {dtype}" for channels, dtype in sorted(kinds))
+        raise ValueError(f"the images of {folder} have {said}; expected all alike: convert them")
+    return train, test
+
+
+def _pairs(folder: Path, paired: bool, gray: bool) -> list[Pair]:
+    inside = folder / "images"
+    if not paired:
+        paths = listed(inside if inside.is_dir() else folder)
+        return [Pair(page, None, path.name) for path in paths for page in _pages(path, gray)]
+    targets = {path.stem: path for path in listed(folder / "targets")}
+    found = []
+    for path in listed(inside):
+        if path.stem not in targets:
+            raise FileNotFoundError(f"{path} has no target: {folder / 'targets'} holds no file named {path.stem}")
+        image, target = _pages(path, gray), read(targets[path.stem])
+        if image.shape[:3] != target.shape[:3]:
+            raise ValueError(
+                f"{path} holds {image.shape[0]} images of {image.shape[1:3]} pixels, {targets[path.stem]} "
+                f"{target.shape[0]} of {target.shape[1:3]}; expected equal numbers and sizes"
+            )
+        found += [Pair(a, b, path.name) for a, b in zip(image, target, strict=True)]
+    return found
+
+
+def _pages(path: Path, gray: bool) -> Array:
+    pages = read(path)
+    if not gray or pages.shape[3] == 1:
+        return pages
+    luma = pages[..., :3] @ np.asarray(LUMA[: pages.shape[3]]) if pages.shape[3] >= 3 else pages[..., 0]
+    if pages.dtype.kind != "f":
+        luma = np.rint(luma)
+    return luma.astype(pages.dtype)[..., None]
+
+
+def part_of(pairs: Sequence[Pair]) -> Part:
+    """Return number and checksum of images and targets, in order."""
+    found = hashlib.sha256()
+    for array in (array for pair in pairs for array in (pair.image, pair.target) if array is not None):
+        found.update(f"{array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return Part(len(pairs), found.hexdigest())
+
+
+def labels_of(pairs: Sequence[Pair], most: int = 256) -> Array:
+    """Return the values that targets have, in order: the labels of segmentation.
+
+    Raises:
+        ValueError: if they are no labels: of several channels, or of very many values.
+    """
+    targets = [pair.target for pair in pairs if pair.target is not None]
+    if any(target.shape[2] != 1 for target in targets):
+        raise ValueError(f"{pairs[0].name} has a target of several channels; expected one channel of labels")
+    found = np.unique(np.concatenate([np.unique(target) for target in targets]))
+    if len(found) > most or found.dtype.kind == "f":
+        raise ValueError(
+            f"the targets have {len(found)} values of {found.dtype}; expected whole numbers, at most {most} different "
+            "ones: to learn values, use --task regress"
+        )
+    if len(found) < 2:
+        raise ValueError(f"all pixels of the targets are {found[0]}; expected two labels at least")
+    return found

@@ -1,0 +1,93 @@
+"""The page of a learned dictionary: atoms sorted by use, the objective, and what the codes make of some images."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pursuitnet.problems import Learned
+from pursuitnet.problems.learning import Report
+from pursuitnet.problems.learning.codes import Coder, left_by
+from pursuitnet.problems.learning.filters import filters_of
+from pursuitnet.problems.learning.images import Batch
+from pursuitnet.program.report import pictures
+from pursuitnet.program.report.template import render
+from pursuitnet.program.writable import write_whole
+
+if TYPE_CHECKING:
+    from pursuitnet.program.learn.run import Settings
+
+SHOWN = 400
+"""Atoms on the page at most."""
+
+
+def write_page(path: Path, found: Learned, images: Tensor, settings: "Settings", count: int) -> Path:
+    """Write the page and return its path.
+
+    Args:
+        path: of the page.
+        found: what was learned.
+        images: a few of them, as they were learned from.
+        settings: what was asked for.
+        count: how many images there were.
+    """
+    return write_whole(path, render("learn.html.j2", _content(found, images, settings, count)))
+
+
+@torch.no_grad()
+def _content(found: Learned, images: Tensor, settings: "Settings", count: int) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    weight, order = filters_of(found.dictionary).weight, found.usage.argsort(descending=True, stable=True)
+    atoms = weight[order[:SHOWN]]
+    return {
+        "settings": settings,
+        "count": count,
+        "history": found.history,
+        "last": found.history[-1] if found.history else None,
+        "reason": found.reason,
+        "atoms": pictures.mosaic(pictures.signed(atoms), max(1, round(len(atoms) ** 0.5 * 1.6))),
+        "unused": int((found.usage == 0).sum()),
+        "shown": len(atoms),
+        "curve": curve(found.history),
+        "samples": _samples(found, images, settings),
+    }
+
+
+def _samples(found: Learned, images: Tensor, settings: "Settings") -> list[dict[str, Any]]:
+    """Return some images beside what the atoms make of them and what is left."""
+    beta = torch.tensor([settings.beta]).to(images)
+    coded = Coder(beta, settings.nonnegative)(found.dictionary, Batch(images, None), 1e-3)
+    left = left_by(found.dictionary, coded.batch, coded.code)
+    identity = coded.code[0] if len(coded.code) > 1 else torch.zeros_like(images)
+    rows = []
+    for image, rest, own, code in zip(images, left, identity, coded.code[-1], strict=True):
+        shown = [image, image - rest - own, rest + own]
+        scale = image.abs().amax().clamp(min=1e-12)
+        tiles = pictures.images(torch.stack([(each / scale + 1) / 2 for each in shown]))
+        rows.append({
+            "picture": pictures.mosaic(tiles, 3, 200),
+            "error": float((rest + own).norm() / image.norm().clamp(min=1e-12)),
+            "share": float((code != 0).double().mean()),
+        })  # fmt: skip
+    return rows
+
+
+def curve(history: tuple[Report, ...]) -> str:
+    """Return the certified objectives against time as an SVG element."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        axes = figure.add_subplot()
+        per_image = [report.objective / report.images for report in history]
+        axes.plot([report.seconds for report in history], per_image, color=pictures.COOL, marker="o", ms=3.2, lw=1.6)
+        pictures.plain(axes, pictures.INK, pictures.SOFT)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel("seconds", color=pictures.INK)
+        pictures.loss_axis(axes, per_image, "objective of an image", pictures.INK)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return pictures.inline(text.getvalue())

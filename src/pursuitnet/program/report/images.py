@@ -1,0 +1,99 @@
+"""The page of a finished run that returns images: test images in and out, and what the layers explain."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pursuitnet.layer import PursuitLayer
+from pursuitnet.program.report import pictures
+from pursuitnet.program.report.progress import content_of
+from pursuitnet.program.report.template import render
+from pursuitnet.program.run_folder import RECORD, RunFolder
+from pursuitnet.program.sharing.loading import trained
+from pursuitnet.program.trace import best_scale, relative_error
+from pursuitnet.program.train.run import read_recipe, records
+from pursuitnet.program.train.tasks import ImageTrainer
+from pursuitnet.program.writable import write_whole
+
+SHOWN, SIDE = 4, 160
+"""Test images on the page, and the side of the part of them that is shown."""
+
+
+def write_images(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a finished run that returns images, and return its path.
+
+    Raises:
+        FileNotFoundError: if the run has not finished, or its images are not there.
+        ValueError: if a file is damaged.
+    """
+    recipe = read_recipe(folder)
+    trainer = ImageTrainer(recipe)
+    trainer.model.load_state_dict(trained(folder).network.state_dict())
+    trainer.model.eval()
+    about = RunFolder(folder).read_record({key: RECORD[key] for key in ("parameters", "images")})
+    content = content_of({**about, "recipe": recipe.to_json(), "folder": folder}, records(folder), training=False)
+    seen = [_sample(trainer, number) for number in range(min(SHOWN, len(trainer.pictures.test[0])))]
+    layers = _layers(trainer, seen[0]["input"]) if seen else []
+    page = render("images.html.j2", {**content, "samples": seen, "layers": layers})
+    return write_whole(RunFolder(folder).report, page)
+
+
+@torch.no_grad()
+def _sample(trainer: ImageTrainer, number: int) -> dict[str, Any]:
+    """Return a test image with its result, its target and what was left over, side by side."""
+    pair, task = trainer.pictures.test[0][number], trainer.recipe.task
+    image = _middle(trainer.pictures.image(pair.image))
+    given, found = trainer.result(image, number)
+    target = image if pair.target is None else _middle(trainer.pictures.target(pair.target))
+    found = found.cpu()
+    if task == "segment":
+        most = max(1, len(trainer.pictures.labels) - 1)
+        found, target = found.argmax(0, keepdim=True) / most, target / most
+    parts = [("input", given), ("result", found), ("target", target)]
+    left = given - found if task == "denoise" else target - found
+    parts.append(("left over" if task == "denoise" else "target − result", 0.5 + left))
+    tiles = torch.stack([_shown(part) for _, part in parts])
+    return {
+        "name": pair.name,
+        "told": ", ".join(name for name, _ in parts) + " (gray is zero)",
+        "picture": pictures.mosaic(pictures.images(tiles), len(parts), SIDE),
+        "input": given,
+    }
+
+
+def _middle(image: Tensor) -> Tensor:
+    """Return the middle of an image (C, H, W), as far as it is shown."""
+    for axis, n in enumerate(image.shape[1:], 1):
+        image = image.narrow(axis, max(0, (n - SIDE) // 2), min(n, SIDE))
+    return image
+
+
+def _shown(image: Tensor) -> Tensor:
+    """Return three channels of an image."""
+    return image.float().expand(3, -1, -1) if len(image) == 1 else image[[0, 1 % len(image), 2 % len(image)]].float()
+
+
+@torch.no_grad()
+def _layers(trainer: ImageTrainer, image: Tensor) -> list[dict[str, Any]]:
+    """Return what each layer that is called by itself makes of its input."""
+    found: list[dict[str, Any]] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Any, ...], code: Tensor) -> None:
+        if isinstance(layer, PursuitLayer):
+            signal = inputs[0]
+            model = layer.reconstruct(code, signal.shape)
+            left = relative_error(signal, best_scale(signal, model) * model).mean()
+            channels = f"{sum(layer.dictionary.code_channels)} channels, of {layer.dictionary.channels}"
+            found.append({"dictionary": channels, "left": float(left), "density": float((code != 0).float().mean())})
+
+    handles = [layer.register_forward_hook(keep) for layer in trainer.model.pursuits()]
+    noise = {"sigma": trainer.tested_noise} if trainer.recipe.model == "csc_denoiser" else {}
+    try:
+        features: Any = trainer.model.forward_features
+        features(image[None].to(trainer.device), **noise)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,286 @@
+"""Training of networks that return images: patches in, and a loss and measures by the task."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pursuitnet import data
+from pursuitnet.data.identity import Identity
+from pursuitnet.networks import apply
+from pursuitnet.networks.denoiser import Denoiser
+from pursuitnet.networks.image import ImageNetwork
+from pursuitnet.program.factories import drawn
+from pursuitnet.program.imaging import measures
+from pursuitnet.program.imaging.files import unit
+from pursuitnet.program.imaging.folders import Pair, labels_of, part_of, splits
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.train.given import Augment
+from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
+from pursuitnet.program.train.trainer import Trainer
+
+PATCH = 64
+"""Side of a patch, unless the recipe or the images say otherwise."""
+TILE = 512
+"""Side of the tiles that larger images are tested in."""
+
+
+def trainer_of(
+    recipe: Recipe,
+    group: ProcessGroup = SINGLE_PROCESS,
+    dataset: data.Dataset | None = None,
+    augment: Augment | None = None,
+    fresh: bool = True,
+) -> Trainer:
+    """Return what takes the steps of a recipe's task; see ``Trainer``.
+
+    Raises:
+        ValueError: if images to classify are handed over for a task that returns images.
+    """
+    if recipe.task == "classify":
+        return Trainer(recipe, group, dataset, augment, fresh)
+    if dataset is not None or augment is not None:
+        raise ValueError(f"data and augment are for task 'classify', not {recipe.task!r}; name a folder with data_dir")
+    return ImageTrainer(recipe, group)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images and targets, (H, W, C) as they are stored; ``train`` and ``test`` are pairs of lists.
+
+    Attributes:
+        train: to learn from.
+        test: to test on.
+        mean: (C,), on the scale where white is 1: subtracted from each image.
+        std: what it is then divided by, (C,).
+        identity: tells these images from others; its classes name the channels of the result.
+        labels: the values of the targets, where they are labels.
+        scale: what becomes 0 and 1 of other targets, on the scale where white is 1.
+        more: what else goes with the weights.
+    """
+
+    train: tuple[list[Pair], list[Pair]]
+    test: tuple[list[Pair], list[Pair]]
+    mean: Tensor
+    std: Tensor
+    identity: Identity
+    labels: Any
+    scale: tuple[float, float]
+    more: dict[str, Any]
+
+    @property
+    def valid(self) -> tuple[list[Pair], list[Pair]]:
+        """Nothing: to choose by, hold images out in a folder of your own."""
+        return [], []
+
+    def image(self, pixels: Any) -> Tensor:
+        """Return pixels (H, W, C) as the network takes them, (C, H, W)."""
+        image = torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0)
+        return (image - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+    def target(self, pixels: Any) -> Tensor:
+        """Return what the network should return: labels (1, H, W) by their number, or values (C, H, W)."""
+        if self.labels is not None:
+            return torch.from_numpy(np.searchsorted(self.labels, pixels)).movedim(-1, 0)
+        low, high = self.scale
+        return (torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0) - low) / (high - low)
+
+    def learned(self) -> dict[str, Any]:
+        """Return what a network is trained with besides its weights, for a checkpoint."""
+        return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
+
+    def resumed(self, learned: dict[str, Any] | None, recipe: Recipe) -> "Pictures":
+        """Return these images, if they are those of a checkpoint.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        if changes := Identity.from_json((learned or {})["identity"]).changes(self.identity):
+            raise ValueError(
+                f"{recipe.data_dir} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, "
+                "name its folder with --data-dir if it has moved, or start another run"
+            )
+        return self
+
+
+def pictures_of(recipe: Recipe) -> Pictures:
+    """Read the images of a recipe.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if they do not fit together, or the task.
+    """
+    denoising = recipe.task == "denoise"
+    train, test = splits(Path(recipe.data_dir or "."), paired=not denoising, gray=denoising)
+    train, test = train[: recipe.train_images], test[: recipe.test_images]
+    labels = labels_of(train + test) if recipe.task == "segment" else None
+    target = train[0].image if train[0].target is None else train[0].target
+    if labels is not None:
+        names = tuple(str(value) for value in labels)
+    else:
+        names = tuple(f"channel {i + 1}" for i in range(target.shape[2]))
+    low, high = _range([pair.image for pair in train])
+    scale = (
+        _range([pair.target for pair in train if pair.target is not None]) if recipe.task == "regress" else (0.0, 1.0)
+    )
+    shape = (train[0].image.shape[2],)
+    identity = Identity(names, part_of(train), part_of(test))
+    more = {"targets": {"dtype": target.dtype.name, "low": scale[0], "high": scale[1]}}
+    mean, std = torch.full(shape, low), torch.full(shape, high - low)
+    return Pictures((train, train), (test, test), mean, std, identity, labels, scale, more)
+
+
+def _range(arrays: list[Any]) -> tuple[float, float]:
+    """Return what becomes 0 and 1 of pixels whose white is 1: all of 8 bits, otherwise the range of what is there."""
+    if arrays[0].dtype.name in ("uint8", "bool"):
+        return 0.0, 1.0
+    low = min(float(unit(array).min()) for array in arrays)
+    high = max(float(unit(array).max()) for array in arrays)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("the images hold values that are no numbers; expected finite ones")
+    if low >= 0 and high <= 1 and arrays[0].dtype.kind == "f":
+        return 0.0, 1.0
+    return low, (high if high > low else low + 1.0)
+
+
+class ImageTrainer(Trainer):
+    """A network that returns images, its images and its optimizer.
+
+    An epoch draws as many patches as cover the images once, at random places, flipped and turned at random.
+    """
+
+    model: ImageNetwork
+
+    def _open(self, dataset: data.Dataset | None, fresh: bool) -> None:
+        self.pictures = pictures_of(self.recipe)
+        self.images = self.pictures  # type: ignore[assignment]
+        train, names = self.pictures.train[0], self.pictures.identity.classes
+        self.side = min(self.recipe.patch or PATCH, *(n for pair in train for n in pair.image.shape[:2]))
+        pixels = sum(pair.image.shape[0] * pair.image.shape[1] for pair in train)
+        self.steps = max(1, round(pixels / self.side**2 / self.recipe.batch_size))
+        model = drawn(self.recipe, len(names), len(self.pictures.mean), self.device)
+        if not isinstance(model, ImageNetwork):
+            raise ValueError(f"model is {self.recipe.model}, which returns no images; expected one that does")
+        self.model = model
+        self.guess = math.log(len(names)) if self.recipe.task == "segment" else 1.0
+        self.weights = self._balance().to(self.device) if self.recipe.balance else None
+
+    def _balance(self) -> Tensor:
+        """Return the weight of each label, 1 in the mean over the pixels of the training images."""
+        labels = torch.cat([self.pictures.target(pair.target).flatten() for pair in self.pictures.train[0]])
+        count = torch.bincount(labels, minlength=len(self.pictures.labels)).clamp(min=1)
+        return (len(labels) / len(count) / count).float()
+
+    def _plain(self) -> bool:
+        return False
+
+    def sample(self) -> Tensor:
+        size = len(self.pictures.mean), self.side, self.side
+        return torch.zeros(1, *size, device=self.device)
+
+    def batches(self, epoch: int, skip: int) -> Iterator[tuple[Any, Tensor, int]]:
+        """Yield batches of patches; each depends on the seed, the epoch and its number alone."""
+        seed = self.recipe.seed * 1_000_003 + epoch
+        share = slice(self.group.rank, None, self.group.size)
+        for number in range(skip, self.steps):
+            draws = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+            found = [self._patch(draws) for _ in range(self.recipe.batch_size)]
+            images, targets = (torch.stack(parts) for parts in zip(*found, strict=True))
+            inputs = self._noisy(images, draws) if self.recipe.task == "denoise" else (images,)
+            moved = tuple(part[share].to(self.device) for part in inputs)
+            yield moved, targets[share].to(self.device), len(images)
+
+    def _patch(self, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        pairs = self.pictures.train[0]
+        pair = pairs[int(torch.randint(len(pairs), (1,), generator=draws))]
+        size = pair.image.shape[:2]
+        top, left = (int(torch.randint(n - self.side + 1, (1,), generator=draws)) for n in size)
+        turns, flip = torch.randint(4, (2,), generator=draws).tolist() if self.recipe.flip is not False else (0, 0)
+        place = slice(top, top + self.side), slice(left, left + self.side)
+        image = self.pictures.image(pair.image[place])
+        target = image if pair.target is None else self.pictures.target(pair.target[place])
+        return tuple(_turned(part, turns, flip % 2 > 0) for part in (image, target))  # type: ignore[return-value]
+
+    def _noisy(self, images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        low, high = (s / 255 for s in self.recipe.noise())
+        sigma = low + (high - low) * torch.rand(len(images), generator=draws)
+        return images + sigma.view(-1, 1, 1, 1) * torch.randn(images.shape, generator=draws), sigma
+
+    def _loss(self, network: nn.Module, images: Any, labels: Tensor) -> Tensor:
+        with self.autocast():
+            result = network(*images) if isinstance(self.model, Denoiser) else network(images[0])
+        if self.recipe.task == "segment":
+            smooth = self.recipe.label_smoothing
+            return F.cross_entropy(result.float(), labels[:, 0], self.weights, label_smoothing=smooth)
+        return F.mse_loss(result.float(), labels)
+
+    @torch.inference_mode()
+    def measured(self, name: str) -> dict[str, Any]:
+        pairs = getattr(self.images, name)[0]
+        if not pairs:
+            return {}
+        self.model.eval()
+        found = (self._tested_counts if self.recipe.task == "segment" else self._tested_values)(pairs)
+        return {f"{name}_{key}": value for key, value in found.items() if value is not None}
+
+    def result(self, image: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return what the network is given of a test image, (C, H, W), and what it returns.
+
+        To denoise, the noise is drawn by the image's number: of 25/255 if the network is trained for that, or of the
+        middle of its range.
+        """
+        tile = TILE if max(image.shape[1:]) > 2 * TILE else None
+        if self.recipe.task != "denoise":
+            return image, apply(self.model, image.to(self.device), tile)
+        sigma = self.tested_noise
+        noisy = image + sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(number))
+        given = {"sigma": sigma} if isinstance(self.model, Denoiser) else {}
+        return noisy, apply(self.model, noisy.to(self.device), tile, **given)
+
+    @property
+    def tested_noise(self) -> float:
+        """The σ of the noise that is added to test images, on their scale."""
+        low, high = self.recipe.noise()
+        return (25 if low <= 25 <= high else (low + high) / 2) / 255
+
+    def _tested_values(self, pairs: list[Pair]) -> dict[str, float | None]:
+        losses, ratios, similar = [], [], []
+        for number, pair in enumerate(pairs):
+            image = self.pictures.image(pair.image)
+            target = image if pair.target is None else self.pictures.target(pair.target)
+            found = self.result(image, number)[1].float().cpu()
+            losses.append(float(F.mse_loss(found, target)))
+            found = found.clamp(0, 1) if pair.target is None else found
+            ratios.append(measures.psnr(found, target))
+            similar.append(measures.ssim(found, target))
+        known = [value for value in similar if value is not None]
+        mean = sum(known) / len(known) if known else None
+        return {"loss": sum(losses) / len(losses), "psnr": sum(ratios) / len(ratios), "ssim": mean}
+
+    def _tested_counts(self, pairs: list[Pair]) -> dict[str, Any]:
+        classes = len(self.pictures.labels)
+        loss, pixels, counted = 0.0, 0, torch.zeros(3, classes, dtype=torch.long)
+        for number, pair in enumerate(pairs):
+            labels = self.pictures.target(pair.target)[0]
+            logits = self.result(self.pictures.image(pair.image), number)[1].float().cpu()
+            loss += float(F.cross_entropy(logits[None], labels[None], reduction="sum"))
+            pixels += labels.numel()
+            counted += measures.counts(logits.argmax(0), labels, classes)
+        dice, iou = measures.dice(counted), measures.iou(counted)
+        return {
+            **{"loss": loss / pixels, "accuracy": int(counted[2].sum()) / pixels},
+            **{"dice": float(dice.mean()), "iou": float(iou.mean())},
+            **{"dice_of_classes": dice.tolist(), "iou_of_classes": iou.tolist()},
+        }
+
+
+def _turned(image: Tensor, turns: int, flip: bool) -> Tensor:
+    """Return (C, H, W) turned by so many quarters, and flipped."""
+    image = image.rot90(turns, (1, 2))
+    return image.flip(1) if flip else image

@@ -1,0 +1,39 @@
+"""What numbers depend on beside what was asked for: versions, and the commit of the package."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import pursuitnet
+from pursuitnet import __version__
+
+
+def versions(*more: str) -> dict[str, str | None]:
+    """Return the versions of the package, PyTorch, NumPy, Python and more packages, and the commit of the package."""
+    return {
+        "pursuitnet": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **{name: metadata.version(name) for name in more},
+        "python": sys.version.split()[0],
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
+    commands = (
+        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
+        ["git", "rev-parse", "HEAD"],
+        ["git", "status", "--porcelain", "--", "."],
+    )
+    here = Path(pursuitnet.__file__).parent
+    try:
+        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[1].strip() + ("+changes" if said[2].strip() else "")

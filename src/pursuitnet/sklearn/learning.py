@@ -1,0 +1,196 @@
+"""Dictionary learning as scikit-learn has it.
+
+min over D and Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖dⱼ‖ ≤ 1
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from pursuitnet.dictionaries import ConvDictionary
+from pursuitnet.problems import beta_max, learn, solve
+from pursuitnet.problems.learning.codes import Coder
+from pursuitnet.problems.learning.filters import in_unit_ball, remade
+from pursuitnet.problems.learning.images import Batch
+from pursuitnet.problems.learning.journal import Journal
+from pursuitnet.problems.learning.passing import Passing
+from pursuitnet.problems.learning.start import from_patches
+
+Array = NDArray[np.floating[Any]]
+
+
+class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
+    """Filters learned from signals or images, and their convolutional sparse codes, as rows of numbers.
+
+    Args:
+        n_components: how many filters to learn.
+        kernel_size: of the filters, along every axis.
+        signal_shape: of one example, (channels, *size), where X comes in rows (n, n_features); by default rows are
+            signals of one channel, (n, H, W) images of one channel, and (n, channels, …) what it says.
+        beta: β; a share of the smallest β whose codes all are zero for the filters it starts from, if ``relative``.
+        relative: what ``beta`` is measured in.
+        nonnegative: look among Γ ≥ 0 only.
+        dictionary: filters to start from, (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None
+            takes patches of the examples at random.
+        max_iter: rounds over all examples at most.
+        tol: stop when a round lowers the objective by no more, relatively.
+        transform_tol: duality gap of the codes that ``transform`` returns, relative to the objective; by default 1e-6
+            in float64 and 1e-4 in float32.
+        random_state: seed or generator of the patches.
+
+    Attributes:
+        dictionary_: D, padded so that the code has the size of the signal where kernel sizes are odd.
+        components_: its filters, (n_components, channels, *kernel).
+        beta_: β itself.
+        history_: the certified objectives (see ``pursuitnet.learn``).
+        n_iter_: rounds, or batches that ``partial_fit`` has seen.
+        signal_shape_: of one example, (channels, *size).
+        code_shape_: of its code, (n_components, *size).
+        n_features_in_: numbers along the second axis of X.
+    """
+
+    dictionary_: ConvDictionary
+
+    def __init__(
+        self,
+        n_components: int = 8,
+        *,
+        kernel_size: int = 3,
+        signal_shape: Sequence[int] | None = None,
+        beta: float = 0.1,
+        relative: bool = True,
+        nonnegative: bool = False,
+        dictionary: Any = None,
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        transform_tol: float | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.kernel_size = kernel_size
+        self.signal_shape = signal_shape
+        self.beta = beta
+        self.relative = relative
+        self.nonnegative = nonnegative
+        self.dictionary = dictionary
+        self.max_iter = max_iter
+        self.tol = tol
+        self.transform_tol = transform_tol
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn filters from the examples X: (n, …), see ``signal_shape``."""
+        x = self._begun(X)
+        learned = learn(
+            x, self.dictionary_, self.beta_, nonnegative=self.nonnegative, max_iterations=self.max_iter, tol=self.tol
+        )
+        self.history_ = learned.history
+        self.n_iter_ = max(1, learned.history[-1].iteration if learned.history else self.max_iter)
+        self._passing: Passing | None = None
+        return self._keep(learned.dictionary)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Go on learning with more examples, each seen once; β is that of the first ones."""
+        if getattr(self, "_passing", None) is None:
+            x = self._begun(X)
+            price = torch.tensor([self.beta_], dtype=x.dtype)
+            D = remade(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(False)
+            self._passing = Passing(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
+        else:
+            x = self._signals(X, reset=False)
+        passing = self._passing
+        if passing is None:
+            raise RuntimeError("learning has not begun")
+        with torch.no_grad():
+            passing.see(Batch.of(x.to(passing.usage.dtype), self.dictionary_, None, "X"))
+        self.history_, self.n_iter_ = tuple(passing.journal.history), passing.count
+        return self._keep(passing.dictionary)
+
+    def transform(self, X: Any) -> Array:
+        """Return the codes of X (n, …) in rows, (n, n_components · positions); ``code_shape_`` says how they lie."""
+        check_is_fitted(self)
+        x = self._signals(X, reset=False)
+        D = remade(self.dictionary_, self.dictionary_.weight.detach().to(x.dtype)).requires_grad_(False)
+        return torch.cat([self._code(one, D) for one in x.split(1)]).flatten(1).numpy()
+
+    def inverse_transform(self, X: Any) -> Array:
+        """Return DΓ of codes in rows (n, n_components · positions), in the shape that X had when it was fitted."""
+        check_is_fitted(self)
+        codes = check_array(X, dtype=[np.float64, np.float32])
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(f"the codes have {codes.shape[1]} numbers; expected {self._n_features_out}")
+        code = torch.from_numpy(codes.reshape(len(codes), *self.code_shape_).copy())
+        D = remade(self.dictionary_, self.dictionary_.weight.detach().to(code.dtype)).requires_grad_(False)
+        return D.synthesize(code, (len(code), *self.signal_shape_)).numpy().reshape(len(codes), *self.example_shape_)
+
+    def _code(self, x: Tensor, D: Any) -> Tensor:
+        """Return the code of one example, which does not depend on the others."""
+        return solve(
+            x, D, self.beta_, nonnegative=self.nonnegative, max_steps=100_000, tol=self.transform_tol
+        ).code.detach()
+
+    def _begun(self, X: Any) -> Tensor:
+        """Return the first examples, with shapes, filters to start from and β that fit them."""
+        for name, least in (("n_components", 1), ("kernel_size", 1), ("max_iter", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not self.beta > 0:
+            raise ValueError(f"beta is {self.beta}; expected a number > 0")
+        x = self._signals(X, reset=True)
+        self._keep(self._start(x))
+        largest = float(beta_max(x, self.dictionary_, self.nonnegative).max()) if self.relative else 1.0
+        self.beta_ = self.beta * (largest or 1.0)
+        return x
+
+    def _signals(self, X: Any, reset: bool) -> Tensor:
+        """Return examples as a tensor (n, channels, …), after a look at them."""
+        X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=reset)
+        if reset:
+            self.example_shape_ = X.shape[1:]
+            own = self.signal_shape
+            self.signal_shape_ = tuple(own) if own is not None else (1, *X.shape[1:]) if X.ndim <= 3 else X.shape[1:]
+            if math.prod(self.signal_shape_) != math.prod(X.shape[1:]):
+                raise ValueError(f"an example has {math.prod(X.shape[1:])} numbers; expected those of {own}")
+        elif X.shape[1:] != self.example_shape_:
+            raise ValueError(f"an example has shape {X.shape[1:]}; expected {self.example_shape_}, as it was fitted to")
+        return torch.from_numpy(X.reshape(len(X), *self.signal_shape_).copy())
+
+    def _start(self, x: Tensor) -> ConvDictionary:
+        """Return the filters to start from."""
+        D = self.dictionary
+        if isinstance(D, ConvDictionary):
+            return ConvDictionary(D.weight.detach().to(x.dtype), D.stride, D.padding, D.dilation)
+        kernel = [min(self.kernel_size, n) for n in self.signal_shape_[1:]]
+        weight = torch.zeros(1, self.signal_shape_[0], *kernel, dtype=x.dtype)
+        if D is not None:
+            weight = torch.from_numpy(np.array(D)).to(x.dtype)
+        filters = ConvDictionary(weight, padding=[k // 2 for k in weight.shape[2:]])
+        if D is not None:
+            return filters
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        drawn = from_patches([x], filters, self.n_components, seed)
+        return ConvDictionary(drawn.weight.detach(), padding=filters.padding)
+
+    def _keep(self, D: Any) -> Self:
+        self.dictionary_ = ConvDictionary(D.weight.detach().clone(), D.stride, D.padding, D.dilation)
+        self.dictionary_.requires_grad_(False)
+        self.components_: Array = self.dictionary_.weight.numpy()
+        self.code_shape_ = (D.code_channels[0], *D.code_size((1, *self.signal_shape_)))
+        return self
+
+    @property
+    def _n_features_out(self) -> int:
+        return math.prod(self.code_shape_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,104 @@
+"""``pursuitnet learn``: image files in; dictionary, history and page out; and what it says where it cannot."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from programs import program
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import pursuitnet as pn
+from pursuitnet.program.learn import pixels
+
+SMALL = ("--atoms", "4", "--size", "5", "--beta", "0.5")
+
+
+def drawn(folder, count=3, size=(24, 20)):
+    """Image files of random blocks."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        blocks = generator.integers(0, 255, (size[0] // 4, size[1] // 4))
+        Image.fromarray(np.kron(blocks, np.ones((4, 4))).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def called(monkeypatch, capsys, *arguments):
+    return program(monkeypatch, capsys, "learn", *arguments)
+
+
+def test_a_run_leaves_a_dictionary_a_history_and_a_page(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images"), tmp_path / "run"
+    code, told, _ = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out)
+    assert code == 0 and "objective" in told and str(out / "learn.html") in told
+    weight = load_file(out / "dictionary.safetensors")["weight"]
+    assert weight.shape == (4, 1, 5, 5) and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6
+    with safe_open(out / "dictionary.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["pursuitnet"])
+    assert about["beta"] == 0.5 and about["padding"] == [4, 4] and about["prepare"] == "contrast"
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert history and all(line["gap"] <= 1e-4 for line in history)
+    x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
+    own = pn.solve(x, pn.ConvDictionary(weight, padding=4).requires_grad_(False), 0.5, max_steps=5000).objective.sum()
+    assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
+    page = (out / "learn.html").read_text()
+    assert page.count("data:image/png") >= 2 and "most used first" in page
+
+
+def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images"), tmp_path / "run"
+    called(monkeypatch, capsys, images, *SMALL, "--iterations", 1, "--out", out)
+    code, _, said = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out)
+    assert code == 2 and "is not empty; name another --out, or pass --resume" in said
+    code, told, _ = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out, "--resume")
+    assert code == 0 and told.split()[0] == "1"
+    other = (*SMALL[:-1], "0.6")
+    code, _, said = called(monkeypatch, capsys, images, *other, "--out", out, "--resume")
+    assert code == 2 and "beta differ: give --beta 0.5, or another --out" in said
+
+
+def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
+    first, second = drawn(tmp_path / "a", 2), drawn(tmp_path / "b", 2, (16, 28))
+    online = (first, second, *SMALL, "--online", "--robust", "--out", tmp_path / "online")
+    code, told, _ = called(monkeypatch, capsys, *online)
+    assert code == 0 and "   4  objective" in told
+    assert load_file(tmp_path / "online" / "dictionary.safetensors")["weight"].shape == (4, 1, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.png", *SMALL), "missing.png does not exist; name image files"),
+        (("EMPTY", *SMALL), "holds no image; expected files that end in"),
+        (("IMAGES", "--atoms", "0"), "atoms is 0; expected at least 1"),
+        (("IMAGES", "--size", "50"), "size is 50 and the smallest image has 20 pixels"),
+        (("IMAGES", *SMALL[:-1], "1000"), "beta is 1000, and what an atom of norm 1 can explain"),
+        (("IMAGES", *SMALL, "--resume"), "holds no run of learn to resume"),
+        (("IMAGES", "--size", "4", "--robust"), "expected an odd one"),
+        (("IMAGES", *SMALL, "--online", "--iterations", "3"), "--online sees every image once"),
+        (("BROKEN", *SMALL), "is no image that can be read"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_text("no image")
+    known = {"IMAGES": drawn(tmp_path / "images"), "EMPTY": tmp_path / "empty", "BROKEN": tmp_path / "broken.png"}
+    given = [known.get(each, each) for each in arguments]
+    code, told, error = called(monkeypatch, capsys, *given, "--out", tmp_path / "run")
+    assert code == 2 and told == ""
+    assert error.startswith("pursuitnet: ") and error.count("\n") == 1 and said in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_contrast_is_local_and_of_the_size_that_codes_are_measured_in():
+    x = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    x[..., 20:] *= 0.1
+    high, local = pixels.prepared(x, "highpass"), pixels.prepared(x, "contrast")
+    assert abs(float(high.mean())) < 0.01 and 0.5 < float(local[..., :15].std()) < 1.5
+    flat = torch.full((1, 1, 12, 12), 0.4)
+    torch.testing.assert_close(pixels.smoothed(flat), flat)
+    assert float(pixels.prepared(flat, "contrast").abs().max()) < 1e-3
+    assert torch.equal(pixels.prepared(x, "none"), x)

@@ -1,0 +1,75 @@
+"""The pages of runs lead to each other, and say how a run is repeated and what comes next."""
+
+import re
+import shlex
+from html import unescape
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import pursuitnet as pn
+from pursuitnet.program import report
+from pursuitnet.program import runs as listing
+from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.whitebox.inspect_run import inspect_run
+
+RECIPE = Recipe(
+    model="msd_csc_3", width=2, unfolding=2, lr=0.03, seed=7, epochs=1, train_images=64, test_images=20, device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two runs, one of them with a report and a name that an address has to quote."""
+    place = tmp_path_factory.mktemp("place")
+    pn.train(RECIPE, place / "all" / "one & only")
+    report.write(place / "all" / "one & only")
+    pn.train(RECIPE, place / "all" / "bare")
+    return place
+
+
+def commands(page):
+    return [unescape(found) for found in re.findall(r"<code>(.*?)</code>", page, re.DOTALL)]
+
+
+def test_the_table_of_runs_leads_to_each_report_from_wherever_it_is(place, tmp_path):
+    for page in (place / "runs.html", place / "all" / "runs.html", tmp_path / "runs.html"):
+        text = report.write_comparison(page, listing.find_runs(place / "all")).read_text()
+        links = [unquote(unescape(found)) for found in re.findall(r'<a[^>]* href="([^"]*)"', text)]
+        assert [(page.parent / link).resolve() for link in links] == [place / "all" / "one & only" / "report.html"]
+
+
+def test_the_table_of_runs_says_what_tells_them_apart(place):
+    text = report.write_comparison(place / "runs.html", listing.find_runs(place / "all")).read_text()
+    titles = re.findall(r'<th scope="col">(.*?)</th>', text)
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", text, re.DOTALL)]
+    row = dict(zip(titles, cells, strict=False))
+    assert {name: row[name] for name in ("unfolding", "width", "seed", "rate")} == {
+        "unfolding": "2", "width": "2", "seed": "7", "rate": "0.03",
+    }  # fmt: skip
+    assert row["run"] == "bare" and re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", row["ended"])
+    assert shlex.split(unescape(row["next"])) == ["pursuitnet", "inspect", str(place / "all" / "bare")]
+
+
+def test_the_report_says_how_the_run_is_repeated_and_what_comes_next(place):
+    folder = place / "all" / "one & only"
+    said = [shlex.split(command) for command in commands((folder / "report.html").read_text())]
+    repeat = next(words for words in said if words[1] == "train")
+    assert Recipe.named(repeat[repeat.index("--recipe") + 1]) == RECIPE
+    assert not Path(repeat[repeat.index("--out") + 1]).exists()
+    assert {words[1] for words in said} == {"train", "inspect", "evaluate", "predict", "export"}
+    assert all(str(folder) in words[2] for words in said if words[1] != "train")
+
+
+def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path):
+    folder = place / "all" / "one & only"
+    found = inspect_run(folder, 4, 0, 8)
+    assert '<a href="report.html">' in found.save(folder).read_text()
+    assert "report.html" not in found.save(tmp_path).read_text()
+    assert '<a href="inspect.html">' in report.write(folder).read_text()
+    assert '<a href="inspect.html">' not in report.write(place / "all" / "bare").read_text()
+    table = report.write_comparison(place / "runs.html", listing.find_runs(place / "all")).read_text()
+    assert [unquote(unescape(link)) for link in re.findall(r'<a[^>]* href="([^"]*)"', table)] == [
+        "all/bare/report.html", "all/one & only/report.html", "all/one & only/inspect.html",
+    ]  # fmt: skip

@@ -1,0 +1,106 @@
+"""Sparse coders as scikit-learn's transformers."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import sparse_encode
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import pursuitnet as pn
+from pursuitnet.sklearn import ConvSparseCoder, SparseCoder
+
+
+@parametrize_with_checks(
+    [
+        SparseCoder(n_components=3, random_state=0),
+        SparseCoder(n_components=3, solver="omp", nonzeros=1, random_state=0),
+        ConvSparseCoder(n_components=2, random_state=0),
+    ]
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def signals(count=12, features=20, atoms=30, seed=0):
+    draw = np.random.default_rng(seed)
+    D = draw.standard_normal((atoms, features))
+    return draw.standard_normal((count, features)), D / np.linalg.norm(D, axis=1, keepdims=True)
+
+
+def test_the_codes_are_those_of_scikit_learn():
+    X, D = signals()
+    ours = SparseCoder(D, beta=0.3, relative=False, tol=1e-10).fit_transform(X)
+    theirs = sparse_encode(X, D, algorithm="lasso_cd", alpha=0.3, max_iter=100_000)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    matched = SparseCoder(D, solver="omp", nonzeros=4).fit_transform(X)
+    np.testing.assert_allclose(matched, sparse_encode(X, D, algorithm="omp", n_nonzero_coefs=4), atol=1e-8)
+
+
+def test_the_codes_of_an_example_do_not_depend_on_those_beside_it():
+    X, D = signals(count=40)
+    coder = SparseCoder(D, beta=0.2).fit(X)
+    whole = coder.transform(X)
+    np.testing.assert_allclose(np.concatenate([coder.transform(x[None]) for x in X]), whole, atol=1e-9)
+    # the conditions of optimality, to rounding
+    beta = 0.2 * np.abs(X @ D.T).max(axis=1, keepdims=True)
+    off = (X - whole @ D) @ D.T - beta * np.sign(whole)
+    assert np.abs(off[whole != 0]).max() < 1e-9 and np.count_nonzero(whole) > 100
+
+
+def test_convolutional_codes_are_those_of_solve():
+    draw = torch.Generator().manual_seed(0)
+    X, weight = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((5, 1, 9, 9), (4, 1, 3, 3)))
+    D = pn.ConvDictionary(weight, padding=1)
+    coder = ConvSparseCoder(D, beta=0.3, nonnegative=True, tol=1e-9, max_steps=20_000)
+    codes = coder.fit_transform(X.numpy())
+    expected = pn.solve(X, D, 0.3 * pn.beta_max(X, D), nonnegative=True, tol=1e-12, max_steps=20_000).code.detach()
+    assert coder.code_shape_ == (4, 9, 9) and codes.shape == (5, 324)
+    np.testing.assert_allclose(codes, expected.flatten(1).numpy(), atol=1e-5)
+    back = coder.inverse_transform(codes)
+    np.testing.assert_allclose(
+        back, D.synthesize(torch.from_numpy(codes.reshape(5, 4, 9, 9)), X.shape).detach().numpy()
+    )
+    rows = clone(coder).set_params(signal_shape=(1, 9, 9)).fit(X.flatten(1).numpy())
+    np.testing.assert_allclose(rows.transform(X.flatten(1).numpy()), codes, atol=1e-9)
+    assert rows.inverse_transform(codes).shape == (5, 81)
+    assert len(rows.get_feature_names_out()) == 324 and rows.get_feature_names_out()[0] == "convsparsecoder0"
+
+
+def test_a_coder_works_in_a_pipeline_with_a_classifier_and_in_a_grid_search():
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16, y[:300]
+    pipe = make_pipeline(SparseCoder(n_components=40, random_state=0), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(pipe, {"sparsecoder__beta": [0.05, 0.9]}, cv=2).fit(X, y)
+    assert search.best_params_ == {"sparsecoder__beta": 0.05} and search.best_score_ > 0.8
+    images = X[:60].reshape(-1, 8, 8)
+    conv = make_pipeline(ConvSparseCoder(n_components=4, random_state=0), LogisticRegression(max_iter=1000))
+    assert conv.fit(images, y[:60]).score(images, y[:60]) > 0.9
+
+
+def test_single_precision_stays_single():
+    X, D = signals()
+    coder = SparseCoder(D, tol=1e-4).fit(X.astype(np.float32))
+    codes = coder.transform(X.astype(np.float32))
+    assert codes.dtype == np.float32 == coder.inverse_transform(codes).dtype
+
+
+@pytest.mark.parametrize(
+    ("coder", "says"),
+    [
+        (SparseCoder(solver="lars"), "solver is 'lars'; expected one of fista, ista, omp"),
+        (SparseCoder(solver="omp"), "which needs nonzeros"),
+        (SparseCoder(beta=-1), "beta is -1; expected a number ≥ 0"),
+        (SparseCoder(n_components=0), "n_components is 0; expected at least 1"),
+        (SparseCoder(np.ones((3, 4))), r"the dictionary has shape \(3, 4\); expected \(atoms, 20\), as X has"),
+        (ConvSparseCoder(signal_shape=(1, 3, 3)), r"an example has 20 numbers; expected those of \(1, 3, 3\)"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_said_when_it_is_fitted(coder, says):
+    with pytest.raises(ValueError, match=says):
+        coder.fit(signals()[0])

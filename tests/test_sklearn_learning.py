@@ -1,0 +1,74 @@
+"""``ConvDictionaryLearning`` keeps the contract of scikit-learn, and learns what ``learn`` does."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import pursuitnet as pn
+from pursuitnet.sklearn import ConvDictionaryLearning
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([ConvDictionaryLearning(n_components=2, max_iter=2)])
+def test_the_contract_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def images(n=12, size=10, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, size, size))
+
+
+def test_fit_is_learn_and_transform_is_solve():
+    X = images()
+    model = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, max_iter=5, random_state=0).fit(X)
+    x = torch.tensor(X)[:, None]
+    start = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, random_state=0)
+    begin = pn.ConvDictionary(torch.tensor(start._begun(X) is not None and start.components_), padding=1)
+    learned = pn.learn(x, begin, 0.3, max_iterations=5)
+    np.testing.assert_allclose(model.components_, learned.dictionary.weight.detach(), atol=1e-12)
+    assert model.history_[-1].objective == learned.history[-1].objective
+    codes = model.transform(X)
+    assert codes.shape == (12, 3 * 100) and model.code_shape_ == (3, 10, 10)
+    code = torch.tensor(codes).view(12, 3, 10, 10)
+    back = model.inverse_transform(codes)
+    np.testing.assert_allclose(back, learned.dictionary.synthesize(code, x.shape)[:, 0].detach(), atol=1e-9)
+    spelled = 0.5 * ((X - back) ** 2).sum() + 0.3 * np.abs(codes).sum()
+    assert spelled == pytest.approx(model.history_[-1].objective, rel=2e-4)
+
+
+def test_partial_fit_goes_on_and_survives_a_pickle():
+    X = images(40)
+    model = ConvDictionaryLearning(3, beta=0.2, random_state=0)
+    first = model.partial_fit(X[:10]).components_.copy()
+    model = pickle.loads(pickle.dumps(model))
+    for i in (10, 20, 30):
+        model.partial_fit(X[i : i + 10])
+    assert model.n_iter_ == 4 and np.abs(model.components_ - first).max() > 1e-3
+    fresh = ConvDictionaryLearning(3, beta=0.2, random_state=0).partial_fit(X[:10])
+    np.testing.assert_array_equal(fresh.components_, first)
+
+
+def test_it_stands_in_a_pipeline_and_takes_filters_to_start_from():
+    start = np.random.default_rng(1).standard_normal((2, 1, 3, 3))
+    pipeline = make_pipeline(FunctionTransformer(), ConvDictionaryLearning(dictionary=start, max_iter=2))
+    assert pipeline.fit_transform(images()).shape == (12, 200)
+    assert len(pipeline[-1].get_feature_names_out()) == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_components": 0}, "n_components is 0; expected at least 1"),
+        ({"beta": 0}, "beta is 0; expected a number > 0"),
+        ({"beta": 2.0, "relative": False, "signal_shape": (3, 5, 5)}, "an example has 100 numbers"),
+        ({"beta": 1e4, "relative": False}, "every code is zero"),
+    ],
+)
+def test_bad_parameters_get_one_sentence(options, said):
+    with pytest.raises(ValueError, match=said):
+        ConvDictionaryLearning(**options).fit(images())
