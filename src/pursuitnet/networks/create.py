@@ -61,7 +61,7 @@ def list_models(pretrained: bool = False, *, task: str = "classify") -> list[str
     Example:
         >>> import pursuitnet as pn
         >>> pn.list_models()[-3:]
-        ['msd_csc_6', 'msd_csc_9', 'msd_csc_12']
+        ['certified_6', 'certified_9', 'certified_12']
     """
     families = TASKS[known("task", task, TASKS)]
     if pretrained:
