@@ -147,6 +147,7 @@ def call_the_solvers(D, x):
         for name, hint in typing.get_type_hints(pn.Solution).items():
             if has_shape(hint) and (value := getattr(found, name)) is not None:
                 assert isinstance(value, typing.get_args(hint)[:1] or hint), (name, value)
+    theory.encoder_gap(x, found.code.detach(), D, float(beta.max()), 1)
     pn.solve(x, D.requires_grad_(), 0.0 * beta, max_steps=4, tol=0.0, gradient="implicit")  # least squares
 
 
@@ -178,6 +179,7 @@ def test_every_annotated_shape_of_the_core_is_that_of_every_dictionary(uncalled)
     pn.layered_basis_pursuit(x, layers, [1.0, 0.5], max_steps=4)
     pn.multilayer_basis_pursuit(x, layers, [1.0, 0.5], max_steps=2)
     call_learning()
+    pn.certify(pn.create_model("certified_3", num_classes=2, in_chans=1, width=4).eval(), torch.rand(2, 1, 8, 8))
     own = Own(normal(4, 5))
     call_the_dictionary(own, (5,))
     some = Columns(*own.columns(torch.tensor([0, 2]), (5,)), 5)
