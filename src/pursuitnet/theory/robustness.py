@@ -61,6 +61,15 @@ def encoder_gap(
 
     Raises:
         ValueError: if the shapes do not match, a value is not finite, or s is not between 0 and the size of the code.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> D = pn.LinearDictionary(torch.eye(4, dtype=torch.float64))
+        >>> x = torch.tensor([[3.0, 0.25, 0.0, 0.0]], dtype=torch.float64)
+        >>> code = pn.solve(x, D, 1.0).code  # (2, 0, 0, 0)
+        >>> pn.theory.encoder_gap(x, code, D, 1.0, nonzeros=1).words()  # β − 0.25
+        ['0.75']
     """
     x, code = with_dictionary("the signal", signal, dictionary), with_dictionary("the code", code, dictionary)
     finite("the code", code)
@@ -98,6 +107,11 @@ def layered_pursuit_bound(
 
     Raises:
         ValueError: if a number is negative or not finite, μ exceeds 1, or there are not as many norms as coherences.
+
+    Example:
+        >>> import pursuitnet as pn
+        >>> pn.theory.layered_pursuit_bound(0.1, [1, 4], [0.2, 0.2]).words()  # 4 > (1 + 1/0.2)/3
+        ['0.75', 'vacuous']
     """
     if len(stripe_norms) != len(coherences) or not len(coherences):
         raise ValueError(
