@@ -357,6 +357,8 @@ def test_an_interrupt_ends_the_processes_and_what_they_did_goes_on(
 
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         stack.callback(over.set)
+        # as at a terminal; what is started in the background of a shell ignores it
+        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
             program.program(options, options.ledger.parent / "out", lambda line: None)
