@@ -91,7 +91,6 @@ CALLS = {
     "start by name": (lambda: layer(start="resnet"), ["start is 'resnet'", "no string"]),
     "solver as a class": (lambda: layer(solver=pn.FISTA), ["the class FISTA", "pursuitnet.FISTA()"]),
     "solver by name": (lambda: layer(solver="fista"), ["solver is 'fista'", "pursuitnet.FISTA()"]),
-    "no solver": (lambda: layer(solver=None), ["solver is None", "pursuitnet.FISTA()"]),
     "OMP": (lambda: layer(solver=pn.OMP(3)), ["OMP(nonzeros=3", "solve(signal", "ISTA()"]),
     "WorkingSet": (lambda: layer(solver=pn.WorkingSet()), ["WorkingSet(", "solve(signal", "ISTA()"]),
     "Reduced": (lambda: layer(solver=pn.Reduced()), ["Reduced(", "solve(signal", "ISTA()"]),

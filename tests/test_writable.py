@@ -67,8 +67,10 @@ WORK = {
     "inspect": ("pursuitnet.program.whitebox.inspect_run.inspect_run", ["RUN"]),
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
-    "runs": ("pursuitnet.program.runs.below", [".", "--out", "runs.html"]),
+    "runs": ("pursuitnet.program.runs.find_runs", [".", "--out", "runs.html"]),
     "apply": ("pursuitnet.program.apply.work.work", ["RUN", "x.png", "--out", "OUT"]),
+    "predict": ("pursuitnet.program.predict.answers.answers", ["RUN", "x.png", "--csv", "OUT"]),
+    "learn": ("pursuitnet.program.learn.run.run", ["x.png", "--out", "OUT"]),
 }
 
 
@@ -89,7 +91,7 @@ def test_what_was_found_is_printed_before_it_is_written(command, run, tmp_path, 
 
     writes = {
         "train": ("pursuitnet.program.report.page.write", ["--recipe", tmp_path / "r.json", "--out", tmp_path / "out"]),
-        "evaluate": ("pursuitnet.program.evaluation.evaluate_run.Found.save", [run]),
+        "evaluate": ("pursuitnet.program.evaluation.evaluate_run.EvaluationRecord.save", [run]),
         "inspect": (
             "pursuitnet.program.whitebox.inspection.Inspection.save",
             [run, "--images", "2", "--test-images", "8"],

@@ -88,7 +88,8 @@ class WorkingSet:
 def _largest(small: Lasso) -> float:
     """Return λmax(DᵀD) of some columns from below, usually to a percent, for the price of ten steps."""
     D = small.dictionary
-    start = torch.randn(1, D.code_channels[0], generator=torch.Generator().manual_seed(0)).to(small.signal)
+    generator = torch.Generator("cpu").manual_seed(0)
+    start = torch.randn(1, D.code_channels[0], generator=generator, device="cpu").to(small.signal)
     return _lanczos(lambda v: D.analyze(D.synthesize(v, small.signal.shape)), start, most=10)
 
 
