@@ -1,5 +1,6 @@
 """P against brute force, literal formulas for its penalties and norms, and what training may do to them."""
 
+import numpy as np
 import pytest
 import torch
 from makers import normal
@@ -245,3 +246,11 @@ def test_division_by_the_root_mean_square_in_half_precision_and_under_vmap():
     assert (half.float() - _ByRootMeanSquare.apply(z, 1e-5)[0]).abs().max() < 0.03
     each = torch.func.vmap(lambda z: _ByRootMeanSquare.apply(z, 1e-5)[0])(torch.stack([z, 2 * z]))
     torch.testing.assert_close(each[1], _ByRootMeanSquare.apply(2 * z, 1e-5)[0])
+
+
+@pytest.mark.parametrize("threshold", [pn.soft_threshold, pn.nonnegative_threshold])
+def test_arrays_and_lists_are_thresholded_as_tensors(threshold):
+    z = [-3.0, 0.5, 2.0]
+    expected = threshold(torch.tensor(z, dtype=torch.float64), 1.0)
+    torch.testing.assert_close(threshold(np.array(z), 1.0), expected)
+    torch.testing.assert_close(threshold(z, 1.0), expected.float())

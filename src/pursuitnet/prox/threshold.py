@@ -23,17 +23,22 @@ from pursuitnet.utils.inplace import reusable
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z.
 
+    An array or a list of numbers is taken as a tensor.
+
     Example:
         >>> import torch
         >>> import pursuitnet as pn
         >>> pn.soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
         [-2.0, 0.0, 1.0]
     """
+    z = z if isinstance(z, Tensor) else torch.as_tensor(z)
     return z.sign() * (z.abs() - theta).relu_()
 
 
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z.
+
+    An array or a list of numbers is taken as a tensor.
 
     Example:
         >>> import torch
@@ -41,6 +46,7 @@ def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
         >>> pn.nonnegative_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
         [0.0, 0.0, 1.0]
     """
+    z = z if isinstance(z, Tensor) else torch.as_tensor(z)
     return (z - theta).relu_()
 
 
