@@ -20,11 +20,6 @@ from pursuitnet.program.train.trainer import loss_of
 from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 def bare(dictionary, penalty=0.05, **options):
     """A layer in float64 whose P is bare, with the largest step."""
     options.setdefault("step", pn.BoundedStep(1.0, learned=False))

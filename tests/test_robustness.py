@@ -8,11 +8,6 @@ import torch
 import pursuitnet as pn
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 def unit(atoms, features):
     weight = torch.randn(atoms, features, dtype=torch.float64)
     return pn.LinearDictionary(weight / weight.norm(dim=1, keepdim=True))

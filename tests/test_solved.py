@@ -4,15 +4,11 @@ import copy
 
 import pytest
 import torch
+from makers import normal
 
 import pursuitnet as pn
 from pursuitnet.multilayer import with_unfolding
 from pursuitnet.program.trace import trace_layers
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
 
 
 def layer(dictionary, penalty=0.3, **options):
@@ -20,8 +16,8 @@ def layer(dictionary, penalty=0.3, **options):
     return pn.PursuitLayer(copy.deepcopy(dictionary), threshold=threshold, **options).double()
 
 
-TALL = pn.LinearDictionary(torch.randn(5, 8))
-CONV = pn.ConvDictionary(torch.randn(3, 2, 3, 3) / 3, padding=1)
+TALL = pn.LinearDictionary(normal(5, 8, seed=3).float())
+CONV = pn.ConvDictionary((normal(3, 2, 3, 3) / 3).float(), padding=1)
 CASES = [(TALL, (8,)), (CONV, (2, 5, 4)), (pn.WithIdentity(CONV), (2, 5, 4))]
 
 
