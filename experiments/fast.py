@@ -32,7 +32,7 @@ CELLS["resnet_20"] = replace(CELLS["resnet_20"], model="resnet_20")
 class Said(train.NoOpCallback):
     """Prints an epoch as it ends."""
 
-    def epoch(self, record: train.Record) -> None:
+    def on_epoch_end(self, record: train.Record) -> None:
         print(json.dumps(record), flush=True)
 
 

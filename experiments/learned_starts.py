@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pursuitnet as pn
-from pursuitnet.networks.residual import CORNERS, Recalling
+from pursuitnet.networks.residual import CORNERS, MomentumBlocks
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.cells import SCALES
 from pursuitnet.program.reproduce.jobs import Job, run_job
@@ -46,7 +46,7 @@ def places(run: Path) -> dict[str, Any]:
     """Return a and p of every block of a run, or the weight k of X₋₂."""
     model = pn.load(run)
     found = [start.place() for start in model.modules() if isinstance(start, pn.LearnedStart)]
-    recalled = [k.item() for stack in model.modules() if isinstance(stack, Recalling) for k in stack.learned]
+    recalled = [k.item() for stack in model.modules() if isinstance(stack, MomentumBlocks) for k in stack.learned]
     return {"a": [a.item() for a, _ in found], "p": [p.item() for _, p in found], "k": recalled}
 
 

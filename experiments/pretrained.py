@@ -69,13 +69,13 @@ def packed(run: Path, data_dir: Path | None, out: Path) -> Path:
     return write_whole(path, pack(weights, about))
 
 
-def accuracy_of(opened: train.Opened) -> float:
+def accuracy_of(opened: train.RunWithData) -> float:
     """Return the share of the test images that a network names rightly."""
     pixels, labels = opened.images.test
     return evaluate(opened.model.eval(), pixels, labels, opened.classes, prepare=opened.images.prepared).top1
 
 
-def about_of(run: Path, opened: train.Opened, last: float) -> dict[str, Any]:
+def about_of(run: Path, opened: train.RunWithData, last: float) -> dict[str, Any]:
     """Return the metadata of a run's weights; nothing in them is of the machine it was trained on."""
     record = record_of(
         run / "record.json", {"torch": str, "pursuitnet": str, "precision": str}, {"commit": (str, None)}

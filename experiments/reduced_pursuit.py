@@ -30,8 +30,8 @@ BETAS = (0.01, 0.1, 0.3)
 PURSUITS = {
     "Algorithm 2 (ISTA)": pn.ISTA(),
     "Algorithm 3 (FISTA)": pn.FISTA(),
-    "reduced, ISTA": pn.Reduced(pn.ISTA()),
-    "reduced, FISTA": pn.Reduced(pn.FISTA()),
+    "reduced, ISTA": pn.ReducedSolver(pn.ISTA()),
+    "reduced, FISTA": pn.ReducedSolver(pn.FISTA()),
 }
 
 
@@ -66,7 +66,7 @@ def curves(x: Tensor, D: pn.Dictionary, share: float) -> dict[str, list[float]]:
     used = x.flatten(1).norm(dim=1) > 0
     x = x[used]
     beta = share * D.analyze(x).abs().flatten(1).amax(1).view(-1, 1, 1, 1)
-    best = pn.solve(x, D, beta, pn.Reduced(), True, max_steps=20_000, tol=1e-9)
+    best = pn.solve(x, D, beta, pn.ReducedSolver(), True, max_steps=20_000, tol=1e-9)
     assert best.converged, best.gap.max()
     assert 0 < (best.code != 0).double().mean() < 1
     found = {}

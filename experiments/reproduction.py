@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
-from pursuitnet.program.reproduce.tables import Questions, by_layers, contrast, markdown, tested, verdicts
+from pursuitnet.program.reproduce.tables import Questions, contrast, markdown, paper_table, tested, verdicts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -109,14 +109,14 @@ def details(table: str, ledger: Path, scale: str = "small") -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    "table2-small": lambda ledger: by_layers(rows_of("table2", "small", ledger)),
-    "table2-full": lambda ledger: by_layers(rows_of("table2", "full", ledger)),
-    "table2-paper": lambda ledger: by_layers(rows_of("table2", "full", ledger), paper=True),
+    "table2-small": lambda ledger: paper_table(rows_of("table2", "small", ledger)),
+    "table2-full": lambda ledger: paper_table(rows_of("table2", "full", ledger)),
+    "table2-paper": lambda ledger: paper_table(rows_of("table2", "full", ledger), paper=True),
     "table2-contrasts": residual_contrasts,
     "table2-details": lambda ledger: details("table2", ledger),
-    "table3-small": lambda ledger: by_layers(rows_of("table3", "small", ledger)),
-    "table3-full": lambda ledger: by_layers(rows_of("table3", "full", ledger)),
-    "table3-paper": lambda ledger: by_layers(rows_of("table3", "full", ledger), paper=True),
+    "table3-small": lambda ledger: paper_table(rows_of("table3", "small", ledger)),
+    "table3-full": lambda ledger: paper_table(rows_of("table3", "full", ledger)),
+    "table3-paper": lambda ledger: paper_table(rows_of("table3", "full", ledger), paper=True),
     "table3-contrasts": dense_contrasts,
     "table3-details": lambda ledger: details("table3", ledger),
     "ablation-small": ablations,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pursuitnet.program import callbacks
 from pursuitnet.program.callbacks.files import tag
-from pursuitnet.program.callbacks.terminal import Clock
+from pursuitnet.program.callbacks.terminal import TimeEstimate
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train import train
 
@@ -35,13 +35,13 @@ class Noted(callbacks.NoOpCallback):
     def __init__(self):
         self.calls = []
 
-    def begin(self, about):
+    def on_train_begin(self, about):
         self.calls.append("begin")
 
-    def batch(self, epoch, step, steps):
+    def on_step_end(self, epoch, step, steps):
         self.calls.append((epoch, step, steps))
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         self.calls.append(record["epoch"])
 
     def close(self):
@@ -53,8 +53,8 @@ class Failing(Noted):
         super().__init__()
         self.error, self.where = error, where
 
-    def epoch(self, record):
-        super().epoch(record)
+    def on_epoch_end(self, record):
+        super().on_epoch_end(record)
         if self.where == "epoch":
             raise self.error
 
@@ -67,12 +67,12 @@ class Failing(Noted):
 def test_one_that_fails_is_left_out_with_one_warning_and_the_others_hear_all():
     first, failing, last = Noted(), Failing(OSError("no space\nleft on device"), "epoch"), Noted()
     several = callbacks.CallbackList([first, failing, last])
-    several.begin({})
+    several.on_train_begin({})
     with pytest.warns(UserWarning, match="Failing has failed and is left out: no space left on device") as warned:
-        several.epoch({"epoch": 1})
+        several.on_epoch_end({"epoch": 1})
     assert len(warned) == 1
-    several.batch(2, 1, 9)
-    several.epoch({"epoch": 2})
+    several.on_step_end(2, 1, 9)
+    several.on_epoch_end({"epoch": 2})
     several.close()
     assert failing.calls == ["begin", 1, "close"]  # it may put its things in order
     assert first.calls == last.calls == ["begin", 1, (2, 1, 9), 2, "close"]
@@ -80,7 +80,7 @@ def test_one_that_fails_is_left_out_with_one_warning_and_the_others_hear_all():
 
 def test_an_interruption_is_no_failure():
     with pytest.raises(KeyboardInterrupt):
-        callbacks.CallbackList([Failing(KeyboardInterrupt(), "epoch")]).epoch({"epoch": 1})
+        callbacks.CallbackList([Failing(KeyboardInterrupt(), "epoch")]).on_epoch_end({"epoch": 1})
 
 
 def test_closing_reaches_every_watcher():
@@ -92,7 +92,7 @@ def test_closing_reaches_every_watcher():
 
 def test_a_training_outlives_its_watchers(tmp_path):
     class Broken(callbacks.NoOpCallback):
-        def batch(self, epoch, step, steps):
+        def on_step_end(self, epoch, step, steps):
             raise ZeroDivisionError("of the callback's own")
 
     with pytest.warns(UserWarning, match="of the callback's own"):
@@ -101,10 +101,10 @@ def test_a_training_outlives_its_watchers(tmp_path):
 
 
 def test_lines_hold_what_there_is_and_nothing_else(capsys, tmp_path):
-    lines = callbacks.Lines()
-    lines.begin(about(tmp_path, epochs=10))
-    lines.epoch(record(1))
-    lines.epoch(record(2, valid_accuracy=0.5, images_per_second=1234.4))
+    lines = callbacks.ProgressLines()
+    lines.on_train_begin(about(tmp_path, epochs=10))
+    lines.on_epoch_end(record(1))
+    lines.on_epoch_end(record(2, valid_accuracy=0.5, images_per_second=1234.4))
     head, first, second = capsys.readouterr().out.splitlines()
     assert head == f"msd_csc_6 on digits: 1,234 parameters, 1,000 images, cpu, into {tmp_path}"
     assert first == "epoch  1/10  train loss 2.0000  test loss 2.5000  test accuracy 25.00 %  1.5 s"
@@ -136,12 +136,12 @@ def shown(console, what):
 def test_the_table_shows_the_last_epochs_and_both_bars(terminal, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record(e)) + "\n" for e in (1, 2)))
     console = terminal(100)
-    live = callbacks.Live(console)
-    live.begin(about(tmp_path, epochs=40))  # a run that goes on after its second epoch
+    live = callbacks.LiveProgress(console)
+    live.on_train_begin(about(tmp_path, epochs=40))  # a run that goes on after its second epoch
     for epoch in range(3, 31):
         for step in (5, 10):
-            live.batch(epoch, step, 10)
-        live.epoch(record(epoch, images_per_second=4321.0))
+            live.on_step_end(epoch, step, 10)
+        live.on_epoch_end(record(epoch, images_per_second=4321.0))
     table, bars = shown(console, live.table()), shown(console, live.bars())
     rows = [line.split() for line in table.splitlines()[1:]]
     assert [int(row[0]) for row in rows] == list(range(19, 31))
@@ -158,9 +158,9 @@ def test_the_table_shows_the_last_epochs_and_both_bars(terminal, tmp_path):
 
 def test_a_narrow_terminal_keeps_epoch_and_accuracy_and_an_old_one_gets_plain_signs(terminal, tmp_path):
     console = terminal(30, "ascii")
-    live = callbacks.Live(console)
-    live.begin(about(tmp_path))
-    live.epoch(record(1, images_per_second=10.0, lr=0.1))
+    live = callbacks.LiveProgress(console)
+    live.on_train_begin(about(tmp_path))
+    live.on_epoch_end(record(1, images_per_second=10.0, lr=0.1))
     lines = shown(console, live.table()).splitlines()
     assert lines[0].split() == ["epoch", "test", "accuracy"]
     assert max(map(len, lines)) <= 30
@@ -170,10 +170,10 @@ def test_a_narrow_terminal_keeps_epoch_and_accuracy_and_an_old_one_gets_plain_si
 
 def test_a_terminal_is_in_order_before_the_first_epoch_and_without_a_beginning(terminal, tmp_path):
     console = terminal(80)
-    callbacks.Live(console).close()
+    callbacks.LiveProgress(console).close()
     assert text_of(console) == ""
-    live = callbacks.Live(console)
-    live.begin(about(tmp_path))
+    live = callbacks.LiveProgress(console)
+    live.on_train_begin(about(tmp_path))
     assert text_of(console).count("\x1b[?25h") == 1  # the cursor is seen even while the table lives
     live.close()
     live.close()
@@ -183,24 +183,24 @@ def test_a_terminal_is_in_order_before_the_first_epoch_and_without_a_beginning(t
 def test_the_table_takes_no_more_than_a_fiftieth_of_the_time(terminal, tmp_path, monkeypatch):
     now, drawn = [1000.0], []
     monkeypatch.setattr("pursuitnet.program.callbacks.terminal.time.monotonic", lambda: now[0])
-    live = callbacks.Live(terminal(80))
+    live = callbacks.LiveProgress(terminal(80))
 
     def update(*_, **__):
         drawn.append(live.place[1])
         now[0] += 0.015625
 
     monkeypatch.setattr(live.picture, "update", update)
-    live.begin(about(tmp_path))
+    live.on_train_begin(about(tmp_path))
     for step in range(1, 41):
         now[0] += 0.0625
-        live.batch(1, step, 40)
+        live.on_step_end(1, step, 40)
     assert drawn == [0, 13, 26, 39]
 
 
 def test_the_time_left_counts_from_where_the_run_was_taken_up(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("pursuitnet.program.callbacks.terminal.time.monotonic", lambda: now[0])
-    clock = Clock(epochs=10, images=1000)
+    clock = TimeEstimate(epochs=10, images=1000)
     assert clock.left is None
     clock.at(6, 1, 10)  # the first step: half of the run was done before
     assert clock.left is None
@@ -225,14 +225,14 @@ def scalars(folder):
 def test_tensorboard_reads_what_was_written_and_a_resumed_run_takes_back_what_it_does_again(tmp_path):
     pytest.importorskip("tensorboard")
     board = callbacks.TensorBoard()
-    board.begin(about(tmp_path))
+    board.on_train_begin(about(tmp_path))
     for epoch in (1, 2, 3):
-        board.epoch(record(epoch, lr=0.1, data=0.5, note="no number"))
+        board.on_epoch_end(record(epoch, lr=0.1, data=0.5, note="no number"))
     board.close()
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record(1)) + "\n")
     board = callbacks.TensorBoard()
-    board.begin(about(tmp_path))
-    board.epoch(record(2, lr=0.2))
+    board.on_train_begin(about(tmp_path))
+    board.on_epoch_end(record(2, lr=0.2))
     board.close()
     found = scalars(tmp_path / "tensorboard")
     assert found["run/lr"] == [(1, 0.1), (2, 0.2)]
@@ -280,11 +280,11 @@ def written(monkeypatch):
 @pytest.mark.parametrize(("every", "expected"), [(0.0, [0, 5, 10]), (45.0, [0, 5, 10]), (95.0, [0, 10])])
 def test_the_page_takes_no_more_than_a_fiftieth_of_the_time(tmp_path, written, every, expected):
     calls, now = written
-    page = callbacks.Page(every)
-    page.begin(about(tmp_path, epochs=13))
+    page = callbacks.ReportPage(every)
+    page.on_train_begin(about(tmp_path, epochs=13))
     for epoch in range(1, 14):
         now[0] += 10.0
-        page.epoch(record(epoch))
+        page.on_epoch_end(record(epoch))
     assert [done for done, _ in calls] == expected
     page.close()
     page.close()
@@ -294,9 +294,9 @@ def test_the_page_takes_no_more_than_a_fiftieth_of_the_time(tmp_path, written, e
 
 def test_the_page_knows_the_epochs_before_a_resumption_and_the_one_that_is_done_again(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record(e)) + "\n" for e in (1, 2)))
-    page = callbacks.Page()
-    page.begin(about(tmp_path))
-    page.epoch(record(2, lr=0.5))
+    page = callbacks.ReportPage()
+    page.on_train_begin(about(tmp_path))
+    page.on_epoch_end(record(2, lr=0.5))
     assert [r["epoch"] for r in page.records] == [1, 2]
     assert page.records[1]["lr"] == 0.5
     assert "epoch 2 of 5" in (tmp_path / "report.html").read_text()
@@ -311,9 +311,9 @@ def test_watchers_that_never_began_leave_nothing(tmp_path, monkeypatch):
 
 def test_a_dumb_terminal_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(callbacks.of_program(terminal=True).callbacks[0], callbacks.Lines)
+    assert isinstance(callbacks.of_program(terminal=True).callbacks[0], callbacks.ProgressLines)
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(callbacks.of_program(terminal=True).callbacks[0], callbacks.Live)
+    assert isinstance(callbacks.of_program(terminal=True).callbacks[0], callbacks.LiveProgress)
 
 
 def on_a_terminal(arguments, folder, until):

@@ -50,7 +50,7 @@ class Interrupter(train.NoOpCallback):
     def __init__(self, after, number):
         self.left, self.number = after, number
 
-    def batch(self, epoch, step, steps):
+    def on_step_end(self, epoch, step, steps):
         self.left -= 1
         if not self.left:
             os.kill(os.getpid(), self.number)
@@ -82,7 +82,7 @@ def trained_until(left, folder):
         return call
 
     os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-    train.NoOpCallback.batch = counted(train.NoOpCallback.batch)
+    train.NoOpCallback.on_step_end = counted(train.NoOpCallback.on_step_end)
     train.train(TINY, folder, resume=folder.exists(), every=0.0 if left else 60.0)
 
 

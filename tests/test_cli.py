@@ -85,16 +85,16 @@ def test_evaluate_gives_the_same_accuracy_to_the_last_digit(trained):
 def test_an_existing_run_folder_is_left_as_it_is(trained):
     folder, _ = trained
     before = {path: path.read_bytes() for path in (folder / "one").iterdir()}
-    said = called("train", *TINY, "--out", "one", cwd=folder, code=2)
-    assert said.count("\n") == 1
-    assert "one exists" in said
+    error_line = called("train", *TINY, "--out", "one", cwd=folder, code=2)
+    assert error_line.count("\n") == 1
+    assert "one exists" in error_line
     assert before == {path: path.read_bytes() for path in (folder / "one").iterdir()}
 
 
 class Stop(train.NoOpCallback):
     """Interrupts a run after its second epoch."""
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         if record["epoch"] == 2:
             raise KeyboardInterrupt
 
@@ -135,10 +135,10 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line_and_code_2(arguments, says, tmp_path):
-    said = called(*arguments, cwd=tmp_path, code=2)
-    assert said.startswith("pursuitnet: ")
-    assert said.count("\n") == 1
-    assert says.lower() in said.lower()
+    error_line = called(*arguments, cwd=tmp_path, code=2)
+    assert error_line.startswith("pursuitnet: ")
+    assert error_line.count("\n") == 1
+    assert says.lower() in error_line.lower()
     assert not list(tmp_path.iterdir())
 
 

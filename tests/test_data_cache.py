@@ -50,8 +50,8 @@ def entry():
 
 def test_a_second_load_is_mapped_and_equal_and_decodes_nothing(source):
     decoder = Decoder()
-    assert same(cache.through(NAME, [source], decoder), decoder)
-    warm = cache.through(NAME, [source], decoder)
+    assert same(cache.cached(NAME, [source], decoder), decoder)
+    warm = cache.cached(NAME, [source], decoder)
     assert decoder.calls == 1
     assert same(warm, decoder)
     assert [part.dtype for part in warm] == [torch.uint8, torch.int64]
@@ -60,10 +60,10 @@ def test_a_second_load_is_mapped_and_equal_and_decodes_nothing(source):
 
 def test_writing_to_the_tensors_leaves_the_cache_as_it_is(source):
     decoder = Decoder()
-    cache.through(NAME, [source], decoder)
-    images, labels = cache.through(NAME, [source], decoder)
+    cache.cached(NAME, [source], decoder)
+    images, labels = cache.cached(NAME, [source], decoder)
     images.zero_(), labels.zero_()
-    assert same(cache.through(NAME, [source], decoder), decoder)
+    assert same(cache.cached(NAME, [source], decoder), decoder)
     assert decoder.calls == 1
 
 
@@ -83,11 +83,11 @@ def read_otherwise(_, monkeypatch):
 
 @pytest.mark.parametrize("change", [touch, lengthen, read_otherwise])
 def test_a_stale_entry_is_made_anew_silently(source, change, monkeypatch):
-    cache.through(NAME, [source], Decoder())
+    cache.cached(NAME, [source], Decoder())
     change(source, monkeypatch)
     fresh = Decoder(1)
-    assert same(cache.through(NAME, [source], fresh), fresh)
-    assert same(cache.through(NAME, [source], fresh), fresh)
+    assert same(cache.cached(NAME, [source], fresh), fresh)
+    assert same(cache.cached(NAME, [source], fresh), fresh)
     assert fresh.calls == 1
     entry()
 
@@ -99,7 +99,7 @@ def test_another_place_and_another_name_have_entries_of_their_own(source, place)
     asked = [(NAME, source), (NAME, place / "elsewhere" / source.name), ("set-test", source)]
     for _ in range(2):
         for (name, path), decoder in zip(asked, decoders, strict=True):
-            assert same(cache.through(name, [path], decoder), decoder)
+            assert same(cache.cached(name, [path], decoder), decoder)
     assert [decoder.calls for decoder in decoders] == [1, 1, 1]
 
 
@@ -107,14 +107,14 @@ def test_another_place_and_another_name_have_entries_of_their_own(source, place)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_byte_altered_anywhere_in_the_cache_warns_and_is_made_good(source, part, seed):
     decoder = Decoder()
-    cache.through(NAME, [source], decoder)
+    cache.cached(NAME, [source], decoder)
     path, rng = entry() / part, np.random.default_rng(seed)
     content = bytearray(path.read_bytes())
     content[rng.integers(len(content))] ^= int(rng.integers(1, 256))
     path.write_bytes(content)
     with pytest.warns(UserWarning, match=f"{entry().name} is damaged and made anew"):
-        assert same(cache.through(NAME, [source], decoder), decoder)
-    assert same(cache.through(NAME, [source], decoder), decoder)
+        assert same(cache.cached(NAME, [source], decoder), decoder)
+    assert same(cache.cached(NAME, [source], decoder), decoder)
     assert decoder.calls == 2
 
 
@@ -142,11 +142,11 @@ def forget(folder):
 @pytest.mark.parametrize("damage", [cut, remove, garble, other, forget])
 def test_what_is_missing_or_garbled_warns_and_is_made_good(source, damage):
     decoder = Decoder()
-    cache.through(NAME, [source], decoder)
+    cache.cached(NAME, [source], decoder)
     damage(entry())
     with pytest.warns(UserWarning, match="is damaged and made anew"):
-        assert same(cache.through(NAME, [source], decoder), decoder)
-    assert same(cache.through(NAME, [source], decoder), decoder)
+        assert same(cache.cached(NAME, [source], decoder), decoder)
+    assert same(cache.cached(NAME, [source], decoder), decoder)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(source, place):
@@ -154,7 +154,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(source, place):
     decoder = Decoder()
     for calls in (1, 2):
         with pytest.warns(UserWarning, match=f"{NAME} could not be kept") as warned:
-            assert same(cache.through(NAME, [source], decoder), decoder)
+            assert same(cache.cached(NAME, [source], decoder), decoder)
         assert (decoder.calls, len(warned)) == (calls, 1)
 
 
@@ -165,7 +165,7 @@ def test_a_full_disk_costs_only_time_and_leaves_no_half(source, monkeypatch):
     monkeypatch.setattr(np, "save", full)
     decoder = Decoder()
     with pytest.warns(UserWarning, match="No space left on device"):
-        assert same(cache.through(NAME, [source], decoder), decoder)
+        assert same(cache.cached(NAME, [source], decoder), decoder)
     assert not list((cache.folder() / "decoded").iterdir())
 
 
@@ -174,7 +174,7 @@ def test_an_error_of_the_decoder_is_no_matter_of_the_cache(source):
         raise ValueError("the original is damaged")
 
     with pytest.raises(ValueError, match="the original is damaged"):
-        cache.through(NAME, [source], broken)
+        cache.cached(NAME, [source], broken)
 
 
 def test_who_comes_second_takes_the_place_or_leaves_it(source):
@@ -182,11 +182,11 @@ def test_who_comes_second_takes_the_place_or_leaves_it(source):
     decoder = Decoder()
 
     def slow():
-        cache.through(NAME, [source], decoder)
+        cache.cached(NAME, [source], decoder)
         return decoder()
 
-    assert same(cache.through(NAME, [source], slow), decoder)
-    assert same(cache.through(NAME, [source], decoder), decoder)
+    assert same(cache.cached(NAME, [source], slow), decoder)
+    assert same(cache.cached(NAME, [source], decoder), decoder)
     assert decoder.calls == 2
     entry()
 

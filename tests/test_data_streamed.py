@@ -65,7 +65,7 @@ def test_streamed_images_are_those_in_memory(root, workers, choices):
 
 
 class Stop(train.NoOpCallback):
-    def batch(self, epoch, step, steps):
+    def on_step_end(self, epoch, step, steps):
         if (epoch, step) == (2, 2):
             raise KeyboardInterrupt
 

@@ -25,7 +25,7 @@ def gpu_minutes(monkeypatch):
 
 
 class StopAfterOne(train.NoOpCallback):
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         if record["epoch"] == 2:
             raise KeyboardInterrupt
 

@@ -203,7 +203,7 @@ def test_a_run_goes_on_to_the_same_weights(photographs, tmp_path):
     class Stop(NoOpCallback):
         """Asks the run to stop in its second epoch, as a signal does."""
 
-        def batch(self, epoch, step, steps):
+        def on_step_end(self, epoch, step, steps):
             if (epoch, step) == (2, 3):
                 os.kill(os.getpid(), 15)
 

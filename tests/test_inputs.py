@@ -93,7 +93,7 @@ CALLS = {
     "solver by name": (lambda: layer(solver="fista"), ["solver is 'fista'", "pursuitnet.FISTA()"]),
     "OMP": (lambda: layer(solver=pn.OMP(3)), ["OMP(nonzeros=3", "solve(signal", "ISTA()"]),
     "WorkingSet": (lambda: layer(solver=pn.WorkingSet()), ["WorkingSet(", "solve(signal", "ISTA()"]),
-    "Reduced": (lambda: layer(solver=pn.Reduced()), ["Reduced(", "solve(signal", "ISTA()"]),
+    "ReducedSolver": (lambda: layer(solver=pn.ReducedSolver()), ["ReducedSolver(", "solve(signal", "ISTA()"]),
     "solver of a sweep": (lambda: pn.MultiLayerPursuit([layer()], "fista"), ["'fista'", "pursuitnet.FISTA()"]),
     "step as a number": (lambda: layer(step=0.1), ["step is 0.1", "FreeStep(0.1)"]),
     "step as a class": (lambda: layer(step=pn.BoundedStep), ["the class BoundedStep", "BoundedStep()"]),

@@ -13,7 +13,7 @@ from pursuitnet.problems.learning import saved
 from pursuitnet.problems.learning.atoms import improved
 from pursuitnet.problems.learning.filters import completed, unpadded
 from pursuitnet.problems.learning.images import Batch
-from pursuitnet.problems.learning.sums import Quadratic, Sums, _Near, by_fourier
+from pursuitnet.problems.learning.statistics import Quadratic, SufficientStatistics, _CloseNonZeros, by_fourier
 
 
 def normal(*shape, seed=0):
@@ -85,7 +85,7 @@ def test_the_slope_in_the_filters_is_that_of_finite_differences(name, masked):
         return float(0.5 * (mask * (x - other.synthesize(code, x.shape))).square().sum())
 
     filters, sides = unpadded(D)
-    sums = Sums.of(filters, code, completed(filters, sides, x, mask if masked else None, code))
+    sums = SufficientStatistics.of(filters, code, completed(filters, sides, x, mask if masked else None, code))
     slope = Quadratic(sums).gradient(D.weight.detach().view_as(sums.cross)).view_as(D.weight)
     for seed in range(3):
         toward = normal(*D.weight.shape, seed=10 + seed)
@@ -98,7 +98,7 @@ def test_pairs_of_non_zeros_and_fourier_give_the_same_correlations_and_they_are_
     maker, shape = DICTIONARIES[name]
     D, _ = unpadded(maker().requires_grad_(False))
     code = sparse(*maker().analyze(normal(2, *shape)).shape, share=0.5)
-    pairs = _Near(D, code).gram()
+    pairs = _CloseNonZeros(D, code).gram()
     torch.testing.assert_close(pairs, by_fourier(D, code))
     middle = (slice(None), slice(None), *(n // 2 for n in pairs.shape[2:]))
     torch.testing.assert_close(pairs[middle], torch.einsum("bj...,bk...->jk", code, code))
@@ -106,8 +106,8 @@ def test_pairs_of_non_zeros_and_fourier_give_the_same_correlations_and_they_are_
 
 def test_many_pairs_are_taken_in_pieces(monkeypatch):
     D, code = pn.ConvDictionary(normal(3, 1, 3, 3)), sparse(2, 3, 8, 8, share=0.5)
-    monkeypatch.setattr("pursuitnet.problems.learning.sums.MOST_PAIRS", 50)
-    torch.testing.assert_close(_Near(D, code).gram(), by_fourier(D, code))
+    monkeypatch.setattr("pursuitnet.problems.learning.statistics.MOST_PAIRS", 50)
+    torch.testing.assert_close(_CloseNonZeros(D, code).gram(), by_fourier(D, code))
 
 
 def test_filters_for_fixed_codes_are_those_that_meet_the_conditions_of_optimality():
@@ -115,7 +115,7 @@ def test_filters_for_fixed_codes_are_those_that_meet_the_conditions_of_optimalit
     D, code = pn.ConvDictionary(unit(normal(3, 1, 3, 3))).requires_grad_(False), sparse(4, 3, 8, 8, seed=1)
     drawn = torch.tensor([3.0, 2.0, 0.1]).double().view(3, 1, 1, 1) * unit(normal(3, 1, 3, 3, seed=3))
     x = pn.ConvDictionary(drawn).requires_grad_(False).synthesize(code, (4, 1, 10, 10))
-    sums = Sums.of(D, code, x + 0.01 * normal(4, 1, 10, 10, seed=4))
+    sums = SufficientStatistics.of(D, code, x + 0.01 * normal(4, 1, 10, 10, seed=4))
     W = improved(D.weight, sums, 5000, tol=1e-12)
     slope, norms = Quadratic(sums).gradient(W).flatten(1), W.flatten(1).norm(dim=1)
     assert norms.max() <= 1 + 1e-9
@@ -127,10 +127,10 @@ def test_filters_for_fixed_codes_are_those_that_meet_the_conditions_of_optimalit
 def test_an_atom_that_no_code_uses_stays_where_it_is():
     D, code = pn.ConvDictionary(unit(normal(3, 1, 3, 3))).requires_grad_(False), sparse(2, 3, 8, 8, seed=1)
     code[:, 1] = 0
-    W = improved(D.weight, Sums.of(D, code, normal(2, 1, 10, 10)), 20)
+    W = improved(D.weight, SufficientStatistics.of(D, code, normal(2, 1, 10, 10)), 20)
     torch.testing.assert_close(W[1], D.weight[1])
     assert (W[0] - D.weight[0]).norm() > 0.1
-    same = improved(D.weight, Sums.none(D), 20)
+    same = improved(D.weight, SufficientStatistics.none(D), 20)
     assert torch.equal(same, D.weight) and same.data_ptr() != D.weight.data_ptr()
 
 
@@ -164,7 +164,9 @@ def test_every_kind_is_learned_to_a_lower_objective_that_a_solve_of_its_own_conf
 def test_filters_that_a_round_takes_without_momentum_are_never_worse(monkeypatch):
     """The minimum for new filters, at least objective·(1 − gap), is at most the objective that the old ones had."""
     told = []
-    monkeypatch.setattr("pursuitnet.problems.learning.rounds.Rounds.momentum", property(lambda _: 1.0, lambda *_: None))
+    monkeypatch.setattr(
+        "pursuitnet.problems.learning.alternating.AlternatingLearner.momentum", property(lambda _: 1.0, lambda *_: None)
+    )
     x, D = normal(3, 1, 12, 12), pn.ConvDictionary(unit(normal(4, 1, 3, 3)), padding=2)
     pn.learn(x, D, 0.5, max_iterations=8, tol=0, callback=lambda report, _: told.append(report))
     assert len(told) == 9
@@ -174,7 +176,9 @@ def test_filters_that_a_round_takes_without_momentum_are_never_worse(monkeypatch
 def test_momentum_saves_rounds_and_ends_no_higher(monkeypatch):
     x, D = normal(40, 9), pn.LinearDictionary(unit(normal(6, 9)))
     own = pn.learn(x, D, 0.3, max_iterations=20, tol=0, gap=1e-6).history[-1].objective
-    monkeypatch.setattr("pursuitnet.problems.learning.rounds.Rounds.momentum", property(lambda _: 1.0, lambda *_: None))
+    monkeypatch.setattr(
+        "pursuitnet.problems.learning.alternating.AlternatingLearner.momentum", property(lambda _: 1.0, lambda *_: None)
+    )
     assert own < pn.learn(x, D, 0.3, max_iterations=20, tol=0, gap=1e-6).history[-1].objective
 
 

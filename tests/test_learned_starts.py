@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pursuitnet as pn
-from pursuitnet.networks.residual import Recalling, fista_weights
+from pursuitnet.networks.residual import MomentumBlocks, fista_weights
 from pursuitnet.program.recipe import Recipe
 
 CORNERS = {"plain": (0.0, 0.0), "resnet": (1.0, 0.0), "res_csc_simplified": (0.0, 1.0), "res_csc": (1.0, 1.0)}
@@ -102,7 +102,7 @@ def test_multistep_begins_as_resnet_and_recalls_two_blocks():
     x = torch.randn(4, 3, 16, 16)
     assert torch.equal(model.eval()(x), known.eval()(x))
     stack = model.features[1]
-    assert isinstance(stack, Recalling)
+    assert isinstance(stack, MomentumBlocks)
     for k in stack.learned:
         torch.nn.init.constant_(k, 0.25)
     here, codes = model.features[0](x), []

@@ -96,7 +96,7 @@ class Owned(train.NoOpCallback):
     def __init__(self, folder):
         self.folder, self.seen = folder, []
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         self.seen.append(is_locked(self.folder))
 
 

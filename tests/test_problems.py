@@ -190,7 +190,14 @@ def test_reduced_ista_is_its_literal_loop_and_its_trace_the_huber_objective(name
     x, D = problem.signal.flatten(1), problem.dictionary
     found = [
         pn.solve(
-            problem.signal, D, D.join(problem.beta).flatten(), pn.Reduced(pn.ISTA()), nonnegative, n, 0.0, trace=True
+            problem.signal,
+            D,
+            D.join(problem.beta).flatten(),
+            pn.ReducedSolver(pn.ISTA()),
+            nonnegative,
+            n,
+            0.0,
+            trace=True,
         )
         for n in range(8)
     ]
@@ -215,7 +222,7 @@ def test_the_reduced_problem_has_the_optimum_of_the_full_one(name, nonnegative):
     beta = problem.dictionary.join(problem.beta).flatten()
     codes = [
         pn.solve(problem.signal, problem.dictionary, beta, solver, nonnegative, max_steps=20_000, tol=1e-13)
-        for solver in (pn.ISTA(), pn.FISTA(), pn.Reduced(pn.ISTA()), pn.Reduced(pn.FISTA()))
+        for solver in (pn.ISTA(), pn.FISTA(), pn.ReducedSolver(pn.ISTA()), pn.ReducedSolver(pn.FISTA()))
     ]
     assert all(found.converged for found in codes)
     assert 0 < (codes[0].code != 0).sum() < codes[0].code.numel()
@@ -230,7 +237,7 @@ def test_without_a_price_on_the_identity_the_signal_is_its_own_code(name):
     problem, _, _ = draw(name)
     D, x = problem.dictionary, problem.signal
     beta = torch.cat([torch.zeros(D.code_channels[0]), torch.ones(D.code_channels[1])]).double()
-    for solver in (pn.Reduced(pn.ISTA()), pn.Reduced(pn.FISTA())):
+    for solver in (pn.ReducedSolver(pn.ISTA()), pn.ReducedSolver(pn.FISTA())):
         found = pn.solve(x, D, beta, solver)
         assert found.steps == 0 and found.converged and found.objective.tolist() == [0, 0]
         assert torch.equal(found.code, D.join((x, torch.zeros_like(D.split(found.code)[1]))))

@@ -179,16 +179,16 @@ def test_nothing_is_carried_through_a_pooling(runs):
     images = images_of(recipe)
     traces = inside.trace_layers(model, images.prepared(images.test[0][:2]))
     assert [at.input_layer for at in traces] == [None, 0, None, 2, None, 4]
-    down, base = inside.carry(traces, 3, traces[3].codes[-1])
+    down, base = inside.synthesize_down(traces, 3, traces[3].codes[-1])
     assert base == 2
     assert down.shape == traces[2].signals[0].shape == (2, 1 + 2 * 3, 4, 4)
 
 
 def test_a_dictionary_is_put_into_words():
     conv = pn.ConvDictionary(torch.zeros(4, 2, 3, 5), padding=(2, 4), dilation=2)
-    assert inside.dictionary_in_words(conv) == "D, 4 atoms 3 × 5, dilation 2"
-    assert inside.dictionary_in_words(pn.WithIdentity(conv)) == "[I D], 4 atoms 3 × 5, dilation 2"
-    assert inside.dictionary_in_words(pn.LinearDictionary(torch.zeros(7, 6))) == "D, 7 atoms in 6"
+    assert inside.describe_dictionary(conv) == "D, 4 atoms 3 × 5, dilation 2"
+    assert inside.describe_dictionary(pn.WithIdentity(conv)) == "[I D], 4 atoms 3 × 5, dilation 2"
+    assert inside.describe_dictionary(pn.LinearDictionary(torch.zeros(7, 6))) == "D, 7 atoms in 6"
 
 
 def test_the_best_scale_is_best():

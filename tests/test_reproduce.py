@@ -231,7 +231,7 @@ def test_a_plan_takes_the_first_seed_of_all_cells_first_and_leaves_out_what_is_d
     book = ledger.Ledger(options.ledger)
     book.add(todo[1].key, entry_of(todo[1].cell, 0, 0.5, ledger.checksum("digits", None)))
     assert reproduce.missing(options) == [todo[0], todo[2], todo[3]]
-    lines = list(program.plan_of(options, todo, whole=True))
+    lines = list(program.plan_lines(options, todo, whole=True))
     assert lines[0] == "table3: 2 cells, 4 runs, 4 of them missing" and len(lines) == 6
 
 
@@ -303,14 +303,14 @@ import signal, time
 from pathlib import Path
 from pursuitnet.program import callbacks
 
-def epoch(self, record):
+def on_epoch_end(self, record):
     mark = Path({mark!r})
     if not mark.exists():
         mark.touch()
         while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # until it has been asked to stop
             time.sleep(0.01)
 
-callbacks.NoOpCallback.epoch = epoch
+callbacks.NoOpCallback.on_epoch_end = on_epoch_end
 """
 
 
@@ -402,7 +402,7 @@ def test_a_run_of_which_only_the_checkpoint_before_is_left_goes_on(options, asse
 
 
 class Cut(train.NoOpCallback):
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         raise KeyboardInterrupt
 
 
@@ -460,13 +460,13 @@ import os, signal
 from pathlib import Path
 from pursuitnet.program import callbacks
 
-def epoch(self, record):
+def on_epoch_end(self, record):
     mark = Path({mark!r})
     if record["epoch"] == 2 and not mark.exists():  # in the middle, after its line and before its checkpoint
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-callbacks.NoOpCallback.epoch = epoch
+callbacks.NoOpCallback.on_epoch_end = on_epoch_end
 """
 
 
@@ -546,12 +546,12 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     lost = entry_of(next(c for c in found if c.method == "plain"), 0, 0.1)
     entries.append({**lost, "diverged": "the loss is nan"})
     rows = tables.cell_results(found, entries)
-    table = tables.by_layers(rows)
+    table = tables.paper_table(rows)
     assert table.splitlines()[0] == "| | 56 layers | 110 layers |"
     assert "| plain | 1 of 1 diverged | not run |" in table
     assert "| Res-CSC | 56.10 ± 5.10 | 56.10 ± 5.10 |" in table
-    assert "| ResNet | 93.15 | 93.41 |" in tables.by_layers(rows, paper=True)
-    assert "| plain | 87.04 | × |" in tables.by_layers(rows, paper=True)
+    assert "| ResNet | 93.15 | 93.41 |" in tables.paper_table(rows, paper=True)
+    assert "| plain | 87.04 | × |" in tables.paper_table(rows, paper=True)
     by = {(row.cell.method, row.cell.layers): row for row in rows}
     assert tables.contrast((by["Res-CSC", 56], by["ResNet", 56])) == "+1.10 ± 0.06, beyond noise"
     assert tables.contrast((by["Res-CSC", 56], by["plain", 56])) == "not enough runs"
@@ -619,7 +619,7 @@ def test_every_record_says_what_it_was_computed_in(script):
 
 def test_a_run_that_goes_on_in_another_precision_says_both(tmp_path, monkeypatch):
     class StopInTheSecond(train.NoOpCallback):
-        def epoch(self, record):
+        def on_epoch_end(self, record):
             if record["epoch"] == 2:
                 raise KeyboardInterrupt
 

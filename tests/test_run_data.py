@@ -68,7 +68,7 @@ def place(first, tmp_path):
 
 
 class Stop(train.NoOpCallback):
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         if record["epoch"] == 1:
             raise KeyboardInterrupt
 

@@ -140,7 +140,7 @@ def call_the_solvers(D, x):
         pn.FISTA(),
         pn.WorkingSet(),
         pn.OMP(2),
-        *([pn.Reduced()] if len(D.code_channels) == 2 else []),
+        *([pn.ReducedSolver()] if len(D.code_channels) == 2 else []),
     ]
     for solver in solvers:
         found = pn.solve(x, D, beta, solver, max_steps=4, tol=0.0, trace=not isinstance(solver, pn.OMP))

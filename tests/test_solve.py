@@ -48,11 +48,11 @@ SOLVERS = {
     "FISTA": {"solver": pn.FISTA()},
     "FISTA without restart": {"solver": pn.FISTA(), "restart": False},
     "WorkingSet": {"solver": pn.WorkingSet(least=0.0)},  # small ones, so that there are several
-    "Reduced(ISTA)": {"solver": pn.Reduced(pn.ISTA())},
-    "Reduced(FISTA)": {"solver": pn.Reduced(pn.FISTA())},
+    "ReducedSolver(ISTA)": {"solver": pn.ReducedSolver(pn.ISTA())},
+    "ReducedSolver(FISTA)": {"solver": pn.ReducedSolver(pn.FISTA())},
 }
-PAIRS = [(d, s) for d in DICTIONARIES for s in SOLVERS if d.startswith("[I") or not s.startswith("Reduced")]
-BATCHED = ("FISTA", "WorkingSet", "Reduced(FISTA)")  # what one example does in these may depend on another
+PAIRS = [(d, s) for d in DICTIONARIES for s in SOLVERS if d.startswith("[I") or not s.startswith("ReducedSolver")]
+BATCHED = ("FISTA", "WorkingSet", "ReducedSolver(FISTA)")  # what one example does in these may depend on another
 every_pair = pytest.mark.parametrize(("name", "solver"), PAIRS)
 every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
 either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft", "non-negative"])
@@ -175,7 +175,7 @@ def test_examples_of_very_different_size_are_all_solved(nonnegative):
     sizes = torch.tensor([1e-3, 1.0, 1e4], dtype=torch.float64).view(-1, 1, 1, 1)
     expected = pn.solve(x, D, sizes / sizes, nonnegative=nonnegative, tol=1e-12, max_steps=9000).code * sizes
     for options in SOLVERS.values():
-        if not isinstance(options["solver"], pn.Reduced):
+        if not isinstance(options["solver"], pn.ReducedSolver):
             found = pn.solve(x * sizes, D, sizes, nonnegative=nonnegative, tol=1e-11, max_steps=9000, **options)
             assert found.converged
             torch.testing.assert_close(found.code / sizes, expected / sizes, rtol=0, atol=1e-8)
@@ -222,7 +222,7 @@ def test_beta_above_every_correlation_gives_zero_in_no_step(name, solver, nonneg
     torch.testing.assert_close(found.objective, 0.5 * x.flatten(1).square().sum(1), rtol=1e-14, atol=0)
     below = pn.solve(x, D, 0.99 * value, nonnegative=nonnegative, tol=1e-6, max_steps=9000, **SOLVERS[solver])
     assert (below.code != 0).flatten(1).any(1).all()
-    if "Reduced" not in solver:  # which finds the identity part without one
+    if "ReducedSolver" not in solver:  # which finds the identity part without one
         assert below.steps > 0
 
 
@@ -374,7 +374,7 @@ def test_rows_without_a_price_among_others_are_solved_to_a_certificate(solver, n
     assert_optimal(D.matrix(x.shape), x, beta, found.code, nonnegative, atol=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(FISTA)"])
 def test_an_identity_without_a_price_takes_the_signal_and_leaves_nothing(solver):
     x, D, value = draw("[I 2-D]")
     beta = torch.cat([torch.zeros(D.code_channels[0]), torch.full((D.code_channels[1],), value)]).double()
@@ -424,7 +424,7 @@ def test_restart_saves_fista_steps_where_the_problem_is_ill_conditioned():
     torch.testing.assert_close(steps[True].code, steps[False].code, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "FISTA without restart", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "FISTA without restart", "ReducedSolver(FISTA)"])
 def test_no_example_moves_or_restarts_another(solver):
     """After any number of steps, converged or not."""
     x, D, value = draw("[I 2-D]", beta="per example", batch=4, level=0.3)
@@ -493,7 +493,7 @@ class Scaled(pn.Dictionary):
 @every_dictionary
 def test_a_solver_of_ones_own_works(name):
     x, D, value = draw(name)
-    solvers = [HeavyBall(), pn.Reduced(HeavyBall())] if name.startswith("[I") else [HeavyBall()]
+    solvers = [HeavyBall(), pn.ReducedSolver(HeavyBall())] if name.startswith("[I") else [HeavyBall()]
     for solver in solvers:
         for restart in (True, False):
             found = pn.solve(x, D, value, solver, max_steps=20_000, tol=1e-11, restart=restart)
@@ -508,7 +508,7 @@ def test_a_dictionary_of_ones_own_needs_its_three_methods_only(solver):
     torch.testing.assert_close(found.code.detach(), expected("matrix", False, "scalar"), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(FISTA)"])
 @pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
 def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
     x, D, value = draw(name)
@@ -524,7 +524,7 @@ def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
     assert not beyond.converged and (beyond.gap > 1e-14).any()  # what it cannot reach, it does not claim
 
 
-@pytest.mark.parametrize("solver", ["Reduced(ISTA)", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ReducedSolver(ISTA)", "ReducedSolver(FISTA)"])
 def test_reduced_pursuit_needs_fewer_steps_than_the_full_one(solver):
     for name in ("[I matrix]", "[I 2-D]", "[I 1-D circular]"):
         x, D, value = draw(name)
@@ -540,8 +540,8 @@ GRADIENTS = {
     "matrix": ["ISTA", "FISTA", "WorkingSet"],
     "1-D, stride 2, padded, dilated": ["FISTA", "WorkingSet"],
     "2-D circular": ["FISTA", "WorkingSet"],
-    "[I matrix]": ["FISTA", "WorkingSet", "Reduced(FISTA)"],
-    "[I 2-D]": ["ISTA", "FISTA", "WorkingSet", "Reduced(ISTA)"],
+    "[I matrix]": ["FISTA", "WorkingSet", "ReducedSolver(FISTA)"],
+    "[I 2-D]": ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(ISTA)"],
 }
 every_gradient = pytest.mark.parametrize(("name", "solver"), [(n, s) for n in GRADIENTS for s in GRADIENTS[n]])
 
@@ -583,7 +583,7 @@ def test_implicit_gradients_are_those_through_every_step(name, solver, nonnegati
         assert a.norm() > 1e-3 and (a - b).norm() <= 1e-5 * b.norm()
 
 
-@pytest.mark.parametrize("solver", ["Reduced(ISTA)", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ReducedSolver(ISTA)", "ReducedSolver(FISTA)"])
 @pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
 def test_reduced_pursuit_can_be_unrolled_too(name, solver):
     code, slow = unrolled(name, False, "per row")
@@ -596,7 +596,7 @@ def test_reduced_pursuit_can_be_unrolled_too(name, solver):
 @pytest.mark.parametrize(
     ("name", "solver"),
     [(n, "FISTA") for n in SMALL]
-    + [(n, s) for n in ("small [I matrix]", "small [I 1-D]") for s in ("WorkingSet", "Reduced(FISTA)")],
+    + [(n, s) for n in ("small [I matrix]", "small [I 1-D]") for s in ("WorkingSet", "ReducedSolver(FISTA)")],
 )
 @either_sign
 def test_implicit_gradients_are_finite_differences(name, nonnegative, solver):
@@ -676,7 +676,7 @@ def graph_size(tensor):
     return len(seen)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "Reduced(FISTA)"])
+@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "ReducedSolver(FISTA)"])
 def test_implicit_gradients_keep_a_graph_that_does_not_grow_with_the_steps(solver):
     x, D, value = draw("[I 2-D]")
     D.requires_grad_()
@@ -765,10 +765,10 @@ BAD_INPUT = {
         ["start", "negative"],
     ),
     "start of another dtype": (lambda: run(start=torch.zeros(2, 20)), ["start", "float32", "float64"]),
-    "Reduced on a plain dictionary": (lambda: run(solver=pn.Reduced()), ["LinearDictionary", "WithIdentity"]),
-    "Reduced(WorkingSet)": (lambda: pn.Reduced(pn.WorkingSet()), ["WorkingSet", "ISTA() or FISTA()"]),
-    "Reduced(OMP)": (lambda: pn.Reduced(pn.OMP(3)), ["OMP", "ISTA() or FISTA()"]),
-    "Reduced(Reduced)": (lambda: pn.Reduced(pn.Reduced()), ["Reduced", "ISTA() or FISTA()"]),
+    "reduced on a plain dictionary": (lambda: run(solver=pn.ReducedSolver()), ["LinearDictionary", "WithIdentity"]),
+    "ReducedSolver(WorkingSet)": (lambda: pn.ReducedSolver(pn.WorkingSet()), ["WorkingSet", "ISTA() or FISTA()"]),
+    "ReducedSolver(OMP)": (lambda: pn.ReducedSolver(pn.OMP(3)), ["OMP", "ISTA() or FISTA()"]),
+    "reduced twice": (lambda: pn.ReducedSolver(pn.ReducedSolver()), ["ReducedSolver", "ISTA() or FISTA()"]),
 }
 
 

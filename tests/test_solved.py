@@ -77,7 +77,7 @@ def test_the_solver_may_be_chosen_and_too_few_steps_are_told():
     x = torch.randn(3, 2, 5, 4, dtype=torch.float64)
     codes = [
         layer(pn.WithIdentity(CONV), unfolding="solved", tol=1e-10, solver=solver)(x)
-        for solver in (None, pn.Reduced(), pn.WorkingSet())
+        for solver in (None, pn.ReducedSolver(), pn.WorkingSet())
     ]
     for code in codes[1:]:
         torch.testing.assert_close(code, codes[0], atol=1e-4, rtol=0)

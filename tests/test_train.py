@@ -302,7 +302,7 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
     whole = train.train(recipe, tmp_path / "whole")
 
     class Stop(train.NoOpCallback):
-        def epoch(self, record):
+        def on_epoch_end(self, record):
             if record["epoch"] == 2:
                 raise KeyboardInterrupt
 

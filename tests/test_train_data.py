@@ -64,7 +64,7 @@ class Stop(train.NoOpCallback):
     def __init__(self, epoch, step):
         self.at = (epoch, step)
 
-    def batch(self, epoch, step, steps):
+    def on_step_end(self, epoch, step, steps):
         if (epoch, step) == self.at:
             raise KeyboardInterrupt
 

@@ -22,7 +22,7 @@ from pursuitnet.program.trace import trace_layers
 from pursuitnet.program.whitebox import SolverBudget
 from pursuitnet.program.whitebox.interpret import read
 from pursuitnet.program.whitebox.problem import LayerLasso, _fastest, solved
-from pursuitnet.program.whitebox.torch_models import seen_in
+from pursuitnet.program.whitebox.torch_models import trace_torch_layers
 from pursuitnet.program.whitebox.unfolding import at_steps
 from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.threshold import IdentityPenalty
@@ -390,7 +390,7 @@ def test_a_plain_models_layers_read_to_its_own_activations():
         first = F.relu(model.norm(model.first(x)))
         second = F.relu(model.second_norm(model.second(first)))
         same = F.relu(model.same(second))
-    layers, unread = seen_in(model, x)
+    layers, unread = trace_torch_layers(model, x)
     assert [name for name, _ in layers] == READ
     for (_, at), activation in zip(layers, (first, second, same), strict=False):
         assert at.layer(at.signals[0]).detach().numpy() == pytest.approx(activation.numpy(), abs=1e-10)
@@ -431,7 +431,7 @@ def test_of_a_plain_layer_the_penalty_is_the_bias_times_l():
     with torch.no_grad():
         conv.bias.copy_(torch.tensor([-0.2, -0.1, 0.3]))
     x = normal(4, 2, 16, seed=1)
-    at = read(seen_in(nn.Sequential(conv, nn.ReLU()), x)[0][0][1], "0")
+    at = read(trace_torch_layers(nn.Sequential(conv, nn.ReLU()), x)[0][0][1], "0")
     largest = pn.ConvDictionary(conv.weight.detach(), padding=1).lipschitz_bound().item()
     L = 1 / largest  # of D, the filters divided by their own λmax
     assert at.dictionary.lipschitz_bound().item() == pytest.approx(L)

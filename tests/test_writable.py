@@ -69,7 +69,7 @@ WORK = {
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.find_runs", [".", "--out", "runs.html"]),
     "apply": ("pursuitnet.program.apply.work.work", ["RUN", "x.png", "--out", "OUT"]),
-    "predict": ("pursuitnet.program.predict.answers.answers", ["RUN", "x.png", "--csv", "OUT"]),
+    "predict": ("pursuitnet.program.predict.predictions.answers", ["RUN", "x.png", "--csv", "OUT"]),
     "learn": ("pursuitnet.program.learn.run.run", ["x.png", "--out", "OUT"]),
 }
 

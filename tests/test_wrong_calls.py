@@ -87,8 +87,8 @@ WRONG = {
     "solver by no name": (lambda: pn.solve(X, D, 0.1, "adam"), TypeError, ["'adam'", "object"]),
     "no solver": (lambda: pn.solve(X, D, 0.1, None), TypeError, ["solver is None", "FISTA()"]),
     "True for a solver": (lambda: pn.solve(X, D, 0.1, True), TypeError, ["solver is True", "FISTA()"]),
-    "class in Reduced": (lambda: pn.Reduced(pn.FISTA), TypeError, ["the class FISTA", "FISTA()"]),
-    "text in Reduced": (lambda: pn.Reduced("fista"), TypeError, ["'fista'", "FISTA()"]),
+    "class in ReducedSolver": (lambda: pn.ReducedSolver(pn.FISTA), TypeError, ["the class FISTA", "FISTA()"]),
+    "text in ReducedSolver": (lambda: pn.ReducedSolver("fista"), TypeError, ["'fista'", "FISTA()"]),
     "working sets of text": (lambda: pn.WorkingSet(least="8"), ValueError, ["least is '8'", "≥ 0"]),
     "working sets, accuracy": (lambda: pn.WorkingSet(accuracy=1.5), ValueError, ["accuracy is 1.5", "between 0 and 1"]),
     "working sets, steps": (lambda: pn.WorkingSet(max_steps=0), ValueError, ["max_steps is 0", "≥ 1"]),
@@ -245,7 +245,7 @@ def answers():
     I, C = pn.WithIdentity(conv()), pn.CircularDictionary(normal(3, 1, 3, 3))
     found = {name: pn.solve(X, D, 2.0, solver).code for name, solver in SOLVERS.items()}
     found["arrays"] = pn.solve(X.numpy(), D, [2.0, 2.0, 2.0]).code
-    found["Reduced"] = pn.solve(X, I, 0.5, pn.Reduced()).code
+    found["ReducedSolver"] = pn.solve(X, I, 0.5, pn.ReducedSolver()).code
     found["WorkingSet of [I D]"] = pn.solve(X, I, 0.5, pn.WorkingSet()).code
     found["OMP of a matrix"] = pn.solve(V, M, solver=pn.OMP(2)).code
     found["least squares"] = pn.solve(V, pn.LinearDictionary(normal(5, 12)), 0.0).code

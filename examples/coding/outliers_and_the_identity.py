@@ -3,8 +3,8 @@
 ====================================
 
 Dense connection adds the identity to the dictionary: x ≈ Γ_I + DΓ_D. Solved, not unrolled, the identity part takes
-what the atoms cannot explain, broken pixels for instance. ``Reduced`` minimizes over that part in closed form, which
-leaves a Huber loss in Γ_D alone, and runs FISTA on it.
+what the atoms cannot explain, broken pixels for instance. ``ReducedSolver`` minimizes over that part in closed form,
+which leaves a Huber loss in Γ_D alone, and runs FISTA on it.
 """
 
 import math
@@ -43,10 +43,10 @@ def picture_of(rows):
 # The same β for both; the objective with [I D] is that of robust regression.
 x, beta = patches(broken), 0.15
 plain = pn.solve(x, D, beta)
-robust = pn.solve(x, pn.WithIdentity(D), beta, pn.Reduced())
+robust = pn.solve(x, pn.WithIdentity(D), beta, pn.ReducedSolver())
 slow = pn.solve(x, pn.WithIdentity(D), beta)
 off = float((robust.objective / slow.objective - 1).abs().max())
-print(f"{robust.steps} steps with Reduced, {slow.steps} with FISTA on [I D]; the minimum is the same to {off:.0e}")
+print(f"{robust.steps} steps reduced, {slow.steps} with FISTA on [I D]; the minimum is the same to {off:.0e}")
 
 identity, code = robust.code.split([256, 256], dim=1)
 restored = {"by D": picture_of(D.synthesize(plain.code)), "by [I D], atoms": picture_of(D.synthesize(code))}

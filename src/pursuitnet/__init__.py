@@ -30,7 +30,7 @@ _HOME = {
     "load_resnet_checkpoint": "networks",
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
-    **dict.fromkeys(("Reduced", "WorkingSet", "OMP"), "problems"),
+    **dict.fromkeys(("ReducedSolver", "WorkingSet", "OMP"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         OMP,
         ConvergenceWarning,
         Learned,
-        Reduced,
+        ReducedSolver,
         Solution,
         WorkingSet,
         beta_max,

@@ -101,7 +101,7 @@ class PursuitLayer(nn.Module):
         (check_problem_solver if solved else check_solver)(solver)
         if isinstance(solver, OMP):
             raise TypeError(
-                f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or Reduced()"
+                f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or ReducedSolver()"
             )
         check_budget(max_steps, tol)
         if step is not None:
@@ -127,7 +127,7 @@ class PursuitLayer(nn.Module):
                 f"the threshold is made for code_channels {self.threshold.code_channels}; expected those of the "
                 f"dictionary, {dictionary.code_channels}"
             )
-        if solved and (why := self.not_solvable()):
+        if solved and (why := self.why_not_solvable()):
             raise ValueError(f"the layer cannot be solved: {why}")
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
@@ -185,7 +185,7 @@ class PursuitLayer(nn.Module):
         Warns:
             ConvergenceWarning: where ``max_steps`` do not lead to ``tol``.
         """
-        if why := self.not_solvable():
+        if why := self.why_not_solvable():
             raise ValueError(f"the layer cannot be solved: {why}")
         D, P = self.dictionary, self.threshold
         penalties = (P.identity_penalty, P.penalty)[-len(D.code_channels) :]
@@ -196,7 +196,7 @@ class PursuitLayer(nn.Module):
             x = x.to(D._any().dtype)
             return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=asked)
 
-    def not_solvable(self) -> str | None:
+    def why_not_solvable(self) -> str | None:
         """Return why the layer is no step on a convex Lasso from zero, in a sentence; None where it is one."""
         P = self.threshold
         if self.start.needs_previous:
@@ -220,11 +220,11 @@ class PursuitLayer(nn.Module):
         Raises:
             ValueError: where the map need not be 1-Lipschitz, with the reason.
         """
-        if why := self.not_nonexpansive():
+        if why := self.why_not_nonexpansive():
             raise ValueError(f"x − 2·D·Γ of this layer is not certified to be 1-Lipschitz: {why}")
         return x - 2 * self.reconstruct(self(x), x.shape)
 
-    def not_nonexpansive(self) -> str | None:
+    def why_not_nonexpansive(self) -> str | None:
         """Return why ``reflect`` need not be 1-Lipschitz, in a sentence; None where it is."""
         if self.unfolding not in (0, "solved"):
             return f"unfolding is {self.unfolding}; expected 0, one step, or 'solved': two steps can expand distances"

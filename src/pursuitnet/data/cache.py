@@ -35,7 +35,7 @@ def folder() -> Path:
         raise ValueError(f"no place for the cache is known ({error}); set PURSUITNET_CACHE to a folder") from error
 
 
-def through(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def cached(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return images and labels from the cache if they are there and sound, else from `decode`, and keep them.
 
     The tensors from the cache are memory-mapped; writing to them stays private to the process. An entry whose sources
@@ -43,9 +43,9 @@ def through(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tenso
     """
     entry, prints = _entry(name, sources), fingerprint(sources)
     try:
-        noted = _note(entry, prints)
-        if noted is not None:
-            return _loaded(entry, noted)
+        cached_value = _note(entry, prints)
+        if cached_value is not None:
+            return _loaded(entry, cached_value)
     except (OSError, ValueError, KeyError, EOFError) as error:
         warnings.warn(f"the cached {entry} is damaged and made anew ({error})", stacklevel=2)
     images, labels = decode()
@@ -58,7 +58,7 @@ def through(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tenso
     return images, labels
 
 
-def noted(name: str, sources: Sequence[Path], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached_value(name: str, sources: Sequence[Path], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what was computed of these very sources before, else what is computed now, and note it.
 
     What is computed has to fit JSON. A note that is damaged or cannot be written only costs the time of computing.
@@ -88,10 +88,10 @@ def about(name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
 
 def _note(entry: Path, prints: str) -> dict[str, Any] | None:
     try:
-        noted = record_of(entry / "about.json", {}, {"shape": [int, int, int, int]})
+        cached_value = record_of(entry / "about.json", {}, {"shape": [int, int, int, int]})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return noted if noted.get("sources") == prints else None
+    return cached_value if cached_value.get("sources") == prints else None
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
@@ -109,10 +109,10 @@ def _entry(name: str, sources: Sequence[Path]) -> Path:
     return folder() / "decoded" / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
-def _loaded(entry: Path, noted: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _loaded(entry: Path, cached_value: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """The cached tensors; raises an error of some kind if anything about them is not as it was written."""
     for part in _PARTS:
-        if _checksum(entry / f"{part}.npy") != noted[part]:
+        if _checksum(entry / f"{part}.npy") != cached_value[part]:
             raise ValueError(f"{part}.npy has another checksum")
     images, labels = (np.load(entry / f"{part}.npy", mmap_mode="c", allow_pickle=False) for part in _PARTS)
     return torch.from_numpy(images), torch.from_numpy(labels)
@@ -135,8 +135,8 @@ def _keep(entry: Path, prints: str, arrays: dict[str, Any]) -> None:
         for part, array in arrays.items():
             np.save(fresh / f"{part}.npy", array)
         checksums = {part: _checksum(fresh / f"{part}.npy") for part in _PARTS}
-        noted = {"sources": prints, "shape": arrays["images"].shape, **checksums}
-        (fresh / "about.json").write_text(json.dumps(noted), encoding="utf-8")
+        cached_value = {"sources": prints, "shape": arrays["images"].shape, **checksums}
+        (fresh / "about.json").write_text(json.dumps(cached_value), encoding="utf-8")
         _exchange(fresh, entry)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

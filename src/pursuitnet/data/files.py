@@ -92,7 +92,7 @@ class Originals:
         if not layout.cached and path.is_dir():
             return self._read(layout, path, split)
         sources = [path / file.name for file in layout.files[split]] if path.is_dir() else [path]
-        return cache.through(f"{self.name}-{split}", sources, lambda: self._read(layout, path, split))
+        return cache.cached(f"{self.name}-{split}", sources, lambda: self._read(layout, path, split))
 
     def _found(self, root: Path, split: str) -> tuple[Layout, Path] | None:
         """The first layout of which all files of the split are there, unpacked before packed."""

@@ -33,7 +33,7 @@ Broken = dict[Path, BrokenImageError]
 
 
 @dataclass(frozen=True)
-class Tree:
+class ImageTree:
     """The image files of a folder by split, each with the number of its class."""
 
     root: Path
@@ -67,15 +67,15 @@ class Folder:
         tree = tree_of(self.root)
         if not self.in_memory and (images := self._streamed(tree, split)):
             return images  # type: ignore[return-value]
-        return cache.through(self._name(split), tree.paths(), lambda: self._read(tree, split))
+        return cache.cached(self._name(split), tree.paths(), lambda: self._read(tree, split))
 
     def about(self) -> tuple[tuple[str, ...], int, Size]:
         """Classes, channels and size, from the cache's note or from the images' headers."""
         tree = tree_of(self.root)
         try:
-            noted = cache.about(self._name("train"), tree.paths())
-            if noted is not None:
-                _, channels, height, width = noted["shape"]
+            cached_value = cache.about(self._name("train"), tree.paths())
+            if cached_value is not None:
+                _, channels, height, width = cached_value["shape"]
                 return tree.classes, channels, (height, width)
         except (OSError, ValueError, KeyError):
             pass  # a damaged note: load says so when it rebuilds it
@@ -86,7 +86,7 @@ class Folder:
         white = "" if self.white_level is None else f"-white{self.white_level:g}"
         return f"folder-{split}{size}{white}{'-skip' if self.skip_broken else ''}"
 
-    def _survey(self, tree: Tree) -> dict[Path, Head]:
+    def _survey(self, tree: ImageTree) -> dict[Path, Head]:
         """The headers of all images."""
         heads, broken = _attempted(head, tree.paths())
         if broken and (not self.skip_broken or not heads):
@@ -107,7 +107,7 @@ class Folder:
                 )
         return channels, size
 
-    def _streamed(self, tree: Tree, split: str) -> "tuple[Streamed, Tensor] | None":
+    def _streamed(self, tree: ImageTree, split: str) -> "tuple[Streamed, Tensor] | None":
         """Return a split that is read when it is needed; None if nobody asks for it and the memory holds it."""
         channels, size, decode, _ = self._decoding(tree)
         if self.in_memory is None and len(tree.paths()) * channels * math.prod(size) <= memory() / 4:
@@ -126,7 +126,7 @@ class Folder:
             _tell(tree, split, broken, labels[kept].tolist())
         return images[kept], labels[kept]
 
-    def _decoding(self, tree: Tree) -> tuple[int, Size, Callable[[Path], NDArray[np.uint8]], float]:
+    def _decoding(self, tree: ImageTree) -> tuple[int, Size, Callable[[Path], NDArray[np.uint8]], float]:
         """Channels and size of all images, what decodes one, and the value of white."""
         heads = self._survey(tree)
         channels, size = self._shape(heads)
@@ -134,7 +134,7 @@ class Folder:
         decode = partial(decoded, channels=channels, size=size, fit=self.image_size is not None, white=white)
         return channels, size, decode, white
 
-    def _read(self, tree: Tree, split: str) -> Split:
+    def _read(self, tree: ImageTree, split: str) -> Split:
         channels, size, decode, white = self._decoding(tree)
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
@@ -153,7 +153,7 @@ class Folder:
             _tell(tree, split, broken, labels)
         return images[: len(labels)], torch.tensor(labels)
 
-    def _white(self, tree: Tree, heads: dict[Path, Head]) -> float:
+    def _white(self, tree: ImageTree, heads: dict[Path, Head]) -> float:
         """The value of white in images of more than 8 bits that do not say it themselves.
 
         Raises ValueError where it is not given and cannot be known.
@@ -167,7 +167,7 @@ class Folder:
                 self._require_scale(tree, depth, paths)
         return FULL if self.white_level is None else self.white_level
 
-    def _require_scale(self, tree: Tree, depth: Depth, paths: list[Path]) -> None:
+    def _require_scale(self, tree: ImageTree, depth: Depth, paths: list[Path]) -> None:
         found, broken = _attempted(extremes, paths)
         if broken and not self.skip_broken:
             raise self._refusal(tree, broken)
@@ -177,7 +177,7 @@ class Folder:
         if asked := question(depth, *found[path], self.white_level):
             raise ValueError(f"{path} {asked}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
 
-    def _refusal(self, tree: Tree, known: Broken, white: float = float("inf")) -> ValueError:
+    def _refusal(self, tree: ImageTree, known: Broken, white: float = float("inf")) -> ValueError:
         """What to say of all files that are broken, not of the first one alone; each is decoded for that."""
         check = partial(decoded, channels=3, size=self.image_size or (1, 1), fit=True, white=white)
         broken = known | _attempted(check, [path for path in tree.paths() if path not in known])[1]
@@ -204,7 +204,7 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _tell(tree: Tree, split: str, broken: Broken, labels: list[int]) -> None:
+def _tell(tree: ImageTree, split: str, broken: Broken, labels: list[int]) -> None:
     """Warn of broken files that are left out, and raise ValueError if they leave a class without any image."""
     listed = _listed(tree.root, broken)
     if empty := [name for k, name in enumerate(tree.classes) if k not in labels]:
@@ -270,7 +270,7 @@ def size_of(image_size: int | Sequence[int] | None) -> Size | None:
     return numbers[0], numbers[1]
 
 
-def tree_of(root: Path) -> Tree:
+def tree_of(root: Path) -> ImageTree:
     """The files of root/train/CLASS/ and root/test/CLASS/, by any of the names above, or of root/CLASS/, where every
     fifth of each class, from the first in sorted order, is for testing.
 
@@ -324,7 +324,7 @@ def _called(names: Sequence[str], root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> Tree:
+def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> ImageTree:
     if odd := sorted(set(train) ^ set(test)):
         raise ValueError(f"{root} has class {odd[0]!r} in one of train and test only: every class is needed in both")
     if len(train) < 2:
@@ -333,7 +333,7 @@ def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]])
         raise ValueError(f"{root / few[0]} has one image: expected at least two, one to train on and one to test on")
     splits = {"train": train, "test": test}
     files = {s: tuple((f, k) for k, name in enumerate(sorted(by)) for f in by[name]) for s, by in splits.items()}
-    return Tree(root, tuple(sorted(train)), files)
+    return ImageTree(root, tuple(sorted(train)), files)
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:

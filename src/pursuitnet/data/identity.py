@@ -14,21 +14,21 @@ PART = 1024
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitIdentity:
     """The number of images of a split, and the SHA-256 of images and labels, in order."""
 
     images: int
     sha256: str
 
     @classmethod
-    def of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
+    def of(cls, split: "Split | tuple[Streamed, Tensor]") -> "SplitIdentity":
         """The identity of images (N, C, H, W) and labels (N,)."""
         if isinstance(split[0], Streamed):
             return cls(**split[0].remembered("part", split[1], lambda: asdict(cls._of(split))))
         return cls._of(split)
 
     @classmethod
-    def _of(cls, split: "Split | tuple[Streamed, Tensor]") -> "Part":
+    def _of(cls, split: "Split | tuple[Streamed, Tensor]") -> "SplitIdentity":
         found = hashlib.sha256()
         for tensor in split:
             found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
@@ -42,13 +42,13 @@ class Identity:
     """What a data set was when a run was trained on it."""
 
     classes: tuple[str, ...]
-    train: Part
-    test: Part
+    train: SplitIdentity
+    test: SplitIdentity
 
     @classmethod
     def of(cls, classes: tuple[str, ...], train: Any, test: Any) -> "Identity":
         """The identity of the images that are used of a data set."""
-        return cls(classes, Part.of(train), Part.of(test))
+        return cls(classes, SplitIdentity.of(train), SplitIdentity.of(test))
 
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON has it."""
@@ -57,7 +57,7 @@ class Identity:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Identity":
         """The identity with these fields; raises KeyError or TypeError if they are of none."""
-        parts = (Part(values[split]["images"], values[split]["sha256"]) for split in ("train", "test"))
+        parts = (SplitIdentity(values[split]["images"], values[split]["sha256"]) for split in ("train", "test"))
         return cls(tuple(values["classes"]), *parts)
 
     def changes(self, now: "Identity", *splits: str) -> list[str]:

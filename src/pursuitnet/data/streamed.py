@@ -80,7 +80,7 @@ class Streamed:
             return compute()
         name, files = self.source
         which = hashlib.sha256(self.at.numpy().tobytes() + more.cpu().numpy().tobytes()).hexdigest()[:16]
-        return cache.noted(f"{what}-{name}-{self.size[0]}-{which}", files, compute)
+        return cache.cached_value(f"{what}-{name}-{self.size[0]}-{which}", files, compute)
 
     def drawn(self, seed: int) -> "Streamed":
         """Return the same images with what is drawn while they are read, if anything is, drawn from another seed."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
-from pursuitnet.dictionaries.onednn import CONVOLUTIONS, adjoint, at_least_single, convolve, without_autocast
+from pursuitnet.dictionaries.onednn import CONVOLUTIONS, adjoint, convolve, promote_half, without_autocast
 
 Sizes = int | Sequence[int]
 
@@ -115,7 +115,7 @@ class ConvDictionary(Dictionary):
         trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
         1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
         """
-        filters = at_least_single(self._polyphase())
+        filters = promote_half(self._polyphase())
         degrees = [k - 1 for k in filters.shape[2:]]
         points = [max(1, 8 * m) for m in degrees]
         with without_autocast(filters.device):

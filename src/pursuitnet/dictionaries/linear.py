@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
-from pursuitnet.dictionaries.onednn import at_least_single, without_autocast
+from pursuitnet.dictionaries.onednn import promote_half, without_autocast
 
 
 class LinearDictionary(Dictionary):
@@ -61,7 +61,7 @@ class LinearDictionary(Dictionary):
     def lipschitz_bound(self) -> Float[Tensor, ""]:
         """Return λmax(DᵀD) itself: a matrix has one size."""
         with without_autocast(self.weight.device):
-            return torch.linalg.matrix_norm(at_least_single(self.weight), 2) ** 2
+            return torch.linalg.matrix_norm(promote_half(self.weight), 2) ** 2
 
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None

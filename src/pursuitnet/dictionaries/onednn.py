@@ -25,7 +25,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
 
 
-def at_least_single(weight: Tensor) -> Tensor:
+def promote_half(weight: Tensor) -> Tensor:
     """Return a weight in single precision, where it is of half: Fourier and singular values need that."""
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 

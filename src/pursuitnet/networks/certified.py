@@ -25,7 +25,7 @@ class Reflect(nn.Module):
 
     def __init__(self, layer: PursuitLayer) -> None:
         super().__init__()
-        if why := layer.not_nonexpansive():
+        if why := layer.why_not_nonexpansive():
             raise ValueError(f"x − 2·D·Γ of this layer is not certified to be 1-Lipschitz: {why}")
         self.layer = layer
 

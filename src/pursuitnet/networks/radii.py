@@ -101,7 +101,7 @@ def _refused(model: nn.Module) -> str | None:
         return "it has no head of two classes or more"
     for name, part in model.features.named_children():
         if isinstance(part, Reflect):
-            if why := part.layer.not_nonexpansive():
+            if why := part.layer.why_not_nonexpansive():
                 return f"features.{name} need not be 1-Lipschitz, {why}"
         elif isinstance(part, UnitNorm):
             if name != "0":

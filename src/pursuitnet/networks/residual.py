@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
 
 
-class Recalling(nn.Module):
+class MomentumBlocks(nn.Module):
     """Residual blocks that start at X₋₁ + k·(X₋₂ − X₋₁) instead of X₋₁, with X₋₂ the input of the block before.
 
     Args:
@@ -116,7 +116,7 @@ def residual(
             bias in its place.
         c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
         corner: where a learned start begins: "zero", "resnet", "res_csc_simplified" or "res_csc".
-        recall: start at X₋₁ + k·(X₋₂ − X₋₁), with k learned, or that of FISTA's momentum (``Recalling``).
+        recall: start at X₋₁ + k·(X₋₂ − X₋₁), with k learned, or that of FISTA's momentum (``MomentumBlocks``).
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"a residual network of {depth} layers does not exist; expected 6n+2: 8, 14, 20, 26, 32, …")
@@ -132,7 +132,7 @@ def residual(
     if recall is None:
         return Network(nn.Sequential(first, *blocks), widths[-1], num_classes)
     weights = fista_weights(len(blocks)) if recall == "fista" else None
-    return Network(nn.Sequential(first, Recalling(blocks, weights)), widths[-1], num_classes)
+    return Network(nn.Sequential(first, MomentumBlocks(blocks, weights)), widths[-1], num_classes)
 
 
 def residual_layer(

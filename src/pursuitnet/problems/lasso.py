@@ -12,7 +12,7 @@ from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.iterations.update import Prox, proximal_step, residual, sums
 from pursuitnet.problems.inputs import check_types, tensor_of, with_dictionary
-from pursuitnet.problems.projection import left_by
+from pursuitnet.problems.projection import projection_residual
 from pursuitnet.prox.threshold import nonnegative_threshold, soft_threshold
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class UnpricedLasso(Lasso):
             if not any(bool(w.any()) for w in wrong):
                 break
             chosen = tuple(c | w for c, w in zip(chosen, wrong, strict=True))
-            residual = left_by(D, D.join(chosen).to(residual.dtype), residual)
+            residual = projection_residual(D, D.join(chosen).to(residual.dtype), residual)
             correlation = D.analyze_parts(residual)
         return residual, correlation
 

@@ -18,7 +18,7 @@ from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.projection import conjugate_gradients
-from pursuitnet.problems.solve import Reduced, Solution, check_budget, check_solver, default_tol, solve, warn
+from pursuitnet.problems.solve import ReducedSolver, Solution, check_budget, check_solver, default_tol, solve, warn
 from pursuitnet.problems.working_set import WorkingSet
 from pursuitnet.prox.threshold import nonnegative_threshold, soft_threshold
 
@@ -122,7 +122,7 @@ def multilayer_basis_pursuit(
     check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, (OMP, Reduced, WorkingSet)):
+    if isinstance(solver, (OMP, ReducedSolver, WorkingSet)):
         raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need the sweep alone")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])

@@ -28,7 +28,7 @@ def conjugate_gradients(gram: Callable[[Tensor], Tensor], right: Tensor, most: i
 
 
 @torch.no_grad()
-def left_by(dictionary: Dictionary, mask: Tensor, signal: Tensor, most: int = 200) -> Tensor:
+def projection_residual(dictionary: Dictionary, mask: Tensor, signal: Tensor, most: int = 200) -> Tensor:
     """Return what the best fit by some columns leaves of a signal: its part that is orthogonal to them.
 
     Args:

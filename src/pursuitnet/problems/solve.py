@@ -26,7 +26,7 @@ class ConvergenceWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Reduced:
+class ReducedSolver:
     """Takes the identity part out of [I D] by minimizing over it in closed form, and runs a solver on what is left.
 
     The same optimum in far fewer steps, since L falls by 1 and the identity part is always at its best
@@ -41,7 +41,7 @@ class Reduced:
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
-        if isinstance(self.solver, (OMP, WorkingSet, Reduced)):
+        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver)):
             raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need the update alone")
 
 
@@ -88,7 +88,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: Solver | ProblemSolver[Lasso] | Reduced | OMP = FISTA(),
+    solver: Solver | ProblemSolver[Lasso] | ReducedSolver | OMP = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -113,7 +113,7 @@ def solve(
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
             the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
             non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), Reduced(…) for [I D], or OMP(nonzeros).
+        solver: FISTA(), ISTA(), WorkingSet(), ReducedSolver(…) for [I D], or OMP(nonzeros).
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -162,7 +162,7 @@ def solve(
         return solution
     tol = default_tol(problem.signal) if tol is None else tol
     given, initial = problem, dictionary.split(_initial_code(problem, start))
-    if isinstance(solver, Reduced):
+    if isinstance(solver, ReducedSolver):
         problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
         run = iterate(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
@@ -201,14 +201,14 @@ def warn(found: Solution, told: str, wanted: bool, stacklevel: int = 3) -> None:
 
 
 def check_solver(solver: Any) -> None:
-    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, Reduced or OMP."""
-    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, Reduced, OMP)}
+    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, ReducedSolver or OMP."""
+    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, ReducedSolver, OMP)}
     if isinstance(solver, type):
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
     if isinstance(solver, str):
         known = names.get(solver.lower().replace("_", ""), "FISTA")
         raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}()")
-    if not isinstance(solver, (Reduced, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
+    if not isinstance(solver, (ReducedSolver, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 

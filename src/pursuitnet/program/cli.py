@@ -52,7 +52,7 @@ def _from_recipe(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
         update_argument_collection(values, names[-1], arguments, root_keys=(), allow_unknown=False)
 
 
-def _at_home(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+def _expand_home(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Expand ~ in every option and argument that is a path; the shell leaves it as it is in --out=~/run."""
     for argument in arguments:
         if Path in (argument.hint, *get_args(argument.hint)):
@@ -90,7 +90,7 @@ app = App(
     help="Train and look into networks whose layers are pursuits: a few steps of a sparse-coding solver.",
     version=__version__,
     help_on_error=False,
-    config=(_whole, _from_recipe, _at_home, _from_run, _from_init),
+    config=(_whole, _from_recipe, _expand_home, _from_run, _from_init),
 )
 
 
@@ -331,13 +331,13 @@ def reproduce(
         return
     from pursuitnet.program.reproduce import Options
     from pursuitnet.program.reproduce.cluster import cluster_of
-    from pursuitnet.program.reproduce.program import live, program
+    from pursuitnet.program.reproduce.program import program, show_running
 
     options = Options(table, filter, seeds, scale, data_dir, device, ledger, runs)
     where = cluster_of(dask, cluster, device)
     folder = Path("runs", table) if out is None else out
     plain = nullcontext(partial(print, flush=True))
-    with live(runs) if sys.stdout.isatty() else plain as say:
+    with show_running(runs) if sys.stdout.isatty() else plain as say:
         at_once = None if jobs == "auto" else jobs
         failed = program(options, folder, say, budget=budget, dry_run=dry_run, at_once=at_once, cluster=where)
     if failed:
@@ -401,7 +401,7 @@ def main() -> None:
         code = streams.GONE
     except OSError as error:  # of the streams themselves, such as a full disk behind them
         code = _fail(str(error))
-    streams.abandon()
+    streams.discard_output()
     sys.exit(code)
 
 
@@ -415,7 +415,7 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except CycloptsError as error:
-        return _fail(hints.said(error))
+        return _fail(hints.error_line(error))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         return _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:

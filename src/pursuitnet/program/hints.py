@@ -12,7 +12,7 @@ from pursuitnet.utils.nearest import did_you_mean
 EVERYWHERE = ("--version", "--help")
 
 
-def said(error: CycloptsError) -> str:
+def error_line(error: CycloptsError) -> str:
     """Return an error of the command line in one line."""
     if isinstance(error, UnknownOptionError):
         return _option(error)

@@ -233,7 +233,7 @@ def date_of(path: Path) -> str | None:
     return datetime.fromtimestamp(path.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def repeating(folder: Path, recipe: dict[str, Any]) -> str:
+def repeat_command(folder: Path, recipe: dict[str, Any]) -> str:
     """Return the command that repeats a run, to be called where it was; of data from Python, the call."""
     file = RunFolder(folder).recipe
     if recipe.get("data") == GIVEN:

@@ -13,13 +13,13 @@ def prepare() -> None:
     """Make standard output and error take any text, and stand for those that the program was started without."""
     _fill_descriptors()
     codecs.register_error("pursuitnet", _shown)
-    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    sys.stdout, sys.stderr = sys.stdout or _null_stream(), sys.stderr or _null_stream()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="pursuitnet")
 
 
-def abandon() -> None:
+def discard_output() -> None:
     """Send what is still to be written to nowhere; else the interpreter would complain of it as it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -35,7 +35,7 @@ def _fill_descriptors() -> None:
     os.close(opened)
 
 
-def _nowhere() -> io.TextIOWrapper:
+def _null_stream() -> io.TextIOWrapper:
     return open(os.devnull, "w", encoding="utf-8")
 
 

@@ -17,11 +17,11 @@ def watch() -> None:
     """Register the networks with timm if it is loaded, or as soon as it will be; do nothing otherwise."""
     if MODELS in sys.modules:
         _register(sys.modules[MODELS])
-    elif not any(isinstance(finder, _Watching) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watching())
+    elif not any(isinstance(finder, _TimmFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TimmFinder())
 
 
-class _Watching(MetaPathFinder):
+class _TimmFinder(MetaPathFinder):
     """Lets timm be found as ever, and registers the networks when it has been loaded."""
 
     def find_spec(

@@ -99,7 +99,7 @@ def _linked(
     return traces
 
 
-def carry(traces: Sequence[LayerTrace], index: int, code: Tensor) -> tuple[Tensor, int]:
+def synthesize_down(traces: Sequence[LayerTrace], index: int, code: Tensor) -> tuple[Tensor, int]:
     """Return D_b … D_i Γ for a code of layer i, and b, the layer whose input is the image or a pooled code."""
     path = _path(traces, index)
     for i in path:
@@ -107,7 +107,7 @@ def carry(traces: Sequence[LayerTrace], index: int, code: Tensor) -> tuple[Tenso
     return code, path[-1]
 
 
-class Kept(NamedTuple):
+class LayerReconstruction(NamedTuple):
     """What layer i keeps of one image, D_b … D_i Γ, beside layer b's signal; (1, channels, H, W) both.
 
     Attributes:
@@ -123,7 +123,7 @@ class Kept(NamedTuple):
     base: int
 
 
-def kept(traces: Sequence[LayerTrace], index: int, channels: int) -> Kept | None:
+def layer_reconstruction(traces: Sequence[LayerTrace], index: int, channels: int) -> LayerReconstruction | None:
     """Return what layer i keeps of one image; None where no channels of layer b's signal are the image's.
 
     Args:
@@ -131,14 +131,14 @@ def kept(traces: Sequence[LayerTrace], index: int, channels: int) -> Kept | None
         index: i.
         channels: of the image, that are compared.
     """
-    down, base = carry(traces, index, traces[index].codes[-1])
-    if not pictured(traces, base):
+    down, base = synthesize_down(traces, index, traces[index].codes[-1])
+    if not has_image_channels(traces, base):
         return None
     target, down = traces[base].signals[-1][:, :channels], down[:, :channels]
-    return Kept(target, down, best_scale(target, down), base)
+    return LayerReconstruction(target, down, best_scale(target, down), base)
 
 
-def reach(traces: Sequence[LayerTrace], index: int) -> int:
+def receptive_field(traces: Sequence[LayerTrace], index: int) -> int:
     """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
     pixels = 1
     for i in _path(traces, index):
@@ -147,7 +147,7 @@ def reach(traces: Sequence[LayerTrace], index: int) -> int:
     return pixels
 
 
-def pictured(traces: Sequence[LayerTrace], base: int) -> bool:
+def has_image_channels(traces: Sequence[LayerTrace], base: int) -> bool:
     """Return whether layer b's signal has the image in its first channels: is it, or got it on from [I D]."""
     return base == 0 or all(isinstance(at.dictionary, WithIdentity) for at in traces[:base])
 
@@ -160,9 +160,11 @@ def effective_atoms(traces: Sequence[LayerTrace], index: int, most: int, in_chan
     the room it needs. None where a pooling lies before the layer and no channels of its signal are the image's.
     """
     at, path = traces[index], _path(traces, index)
-    if not pictured(traces, path[-1]):
+    if not has_image_channels(traces, path[-1]):
         return None
-    size = tuple(max(n, reach(traces, index) if path[-1] else 0) for n in traces[path[-1]].signals[-1].shape[2:])
+    size = tuple(
+        max(n, receptive_field(traces, index) if path[-1] else 0) for n in traces[path[-1]].signals[-1].shape[2:]
+    )
     shapes = {}
     for i in reversed(path):
         shapes[i] = (traces[i].layer.dictionary.channels, *size)
@@ -210,7 +212,7 @@ def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
     return d
 
 
-def dictionary_in_words(D: Dictionary) -> str:
+def describe_dictionary(D: Dictionary) -> str:
     """Return a dictionary in a few words, such as [I D], 16 atoms 3 × 3, dilation 2."""
     inner = D.dictionary if isinstance(D, WithIdentity) else D
     letters = "[I D]" if isinstance(D, WithIdentity) else "D"

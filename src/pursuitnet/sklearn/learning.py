@@ -18,10 +18,10 @@ from torch import Tensor
 from pursuitnet.dictionaries import ConvDictionary
 from pursuitnet.problems import beta_max, learn, solve
 from pursuitnet.problems.learning.codes import Coder
-from pursuitnet.problems.learning.filters import in_unit_ball, remade
+from pursuitnet.problems.learning.filters import in_unit_ball, with_weight
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Journal
-from pursuitnet.problems.learning.passing import Passing
+from pursuitnet.problems.learning.online import OnlineLearner
 from pursuitnet.problems.learning.start import from_patches
 
 Array = NDArray[np.floating[Any]]
@@ -94,7 +94,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         )
         self.history_ = learned.history
         self.n_iter_ = max(1, learned.history[-1].iteration if learned.history else self.max_iter)
-        self._passing: Passing | None = None
+        self._passing: OnlineLearner | None = None
         return self._keep(learned.dictionary)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -102,8 +102,10 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if getattr(self, "_passing", None) is None:
             x = self._begun(X)
             price = torch.tensor([self.beta_], dtype=x.dtype)
-            D = remade(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(False)
-            self._passing = Passing(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
+            D = with_weight(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(
+                False
+            )
+            self._passing = OnlineLearner(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
         else:
             x = self._signals(X, reset=False)
         passing = self._passing
@@ -118,7 +120,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Return the codes of X (n, …) in rows, (n, n_components · positions); ``code_shape_`` says how they lie."""
         check_is_fitted(self)
         x = self._signals(X, reset=False)
-        D = remade(self.dictionary_, self.dictionary_.weight.detach().to(x.dtype)).requires_grad_(False)
+        D = with_weight(self.dictionary_, self.dictionary_.weight.detach().to(x.dtype)).requires_grad_(False)
         return torch.cat([self._code(one, D) for one in x.split(1)]).flatten(1).numpy()
 
     def inverse_transform(self, X: Any) -> Array:
@@ -128,7 +130,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if codes.shape[1] != self._n_features_out:
             raise ValueError(f"the codes have {codes.shape[1]} numbers; expected {self._n_features_out}")
         code = torch.from_numpy(codes.reshape(len(codes), *self.code_shape_).copy())
-        D = remade(self.dictionary_, self.dictionary_.weight.detach().to(code.dtype)).requires_grad_(False)
+        D = with_weight(self.dictionary_, self.dictionary_.weight.detach().to(code.dtype)).requires_grad_(False)
         return D.synthesize(code, (len(code), *self.signal_shape_)).numpy().reshape(len(codes), *self.example_shape_)
 
     def _code(self, x: Tensor, D: Any) -> Tensor:

@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pursuitnet.problems.learning.filters import Filters, in_unit_ball, norms_of, patch_energies, patches
-from pursuitnet.problems.learning.sums import Quadratic, Sums
+from pursuitnet.problems.learning.statistics import Quadratic, SufficientStatistics
 
 
 @torch.no_grad()
-def improved(weight: Tensor, sums: Sums, steps: int, tol: float = 1e-4) -> Tensor:
+def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float = 1e-4) -> Tensor:
     """Return filters of a smaller ½⟨W, HW⟩ − ⟨B, W⟩ with ‖dⱼ‖ ≤ 1, by accelerated projected gradients with restarts.
 
     Each atom has a step of its own, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: atoms that are seldom used

@@ -9,11 +9,11 @@ from torch import Tensor
 from pursuitnet.dictionaries import Code, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.iterations.proximal import FISTA, Certificate
 from pursuitnet.problems.lasso import ReducedLasso, lasso
-from pursuitnet.problems.learning.filters import completed, filters_of, seen_through, unpadded
+from pursuitnet.problems.learning.filters import completed, filters_of, masked_dictionary, unpadded
 from pursuitnet.problems.learning.images import Batch
-from pursuitnet.problems.learning.sums import Sums
+from pursuitnet.problems.learning.statistics import SufficientStatistics
 from pursuitnet.problems.loop import iterate
-from pursuitnet.problems.solve import Reduced
+from pursuitnet.problems.solve import ReducedSolver
 from pursuitnet.problems.working_set import WorkingSet
 
 SPARSE = 0.05
@@ -21,7 +21,7 @@ SPARSE = 0.05
 
 
 @dataclass(frozen=True)
-class Kept:
+class SparseCode:
     """A code by its non-zeros, since most of it is zero."""
 
     shape: torch.Size
@@ -29,9 +29,9 @@ class Kept:
     values: Tensor
 
     @staticmethod
-    def of(code: Tensor) -> "Kept":
+    def of(code: Tensor) -> "SparseCode":
         places = code.flatten().nonzero()[:, 0]
-        return Kept(code.shape, places, code.flatten()[places])
+        return SparseCode(code.shape, places, code.flatten()[places])
 
     @property
     def density(self) -> float:
@@ -44,7 +44,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedBatch:
     """A batch with its code in parts, the atoms' last, and its certificate."""
 
     batch: Batch
@@ -57,21 +57,23 @@ class Coded:
         return self.code[0] if len(self.code) > 1 else 0.0
 
     @torch.no_grad()
-    def sums(self, dictionary: Dictionary) -> Sums:
+    def sums(self, dictionary: Dictionary) -> SufficientStatistics:
         """Return what the code says of the filters."""
         filters, sides = unpadded(filters_of(dictionary))
         signal = self.batch.signal - self.identity
-        return Sums.of(filters, self.code[-1], completed(filters, sides, signal, self.batch.mask, self.code[-1]))
+        return SufficientStatistics.of(
+            filters, self.code[-1], completed(filters, sides, signal, self.batch.mask, self.code[-1])
+        )
 
     def residual(self, dictionary: Dictionary) -> Tensor:
         """Return x − DΓ, zero where x is not known."""
-        return left_by(dictionary, self.batch, self.code)
+        return residual_of(dictionary, self.batch, self.code)
 
 
 @torch.no_grad()
-def left_by(dictionary: Dictionary, batch: Batch, code: Code) -> Tensor:
+def residual_of(dictionary: Dictionary, batch: Batch, code: Code) -> Tensor:
     """Return what codes in parts leave of a batch, zero where it is not known."""
-    D, signal = seen_through(dictionary, batch.mask), batch.signal
+    D, signal = masked_dictionary(dictionary, batch.mask), batch.signal
     return signal - D.synthesize_parts(code, signal.shape)
 
 
@@ -92,7 +94,7 @@ class Coder:
     solver: Any = None
 
     @torch.no_grad()
-    def __call__(self, dictionary: Dictionary, batch: Batch, tol: float, start: Tensor | None = None) -> Coded:
+    def __call__(self, dictionary: Dictionary, batch: Batch, tol: float, start: Tensor | None = None) -> CodedBatch:
         """Return the code of a batch, to a gap of at most tol where that can be reached.
 
         Args:
@@ -101,20 +103,20 @@ class Coder:
             tol: the relative gap of each image.
             start: where to begin, (B, code_channels, …).
         """
-        D, x = seen_through(dictionary, batch.mask), batch.signal
+        D, x = masked_dictionary(dictionary, batch.mask), batch.signal
         problem = lasso(x, D, self.beta, self.nonnegative)
         if start is None:
             start = x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
         begin, solver = D.split(start), self.solver or self._suitable(dictionary, batch, start)
-        if isinstance(solver, Reduced):
+        if isinstance(solver, ReducedSolver):
             problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
         run = iterate(problem, solver, begin, self.max_steps, tol)
-        return Coded(batch, problem.full_code(run.code), run.certificate)
+        return CodedBatch(batch, problem.full_code(run.code), run.certificate)
 
     def _suitable(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
         """Return the solver that is fast here: few columns in use, each of which reaches few entries of a signal."""
         if isinstance(dictionary, WithIdentity):
-            return Reduced(FISTA())
+            return ReducedSolver(FISTA())
         one_mask = batch.mask is None or len(batch.mask) == 1 or len(batch.signal) == 1
         sparse = int((start != 0).sum()) <= SPARSE * start.numel()
         convolution = isinstance(dictionary, ConvDictionary)

@@ -30,7 +30,7 @@ def filters_of(dictionary: Dictionary) -> Filters:
     )
 
 
-def remade(filters: Filters, weight: Tensor) -> Filters:
+def with_weight(filters: Filters, weight: Tensor) -> Filters:
     """Return a dictionary of the same kind with other filters, (atoms, channels, *kernel)."""
     if isinstance(filters, CircularDictionary):
         return CircularDictionary(weight, filters.dilation)
@@ -92,7 +92,7 @@ class Masked(Dictionary):
         return self.dictionary.lipschitz_bound()
 
 
-def seen_through(dictionary: Dictionary, mask: Tensor | None) -> Dictionary:
+def masked_dictionary(dictionary: Dictionary, mask: Tensor | None) -> Dictionary:
     """Return D, or M·D where there is a mask; of [I D] the D inside, since a known identity part is zero where x is."""
     if mask is None:
         return dictionary
@@ -141,7 +141,7 @@ def patches(
         example: which signal, of each.
     """
     one = filters.weight[:1]
-    places, inside = remade(filters, torch.ones_like(one)).columns(chosen, signal.shape)
+    places, inside = with_weight(filters, torch.ones_like(one)).columns(chosen, signal.shape)
     found = signal.flatten(1)[example[:, None], places] * inside
     return found.view(-1, *one.shape[1:])
 
@@ -149,7 +149,7 @@ def patches(
 @torch.no_grad()
 def patch_energies(filters: Filters, signal: Tensor) -> Float[Tensor, "B places"]:
     """Return ‖·‖² of what an atom would see at each place of the code, (B, places)."""
-    every = remade(filters, torch.ones_like(filters.weight[:1]))
+    every = with_weight(filters, torch.ones_like(filters.weight[:1]))
     return every.analyze(signal.square()).flatten(1).clamp(min=0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.problems.learning import saved
-from pursuitnet.problems.learning.codes import Coded
+from pursuitnet.problems.learning.codes import CodedBatch
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Journal:
     reseeded: int = 0
     began: float = field(default_factory=time.perf_counter)
 
-    def tell(self, iteration: int, coded: "Tally", dictionary: Dictionary) -> Report:
+    def tell(self, iteration: int, coded: "CodeTotals", dictionary: Dictionary) -> Report:
         """Make a report of codes, hand it on, and keep it if it is certified."""
         seconds = time.perf_counter() - self.began
         report = Report(
@@ -92,7 +92,7 @@ class Journal:
 
 
 @dataclass
-class Tally:
+class CodeTotals:
     """What codes add up to over batches.
 
     Attributes:
@@ -109,7 +109,7 @@ class Tally:
     nonzeros: int = 0
     usage: Tensor | float = 0.0
 
-    def add(self, coded: Coded) -> None:
+    def add(self, coded: CodedBatch) -> None:
         """Take in the codes of a batch."""
         found = coded.certificate
         self.images += len(coded.batch.signal)

@@ -15,12 +15,12 @@ from pursuitnet.dictionaries import Dictionary, WithIdentity
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.problems.inputs import check_dictionary, tensor_of
 from pursuitnet.problems.learning import images as incoming
+from pursuitnet.problems.learning.alternating import AlternatingLearner
 from pursuitnet.problems.learning.codes import Coder
-from pursuitnet.problems.learning.filters import Filters, filters_of, in_unit_ball, places_of, remade
+from pursuitnet.problems.learning.filters import Filters, filters_of, in_unit_ball, places_of, with_weight
 from pursuitnet.problems.learning.images import Batch
-from pursuitnet.problems.learning.journal import Callback, Journal, Report, Tally
-from pursuitnet.problems.learning.passing import Passing
-from pursuitnet.problems.learning.rounds import Rounds
+from pursuitnet.problems.learning.journal import Callback, CodeTotals, Journal, Report
+from pursuitnet.problems.learning.online import OnlineLearner
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import ConvergenceWarning, check_budget, check_solver
 
@@ -140,13 +140,13 @@ def learn(
         D = _copied(dictionary)
         coder = Coder(price, nonnegative, max_steps, solver)
         if online:
-            passing = Passing(D, coder, journal, forget)
+            passing = OnlineLearner(D, coder, journal, forget)
             order = incoming.stream(images, filters, mask) if streamed else _shuffled(
                 batches, filters, batch_size, max_iterations or 1, seed
             )  # fmt: skip
             return _result(D, passing.run(order), journal, "end of stream" if streamed else "max_iterations")
-        sized = [b.split(batch_size or _together(b, D)) for b in batches]
-        rounds = Rounds(D, [part for parts in sized for part in parts], coder, journal)
+        sized = [b.split(batch_size or _batch_size(b, D)) for b in batches]
+        rounds = AlternatingLearner(D, [part for parts in sized for part in parts], coder, journal)
         tally, reason = rounds.run(100 if max_iterations is None else max_iterations, tol)
         found = _result(D, tally, journal, reason)
         if not codes:
@@ -156,7 +156,7 @@ def learn(
         return Learned(D, found.history, found.usage, whole if isinstance(images, list | tuple) else whole[0], reason)
 
 
-def _result(D: Dictionary, tally: Tally, journal: Journal, reason: str) -> Learned:
+def _result(D: Dictionary, tally: CodeTotals, journal: Journal, reason: str) -> Learned:
     """Return what has been found, with a warning if the last codes are not certified."""
     if tally.gap > journal.gap:
         warnings.warn(
@@ -173,7 +173,7 @@ def _result(D: Dictionary, tally: Tally, journal: Journal, reason: str) -> Learn
 def _copied(dictionary: Dictionary) -> Dictionary:
     """Return a copy with atoms of norm 1 at most, to be changed."""
     filters = filters_of(dictionary)
-    own = remade(filters, in_unit_ball(filters.weight.detach().clone()))
+    own = with_weight(filters, in_unit_ball(filters.weight.detach().clone()))
     return (WithIdentity(own) if isinstance(dictionary, WithIdentity) else own).requires_grad_(False)
 
 
@@ -190,7 +190,7 @@ def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: 
             yield parts[i]
 
 
-def _together(batch: Batch, D: Dictionary) -> int:
+def _batch_size(batch: Batch, D: Dictionary) -> int:
     """Return how many images to code together in rounds."""
     one = sum(D.code_channels) * places_of(filters_of(D), batch.signal.shape)
     return max(1, ENTRIES // one)

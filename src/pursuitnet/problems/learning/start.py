@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pursuitnet.problems.learning.filters import Filters, norms_of, patch_energies, patches, remade
+from pursuitnet.problems.learning.filters import Filters, norms_of, patch_energies, patches, with_weight
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def from_patches(images: Sequence[Tensor], filters: Filters, atoms: int, seed: i
     chosen = chosen + found[0]
     if chosen[0].numel() > 1:
         chosen = chosen - chosen.flatten(1).mean(1).view(-1, *[1] * (chosen.dim() - 1))
-    return remade(filters, chosen / norms_of(chosen))
+    return with_weight(filters, chosen / norms_of(chosen))
 
 
 def _drawn(

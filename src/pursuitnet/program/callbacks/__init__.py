@@ -3,11 +3,21 @@
 import os
 
 from pursuitnet.program.callbacks.base import Callback, CallbackList, NoOpCallback
-from pursuitnet.program.callbacks.files import Page, TensorBoard
-from pursuitnet.program.callbacks.terminal import Lines, Live
+from pursuitnet.program.callbacks.files import ReportPage, TensorBoard
+from pursuitnet.program.callbacks.terminal import LiveProgress, ProgressLines
 from pursuitnet.program.run_folder import Record
 
-__all__ = ["Callback", "CallbackList", "Lines", "Live", "NoOpCallback", "Page", "Record", "TensorBoard", "of_program"]
+__all__ = [
+    "Callback",
+    "CallbackList",
+    "LiveProgress",
+    "NoOpCallback",
+    "ProgressLines",
+    "Record",
+    "ReportPage",
+    "TensorBoard",
+    "of_program",
+]
 
 
 def of_program(*, terminal: bool, tensorboard: bool = False) -> CallbackList:
@@ -21,5 +31,5 @@ def of_program(*, terminal: bool, tensorboard: bool = False) -> CallbackList:
         ImportError: if TensorBoard is asked for and not installed.
     """
     logs = [TensorBoard()] if tensorboard else []
-    said = Live() if terminal and os.environ.get("TERM") != "dumb" else Lines()
-    return CallbackList([said, *logs, Page()])
+    said = LiveProgress() if terminal and os.environ.get("TERM") != "dumb" else ProgressLines()
+    return CallbackList([said, *logs, ReportPage()])

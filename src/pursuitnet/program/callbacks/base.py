@@ -14,13 +14,13 @@ SHARE = 0.02
 class Callback(Protocol):
     """Something that wants to see a run go by."""
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def on_train_begin(self, about: dict[str, Any]) -> None:
         """A run begins, or goes on: recipe, folder, parameters, device, images (training, test), steps an epoch."""
 
-    def batch(self, epoch: int, step: int, steps: int) -> None:
+    def on_step_end(self, epoch: int, step: int, steps: int) -> None:
         """A step of an epoch has been taken; both count from 1."""
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record) -> None:
         """An epoch has ended; its line need not be in metrics.jsonl yet."""
 
     def close(self) -> None:
@@ -30,11 +30,11 @@ class Callback(Protocol):
 class NoOpCallback:
     """A callback that looks away."""
 
-    def begin(self, about: dict[str, Any]) -> None: ...
+    def on_train_begin(self, about: dict[str, Any]) -> None: ...
 
-    def batch(self, epoch: int, step: int, steps: int) -> None: ...
+    def on_step_end(self, epoch: int, step: int, steps: int) -> None: ...
 
-    def epoch(self, record: Record) -> None: ...
+    def on_epoch_end(self, record: Record) -> None: ...
 
     def close(self) -> None: ...
 
@@ -49,19 +49,19 @@ class CallbackList:
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.callbacks = list(callbacks)
 
-    def begin(self, about: dict[str, Any]) -> None:
-        self._tell(lambda callback: callback.begin(about))
+    def on_train_begin(self, about: dict[str, Any]) -> None:
+        self._notify(lambda callback: callback.on_train_begin(about))
 
-    def batch(self, epoch: int, step: int, steps: int) -> None:
-        self._tell(lambda callback: callback.batch(epoch, step, steps))
+    def on_step_end(self, epoch: int, step: int, steps: int) -> None:
+        self._notify(lambda callback: callback.on_step_end(epoch, step, steps))
 
-    def epoch(self, record: Record) -> None:
-        self._tell(lambda callback: callback.epoch(record))
+    def on_epoch_end(self, record: Record) -> None:
+        self._notify(lambda callback: callback.on_epoch_end(record))
 
     def close(self) -> None:
-        self._tell(lambda callback: callback.close())
+        self._notify(lambda callback: callback.close())
 
-    def _tell(self, what: Callable[[Callback], None]) -> None:
+    def _notify(self, what: Callable[[Callback], None]) -> None:
         for callback in tuple(self.callbacks):
             try:
                 what(callback)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Page(NoOpCallback):
+class ReportPage(NoOpCallback):
     """``report.html`` during training: written at the start and after an epoch, and it reloads itself in a browser.
 
     At the end it says how far the run has come; ``report.write`` then adds what needs the weights.
@@ -29,11 +29,11 @@ class Page(NoOpCallback):
         self.records: list[Record] = []
         self.written, self.cost = 0.0, 0.0
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def on_train_begin(self, about: dict[str, Any]) -> None:
         self.about, self.records = about, earlier(Path(about["folder"]))
         self._write(training=True)
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record) -> None:
         self.records = [*(r for r in self.records if r["epoch"] < record["epoch"]), record]
         if time.monotonic() - self.written >= max(self.every, self.cost / SHARE):
             self._write(training=True)
@@ -70,13 +70,13 @@ class TensorBoard(NoOpCallback):
         self.open = SummaryWriter
         self.writer: SummaryWriter | None = None
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def on_train_begin(self, about: dict[str, Any]) -> None:
         run = RunFolder(about["folder"])
         self.writer = self.open(run.tensorboard, purge_step=len(earlier(run.path)) + 1)
         self.writer.add_text("recipe", indent(json.dumps(about["recipe"], indent=2), "    "))  # which Markdown leaves
         self.writer.flush()
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record) -> None:
         if self.writer is None:
             return
         for name, value in record.items():

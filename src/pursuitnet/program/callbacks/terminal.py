@@ -38,17 +38,17 @@ COLUMNS = (
 )
 
 
-class Lines(NoOpCallback):
+class ProgressLines(NoOpCallback):
     """A plain line an epoch, for logs and pipes."""
 
     def __init__(self) -> None:
         self.epochs = 0
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def on_train_begin(self, about: dict[str, Any]) -> None:
         self.epochs = about["recipe"]["epochs"]
         print(headline(about), flush=True)  # noqa: T201 (this is what it is for)
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record) -> None:
         print(self.line(record), flush=True)  # noqa: T201
 
     def line(self, record: Record) -> str:
@@ -62,7 +62,7 @@ class Lines(NoOpCallback):
         return "  ".join([count, *said])
 
 
-class Live(NoOpCallback):
+class LiveProgress(NoOpCallback):
     """A table of the last epochs over two bars, one for the epoch and one for the run, for a terminal.
 
     Drawn in the training's own thread, so that nothing goes on behind it, and seldom enough to take no more than
@@ -82,21 +82,21 @@ class Live(NoOpCallback):
         self.about: dict[str, Any] = {}
         self.drawn = self.cost = 0.0
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def on_train_begin(self, about: dict[str, Any]) -> None:
         self.about, self.records = about, earlier(Path(about["folder"]))
         self.place = (len(self.records) + 1, 0, about["steps"])
-        self.clock = Clock(about["recipe"]["epochs"], about["images"][0])
+        self.clock = TimeEstimate(about["recipe"]["epochs"], about["images"][0])
         self.console.print(headline(about), highlight=False)
         self.picture.start()
         self.console.show_cursor(True)
         self._draw()
 
-    def batch(self, epoch: int, step: int, steps: int) -> None:
+    def on_step_end(self, epoch: int, step: int, steps: int) -> None:
         self.place = (epoch, step, steps)
         self.clock.at(*self.place)
         self._draw_if_due()
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record) -> None:
         self.records = [*(r for r in self.records if r["epoch"] < record["epoch"]), record]
         self._draw_if_due()
 
@@ -156,7 +156,7 @@ class Live(NoOpCallback):
         return grid
 
 
-class Clock:
+class TimeEstimate:
     """How fast a run goes and how long it will take, by the steps that it has taken since it was begun or resumed.
 
     Args:

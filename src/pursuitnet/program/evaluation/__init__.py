@@ -7,14 +7,14 @@ images without labels. ``run``: all of it for a run folder. ``words`` and ``figu
 
 from pursuitnet.program.evaluation.adaptation import Adaptation
 from pursuitnet.program.evaluation.corruptions import CORRUPTIONS, Corruption
-from pursuitnet.program.evaluation.measures import Bin, Evaluation, evaluate
+from pursuitnet.program.evaluation.measures import CalibrationBin, Evaluation, evaluate
 from pursuitnet.program.evaluation.robustness import Robustness, Row, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 
 __all__ = [
     "CORRUPTIONS",
     "Adaptation",
-    "Bin",
+    "CalibrationBin",
     "Corruption",
     "Evaluation",
     "Robustness",

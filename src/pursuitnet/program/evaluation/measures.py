@@ -16,7 +16,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Bin:
+class CalibrationBin:
     """The answers whose confidence lies in (lower, upper]; means are None where there are none."""
 
     lower: float
@@ -49,7 +49,7 @@ class Evaluation:
     top5: float | None
     per_class: tuple[float | None, ...]
     ece: float
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
     confusion: tuple[tuple[int, ...], ...]
 
     def confusions(self, most: int = 5) -> list[tuple[str, str, int]]:
@@ -130,7 +130,7 @@ def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
     return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
-def reliability(logits: Tensor, right: Tensor) -> tuple[Bin, ...]:
+def reliability(logits: Tensor, right: Tensor) -> tuple[CalibrationBin, ...]:
     """Return the bins ((m − 1)/M, m/M] of confidence, M = 15, of logits (N, classes) and whether each is right (N,).
 
     Source: Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks (2017), Eqs. 1 and 2.
@@ -141,12 +141,12 @@ def reliability(logits: Tensor, right: Tensor) -> tuple[Bin, ...]:
     counts = torch.bincount(place, minlength=BINS).tolist()
     sums = (torch.bincount(place, value, minlength=BINS).tolist() for value in (confidence, right.double()))
     return tuple(
-        Bin(lower, upper, n, c / n if n else None, r / n if n else None)
+        CalibrationBin(lower, upper, n, c / n if n else None, r / n if n else None)
         for lower, upper, n, c, r in zip(edges[:-1].tolist(), edges[1:].tolist(), counts, *sums, strict=True)
     )
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
+def calibration_error(bins: Sequence[CalibrationBin]) -> float:
     """Return Σ (count/N)·|accuracy − confidence|, between 0 and 1 (Guo et al., Eq. 3)."""
     gaps = (
         b.count * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pursuitnet.data.identity import Part
+from pursuitnet.data.identity import SplitIdentity
 from pursuitnet.program.imaging.files import Array, listed, read
 
 TESTED = 6
@@ -16,7 +16,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """An image and what it should become, (H, W, C) each, and where they are from; a target of None is the image."""
 
     image: Array
@@ -24,7 +24,7 @@ class Pair:
     name: str
 
 
-def splits(folder: Path, *, paired: bool, gray: bool) -> tuple[list[Pair], list[Pair]]:
+def splits(folder: Path, *, paired: bool, gray: bool) -> tuple[list[ImagePair], list[ImagePair]]:
     """Return the images to train on and to test on.
 
     Args:
@@ -54,11 +54,11 @@ def splits(folder: Path, *, paired: bool, gray: bool) -> tuple[list[Pair], list[
     return train, test
 
 
-def _pairs(folder: Path, paired: bool, gray: bool) -> list[Pair]:
+def _pairs(folder: Path, paired: bool, gray: bool) -> list[ImagePair]:
     inside = folder / "images"
     if not paired:
         paths = listed(inside if inside.is_dir() else folder)
-        return [Pair(page, None, path.name) for path in paths for page in _pages(path, gray)]
+        return [ImagePair(page, None, path.name) for path in paths for page in _pages(path, gray)]
     targets = {path.stem: path for path in listed(folder / "targets")}
     found = []
     for path in listed(inside):
@@ -70,7 +70,7 @@ def _pairs(folder: Path, paired: bool, gray: bool) -> list[Pair]:
                 f"{path} holds {image.shape[0]} images of {image.shape[1:3]} pixels, {targets[path.stem]} "
                 f"{target.shape[0]} of {target.shape[1:3]}; expected equal numbers and sizes"
             )
-        found += [Pair(a, b, path.name) for a, b in zip(image, target, strict=True)]
+        found += [ImagePair(a, b, path.name) for a, b in zip(image, target, strict=True)]
     return found
 
 
@@ -84,16 +84,16 @@ def _pages(path: Path, gray: bool) -> Array:
     return luma.astype(pages.dtype)[..., None]
 
 
-def part_of(pairs: Sequence[Pair]) -> Part:
+def part_of(pairs: Sequence[ImagePair]) -> SplitIdentity:
     """Return number and checksum of images and targets, in order."""
     found = hashlib.sha256()
     for array in (array for pair in pairs for array in (pair.image, pair.target) if array is not None):
         found.update(f"{array.shape} {array.dtype}".encode())
         found.update(np.ascontiguousarray(array).data)
-    return Part(len(pairs), found.hexdigest())
+    return SplitIdentity(len(pairs), found.hexdigest())
 
 
-def labels_of(pairs: Sequence[Pair], most: int = 256) -> Array:
+def labels_of(pairs: Sequence[ImagePair], most: int = 256) -> Array:
     """Return the values that targets have, in order: the labels of segmentation.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pursuitnet.problems import Learned
 from pursuitnet.problems.learning import Report
-from pursuitnet.problems.learning.codes import Coder, left_by
+from pursuitnet.problems.learning.codes import Coder, residual_of
 from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.program.report import pictures
@@ -62,7 +62,7 @@ def _samples(found: Learned, images: Tensor, settings: "Settings") -> list[dict[
     """Return some images beside what the atoms make of them and what is left."""
     beta = torch.tensor([settings.beta]).to(images)
     coded = Coder(beta, settings.nonnegative)(found.dictionary, Batch(images, None), 1e-3)
-    left = left_by(found.dictionary, coded.batch, coded.code)
+    left = residual_of(found.dictionary, coded.batch, coded.code)
     identity = coded.code[0] if len(coded.code) > 1 else torch.zeros_like(images)
     rows = []
     for image, rest, own, code in zip(images, left, identity, coded.code[-1], strict=True):

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from pursuitnet.program.writable import check_file
 
 if TYPE_CHECKING:
-    from pursuitnet.program.predict.answers import Answer
+    from pursuitnet.program.predict.predictions import Answer
 
 
 def predict(
@@ -42,7 +42,7 @@ def predict(
     from pursuitnet.data.progress import progress
     from pursuitnet.data.unlabeled import found
     from pursuitnet.program.factories import device_of
-    from pursuitnet.program.predict.answers import SHOWN_IMAGES, answers, check_table, write_table
+    from pursuitnet.program.predict.predictions import SHOWN_IMAGES, answers, check_table, write_table
     from pursuitnet.program.recipe import Recipe
     from pursuitnet.program.sharing import trained
     from pursuitnet.program.sharing.loading import check_classifies
@@ -83,8 +83,8 @@ def predict(
 
 def _page(page: Path | None) -> Path:
     """Return where the page goes, if nothing is lost there."""
-    from pursuitnet.program.predict.answers import check_replaceable
     from pursuitnet.program.predict.page import MARK
+    from pursuitnet.program.predict.predictions import check_replaceable
 
     page = page or Path("explain.html")
     check_file(page)

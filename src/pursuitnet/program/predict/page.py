@@ -7,13 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pursuitnet.program.predict.answers import Answer
 from pursuitnet.program.predict.explanation import Explanation, explain
+from pursuitnet.program.predict.predictions import Answer
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import evenly
 from pursuitnet.program.sharing import Trained
-from pursuitnet.program.trace import best_scale, carry, kept, pictured, relative_error
+from pursuitnet.program.trace import (
+    best_scale,
+    has_image_channels,
+    layer_reconstruction,
+    relative_error,
+    synthesize_down,
+)
 from pursuitnet.program.writable import write_whole
 
 MARK = 'content="pursuitnet predict"'
@@ -84,15 +90,15 @@ def _drawn_alone(about: Trained, found: Explanation, row: int) -> pictures.Pictu
     at = found.traces[origin.layer]
     alone, place = torch.zeros_like(at.codes[-1]), at.identity_channels + origin.index
     alone[:, place] = at.codes[-1][:, place]
-    down, base = carry(found.traces, origin.layer, alone)
-    if not pictured(found.traces, base) or not bool(alone.any()):
+    down, base = synthesize_down(found.traces, origin.layer, alone)
+    if not has_image_channels(found.traces, base) or not bool(alone.any()):
         return None
     return pictures.mosaic(pictures.signed(down[:, : _channels(about)]), 1, 66)
 
 
 def _layer(about: Trained, found: Explanation, index: int) -> dict[str, Any]:
     """Return what one layer keeps of the image."""
-    at, down = found.traces[index], kept(found.traces, index, _channels(about))
+    at, down = found.traces[index], layer_reconstruction(found.traces, index, _channels(about))
     strongest = at.atom_codes[0].flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:6]
     return {
         "name": index + 1,

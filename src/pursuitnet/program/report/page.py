@@ -26,18 +26,18 @@ from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import evenly
 from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_there
-from pursuitnet.program.runs import date_of, repeating
+from pursuitnet.program.runs import date_of, repeat_command
 from pursuitnet.program.trace import (
     LayerTrace,
     best_scale,
-    carry,
     density,
-    dictionary_in_words,
+    describe_dictionary,
     effective_atoms,
-    kept,
-    reach,
+    layer_reconstruction,
+    receptive_field,
     relative_error,
     strongest_kernels,
+    synthesize_down,
     trace_layers,
 )
 from pursuitnet.program.writable import write_whole
@@ -103,7 +103,7 @@ def _about(files: RunFolder, run: TrainedRun) -> dict[str, Any]:
     beside = {"layer by layer": files.inspection_page, "all runs": files.path.parent / "runs.html"}
     return {
         "date": date_of(files.record),
-        "repeat": repeating(files.path, run.recipe.to_json()),
+        "repeat": repeat_command(files.path, run.recipe.to_json()),
         "next": {
             f"pursuitnet inspect {name}": "each layer's Lasso, guarantees and gap",
             f"pursuitnet evaluate {name}": "calibration; with --corruptions also robustness",
@@ -127,7 +127,7 @@ def _content(run: TrainedRun) -> dict[str, Any]:
         "about": run.about,
         "right": int((run.predicted == run.images.test[1]).sum()),
         "tested": len(run.predicted),
-        "words": in_words(run.model),
+        "words": describe_network(run.model),
         "curves": pictures.curves(run.records),
         "speed": speed(run.records[-1]),
         "confusion": confusion(run.images.test[1], run.predicted, len(run.classes)).tolist(),
@@ -145,7 +145,7 @@ def _content(run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def in_words(model: Network) -> str:
+def describe_network(model: Network) -> str:
     """Return one sentence on what the network is."""
     layers = model.pursuits()
     mix = "the input itself and learned atoms, [I D]," if _identity(layers[0]) else "learned atoms, D,"
@@ -186,7 +186,7 @@ def _row(index: int, at: LayerTrace) -> dict[str, Any]:
     return {
         "name": index + 1,
         "start": at.layer.start.name,
-        "dictionary": dictionary_in_words(at.dictionary),
+        "dictionary": describe_dictionary(at.dictionary),
         "code": " × ".join(str(n) for n in code.shape[1:]),
         "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
         "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
@@ -205,7 +205,7 @@ def _atoms(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, A
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
     chans, at = len(run.images.mean), traces[index]
     atoms = effective_atoms(traces, index, SHOWN_ATOMS, chans)
-    base = carry(traces, index, at.codes[-1][:1])[1]
+    base = synthesize_down(traces, index, at.codes[-1][:1])[1]
     grid = traces[base].signals[-1].shape[2:]
     drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
     return {
@@ -215,7 +215,7 @@ def _atoms(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, A
         "shown": min(SHOWN_ATOMS, at.atom_codes.shape[1]),
         "all": at.atom_codes.shape[1],
         "grid": " × ".join(str(n) for n in grid),
-        "reach": reach(traces, index) if reach(traces, index) > min(grid) else None,
+        "reach": receptive_field(traces, index) if receptive_field(traces, index) > min(grid) else None,
     }
 
 
@@ -258,7 +258,7 @@ def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[s
 
 def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    found = kept(traces, index, len(run.images.mean))
+    found = layer_reconstruction(traces, index, len(run.images.mean))
     if found is None:
         return None
     target, down, a, base = found

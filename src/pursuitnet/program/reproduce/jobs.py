@@ -70,7 +70,7 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     """
     from pursuitnet.program import train
     from pursuitnet.program.reproduce.ledger import Ledger, checksum, key, machine
-    from pursuitnet.program.train.run import computed_in
+    from pursuitnet.program.train.run import number_formats
     from pursuitnet.program.train.trainer import precision_name, precision_of
 
     ledger = Ledger(Path(job.ledger))
@@ -89,7 +89,7 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
             epochs = run.read_epochs()
             said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
             device = train.device_of(job.recipe)
-            precision = computed_in(epochs, precision_name(precision_of(job.recipe, device)))
+            precision = number_formats(epochs, precision_name(precision_of(job.recipe, device)))
             record = {**train.versions(), "device": str(device), "precision": precision, **said}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)

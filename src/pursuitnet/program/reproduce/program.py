@@ -66,7 +66,7 @@ def program(
     limit = None if budget is None else seconds_of(budget)
     check_folder(out, *reproduce.names(options))
     todo, failed = reproduce.missing(options), 0
-    say("\n".join(plan_of(options, todo, dry_run)))
+    say("\n".join(plan_lines(options, todo, dry_run)))
     if todo and not dry_run:
         check_folder(options.ledger, option="--ledger")
         check_folder(options.runs, option="--runs")
@@ -75,14 +75,14 @@ def program(
             cores = available() if device_of(recipe).type == "cpu" else MOST
             at_once = best(recipe, min(len(todo), cores), say)
         told = partial(line, time.perf_counter(), len(todo), count(1), say)
-        with terminable():
+        with interrupt_on_sigterm():
             failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once or 1, cluster=cluster)
     say("\n".join(map(str, reproduce.write(options, out))))
     return failed
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def interrupt_on_sigterm() -> Iterator[None]:
     """Let SIGTERM interrupt as Ctrl-C does, so that what is under way is kept."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -92,21 +92,21 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def live(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[str], None]]:
+def show_running(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[str], None]]:
     """Show the runs that are under way below a folder, on a terminal; give a way to say lines above them."""
     from rich.live import Live
     from rich.text import Text
 
-    def under_way() -> Text:
+    def running_line() -> Text:
         found = find_runs(folder) if folder.is_dir() else []
         running = [run for run in found if run.state == "running"]
         return Text("\n".join(table(running)) if running else "")
 
-    with Live(get_renderable=under_way, console=console, refresh_per_second=0.5, transient=True) as view:
+    with Live(get_renderable=running_line, console=console, refresh_per_second=0.5, transient=True) as view:
         yield lambda line: view.console.print(line, highlight=False, markup=False)
 
 
-def plan_of(options: reproduce.Options, todo: Sequence[PlannedRun], whole: bool) -> Iterator[str]:
+def plan_lines(options: reproduce.Options, todo: Sequence[PlannedRun], whole: bool) -> Iterator[str]:
     """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
     cells = options.cells()
     planned = sum(cell.seeds if options.seeds is None else options.seeds for cell in cells)

@@ -115,7 +115,7 @@ def difference(row: CellResult) -> str:
     return f"{off:+.2f}, {'beyond' if abs(off) > noise else 'within'} noise"
 
 
-def by_layers(rows: Sequence[CellResult], *, paper: bool = False) -> str:
+def paper_table(rows: Sequence[CellResult], *, paper: bool = False) -> str:
     """Return the table as the paper prints it: a line a method and unfolding, a column a number of layers.
 
     Args:
@@ -159,7 +159,7 @@ def contrast(*pairs: tuple[CellResult, CellResult]) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Comparison:
     """What the runs say to a question.
 
     Attributes:
@@ -205,12 +205,12 @@ Questions = Sequence[tuple[str, tuple[CellResult, CellResult]]]
 """What is asked, and two cells, the first of which is said to be better."""
 
 
-def answers(questions: Questions) -> list[Answer]:
+def answers(questions: Questions) -> list[Comparison]:
     """Return what the runs say to questions, corrected for the number of those that can be tested."""
     found = [(name, difference_of(pair)) for name, pair in questions]
     tests = [d.p for _, d in found if d.n > 2]
     corrected = iter(holm(tests))
-    return [Answer(name, d, next(corrected) if d.n > 2 else None, len(tests)) for name, d in found]
+    return [Comparison(name, d, next(corrected) if d.n > 2 else None, len(tests)) for name, d in found]
 
 
 def tested(questions: Questions) -> str:
@@ -232,7 +232,7 @@ def verdicts(questions: Questions) -> str:
     return "\n".join(lines)
 
 
-def _told(answer: Answer) -> str:
+def _told(answer: Comparison) -> str:
     d = answer.difference
     if answer.corrected is None:
         return f"{answer.name} (not enough runs)"

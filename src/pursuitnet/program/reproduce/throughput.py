@@ -58,10 +58,10 @@ def throughput(recipe: Recipe, number: int, seconds: float) -> float:
         for process in processes:
             _tell(process, json.dumps({"recipe": recipe.to_json(), "seconds": seconds}))
         for process in processes:
-            _heard(process)
+            _read_line(process)
         for process in processes:
             _tell(process, "go")
-        return sum(float(_heard(process)) for process in processes)
+        return sum(float(_read_line(process)) for process in processes)
 
 
 def _tell(process: "subprocess.Popen[str]", line: str) -> None:
@@ -70,7 +70,7 @@ def _tell(process: "subprocess.Popen[str]", line: str) -> None:
         process.stdin.flush()
 
 
-def _heard(process: "subprocess.Popen[str]") -> str:
+def _read_line(process: "subprocess.Popen[str]") -> str:
     """Return the next line that a process says."""
     line = process.stdout.readline() if process.stdout else ""
     if not line:

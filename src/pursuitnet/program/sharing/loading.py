@@ -237,7 +237,7 @@ def _weights(path: Path) -> Path:
     if file.is_file():
         return file
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is missing; name a run folder, or its {run.weights.name}{or_pretrained()}")
+        raise FileNotFoundError(f"{path} is missing; name a run folder, or its {run.weights.name}{pretrained_hint()}")
     if run.marked(os.listdir(path)):
         raise FileNotFoundError(f"{file} is missing; the run has not finished: pursuitnet train --out {path} --resume")
     raise FileNotFoundError(
@@ -250,7 +250,7 @@ def shipped_with(path: Path) -> Path | None:
     return None if path.exists() else pretrained_file(str(path))
 
 
-def or_pretrained() -> str:
+def pretrained_hint() -> str:
     """Return which names can stand in the place of a run, for the end of a sentence."""
     names = pretrained_names()
     return f", or a pretrained network: {', '.join(names)}" if names else ""

@@ -28,10 +28,10 @@ class Row(NamedTuple):
     csc: str
     object: str
     condition: str
-    pair: Callable[["Draw"], Pair]
+    pair: Callable[["RandomTensors"], Pair]
 
 
-class Draw:
+class RandomTensors:
     """Random tensors in float64, from a generator of its own."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -41,7 +41,7 @@ class Draw:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
 
-def convolution(draw: Draw) -> Pair:
+def convolution(draw: RandomTensors) -> Pair:
     """Return the dilated convolutions, s = 1, 2, 3, and Dᵀx with the explicit matrices."""
     x, weight = draw(*SHAPE), draw(4, 3, 3, 3)
     dictionaries = [ConvDictionary(weight, padding=s, dilation=s) for s in (1, 2, 3)]
@@ -49,7 +49,7 @@ def convolution(draw: Draw) -> Pair:
     return torch.stack(cnn), torch.stack([x.flatten(1) @ d.matrix(SHAPE) for d in dictionaries])
 
 
-def bias(draw: Draw) -> Pair:
+def bias(draw: RandomTensors) -> Pair:
     """Return ReLU(Wx + b) with W = Dᵀ/L and b = −β/L, and a layer with penalty β and step 1/L."""
     x, weight = draw(*SHAPE), draw(4, 3, 3, 3)
     layer = PursuitLayer(
@@ -60,14 +60,14 @@ def bias(draw: Draw) -> Pair:
     return F.relu(F.conv2d(x, weight / L, (-BETA / L).expand(4), padding=1)), layer(x)
 
 
-def relu(draw: Draw) -> Pair:
+def relu(draw: RandomTensors) -> Pair:
     """Return ReLU(x − β), and the optimum of min ½‖x − Γ‖² + β‖Γ‖₁ over Γ ≥ 0, whose D is the identity."""
     x = draw(5, 12)
     identity = LinearDictionary(torch.eye(12, dtype=torch.float64))
     return F.relu(x - BETA), solve(x, identity, BETA, nonnegative=True, tol=1e-14).code
 
 
-def feed_forward(draw: Draw) -> Pair:
+def feed_forward(draw: RandomTensors) -> Pair:
     """Return three layers of ReLU(conv + b), and three pursuits from Γ⁰ = 0 with one step each."""
     x, weights = draw(*SHAPE), [draw(4, 3, 3, 3), draw(5, 4, 3, 3), draw(6, 5, 3, 3)]
     cnn = csc = x
@@ -77,7 +77,7 @@ def feed_forward(draw: Draw) -> Pair:
     return cnn, csc
 
 
-def resnet(draw: Draw) -> Pair:
+def resnet(draw: RandomTensors) -> Pair:
     """Return a residual block without normalization, and Eq. 3, then Eq. 5 without its last term."""
     x, first, second = draw(*SHAPE), draw(4, 3, 3, 3), draw(3, 4, 3, 3)
     hidden = F.relu(F.conv2d(x, first, padding=1) - BETA)
@@ -85,7 +85,7 @@ def resnet(draw: Draw) -> Pair:
     return cnn, _plain(second, starts.resnet)(_plain(first)(x), previous=x)
 
 
-def res_csc(draw: Draw) -> Pair:
+def res_csc(draw: RandomTensors) -> Pair:
     """Return Eqs. 3 and 5 written out with convolutions and their transposes, and the start Γ⁰ = X₋₁ of the layer."""
     x, first, second, c = draw(*SHAPE), draw(4, 3, 3, 3), draw(3, 4, 3, 3), -0.25
     hidden = F.relu(F.conv2d(x, first, padding=1) - BETA)
@@ -94,7 +94,7 @@ def res_csc(draw: Draw) -> Pair:
     return cnn, _plain(second, starts.res_csc, c)(_plain(first)(x), previous=x)
 
 
-def dense(draw: Draw, positive: bool = True) -> Pair:
+def dense(draw: RandomTensors, positive: bool = True) -> Pair:
     """Return concatenate(x, ReLU(conv + b)), and one step with [I D], c = 1 and no penalty on the identity part."""
     x, weight = draw(*SHAPE), draw(4, 3, 3, 3)
     x = x.abs() if positive else x
@@ -104,7 +104,7 @@ def dense(draw: Draw, positive: bool = True) -> Pair:
     return torch.cat([x, F.relu(F.conv2d(x, weight, padding=2, dilation=2) - BETA)], dim=1), layer(x)
 
 
-def dense_signed(draw: Draw) -> Pair:
+def dense_signed(draw: RandomTensors) -> Pair:
     """Return the same for signals with negative values, which ReLU cuts off."""
     return dense(draw, positive=False)
 
@@ -126,7 +126,7 @@ def run() -> Result:
     """Compute both sides of every row and their largest difference, in float64."""
     differences = []
     for row in ROWS:
-        one, other = row.pair(Draw())
+        one, other = row.pair(RandomTensors())
         differences.append(float((one - other).abs().max()))
     keys = ("cnn", "csc", "object", "condition")
     rows = [{k: getattr(r, k) for k in keys} | {"difference": d} for r, d in zip(ROWS, differences, strict=True)]

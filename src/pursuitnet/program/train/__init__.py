@@ -11,10 +11,10 @@ from pursuitnet.program.run_folder import Record
 from pursuitnet.program.train.checkpoint_manager import StoppedError
 from pursuitnet.program.train.images import Images, batches, images_of
 from pursuitnet.program.train.loop import train
-from pursuitnet.program.train.opened import Opened, open_run
 from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
 from pursuitnet.program.train.process_group import ProcessGroup, group_of
 from pursuitnet.program.train.run import last_record, load_run, read_recipe, records
+from pursuitnet.program.train.run_data import RunWithData, open_run
 from pursuitnet.program.train.trainer import Trainer, accuracy, evaluate, logits_of
 from pursuitnet.program.versions import commit, versions
 
@@ -22,9 +22,9 @@ __all__ = [
     "Callback",
     "Images",
     "NoOpCallback",
-    "Opened",
     "ProcessGroup",
     "Record",
+    "RunWithData",
     "StoppedError",
     "Trainer",
     "accuracy",

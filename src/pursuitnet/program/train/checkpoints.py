@@ -62,7 +62,7 @@ def load(folder: Path, device: torch.device) -> tuple[State, list[str]]:
     return max(found, key=lambda state: (state["epoch"], state["step"])), damaged
 
 
-def never_started(folder: Path) -> bool:
+def has_no_checkpoint_yet(folder: Path) -> bool:
     """Return whether a folder holds no more than a run leaves that was cut off before its first checkpoint stood."""
     run = RunFolder(folder)
     said = (run.recipe, run.running, run.failed)

@@ -42,30 +42,30 @@ class Images:
         """Return images (B, C, H, W) as the network takes them from images as they are."""
         return data.normalize(data.in_memory(images), self.mean, self.std)
 
-    def learned(self) -> dict[str, Any]:
+    def data_state(self) -> dict[str, Any]:
         """Return what a network is trained with besides its weights, for a checkpoint."""
         return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
 
-    def resumed(self, learned: dict[str, Any] | None, recipe: Recipe) -> "Images":
+    def resumed(self, data_state: dict[str, Any] | None, recipe: Recipe) -> "Images":
         """Return these images with the mean and std of a checkpoint.
 
         Raises:
             ValueError: if they are not those that it was trained on.
         """
         where = recipe.data_dir or recipe.data
-        if learned is None:  # of an older version
+        if data_state is None:  # of an older version
             if recipe.data == "folder":
                 warnings.warn(
                     f"the checkpoint does not say on which images it was trained; going on with those in {where}",
                     stacklevel=2,
                 )
             return self
-        if changes := data.Identity.from_json(learned["identity"]).changes(self.identity):
+        if changes := data.Identity.from_json(data_state["identity"]).changes(self.identity):
             raise ValueError(
                 f"{where} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, name its "
                 "folder with --data-dir if it has moved, or start another run"
             )
-        return replace(self, mean=learned["mean"].to(self.mean), std=learned["std"].to(self.std))
+        return replace(self, mean=data_state["mean"].to(self.mean), std=data_state["std"].to(self.std))
 
 
 def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Images:

@@ -79,7 +79,7 @@ def train(
     folder = expanded(folder)
     if group_of(os.environ).first:
         check_free(folder)  # before anything is read
-    started = not checkpoints.never_started(folder)
+    started = not checkpoints.has_no_checkpoint_yet(folder)
     if started and not resume:
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
@@ -91,7 +91,7 @@ def train(
         trainer = trainer_of(recipe, group, given, augment, fresh=not started)
         manager = CheckpointManager(folder, trainer, every)
         with run_lock(folder) if group.first else nullcontext():
-            if group.first and checkpoints.never_started(folder) == started:
+            if group.first and checkpoints.has_no_checkpoint_yet(folder) == started:
                 raise LockedError(f"{folder} has been begun by another process in this very moment")
             return _run(manager, told, started, requests)
 
@@ -103,10 +103,10 @@ def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests
     about, record = _about(trainer, folder), Record()
     said = {"device": about["device"], "commit": commit() or ""}
     with running(folder, StoppedError, **said) if group.first else nullcontext():
-        callback.begin(about)
+        callback.on_train_begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
             record = _epoch(trainer, manager, epoch, callback, progress, requests)
-            callback.epoch(record)
+            callback.on_epoch_end(record)
             manager.on_epoch_end(epoch, record, requests)
             progress = None
         if group.first:

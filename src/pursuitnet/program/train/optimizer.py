@@ -15,10 +15,10 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     rate, without which Res-CSC of 110 layers is slower to start than ResNet. Adam knows no sizes of gradients, and has
     one rate for all.
     """
-    learned = [p for p in model.parameters() if p.requires_grad]
-    filters = [p for p in learned if p.dim() > 1]
-    rows = [p for p in learned if p.dim() == 1]
-    steps = [p for p in learned if p.dim() == 0]
+    data_state = [p for p in model.parameters() if p.requires_grad]
+    filters = [p for p in data_state if p.dim() > 1]
+    rows = [p for p in data_state if p.dim() == 1]
+    steps = [p for p in data_state if p.dim() == 0]
     other = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": filters, "weight_decay": recipe.weight_decay, "scale": 1.0},

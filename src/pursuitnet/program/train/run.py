@@ -13,7 +13,7 @@ from pursuitnet.networks import Network
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import Record, RunFolder
-from pursuitnet.program.sharing.loading import Trained, or_pretrained, shipped_with, trained
+from pursuitnet.program.sharing.loading import Trained, pretrained_hint, shipped_with, trained
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.versions import versions
 
@@ -43,7 +43,7 @@ def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto"
     The name of a pretrained network can stand in the place of a folder; its recipe is that in its weights.
     """
     if not folder.exists() and not shipped_with(folder):
-        raise FileNotFoundError(f"{folder} is missing and holds no run; name a run folder{or_pretrained()}")
+        raise FileNotFoundError(f"{folder} is missing and holds no run; name a run folder{pretrained_hint()}")
     given = None if shipped_with(folder) else read_recipe(folder)
     about = trained(folder, device_of(Recipe(device=device)))
     recipe = replace(given or about.recipe, device=device)
@@ -94,12 +94,15 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
     run.write(run.weights, pack(model.state_dict(), needed))
     kept = ("device", "processes", "parameters", "flops_per_image", "images")
     epochs = run.read_epochs()
-    said = {"precision": computed_in(epochs, about["precision"]), "seconds": sum(epoch["seconds"] for epoch in epochs)}
+    said = {
+        "precision": number_formats(epochs, about["precision"]),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+    }
     record = {**versions(), **{name: about[name] for name in kept}, **said, "data": needed["data"]}
     run.write(run.record, json.dumps(record, indent=2) + "\n")
 
 
-def computed_in(epochs: Sequence[Record], last: str) -> str:
+def number_formats(epochs: Sequence[Record], last: str) -> str:
     """Return the number format of a run, or all of them in order, of one that went on on another device.
 
     Args:

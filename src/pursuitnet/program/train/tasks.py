@@ -19,7 +19,7 @@ from pursuitnet.networks.image import ImageNetwork
 from pursuitnet.program.factories import drawn
 from pursuitnet.program.imaging import measures
 from pursuitnet.program.imaging.files import unit
-from pursuitnet.program.imaging.folders import Pair, labels_of, part_of, splits
+from pursuitnet.program.imaging.folders import ImagePair, labels_of, part_of, splits
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.given import Augment
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
@@ -65,8 +65,8 @@ class Pictures:
         more: what else goes with the weights.
     """
 
-    train: tuple[list[Pair], list[Pair]]
-    test: tuple[list[Pair], list[Pair]]
+    train: tuple[list[ImagePair], list[ImagePair]]
+    test: tuple[list[ImagePair], list[ImagePair]]
     mean: Tensor
     std: Tensor
     identity: Identity
@@ -75,7 +75,7 @@ class Pictures:
     more: dict[str, Any]
 
     @property
-    def valid(self) -> tuple[list[Pair], list[Pair]]:
+    def valid(self) -> tuple[list[ImagePair], list[ImagePair]]:
         """Nothing: to choose by, hold images out in a folder of your own."""
         return [], []
 
@@ -91,17 +91,17 @@ class Pictures:
         low, high = self.scale
         return (torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0) - low) / (high - low)
 
-    def learned(self) -> dict[str, Any]:
+    def data_state(self) -> dict[str, Any]:
         """Return what a network is trained with besides its weights, for a checkpoint."""
         return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
 
-    def resumed(self, learned: dict[str, Any] | None, recipe: Recipe) -> "Pictures":
+    def resumed(self, data_state: dict[str, Any] | None, recipe: Recipe) -> "Pictures":
         """Return these images, if they are those of a checkpoint.
 
         Raises:
             ValueError: if they are not.
         """
-        if changes := Identity.from_json((learned or {})["identity"]).changes(self.identity):
+        if changes := Identity.from_json((data_state or {})["identity"]).changes(self.identity):
             raise ValueError(
                 f"{recipe.data_dir} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, "
                 "name its folder with --data-dir if it has moved, or start another run"
@@ -249,7 +249,7 @@ class ImageTrainer(Trainer):
         low, high = self.recipe.noise()
         return (25 if low <= 25 <= high else (low + high) / 2) / 255
 
-    def _tested_values(self, pairs: list[Pair]) -> dict[str, float | None]:
+    def _tested_values(self, pairs: list[ImagePair]) -> dict[str, float | None]:
         losses, ratios, similar = [], [], []
         for number, pair in enumerate(pairs):
             image = self.pictures.image(pair.image)
@@ -263,7 +263,7 @@ class ImageTrainer(Trainer):
         mean = sum(known) / len(known) if known else None
         return {"loss": sum(losses) / len(losses), "psnr": sum(ratios) / len(ratios), "ssim": mean}
 
-    def _tested_counts(self, pairs: list[Pair]) -> dict[str, Any]:
+    def _tested_counts(self, pairs: list[ImagePair]) -> dict[str, Any]:
         classes = len(self.pictures.labels)
         loss, pixels, counted = 0.0, 0, torch.zeros(3, classes, dtype=torch.long)
         for number, pair in enumerate(pairs):

@@ -116,7 +116,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "data": self.images.learned(),
+            "data": self.images.data_state(),
             "augment": described(self.augment),
         }
 
@@ -178,7 +178,7 @@ class Trainer:
             self.scaler.update()
             clock.lap("optimizer", count)
             progress = EpochProgress(step, progress.total + loss * count, progress.images + count)
-            callback.batch(number, step, steps)
+            callback.on_step_end(number, step, steps)
             if each is not None:
                 each(progress, check)
         return {
@@ -223,7 +223,7 @@ class Trainer:
         limit = EXPLODED * self.guess
         if not float(worst) < limit:  # NaN is not
             what = f"the loss is {float(worst):.4g}" + (f", above {limit:.3g}" if worst > limit else "")
-            raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {blame(self.model)}")
+            raise FloatingPointError(f"{what} in epoch {epoch}, step {step}; {diverged_layer(self.model)}")
 
     def check_state(self, where: str) -> None:
         """Raise FloatingPointError if a weight or a statistic of the network is no number: it is not to be kept.
@@ -232,7 +232,7 @@ class Trainer:
         """
         values = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
-            raise FloatingPointError(f"weights are no longer finite after {where}; {blame(self.model)}")
+            raise FloatingPointError(f"weights are no longer finite after {where}; {diverged_layer(self.model)}")
 
     def sample(self) -> Tensor:
         """Return two images, or one, as the network takes them."""
@@ -252,7 +252,7 @@ class Trainer:
         pixels, labels = split[0][share], split[1][share]
         logits = logits_of(self.model, pixels, self.images.prepared, 500 if self.device.type == "cpu" else 2_000)
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        loss, right = self.group.sum(torch.stack([loss, right_among(logits, labels).to(loss.dtype)]))
+        loss, right = self.group.sum(torch.stack([loss, num_correct(logits, labels).to(loss.dtype)]))
         return float(loss) / len(split[1]), int(right) / len(split[1])
 
 
@@ -307,10 +307,10 @@ def evaluate(model: nn.Module, images: Images, split: Split, size: int = 500) ->
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the share of images whose largest logit is that of their label: (N, classes), (N,) → 0 to 1."""
-    return int(right_among(logits, labels)) / len(labels)
+    return int(num_correct(logits, labels)) / len(labels)
 
 
-def right_among(logits: Tensor, labels: Tensor) -> Tensor:
+def num_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the number of images whose largest logit is that of their label, the first of several equal ones."""
     return (logits.argmax(dim=1) == labels).sum()
 
@@ -331,7 +331,7 @@ def precision_name(precision: torch.dtype) -> str:
 
 
 @torch.no_grad()
-def blame(model: nn.Module) -> str:
+def diverged_layer(model: nn.Module) -> str:
     """Return which layer has left its bounds, in words."""
     for name, layer in model.named_modules():
         if isinstance(layer, PursuitLayer):

@@ -17,12 +17,12 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.trace import LayerTrace
 from pursuitnet.program.whitebox.findings import Findings, UnreadModule
-from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, pursuits_in, read
+from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, read, trace_pursuit_layers
 from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
-from pursuitnet.program.whitebox.torch_models import seen_in
-from pursuitnet.program.whitebox.unfolding import Known, at_steps
+from pursuitnet.program.whitebox.torch_models import trace_torch_layers
+from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
 
 
@@ -150,7 +150,7 @@ def _run(
 ) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the layers that the images meet, and what is passed over."""
     try:
-        return pursuits_in(model, images) if pursuits else seen_in(model, images)
+        return trace_pursuit_layers(model, images) if pursuits else trace_torch_layers(model, images)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"the model does not take images of shape {tuple(images.shape)}: {str(error).strip().splitlines()[0]}"
@@ -178,13 +178,13 @@ def _read(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer],
 
 def _measured(
     found: list[InterpretedLayer], effort: SolverBudget, tell: Advance
-) -> tuple[tuple[Layer, ...], dict[PursuitLayer, Known]]:
+) -> tuple[tuple[Layer, ...], dict[PursuitLayer, MeasuredLayer]]:
     """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
     layers, known = [], {}
     for at in found:
         solution = solved(at.problem.first(effort.images), effort.steps, effort.tol)
         layers.append(measure(at, solution, effort.further))
-        known[at.layer] = Known(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
+        known[at.layer] = MeasuredLayer(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
         tell(1)
     return tuple(layers), known
 

@@ -83,7 +83,9 @@ class Terms:
     scale: Tensor
 
 
-def pursuits_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def trace_pursuit_layers(
+    model: nn.Module, images: Tensor
+) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the pursuit layers of a network, named, in the order in which the image meets them, and what is none.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pursuitnet import theory
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.program.trace import best_scale, density, dictionary_in_words, relative_error
+from pursuitnet.program.trace import best_scale, density, describe_dictionary, relative_error
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, with_channels_scaled
 from pursuitnet.program.whitebox.problem import Solved, relative
 
@@ -178,7 +178,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
     model, I = D.synthesize(code, x.shape), at.identity_channels
     return Layer(
         name=at.name,
-        dictionary=dictionary_in_words(D),
+        dictionary=describe_dictionary(D),
         start=at.layer.start.name,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),

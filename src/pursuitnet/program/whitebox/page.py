@@ -12,12 +12,12 @@ from pursuitnet.program.report import pictures, template
 from pursuitnet.program.report.text import evenly
 from pursuitnet.program.trace import (
     best_scale,
-    carry,
     effective_atoms,
-    pictured,
-    reach,
+    has_image_channels,
+    receptive_field,
     relative_error,
     strongest_kernels,
+    synthesize_down,
 )
 from pursuitnet.program.whitebox import plots
 from pursuitnet.program.whitebox.findings import Findings
@@ -28,7 +28,7 @@ SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS, SHOWN_IMAGES = 8, 32, 6, 3
 
 
 @dataclass(frozen=True)
-class Drawn(InterpretedLayer):
+class DrawnLayer(InterpretedLayer):
     """A layer for pictures, where the scale is free: it keeps what is carried down through many layers near 1."""
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
@@ -43,7 +43,7 @@ def render(found: Findings, report: str | None = None) -> str:
         found: what it shows.
         report: address of the run's report, if there is one to lead to.
     """
-    drawn = tuple(Drawn(**vars(at)) for at in found.interpreted_layers)
+    drawn = tuple(DrawnLayer(**vars(at)) for at in found.interpreted_layers)
     content = _content(replace(found, interpreted_layers=drawn)) | {"report": report}
     return template.render("inspect.html.j2", content)
 
@@ -96,13 +96,13 @@ def _image_in(found: Findings, base: int) -> bool:
     first = found.interpreted_layers[0].signal
     whole = base == 0 or all(unread.reason.endswith(OUTSIDE) for unread in found.unread)
     begins = first.shape == found.pixels.shape and torch.equal(first, found.pixels)
-    return begins and whole and pictured(found.interpreted_layers, base)
+    return begins and whole and has_image_channels(found.interpreted_layers, base)
 
 
 def _atoms(found: Findings, index: int) -> dict[str, Any]:
     """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels if no way leads down."""
     traces, at = found.interpreted_layers, found.interpreted_layers[index]
-    base = carry(traces, index, at.codes[-1][:1])[1]
+    base = synthesize_down(traces, index, at.codes[-1][:1])[1]
     atoms = effective_atoms(traces, index, SHOWN_ATOMS, _channels(found)) if _image_in(found, base) else None
     grid = traces[base].signal.shape[2:]
     drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
@@ -112,7 +112,9 @@ def _atoms(found: Findings, index: int) -> dict[str, Any]:
         "kind": "kernels" if atoms is None else "pooled" if base else "image",
         "shown": min(16 if atoms is None else SHOWN_ATOMS, at.atom_codes.shape[1]),
         "all": at.atom_codes.shape[1],
-        "reach": reach(traces, index) if atoms is not None and reach(traces, index) > min(grid) else None,
+        "reach": receptive_field(traces, index)
+        if atoms is not None and receptive_field(traces, index) > min(grid)
+        else None,
     }
 
 
@@ -153,7 +155,7 @@ def _lost(x: Tensor, model: Tensor) -> Tensor:
 def _carried(found: Findings, layer: int, index: int) -> dict[str, Any] | None:
     """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
     traces = found.interpreted_layers
-    down, base = carry(traces, layer, traces[layer].codes[-1][index : index + 1])
+    down, base = synthesize_down(traces, layer, traces[layer].codes[-1][index : index + 1])
     if not _image_in(found, base):
         return None
     target = traces[base].signal[index : index + 1, : _channels(found)]

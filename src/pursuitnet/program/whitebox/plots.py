@@ -29,7 +29,7 @@ def curves(layers: Sequence[Layer], steps: Sequence[AtSteps]) -> str:
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
         for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             draw(axes)
-            _dress(axes)
+            _style_axes(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return inline(text.getvalue())
@@ -88,7 +88,7 @@ def _floats(values: Line) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-def _dress(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)
     axes.tick_params(colors=SOFT, labelcolor=INK, which="both")

@@ -14,7 +14,7 @@ from pursuitnet.problems.lasso import Lasso, ReducedLasso
 from pursuitnet.problems.loop import iterate
 
 
-class Slack(NamedTuple):
+class DualSlack(NamedTuple):
     """A signal e with dⱼᵀe ≤ −margin < 0 wherever βⱼ = 0.
 
     Attributes:
@@ -59,7 +59,7 @@ class LayerLasso(Lasso):
     """
 
     lipschitz: float
-    slack: Slack | None = None
+    slack: DualSlack | None = None
     trivial: bool = False
 
     def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
@@ -79,7 +79,7 @@ class LayerLasso(Lasso):
         bound = self._bound(self.slack, r, plain.correlation).maximum(plain.objective * (1 - plain.gap))
         return plain._replace(gap=relative(plain.objective - bound, plain.objective))
 
-    def _bound(self, slack: Slack, r: Tensor, correlation: Code) -> Tensor:
+    def _bound(self, slack: DualSlack, r: Tensor, correlation: Code) -> Tensor:
         """Return ⟨x, u⟩ − ½‖u‖² of the best admissible multiple u of r + a·e, (B,)."""
         priced = zip(correlation, self.beta, strict=True)
         violation = _most([c.clamp(min=0).masked_fill(b > 0, 0.0) for c, b in priced])
@@ -133,7 +133,7 @@ def relative(short: Tensor, objective: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _slack(problem: LayerLasso, most: int) -> Slack | None:
+def _slack(problem: LayerLasso, most: int) -> DualSlack | None:
     """Look for e by FISTA on ½Σ(2 + dⱼᵀe)₊² over the atoms without a penalty; D is the same for every example."""
     D, x = problem.dictionary, problem.signal[:1]
     norms = D.split(D.atom_norms(x.shape))
@@ -151,7 +151,7 @@ def _slack(problem: LayerLasso, most: int) -> Slack | None:
             reply = D.analyze_parts(state.code[0])
             top = max(float(d.masked_fill(~f, -torch.inf).amax()) for d, f in zip(reply, free, strict=True))
             if top <= -1:
-                return Slack(state.code[0], reply, -top)
+                return DualSlack(state.code[0], reply, -top)
     return None
 
 

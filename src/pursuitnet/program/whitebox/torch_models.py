@@ -147,7 +147,7 @@ class LayerRecorder(TorchFunctionMode):
         return False
 
 
-def seen_in(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def trace_torch_layers(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
     """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
     A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:

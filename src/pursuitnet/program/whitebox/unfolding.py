@@ -20,7 +20,7 @@ FAR = 1000.0
 """P(Γ)/P(0) from which on the gap is 1, to three digits, whatever the minimum is."""
 
 
-class Known(NamedTuple):
+class MeasuredLayer(NamedTuple):
     """What has been found of a layer with the network's own number of steps: its gap, Γ* in parts, and L."""
 
     gap: float | None
@@ -54,7 +54,7 @@ def at_steps(
     labeled: tuple[Tensor, Tensor] | None,
     most: int,
     effort: SolverBudget,
-    known: dict[PursuitLayer, Known],
+    known: dict[PursuitLayer, MeasuredLayer],
 ) -> Iterator[AtSteps]:
     """Yield the network with 0, 1, …, most steps after the first; it is left with its own number.
 
@@ -71,7 +71,7 @@ def at_steps(
         yield AtSteps(k, own, accuracy, Spread.of(there).median, gaps)
 
 
-def _gap(at: LayerTrace, effort: SolverBudget, known: Known | None, own: bool) -> float | None:
+def _gap(at: LayerTrace, effort: SolverBudget, known: MeasuredLayer | None, own: bool) -> float | None:
     if known is None or own:
         return known.gap if known else None
     if not (at.signals[-1].isfinite().all() and at.codes[-1].isfinite().all()):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
-from pursuitnet.problems.learning.codes import Coded, Coder
+from pursuitnet.problems.learning.codes import CodedBatch, Coder
 from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
 from pursuitnet.problems.learning.images import Batch
-from pursuitnet.problems.learning.journal import Journal, Tally
-from pursuitnet.problems.learning.sums import Sums
+from pursuitnet.problems.learning.journal import CodeTotals, Journal
+from pursuitnet.problems.learning.statistics import SufficientStatistics
 
 LOOSE = 1e-3
 """The gap of codes that are not reported."""
@@ -28,7 +28,7 @@ EVERY = 10
 
 
 @dataclass
-class Passing:
+class OnlineLearner:
     """Codes of one batch, then filters for the codes of all batches so far.
 
     Attributes:
@@ -45,13 +45,13 @@ class Passing:
 
     def __post_init__(self) -> None:
         filters = filters_of(self.dictionary)
-        self.sums = Sums.none(filters)
+        self.sums = SufficientStatistics.none(filters)
         self.idle = torch.zeros(len(filters.weight), dtype=torch.long, device=filters.weight.device)
         self.usage = filters.weight.new_zeros(len(filters.weight))
         self.plain = filters.weight.clone()
         self.count = 0
 
-    def run(self, batches: Iterable[Batch]) -> Tally:
+    def run(self, batches: Iterable[Batch]) -> CodeTotals:
         """See the batches once; return what the codes of the last one add up to, for the last dictionary."""
         self._resume()
         batch = None
@@ -59,7 +59,7 @@ class Passing:
             self.see(batch)
         if batch is None:
             raise ValueError("the stream holds no image that has not been seen; expected one batch or more")
-        last = Tally()
+        last = CodeTotals()
         last.add(self.coder(self.dictionary, batch, self.journal.gap))
         self.journal.tell(self.count, last, self.dictionary)
         last.usage = self.usage
@@ -72,7 +72,7 @@ class Passing:
         certified = self.count == 1 or self.count % EVERY == 0
         goal = self.journal.gap if certified else max(self.journal.gap, LOOSE)
         coded = self.coder(self.dictionary, batch, goal)
-        tally, filters = Tally(), filters_of(self.dictionary)
+        tally, filters = CodeTotals(), filters_of(self.dictionary)
         tally.add(coded)
         keep = (1 - 1 / self.count) ** self.forget
         sums = coded.sums(self.dictionary)
@@ -87,7 +87,7 @@ class Passing:
         if certified:
             self._keep()
 
-    def _reseed(self, coded: Coded) -> None:
+    def _reseed(self, coded: CodedBatch) -> None:
         """Replace atoms that have not been used for long."""
         filters, dead = filters_of(self.dictionary), self.idle >= PATIENCE
         if not bool(dead.any()):
@@ -117,5 +117,5 @@ class Passing:
         moved = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
         weight.copy_(moved["weight"])
         self.plain = moved["plain"]
-        self.sums, self.idle = Sums(moved["gram"], moved["cross"]), moved["idle"]
+        self.sums, self.idle = SufficientStatistics(moved["gram"], moved["cross"]), moved["idle"]
         self.usage, self.count = moved["usage"], state["count"]

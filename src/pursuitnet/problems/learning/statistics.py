@@ -24,7 +24,7 @@ MOST_PAIRS = 2**21
 
 
 @dataclass(frozen=True)
-class Sums:
+class SufficientStatistics:
     """A and B; a matrix counts as filters of one tap.
 
     Attributes:
@@ -36,15 +36,15 @@ class Sums:
     cross: Float[Tensor, "atoms channels *kernel"]
 
     @staticmethod
-    def none(filters: Filters) -> "Sums":
+    def none(filters: Filters) -> "SufficientStatistics":
         """Return the sums over no image."""
         weight = _taps(filters.weight)
         atoms, lags = len(weight), [2 * k - 1 for k in weight.shape[2:]]
-        return Sums(weight.new_zeros(atoms, atoms, *lags), torch.zeros_like(weight))
+        return SufficientStatistics(weight.new_zeros(atoms, atoms, *lags), torch.zeros_like(weight))
 
     @staticmethod
     @torch.no_grad()
-    def of(filters: Filters, code: Tensor, signal: Tensor) -> "Sums":
+    def of(filters: Filters, code: Tensor, signal: Tensor) -> "SufficientStatistics":
         """Return the sums over some signals.
 
         Args:
@@ -53,12 +53,14 @@ class Sums:
             signal: x as far as the atoms reach (see ``completed``).
         """
         if isinstance(filters, LinearDictionary):
-            return Sums((code.mT @ code)[..., None], (code.mT @ signal)[..., None])
-        return Sums(_gram(filters, code), _cross(filters, code, signal))
+            return SufficientStatistics((code.mT @ code)[..., None], (code.mT @ signal)[..., None])
+        return SufficientStatistics(_gram(filters, code), _cross(filters, code, signal))
 
-    def plus(self, other: "Sums", keep: float = 1.0) -> "Sums":
+    def plus(self, other: "SufficientStatistics", keep: float = 1.0) -> "SufficientStatistics":
         """Return the sums over both, of this one as much as is kept."""
-        return Sums(torch.add(other.gram, self.gram, alpha=keep), torch.add(other.cross, self.cross, alpha=keep))
+        return SufficientStatistics(
+            torch.add(other.gram, self.gram, alpha=keep), torch.add(other.cross, self.cross, alpha=keep)
+        )
 
     @property
     def energies(self) -> Float[Tensor, " atoms"]:
@@ -66,11 +68,11 @@ class Sums:
         lags = self.gram.flatten(2)
         return lags[:, :, lags.shape[2] // 2].diagonal().clamp(min=0)
 
-    def without(self, atoms: Tensor) -> "Sums":
+    def without(self, atoms: Tensor) -> "SufficientStatistics":
         """Return the sums as if some atoms, of which there are the numbers, had never been used."""
         gram, cross = self.gram.clone(), self.cross.clone()
         gram[atoms], gram[:, atoms], cross[atoms] = 0, 0, 0
-        return Sums(gram, cross)
+        return SufficientStatistics(gram, cross)
 
 
 class Quadratic:
@@ -79,7 +81,7 @@ class Quadratic:
     The lags from −(k − 1) to k − 1 lie on a circle of 2k − 1 without meeting.
     """
 
-    def __init__(self, sums: Sums) -> None:
+    def __init__(self, sums: SufficientStatistics) -> None:
         self.cross, self.lags = sums.cross, sums.gram.shape[2:]
         self.axes = tuple(range(2, 2 + len(self.lags)))
         turned = torch.roll(sums.gram, [-(n // 2) for n in self.lags], self.axes)
@@ -111,12 +113,12 @@ def _cross(filters: ConvDictionary, code: Tensor, signal: Tensor) -> Tensor:
 
 def _gram(filters: ConvDictionary, code: Tensor) -> Tensor:
     """Return Aⱼₖ[δ] by the pairs of non-zeros that are near each other, or, where these are many, by Fourier."""
-    near = _Near(filters, code)
+    near = _CloseNonZeros(filters, code)
     transformed = len(filters.weight) ** 2 * near.places * (0.3 + 0.02 * len(code))
     return by_fourier(filters, code) if code.is_cuda or near.pairs > transformed else near.gram()
 
 
-class _Near:
+class _CloseNonZeros:
     """The pairs of non-zeros that are no further from each other than two taps of a filter.
 
     Every place has a number, in a grid with so much room at the end of each row that two places whose numbers differ

@@ -16,7 +16,7 @@ from pursuitnet.program.train.run import trained_run
 
 
 @dataclass(frozen=True)
-class Opened:
+class RunWithData:
     """A finished run with the images of its data set.
 
     Attributes:
@@ -46,7 +46,7 @@ class Opened:
         return f"{where} is not what the run was trained on: {'; '.join(changes)}{doubt}"
 
 
-def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> Opened:
+def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> RunWithData:
     """Return a finished run with the images of its data set.
 
     Classes are matched by name: the data set may lack some of the run's. Where the run was trained, and on what, is not
@@ -66,7 +66,7 @@ def open_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
     recipe = _of_folder(recipe, about).located()
     if recipe.data_dir is not None and not recipe.data_dir.exists():
         raise FileNotFoundError(f"the data of {folder} are not in {recipe.data_dir}: name their folder with --data-dir")
-    return Opened(recipe, about.network, about.classes, _images(recipe, about), about.data)
+    return RunWithData(recipe, about.network, about.classes, _images(recipe, about), about.data)
 
 
 def _of_folder(recipe: Recipe, about: Trained) -> Recipe:

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
-from pursuitnet.problems.learning.codes import Coder, Kept, left_by
+from pursuitnet.problems.learning.codes import Coder, SparseCode, residual_of
 from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
 from pursuitnet.problems.learning.images import Batch
-from pursuitnet.problems.learning.journal import Journal, Tally
-from pursuitnet.problems.learning.sums import Sums
+from pursuitnet.problems.learning.journal import CodeTotals, Journal
+from pursuitnet.problems.learning.statistics import SufficientStatistics
 
 LOOSE = 1e-2
 """The gap of the first round's codes."""
@@ -23,7 +23,7 @@ _STATE = ("iteration", "goal", "before", "momentum")
 
 
 @dataclass
-class Rounds:
+class AlternatingLearner:
     """Codes of all images, then filters for them, and so on.
 
     Attributes:
@@ -43,14 +43,14 @@ class Rounds:
     batches: list[Batch]
     coder: Coder
     journal: Journal
-    kept: list[Kept | None] = field(default_factory=list)
+    kept: list[SparseCode | None] = field(default_factory=list)
     iteration: int = 0
     goal: float = LOOSE
     before: float = torch.inf
     plain: Tensor | None = None
     momentum: float = 1.0
 
-    def run(self, most: int, tol: float) -> tuple[Tally, str]:
+    def run(self, most: int, tol: float) -> tuple[CodeTotals, str]:
         """Go round until the objective falls by no more than tol, relatively, or most rounds are done."""
         self.kept = [None] * len(self.batches)
         self._resume()
@@ -69,7 +69,7 @@ class Rounds:
             self.iteration += 1
             self._keep()
 
-    def _move(self, sums: Sums, rises: bool, objective: float, straight: bool) -> None:
+    def _move(self, sums: SufficientStatistics, rises: bool, objective: float, straight: bool) -> None:
         """Go to filters that are better for the codes, and beyond them as the rounds before suggest.
 
         Rounds alone creep. Nesterov's momentum carries them, and where that has led uphill, what it was added to is
@@ -91,18 +91,18 @@ class Rounds:
         """Return the codes of all batches."""
         return [kept.dense() for kept in self.kept if kept is not None]
 
-    def _codes(self, goal: float) -> tuple[Tally, Sums]:
+    def _codes(self, goal: float) -> tuple[CodeTotals, SufficientStatistics]:
         """Compute all codes to a gap, from those of before; return what they add up to."""
-        tally, sums = Tally(), Sums.none(filters_of(self.dictionary))
+        tally, sums = CodeTotals(), SufficientStatistics.none(filters_of(self.dictionary))
         for i, batch in enumerate(self.batches):
             before = self.kept[i]
             coded = self.coder(self.dictionary, batch, goal, None if before is None else before.dense())
-            self.kept[i] = Kept.of(self.dictionary.join(coded.code))
+            self.kept[i] = SparseCode.of(self.dictionary.join(coded.code))
             tally.add(coded)
             sums = sums.plus(coded.sums(self.dictionary))
         return tally, sums
 
-    def _filters(self, sums: Sums) -> None:
+    def _filters(self, sums: SufficientStatistics) -> None:
         """Improve the filters for the codes, and replace those that no image uses."""
         filters = filters_of(self.dictionary)
         dead = sums.energies == 0
@@ -111,7 +111,7 @@ class Rounds:
             worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
             for batch, kept in zip(self.batches, self.kept, strict=True):
                 if kept is not None:
-                    worst.look(filters, left_by(self.dictionary, batch, self.dictionary.split(kept.dense())))
+                    worst.look(filters, residual_of(self.dictionary, batch, self.dictionary.split(kept.dense())))
             weight, replaced = reseeded(filters.weight, dead, worst)
             filters.weight.copy_(weight)
             self.journal.reseeded += len(replaced)
@@ -141,4 +141,6 @@ class Rounds:
         for i, batch in enumerate(self.batches):
             x, D = batch.signal, self.dictionary
             shape = torch.Size((len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ())))
-            self.kept[i] = Kept(shape, *(tensors[f"{name}.{i}"].to(weight.device) for name in ("places", "values")))
+            self.kept[i] = SparseCode(
+                shape, *(tensors[f"{name}.{i}"].to(weight.device) for name in ("places", "values"))
+            )
