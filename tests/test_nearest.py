@@ -98,4 +98,4 @@ def test_the_library_says_what_is_meant(call, says):
 def test_the_program_says_what_is_meant(line, says):
     with pytest.raises(cli.CycloptsError) as caught:
         cli.app(line.split(), exit_on_error=False, print_error=False)
-    assert says in hints.said(caught.value)
+    assert says in hints.error_line(caught.value)
