@@ -142,7 +142,8 @@ def test_confusions_come_most_frequent_first():
     assert found.confusions(1) == [("cat", "dog", 2)]
     text = list(lines(found))
     assert text[0] == f"accuracy {100 * 4 / 7:.2f} % ({4 / 7!r}), loss {found.loss:.4f}, 7 test images"
-    assert "cat taken for dog: 2 times, 66.67 % of cat" in text
+    assert "cat taken for dog: 2 images, 66.67 % of cat" in text
+    assert "dog taken for cat: 1 image, 50.00 % of dog" in text
     assert not any("top-5" in line for line in text)
 
 

@@ -384,6 +384,9 @@ def test_the_program_takes_the_network_from_the_run_that_it_begins_with(tmp_path
     assert code == 0, errors
     recipe = train.read_recipe(tmp_path / "two")
     assert (recipe.model, recipe.width, recipe.init) == ("resnet_8", 2, str(tmp_path / "one"))
+    weights = ("--init", tmp_path / "one" / "model.safetensors")
+    code, _, errors = program(monkeypatch, capsys, "train", *tiny, *weights, "--out", tmp_path / "four")
+    assert code == 0 and train.read_recipe(tmp_path / "four").width == 2, errors
     code, _, errors = program(
         monkeypatch, capsys, "train", *tiny, "--init", tmp_path / "one", "--width", 3, "--out", tmp_path / "three"
     )

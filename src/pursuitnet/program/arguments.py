@@ -57,9 +57,21 @@ def fill_from_init(app: App, commands: tuple[str, ...], arguments: ArgumentColle
     """Fill the network's options of `train --init` that are not given with those of the run it begins with."""
     names = [token.value for argument in arguments if "--init" in argument.names for token in argument.tokens]
     if commands == ("train",) and names:
-        path = RunFolder(expanded(names[-1])).recipe
-        values = {name: value for name, value in _recipe_fields(path).items() if name in NETWORK and value is not None}
-        update_argument_collection(values, str(path), arguments, root_keys=(), allow_unknown=False)
+        fields = _init_fields(expanded(names[-1]))
+        values = {name: value for name, value in fields.items() if name in NETWORK and value is not None}
+        update_argument_collection(values, names[-1], arguments, root_keys=(), allow_unknown=False)
+
+
+def _init_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of the recipe of a run, of its weights or of a pretrained network; none if it is neither."""
+    if RunFolder(path).recipe.is_file():
+        return _recipe_fields(RunFolder(path).recipe)
+    from pursuitnet.program.sharing.loading import trained
+
+    try:
+        return trained(path).recipe.to_json()
+    except (OSError, ValueError):  # reported when the weights are loaded
+        return {}
 
 
 def _recipe_fields(path: Path) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _confusions(found: Evaluation) -> Iterator[str]:
         yield "no image was taken for another class"
     for name, other, count in mistakes:
         share = count / sum(found.confusion[found.classes.index(name)])
-        yield f"{name} taken for {other}: {count} times, {_percent(share)} of {name}"
+        images = "image" if count == 1 else "images"
+        yield f"{name} taken for {other}: {count} {images}, {_percent(share)} of {name}"
 
 
 def _table(hard: Robustness, adapt: str | None) -> Iterator[str]:
