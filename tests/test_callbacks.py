@@ -104,11 +104,11 @@ def test_lines_hold_what_there_is_and_nothing_else(capsys, tmp_path):
     lines = callbacks.ProgressLines()
     lines.on_train_begin(about(tmp_path, epochs=10))
     lines.on_epoch_end(record(1))
-    lines.on_epoch_end(record(2, valid_accuracy=0.5, images_per_second=1234.4))
+    lines.on_epoch_end(record(2, val_accuracy=0.5, images_per_second=1234.4))
     head, first, second = capsys.readouterr().out.splitlines()
     assert head == f"msd_csc_6 on digits: 1,234 parameters, 1,000 images, cpu, into {tmp_path}"
     assert first == "epoch  1/10  train loss 2.0000  test loss 2.5000  test accuracy 25.00 %  1.5 s"
-    assert "valid accuracy 50.00 %  test accuracy 25.00 %  1234 images/s  1.5 s" in second
+    assert "val accuracy 50.00 %  test accuracy 25.00 %  1234 images/s  1.5 s" in second
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_tensorboard_reads_what_was_written_and_a_resumed_run_takes_back_what_it
     assert found["run/lr"] == [(1, 0.1), (2, 0.2)]
     assert found["loss/train"] == [(1, 2.0), (2, 1.0)]
     assert set(found) == {"run/lr", "loss/train", "loss/test", "accuracy/test", "time/seconds", "time/data"}
-    assert tag("valid_accuracy") == "accuracy/valid"
+    assert tag("val_accuracy") == "accuracy/val"
 
 
 def test_tensorboard_that_is_not_installed_is_missed_before_the_training(tmp_path, monkeypatch):

@@ -371,7 +371,7 @@ def test_what_the_epochs_hold_is_shown_and_what_they_lack_is_not(tmp_path):
     assert not any(
         word in bare for word in ("validation", "images a second", "memory", "time of a step", "learning rate")
     )
-    more = {"valid_loss": 2.0, "valid_accuracy": 0.5, "images_per_second": 1234.5, "peak_memory_mb": 2345.6, "lr": 0.1}
+    more = {"val_loss": 2.0, "val_accuracy": 0.5, "images_per_second": 1234.5, "peak_memory_mb": 2345.6, "lr": 0.1}
     full = progress(tmp_path, [RECORDS[0], {**RECORDS[1], **more, "data": 0.25, "forward": 0.5}])
     assert "validation" in full
     assert "2,346 MB" in full

@@ -287,14 +287,14 @@ def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
     recipe = recipe_for(many, train_images=40, test_images=20, val_images=10)
     found = train.images_of(recipe)
     assert found.train[1].bincount().tolist() == [15, 15]
-    assert found.valid[1].bincount().tolist() == [5, 5]
+    assert found.val[1].bincount().tolist() == [5, 5]
     assert found.test[1].bincount().tolist() == [10, 10]
     for labels in (found.train[1], found.test[1]):
         assert all((labels[:n].double().mean() - 0.5).abs() <= 2 / n for n in range(1, len(labels)))
     assert (
         train.images_of(replace(recipe, seed=1)).test[0].equal(found.test[0])
     )  # seeds are compared on the same images
-    assert not train.images_of(replace(recipe, seed=1)).valid[0].equal(found.valid[0])
+    assert not train.images_of(replace(recipe, seed=1)).val[0].equal(found.val[0])
     for seed in range(1, 6):
         held, kept = train.images.held_out(replace(recipe, seed=seed), torch.tensor([0, 1] * 20))
         assert (held % 2).sum() == 5 and len(kept) == 30

@@ -111,13 +111,13 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
     whole = train.images_of(TINY)
     recipe = replace(TINY, val_images=20)
     images, again, other = (train.images_of(r) for r in (recipe, recipe, replace(recipe, seed=1)))
-    assert torch.equal(images.valid[0], again.valid[0])
-    assert not torch.equal(images.valid[0], other.valid[0])
-    assert [len(part[1]) for part in (images.train, images.valid, images.test)] == [44, 20, 360]
-    together = torch.cat([images.train[0], images.valid[0]]).flatten(1).tolist()
+    assert torch.equal(images.val[0], again.val[0])
+    assert not torch.equal(images.val[0], other.val[0])
+    assert [len(part[1]) for part in (images.train, images.val, images.test)] == [44, 20, 360]
+    together = torch.cat([images.train[0], images.val[0]]).flatten(1).tolist()
     assert sorted(together) == sorted(whole.train[0].flatten(1).tolist())
     assert not {tuple(i) for i in images.train[0].flatten(1).tolist()} & {
-        tuple(i) for i in images.valid[0].flatten(1).tolist()
+        tuple(i) for i in images.val[0].flatten(1).tolist()
     }
     with pytest.raises(ValueError, match="val_images is 63; expected at most 62"):
         train.images_of(replace(TINY, val_images=63))
@@ -125,7 +125,7 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
 
 def test_a_record_tells_the_validation_accuracy_and_where_the_time_went(tmp_path):
     record = train.train(replace(TINY, val_images=20), tmp_path / "run")
-    assert 0 <= record["valid_accuracy"] <= 1 and record["valid_loss"] > 0
+    assert 0 <= record["val_accuracy"] <= 1 and record["val_loss"] > 0
     assert sum(record[name] for name in ("data", "forward", "backward", "optimizer")) == pytest.approx(1, abs=1e-3)
     assert record["images_per_second"] > 0 and record["peak_memory_mb"] > 50
     about = json.loads((tmp_path / "run" / "record.json").read_text())

@@ -22,7 +22,7 @@ NEEDED_OF_IMAGES: Kinds = {**{k: v for k, v in NEEDED.items() if k != "test_accu
 """What it must hold instead if the network returns values of pixels; such a line has a PSNR."""
 
 _MEASURED = (
-    *("test_loss", "valid_loss", "valid_accuracy", "lr", "images_per_second", "peak_memory_mb"),
+    *("test_loss", "val_loss", "val_accuracy", "lr", "images_per_second", "peak_memory_mb"),
     *("test_ssim", "test_dice", "test_iou"),
 )
 EPOCH: Kinds = dict.fromkeys((*_MEASURED, *SHARES), float)

@@ -93,6 +93,6 @@ class TensorBoard(NoOpCallback):
 def tag(name: str) -> str:
     """Return the name that a number of an epoch has in TensorBoard, which groups by what stands before the slash."""
     split, _, what = name.partition("_")
-    if split in ("train", "valid", "test"):
+    if split in ("train", "val", "test"):
         return f"{what}/{split}"
     return f"time/{name}" if name in SHARES or name == "seconds" else f"run/{name}"

@@ -26,7 +26,7 @@ COLUMNS = (
     Column("epoch", "epoch", "{:d}", 0),
     Column("train_loss", "train loss", "{:.4f}", 1),
     Column("test_loss", "test loss", "{:.4f}", 4),
-    Column("valid_accuracy", "valid accuracy", "{:.2%}", 2),
+    Column("val_accuracy", "val accuracy", "{:.2%}", 2),
     Column("test_accuracy", "test accuracy", "{:.2%}", 0),
     Column("test_psnr", "test PSNR", "{:.2f} dB", 0),
     Column("test_ssim", "test SSIM", "{:.4f}", 2),
@@ -55,7 +55,7 @@ class ProgressLines(NoOpCallback):
         """Return the epoch's numbers as a line; what was not measured is not in it."""
         count = f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
         parts = {"train_loss": "train loss {:.4f}", "test_loss": "test loss {:.4f}"}
-        parts |= {"valid_accuracy": "valid accuracy {:.2%}", "test_accuracy": "test accuracy {:.2%}"}
+        parts |= {"val_accuracy": "val accuracy {:.2%}", "test_accuracy": "test accuracy {:.2%}"}
         parts |= {"test_psnr": "test PSNR {:.2f} dB", "test_dice": "test Dice {:.4f}"}
         parts |= {"images_per_second": "{:.0f} images/s", "seconds": "{:.1f} s"}
         said = [written(form, record[key]) for key, form in parts.items() if key in record]

@@ -79,13 +79,13 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
         figure = Figure(figsize=(9, 3), layout="constrained")
         figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
         left, right = figure.subplots(1, 2)
-        losses = {"train_loss": ("training", COOL), "valid_loss": ("validation", INK), "test_loss": ("test", WARM)}
+        losses = {"train_loss": ("training", COOL), "val_loss": ("validation", INK), "test_loss": ("test", WARM)}
         _lines(left, records, losses)
         psnr = any("test_psnr" in record for record in records)
-        accuracies = {"valid_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
+        accuracies = {"val_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
         _lines(right, records, {"test_psnr": ("test", WARM)} if psnr else accuracies)
         loss_axis(left, [r[key] for r in records for key in losses if key in r], "loss", INK)
-        validated = any("valid_accuracy" in record for record in records)
+        validated = any("val_accuracy" in record for record in records)
         title = "test PSNR in dB" if psnr else "accuracy" if validated else "test accuracy"
         right.set_title(title, loc="left", color=INK, fontsize=10.5)
         if not psnr:

@@ -20,7 +20,7 @@ ROWS = 20
 COLUMNS = {
     "train_loss": ("training loss", "{:.4f}"),
     "test_loss": ("test loss", "{:.4f}"),
-    "valid_accuracy": ("validation accuracy", "{:.2%}"),
+    "val_accuracy": ("validation accuracy", "{:.2%}"),
     "test_accuracy": ("test accuracy", "{:.2%}"),
     "test_psnr": ("test PSNR, dB", "{:.2f}"),
     "test_ssim": ("test SSIM", "{:.4f}"),

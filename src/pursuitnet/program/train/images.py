@@ -24,13 +24,13 @@ Split = tuple[data.Pixels, Tensor]
 class Images:
     """A data set on its device, where it stays, unless its images are read when they are needed.
 
-    ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects. ``valid`` holds the training images that are
+    ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects. ``val`` holds the training images that are
     held out to choose by, and is empty unless the recipe asks for them. ``identity`` tells these images from others.
     The images of a folder are in an order in which the first so many stand for all.
     """
 
     train: Split
-    valid: Split
+    val: Split
     test: Split
     mean: Tensor
     std: Tensor
@@ -135,10 +135,10 @@ def placed(
     splits: tuple[Split, Split, Split], mean: Tensor, std: Tensor, identity: data.Identity, device: torch.device
 ) -> Images:
     """Return images to train on, to choose by and to test on, on a device."""
-    training, valid, testing = (
+    training, val, testing = (
         (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
     )
-    return Images(training, valid, testing, mean.to(device), std.to(device), identity)
+    return Images(training, val, testing, mean.to(device), std.to(device), identity)
 
 
 def steps_of(images: Images, recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> int:

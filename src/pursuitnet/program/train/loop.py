@@ -140,7 +140,7 @@ def _tested(trainer: Trainer) -> Record:
         FloatingPointError: if a loss is no number.
     """
     found: Record = {}
-    for name in ("valid", "test"):
+    for name in ("val", "test"):
         found |= trainer.measured(name)
         if not math.isfinite(found.get(f"{name}_loss", 0.0)):
             raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")

@@ -75,7 +75,7 @@ class Pictures:
     more: dict[str, Any]
 
     @property
-    def valid(self) -> tuple[list[ImagePair], list[ImagePair]]:
+    def val(self) -> tuple[list[ImagePair], list[ImagePair]]:
         """Nothing: to choose by, hold images out in a folder of your own."""
         return [], []
 

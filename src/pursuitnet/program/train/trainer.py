@@ -239,7 +239,7 @@ class Trainer:
         return self.images.prepared(self.images.test[0][:2])
 
     def measured(self, name: str) -> dict[str, Any]:
-        """Return what an epoch's record says of a split, "valid" or "test"; nothing where it is empty."""
+        """Return what an epoch's record says of a split, "val" or "test"; nothing where it is empty."""
         split: Split = getattr(self.images, name)
         if not len(split[1]):
             return {}
