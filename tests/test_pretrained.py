@@ -134,7 +134,7 @@ def test_a_changed_byte_is_found_out(folder, tmp_path, monkeypatch):
     content = bytearray((folder / "msd_csc_3.safetensors").read_bytes())
     content[-5] ^= 1
     (tmp_path / "msd_csc_3.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: its checksum does not fit; get it anew"):
+    with pytest.raises(ValueError, match="is damaged: its checksum does not match; get the file again"):
         made()
 
 
