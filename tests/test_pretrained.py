@@ -102,7 +102,7 @@ def test_a_head_of_another_size_is_new_and_the_features_are_not():
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"unfolding": 1}, "unfolding is 1; msd_csc_3 was trained with 2: leave it out, or pretrained$"),
+        ({"unfolding": 1}, "unfolding is 1; msd_csc_3 was trained with 2: leave out unfolding, or pretrained$"),
         ({"width": 4}, "width is 4; msd_csc_3 was trained with 3"),
         ({"solver": "ista"}, "solver is 'ista'; msd_csc_3 was trained with 'fista'"),
         ({"sweep": "multilayer"}, "sweep is 'multilayer'; msd_csc_3 was trained with 'layer'"),
