@@ -56,7 +56,7 @@ class OnlineLearner:
         self._resume()
         batch = None
         for batch in islice(batches, self.count, None):
-            self.see(batch)
+            self.partial_fit(batch)
         if batch is None:
             raise ValueError("the stream has no images that have not been used; expected one batch or more")
         last = CodeTotals()
@@ -66,7 +66,7 @@ class OnlineLearner:
         self._keep()
         return last
 
-    def see(self, batch: Batch) -> None:
+    def partial_fit(self, batch: Batch) -> None:
         """Learn from one batch: code it, then improve the filters."""
         self.count += 1
         certified = self.count == 1 or self.count % EVERY == 0
