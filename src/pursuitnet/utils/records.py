@@ -17,7 +17,7 @@ Kind = type | None | tuple["Kind", ...] | list["Kind"]
 Kinds = Mapping[str, Kind]
 
 RENAMED = {"optimiser": "optimizer"}
-"""Old names of numbers, and their present names."""
+"""Numbers by the names that they had once."""
 
 
 def text_of(path: Path, name: str | None = None) -> str:
