@@ -250,7 +250,7 @@ def test_a_certified_network_that_was_changed_is_refused():
     x = torch.rand(1, 1, 8, 8)
     model = network()
     model.features[0] = nn.BatchNorm2d(32)
-    with pytest.raises(ValueError, match=r"features\.0 is a BatchNorm2d, of which no Lipschitz constant is known"):
+    with pytest.raises(ValueError, match=r"features\.0 is a BatchNorm2d, whose Lipschitz constant is not known"):
         pn.certify(model, x)
     with pytest.raises(ValueError, match="not certified to be 1-Lipschitz: P normalizes"):
         Reflect(pn.PursuitLayer(CONV))

@@ -117,7 +117,7 @@ def test_cifar10_missing_file_is_named(miniature, name):
     path.unlink()
     for given in (root, root / FOLDER):
         message = refusal(FileNotFoundError, data.load, "cifar10", given, split_of(name))
-        for words in (str(path), "unpack", f"root (--data-dir) is the folder that holds {FOLDER}"):
+        for words in (str(path), "unpack", f"root (--data-dir) is the folder that contains {FOLDER}"):
             assert words in message
 
 
@@ -172,7 +172,7 @@ def test_cifar10_of_the_right_size_but_not_the_original_is_refused(tmp_path):
 
 def test_cifar10_without_root_says_to_pass_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PURSUITNET_CACHE", str(tmp_path))
-    words = f"pass root (--data-dir), the folder that holds {FOLDER}"
+    words = f"pass root (--data-dir), the folder that contains {FOLDER}"
     assert words in refusal(ValueError, data.load, "cifar10")
 
 

@@ -112,7 +112,7 @@ def test_a_byte_altered_anywhere_in_the_cache_warns_and_is_made_good(source, par
     content = bytearray(path.read_bytes())
     content[rng.integers(len(content))] ^= int(rng.integers(1, 256))
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match=f"{entry().name} is damaged and made anew"):
+    with pytest.warns(UserWarning, match=f"{entry().name} is damaged and is made again"):
         assert same(cache.cached(NAME, [source], decoder), decoder)
     assert same(cache.cached(NAME, [source], decoder), decoder)
     assert decoder.calls == 2
@@ -144,7 +144,7 @@ def test_what_is_missing_or_garbled_warns_and_is_made_good(source, damage):
     decoder = Decoder()
     cache.cached(NAME, [source], decoder)
     damage(entry())
-    with pytest.warns(UserWarning, match="is damaged and made anew"):
+    with pytest.warns(UserWarning, match="is damaged and is made again"):
         assert same(cache.cached(NAME, [source], decoder), decoder)
     assert same(cache.cached(NAME, [source], decoder), decoder)
 
@@ -153,7 +153,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(source, place):
     (place / "cache").write_text("a file where the folder should be")
     decoder = Decoder()
     for calls in (1, 2):
-        with pytest.warns(UserWarning, match=f"{NAME} could not be kept") as warned:
+        with pytest.warns(UserWarning, match=f"{NAME} could not be cached") as warned:
             assert same(cache.cached(NAME, [source], decoder), decoder)
         assert (decoder.calls, len(warned)) == (calls, 1)
 

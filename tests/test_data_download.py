@@ -80,7 +80,7 @@ def test_a_download_arrives_once(tmp_path):
 
 def test_a_connection_that_breaks_is_resumed_where_it_broke(tmp_path):
     with Server(cuts=[70_000, 60_000, 0, 1]) as server:
-        with pytest.raises(ConnectionError, match="the connection breaks after 130000 bytes"):
+        with pytest.raises(ConnectionError, match="the connection is lost after 130000 bytes"):
             download.fetch(server.file(), tmp_path)  # the third attempt brings nothing
         assert left(tmp_path) == {"set.tar.gz.part"}
         assert download.fetch(server.file(), tmp_path).read_bytes() == CONTENT
@@ -116,7 +116,7 @@ def test_a_part_of_another_file_is_dropped_for_a_new_start(tmp_path):
 
 def test_wrong_bytes_are_refused_and_not_kept(tmp_path):
     with Server(CONTENT[:-1] + b"!") as server:
-        with pytest.raises(ConnectionError, match=r"set\.tar\.gz could not be .*what came has another checksum"):
+        with pytest.raises(ConnectionError, match=r"set\.tar\.gz could not be .*its checksum is wrong"):
             download.fetch(server.file(), tmp_path)
         assert left(tmp_path) == set()
         server.content = CONTENT
@@ -253,5 +253,5 @@ def test_svhn_downloads_the_file_of_the_split_only(tmp_path, monkeypatch):
         mini.install(monkeypatch, "svhn", replace(svhn.SVHN.layouts[0], files={**svhn.FILES, "test": (file,)}))
         assert equal(data.load("svhn", split="test", download=True), part)
     assert {path.name for path in (tmp_path / "svhn").iterdir()} - {f"{file.name}.lock"} == {file.name}
-    with pytest.raises(ValueError, match=r"the folder that holds train_32x32\.mat and test_32x32\.mat"):
+    with pytest.raises(ValueError, match=r"the folder that contains train_32x32\.mat and test_32x32\.mat"):
         data.load("svhn")

@@ -206,17 +206,17 @@ def test_an_empty_class_one_class_one_image_and_no_folder_are_named(flat, tmp_pa
     shutil.rmtree(flat / "b")
     with pytest.raises(ValueError, match="has 1 classes: expected at least two"):
         load(flat)
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         load(tmp_path / "nowhere")
 
 
 def test_splits_of_different_classes_and_a_missing_test_are_named(tmp_path):
     for name in ("train/a", "train/b", "test/a"):
         put(tmp_path / name / "0.png", pixels(0))
-    with pytest.raises(ValueError, match="class 'b' in one of train and test only"):
+    with pytest.raises(ValueError, match="class 'b' in only one of train and test"):
         load(tmp_path)
     shutil.rmtree(tmp_path / "test")
-    with pytest.raises(FileNotFoundError, match=r"neither test nor val beside it: add .*test"):
+    with pytest.raises(FileNotFoundError, match=r"neither test nor val next to it: add .*test"):
         load(tmp_path)
 
 
@@ -259,8 +259,8 @@ def long(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (text, "is no image that can be read: remove it"),
-        (empty, "is no image that can be read: remove it"),
+        (text, "is not an image that can be read: remove it"),
+        (empty, "is not an image that can be read: remove it"),
         (cut, "cannot be read as an image .*repair or remove it"),
         (moving, "2 frames, expected one"),
         (floating, "floating-point numbers, whose scale is not known"),
@@ -322,11 +322,11 @@ def test_with_test_and_val_the_test_is_tested_on_and_other_folders_are_no_classe
         (("cats/train", "cats/test", "dogs/train", "dogs/test"), "both have the sub-folders test, train"),
         (("cats/Train", "dogs/Train"), "both have the sub-folders train"),
         (("train/x/a", "train/x/b", "train/y/a", "train/y/b", "test/x/a", "test/y/a"), "x and y both have"),
-        (("train/a", "Training/a", "test/a"), "stand for the same split: keep one of them"),
-        (("train/a", "train/b", "test"), "test has no sub-folders: sort its images into one sub-folder a class"),
+        (("train/a", "Training/a", "test/a"), "are names of the same split: keep one of them"),
+        (("train/a", "train/b", "test"), "test has no sub-folders: sort its images into one sub-folder per class"),
         (("train", "test"), "train has no sub-folders: sort"),
-        (("train/a", "train/b", "bus"), "neither test nor val beside it: add .*; if train is a class, put its images"),
-        (("Test/a", "Test/b"), r"no train beside it: add .*train; if Test is a class"),
+        (("train/a", "train/b", "bus"), "neither test nor val next to it: add .*; if train is a class, put its images"),
+        (("Test/a", "Test/b"), r"no train next to it: add .*train; if Test is a class"),
     ],
 )
 def test_what_may_be_a_split_or_a_class_is_a_question(tmp_path, names, words):

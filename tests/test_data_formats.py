@@ -274,7 +274,7 @@ def test_a_pickle_without_one_label_an_image_is_refused(tmp_path):
     content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [[1]]})
     layout = files.Layout({"train": (File("f"),)}, cifar.Pickled(b"labels"))
     (tmp_path / "f").write_bytes(content)
-    with pytest.raises(ValueError, match="f has not one label an image"):
+    with pytest.raises(ValueError, match="f does not have one label per image"):
         files.Originals("x", 10, (layout,), "page")._read(layout, tmp_path, "train")
 
 
@@ -308,5 +308,5 @@ def test_members_are_found_wherever_they_lie_in_an_archive(tmp_path, monkeypatch
     layout = replace(cifar.CIFAR100_PYTHON, archive=replace(cifar.CIFAR100_PYTHON.archive, checksum=None, size=None))
     mini.install(monkeypatch, "cifar100", layout)
     mini.write(tmp_path / "own" / layout.archive.name, content)
-    with pytest.raises(ValueError, match=rf"{layout.archive.name} holds no train; replace it by the original"):
+    with pytest.raises(ValueError, match=rf"{layout.archive.name} does not contain train; replace it by the original"):
         data.load("cifar100", tmp_path / "own")

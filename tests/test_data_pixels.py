@@ -182,7 +182,7 @@ def test_all_broken_files_are_named_at_once(damaged, split):
         data.load("folder", damaged, split)
     said = str(error.value)
     assert said.count(".png (") == 10 and "and 3 more" in said and "pass skip_broken (--skip-broken)" in said
-    assert "00.png (no image)" in said and "truncated" in said
+    assert "00.png (not an image)" in said and "truncated" in said
 
 
 def test_broken_files_are_left_out_where_that_is_asked_for(damaged):

@@ -164,9 +164,13 @@ def test_hooks_that_would_do_nothing_are_refused_where_they_are_found(inner):
     x = normal(1, 2, 5, 6)
     handle = dictionary.register_forward_hook(lambda *_: None)
     for act in (lambda: layer(x), lambda: pn.MultiLayerPursuit([layer])(x), lambda: pn.solve(x, dictionary, 0.1)):
-        with pytest.raises(ValueError, match=r"forward hook is registered on a ConvDictionary.*on the layer around it"):
+        with pytest.raises(
+            ValueError, match=r"forward hook is registered on a ConvDictionary.*the layer that contains it"
+        ):
             act()
     handle.remove()
     dictionary.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],))
-    with pytest.raises(ValueError, match=r"pre-hook of a ConvDictionary returned new inputs.*on the layer around it"):
+    with pytest.raises(
+        ValueError, match=r"pre-hook of a ConvDictionary returned new inputs.*the layer that contains it"
+    ):
         layer(x)

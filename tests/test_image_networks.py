@@ -177,7 +177,7 @@ def test_networks_with_global_operations_say_so():
     from pursuitnet.networks.image import ImageNetwork
 
     layer = pn.PursuitLayer(circular, threshold=pn.Threshold(circular.code_channels))
-    with pytest.raises(ValueError, match="CircularDictionary looks at the whole image"):
+    with pytest.raises(ValueError, match="CircularDictionary depends on the whole image"):
         pn.apply(ImageNetwork(torch.nn.Sequential(layer), 5, 1), image, tile=4)
     pool = ImageNetwork(torch.nn.Sequential(torch.nn.MaxPool2d(3, 1, 1)), 3, 1)
     with pytest.raises(ValueError, match="not known to be local"):

@@ -88,7 +88,7 @@ CALLS = {
         ["dictionary is a tensor of", "ConvDictionary(weight)"],
     ),
     "class in a layer": (lambda: pn.PursuitLayer(pn.ConvDictionary), ["the class ConvDictionary", "(weight)"]),
-    "start by name": (lambda: layer(start="resnet"), ["start is 'resnet'", "no string"]),
+    "start by name": (lambda: layer(start="resnet"), ["start is 'resnet'", "not a string"]),
     "solver as a class": (lambda: layer(solver=pn.FISTA), ["the class FISTA", "pursuitnet.FISTA()"]),
     "solver by name": (lambda: layer(solver="fista"), ["solver is 'fista'", "pursuitnet.FISTA()"]),
     "OMP": (lambda: layer(solver=pn.OMP(3)), ["OMP(nonzeros=3", "solve(signal", "ISTA()"]),

@@ -137,8 +137,8 @@ def test_sweeps_of_ista_and_fista_are_those_that_the_network_unrolls():
 
 
 BAD_INPUT = {
-    "counts": (lambda x, D: pn.layered_basis_pursuit(x, D, [0.1]), ["3 dictionaries and 1 betas", "as many"]),
-    "none": (lambda x, D: pn.layered_thresholding(x, [], []), ["0 dictionaries", "one or more"]),
+    "counts": (lambda x, D: pn.layered_basis_pursuit(x, D, [0.1]), ["3 dictionaries and 1 betas", "the same number"]),
+    "none": (lambda x, D: pn.layered_thresholding(x, [], []), ["0 dictionaries", "≥ 1"]),
     "order": (
         lambda x, D: pn.multilayer_basis_pursuit(x, D[::-1], [0.1] * 3),
         ["dictionary 1 has codes of 8 channels", "4 channels", "expected the same"],

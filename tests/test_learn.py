@@ -441,7 +441,7 @@ BAD = {
         ValueError,
         "batch 1 of the stream: 3 of 3 images hold NaN",
     ),
-    "an empty stream": (lambda: pn.learn(iter([]), pn.ConvDictionary(W), 0.1), ValueError, "the stream holds no image"),
+    "an empty stream": (lambda: pn.learn(iter([]), pn.ConvDictionary(W), 0.1), ValueError, "the stream has no images"),
     "too many atoms": (
         lambda: pn.learn(normal(2, 1, 4, 4), pn.ConvDictionary(normal(9, 1, 3, 3)), 0.1),
         ValueError,

@@ -79,7 +79,7 @@ def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, 
         (("IMAGES", *SMALL, "--resume"), "holds no run of learn to resume"),
         (("IMAGES", "--size", "4", "--robust"), "expected an odd one"),
         (("IMAGES", *SMALL, "--online", "--iterations", "3"), "--online sees every image once"),
-        (("BROKEN", *SMALL), "is no image that can be read"),
+        (("BROKEN", *SMALL), "is not an image that can be read"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path, monkeypatch, capsys):

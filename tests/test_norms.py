@@ -86,7 +86,7 @@ def test_statistics_of_all_processes_are_those_of_one_and_a_batch_of_nothing_lea
 
 def test_one_value_a_row_is_refused_in_training_and_taken_in_evaluation():
     norm = KINDS["rows"]()
-    with pytest.raises(ValueError, match=r"one value a channel, \(1, 3\), has no variance.*evaluation mode"):
+    with pytest.raises(ValueError, match=r"one value per channel, \(1, 3\), has no variance.*evaluation mode"):
         norm(torch.randn(1, 3))
     assert norm.eval()(torch.randn(1, 3)).shape == (1, 3)
 

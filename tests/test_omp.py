@@ -350,7 +350,7 @@ def run(solver, **options):
 
 # what is done, and what the message has to say: what came and what was expected
 BAD_INPUT = {
-    "nothing to stop at": (pn.OMP, ["nothing to stop at", "nonzeros, residual"]),
+    "no stopping criterion": (pn.OMP, ["no stopping criterion", "nonzeros, residual"]),
     "no non-zeros": (lambda: pn.OMP(0), ["nonzeros is 0", "integer ≥ 1"]),
     "negative non-zeros": (lambda: pn.OMP(-3), ["nonzeros is -3", "integer ≥ 1"]),
     "non-zeros not whole": (lambda: pn.OMP(2.5), ["nonzeros is 2.5", "integer ≥ 1"]),

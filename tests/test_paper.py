@@ -274,7 +274,7 @@ def test_res_csc_with_c_zero_is_resnet_and_simplified_is_plain(with_c, without):
 def test_shortcut_is_option_a_subsampled_and_padded_with_zero_channels():
     network = pn.create_model("resnet_8", width=4)
     block, x = network.features[2], torch.randn(2, 4, 9, 7)
-    assert block.more == 4
+    assert block.new_channels == 4
     shortcut = block._shortcut(x)
     assert torch.equal(shortcut[:, :4], x[:, :, ::2, ::2])
     assert not shortcut[:, 4:].any()

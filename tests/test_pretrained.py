@@ -102,7 +102,7 @@ def test_a_head_of_another_size_is_new_and_the_features_are_not():
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"unfolding": 1}, "unfolding is 1; msd_csc_3 was trained with 2: leave it out, or pretrained$"),
+        ({"unfolding": 1}, "unfolding is 1; msd_csc_3 was trained with 2: leave out unfolding, or pretrained$"),
         ({"width": 4}, "width is 4; msd_csc_3 was trained with 3"),
         ({"solver": "ista"}, "solver is 'ista'; msd_csc_3 was trained with 'fista'"),
         ({"sweep": "multilayer"}, "sweep is 'multilayer'; msd_csc_3 was trained with 'layer'"),
@@ -134,7 +134,7 @@ def test_a_changed_byte_is_found_out(folder, tmp_path, monkeypatch):
     content = bytearray((folder / "msd_csc_3.safetensors").read_bytes())
     content[-5] ^= 1
     (tmp_path / "msd_csc_3.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: its checksum does not fit; get it anew"):
+    with pytest.raises(ValueError, match="is damaged: its checksum does not match; get the file again"):
         made()
 
 

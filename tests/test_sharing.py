@@ -209,7 +209,7 @@ def test_a_config_of_the_hub_that_claims_a_larger_network_takes_no_memory(
 def test_headers_of_others_are_refused(tmp_path, header):
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(ValueError, match="no weights that pursuitnet has written"):
+    with pytest.raises(ValueError, match="not a file of weights that pursuitnet has written"):
         pn.load(path)
 
 

@@ -1,4 +1,4 @@
-"""pursuitnet: every layer is a pursuit, chosen by its start, its dictionary and its number of steps.
+"""pursuitnet: every layer is a pursuit, defined by its start, its dictionary and its number of steps.
 
     Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )
 
@@ -18,7 +18,7 @@ _HOME = {
     # factor 2: the dictionary
     **dict.fromkeys(("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary"), "dictionaries"),
     **dict.fromkeys(("WithIdentity", "ScaledDictionary"), "dictionaries"),
-    # factor 3: how often, and with which momentum
+    # factor 3: how many steps, and with which momentum
     **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
     **dict.fromkeys(("soft_threshold", "nonnegative_threshold", "Threshold", "IdentityPenalty", "BatchNorm"), "prox"),

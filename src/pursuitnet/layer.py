@@ -1,4 +1,4 @@
-"""The one layer: a few steps of a pursuit."""
+"""The layer of all networks: a few steps of a pursuit."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -29,38 +29,41 @@ from pursuitnet.starts import AnyStart, LearnedStart, Start, zero
 class PursuitLayer(nn.Module):
     """A layer that codes its input: (B, channels, …) → (B, code_channels, …).
 
-    The first step begins where ``start`` says, ``unfolding`` further ones at the running code:
+    The first step begins at the anchor and probe of ``start``, the ``unfolding`` further ones at the current code:
 
         Γ ← P_θ( anchor − c · Dᵀ( D · probe − x ) )          Eq. 1 of the paper, c = 1/L, θ = β·c
 
-    By default P normalizes each channel by the statistics of the batch (``default_threshold``), so that stacked layers
-    pass on signals and gradients of one size, whatever the scale of the signal. The code is then in units of its
-    own size: ``reconstruct`` gives the signal's shape, not its scale. Training needs batches with more than one
-    value a channel, and evaluation uses running statistics, so that it means something after training only.
+    By default P normalizes each channel by the statistics of the batch (``default_threshold``), so that signals and
+    gradients keep their size through stacked layers, whatever the scale of the signal. The code is then normalized:
+    ``reconstruct`` returns the signal's shape, not its scale. Training needs batches with more than one value per
+    channel, and evaluation uses running statistics, so that it is meaningful only after training.
 
-    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30, 16
-    filters do, but plain matrices stay near 75 %: the scale of their atoms has no meaning here and yet sets how small
-    Adam's steps are, and a rate of 1e-2 brings 9 points more. Layers of ``res_csc_simplified``, each of which
-    multiplies by two random matrices, stay near 70 % at 30 even so; skip connections, as of ``resnet``, carry further.
+    Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30
+    layers, 16 filters do, but plain matrices stay near 75 %: the scale of their atoms does not change the code but does
+    set the relative size of Adam's steps, and a learning rate of 1e-2 gains 9 points. Layers of ``res_csc_simplified``,
+    each of which multiplies by two random matrices, stay near 70 % at 30 layers even then; skip connections, as of
+    ``resnet``, allow more layers.
 
-    ``threshold=Threshold(dictionary.code_channels)`` is the paper's bare form, with the code in units of the signal,
-    batch by batch or one by one. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as c ≤ 1/L, each layer
-    makes the code smaller than its signal, about √L times from zero, so that after a few layers nothing exceeds β
-    and no gradient comes back. It is for single layers and signals whose correlations with the atoms are larger than β.
+    ``threshold=Threshold(dictionary.code_channels)`` is the paper's form without normalization: the code is in units of
+    the signal and does not depend on the batch. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as
+    c ≤ 1/L, each layer makes the code smaller than its signal, from the start zero by a factor of about √L, so that
+    after a few layers nothing exceeds β and no gradient flows back. Use it for single layers, and for signals whose
+    correlations with the atoms are larger than β.
 
-    With ``unfolding="solved"`` the layer takes as many steps as it needs to the optimum of its Lasso, and gradients by
-    implicit differentiation, with memory that does not grow with the steps: see ``solve``, which also returns the
-    certificate. P is then bare by default, since a Lasso has no batch statistics, and there is no step c to learn.
+    With ``unfolding="solved"`` the layer takes as many steps as it needs to reach the optimum of its Lasso. Gradients
+    are by implicit differentiation, with memory that does not grow with the steps: see ``solve``, which also returns
+    the certificate. P then has no normalization by default, since a Lasso has no batch statistics, and there is no
+    step c to learn.
 
     Args:
         dictionary: D.
         start: the first step's (anchor, probe).
-        solver: which probe each further step takes; by default ISTA(), and FISTA() where the layer is solved.
+        solver: chooses the probe of each further step; by default ISTA(), and FISTA() where the layer is solved.
         unfolding: number of steps after the first, ≥ 0, or "solved"; the parameters do not grow with it.
         step: c; by default learned inside (0, 1/L].
         threshold: P; by default S⁺ with a learned β for every channel of the code, after normalization.
         tol: relative duality gap of a solved layer; by default that of ``pursuitnet.solve``.
-        max_steps: the most steps of a solved layer; it warns if they do not suffice.
+        max_steps: maximum number of steps of a solved layer; it warns if they are not enough.
 
     Example:
         >>> import torch
@@ -94,7 +97,7 @@ class PursuitLayer(nn.Module):
                 "start",
                 start,
                 Start,
-                "pursuitnet.zero, resnet, res_csc_simplified, res_csc or LearnedStart(), no string",
+                "pursuitnet.zero, resnet, res_csc_simplified, res_csc or LearnedStart(), not a string",
             )
         solved = unfolding == "solved"
         solver = (FISTA() if solved else ISTA()) if solver is None else solver
@@ -138,7 +141,7 @@ class PursuitLayer(nn.Module):
         Args:
             x: the signal (B, channels, …).
             previous: X₋₁ in the shape of the code, for the starts that begin there.
-            noise: standard deviation of the noise in each signal, (B,), for a threshold that goes by it
+            noise: standard deviation of the noise in each signal, (B,), for a threshold that depends on it
                 (``NoiseThreshold``).
         """
         return self.dictionary.join(self.forward_parts(x, previous, noise))
@@ -153,16 +156,16 @@ class PursuitLayer(nn.Module):
         if previous is not None and self.start.needs_previous:
             self.dictionary.check_code(previous, x.shape, "previous")
         if noise is not None and not isinstance(self.threshold, NoiseThreshold):
-            raise ValueError("noise is given, but the threshold does not go by it; expected a NoiseThreshold")
+            raise ValueError("noise is given, but the threshold does not depend on it; expected a NoiseThreshold")
         anchor, probe = (None if code is None else self.dictionary.split(code) for code in first)
         steps = unroll(self.solver, self.update_at, int(self.unfolding))
-        # the first code has no name here: inference lets it go when the second is there
+        # the first code is bound to no name here, so that inference frees it once the second is computed
         return checkpointed_scan(
             steps, self.solver.init(self.update(x, anchor, probe, 0, noise)), recompute_of(self), (x, noise), segment=2
         ).code
 
     def update_at(self, step: int, probe: Code, x: Tensor, noise: Tensor | None = None) -> Code:
-        """Return the update at the running code, where anchor and probe are one."""
+        """Return the update at the current code, which is both anchor and probe."""
         return self.update(x, probe, probe, step, noise)
 
     def update(
@@ -176,31 +179,31 @@ class PursuitLayer(nn.Module):
     def solve(self, x: Tensor) -> Solution:
         """Return the optimum of the layer's Lasso, min ½‖x − DΓ‖² + Σβ|Γ| (Γ ≥ 0), with its certificate.
 
-        Any layer whose P is bare has such an optimum, whatever its unfolding. Gradients flow to x, the weights and β
-        by implicit differentiation. Under autocast it is solved in the type of the dictionary.
+        Any layer whose P has no normalization has such an optimum, whatever its unfolding. Gradients flow to x, the
+        weights and β by implicit differentiation. Under autocast it is solved in the type of the dictionary.
 
         Raises:
-            ValueError: where the layer is no step on a Lasso, with the reason.
+            ValueError: where the layer is not a step on a Lasso, with the reason.
 
         Warns:
-            ConvergenceWarning: where ``max_steps`` do not lead to ``tol``.
+            ConvergenceWarning: where ``tol`` is not reached within ``max_steps``.
         """
         if why := self.why_not_solvable():
             raise ValueError(f"the layer cannot be solved: {why}")
         D, P = self.dictionary, self.threshold
         penalties = (P.identity_penalty, P.penalty)[-len(D.code_channels) :]
         beta = torch.cat([b.expand(n) for b, n in zip(penalties, D.code_channels, strict=True)])
-        asked: Literal["implicit"] | None = "implicit" if torch.is_grad_enabled() else None
+        gradient: Literal["implicit"] | None = "implicit" if torch.is_grad_enabled() else None
         solver = self.solver if self.unfolding == "solved" else FISTA()
         with without_autocast(x.device):
             x = x.to(D._any().dtype)
-            return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=asked)
+            return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=gradient)
 
     def why_not_solvable(self) -> str | None:
-        """Return why the layer is no step on a convex Lasso from zero, in a sentence; None where it is one."""
+        """Return why the layer is not a step on a convex Lasso from zero, as a sentence; None where it is one."""
         P = self.threshold
         if self.start.needs_previous:
-            return f"it starts at X₋₁ ({self.start.name}), which an optimum forgets; expected the start zero"
+            return f"it starts at X₋₁ ({self.start.name}), on which no optimum depends; expected the start zero"
         if P.norm is not None:
             return "P normalizes, and a Lasso has no batch statistics; expected Threshold(…) without norm"
         if P.free:
@@ -215,7 +218,7 @@ class PursuitLayer(nn.Module):
         One step from zero, Γ = P_θ(c·Dᵀx): where P is differentiable its slopes M are 0 or 1, and the Jacobian
         I − 2c·D·M·Dᵀ has eigenvalues between −1 and 1, as c·λmax(DᵀD) ≤ 1 (with c = 1/L it is the convex potential
         layer of Meunier et al., 2022). Solved, D·Γ is the proximal map of a convex function of x, and a reflected
-        proximal map is nonexpansive. In between nothing of the kind holds: two steps already have slopes above 1.
+        proximal map is nonexpansive. Neither holds in between: already two steps can have slopes above 1.
 
         Raises:
             ValueError: where the map need not be 1-Lipschitz, with the reason.
@@ -225,7 +228,7 @@ class PursuitLayer(nn.Module):
         return x - 2 * self.reconstruct(self(x), x.shape)
 
     def why_not_nonexpansive(self) -> str | None:
-        """Return why ``reflect`` need not be 1-Lipschitz, in a sentence; None where it is."""
+        """Return why ``reflect`` need not be 1-Lipschitz, as a sentence; None where it is."""
         if self.unfolding not in (0, "solved"):
             return f"unfolding is {self.unfolding}; expected 0, one step, or 'solved': two steps can expand distances"
         if self.start.needs_previous:
@@ -233,50 +236,51 @@ class PursuitLayer(nn.Module):
         if self.threshold.norm is not None:
             return "P normalizes; expected threshold=Threshold(dictionary.code_channels), without norm"
         if not isinstance(self.step, BoundedStep):
-            return f"its step is a {type(self.step).__name__}, not inside (0, 1/L] by itself; expected BoundedStep()"
+            return f"its step is a {type(self.step).__name__}, which may leave (0, 1/L]; expected BoundedStep()"
         return None
 
     def extra_repr(self) -> str:
         return f"start={self.start.name}, solver={self.solver}, unfolding={self.unfolding}"
 
     def _weights(self) -> tuple[Weight, Weight]:
-        """Return the step; in training inside a transform, where no buffer can be written, of the given weights."""
+        """Return (c, weight of D·probe); training inside a transform, where no buffer can be written, computes L."""
         if self.training and isinstance(self.step, BoundedStep) and torch._C._are_functorch_transforms_active():
             return self.step(self.dictionary.lipschitz_bound().detach())
         return self.step()
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
-        """Return DΓ, the part of the signal that the code explains; up to scale where P normalizes."""
+        """Return DΓ, the reconstruction of the signal; up to scale where P normalizes."""
         return self.dictionary.synthesize(code, signal_shape)
 
     @torch.no_grad()
     def update_lipschitz(self) -> None:
-        """Measure L of the dictionary as it stands, and hand it to the step, if that is bounded by it."""
+        """Compute L of the current dictionary and pass it to the step, if that is bounded by it."""
         if isinstance(self.step, BoundedStep):
             self.step.update_lipschitz(self.dictionary.lipschitz_bound())
 
     def train(self, mode: bool = True) -> "PursuitLayer":
-        """Set training or evaluation mode; evaluation mode brings L up to date."""
+        """Set training or evaluation mode; evaluation mode updates L."""
         if not mode:
-            run_hooks(self.dictionary)  # loading may have left weights behind that hooks compute
+            run_hooks(self.dictionary)  # after loading, weights that hooks compute may be out of date
             self.update_lipschitz()
         return super().train(mode)
 
 
 def default_threshold(code_channels: tuple[int, ...], start: AnyStart = zero, unfolding: int = 0) -> Threshold:
-    """Return the P of a layer that is given none, with own statistics in every step.
+    """Return the default P of a layer, with separate statistics in every step.
 
-    The whole sum is normalized, as in the MSD networks of ``create_model``. From ``resnet`` the update alone is, as in
-    its residual networks: c·Dᵀx is small beside X₋₁, and normalized together with it would be lost. X₋₁ is then
-    expected in units of a code, and as nothing bounds the sum, β is larger and keeps it from growing with depth.
+    The whole sum is normalized, as in the MSD networks of ``create_model``. From ``resnet`` only the update is
+    normalized, as in its residual networks: c·Dᵀx is small compared with X₋₁, and would be lost if the two were
+    normalized together. X₋₁ is then expected at the scale of a code, and as nothing bounds the sum, β is larger and
+    keeps it from growing with depth.
 
-    β may take either sign, as the paper's bias b. Where nothing carries the signal past a layer it begins at −0.7: θ is
-    the mean of a channel less 0.7 standard deviations, and 3/4 of a code are non-zero. For normal sums gradients
-    grow by 1.21 a layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. Beside an identity part β stays
-    ≥ 0.
+    β may take either sign, as the paper's bias b. Where no skip connection carries the signal past a layer, it begins
+    at −0.7: θ is the mean of a channel minus 0.7 standard deviations, and 3/4 of a code are non-zero. For normally
+    distributed sums, gradients grow by 1.21 per layer at β = 0, to ten times over 12 layers, but by 1.09 at −0.7. With
+    an identity part β stays ≥ 0.
 
-    How far stacks of such layers learn is said in ``PursuitLayer``. Lower β carries deeper and less sparsely: at −0.8,
-    where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
+    ``PursuitLayer`` describes how many such layers learn in a stack. A lower β allows deeper but less sparse stacks: at
+    −0.8, where 4/5 of a code are non-zero, 30 matrices learn the digits to about 5 points more.
 
     Args:
         code_channels: channels of each part of the code, ``dictionary.code_channels``.
@@ -299,8 +303,8 @@ def check_solver(solver: object) -> None:
     """Raise TypeError unless a layer can take steps of this solver."""
     if getattr(solver, "whole_problem", False) and not isinstance(solver, type):
         raise TypeError(
-            f"solver is {solver}, which needs the whole problem and not its update alone: give it to "
-            "solve(signal, dictionary, beta, solver), and the layer ISTA() or FISTA()"
+            f"solver is {solver}, which needs the whole problem and not only its update: pass it to "
+            "solve(signal, dictionary, beta, solver), and ISTA() or FISTA() to the layer"
         )
     if isinstance(solver, type) or not all(callable(getattr(solver, name, None)) for name in ("init", "step")):
         raise TypeError(
@@ -310,8 +314,8 @@ def check_solver(solver: object) -> None:
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:
-    """Return a signal in the type of autocast, where it is on: a code in two types would be slow."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():  # for check_signal to refuse
+    """Return a signal in autocast's type, where autocast is on: a code in two types would be slow."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():  # check_signal raises for it
         return x
     device = x.device.type
     on = is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -319,9 +323,9 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 
 
 def prepare(layer: PursuitLayer, inputs: tuple[Any, ...]) -> None:
-    """Bring weights that hooks compute and, in training, L up to date; runs before every forward."""
+    """Update weights that hooks compute and, in training, L; runs before every forward."""
     run_hooks(layer.dictionary, inputs[:1])
     if layer.training:
         inside = torch._C._are_functorch_transforms_active()
-        with suppress(RuntimeError) if inside else nullcontext():  # torch.func lets nothing of outside be written
+        with suppress(RuntimeError) if inside else nullcontext():  # torch.func forbids writing to outer buffers
             layer.update_lipschitz()

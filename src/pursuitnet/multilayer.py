@@ -1,4 +1,4 @@
-"""Pursuits that sweep over several layers, ML-ISTA and ML-FISTA: the declared exception to layer by layer.
+"""Pursuits that sweep over several layers, ML-ISTA and ML-FISTA: the one exception to layer by layer.
 
 After Sulam, Aberdam, Beck and Elad (2019), the paper's reference [27].
 """
@@ -21,12 +21,12 @@ class MultiLayerPursuit(nn.Module):
     """Several layers pursued together: X = D₁Γ₁, Γ₁ = D₂Γ₂, …; returns the deepest code.
 
     The first pass is the feed-forward one. Each of ``unfolding`` further sweeps goes down from the deepest code,
-    γ̂ᵢ₋₁ = Dᵢγ̂ᵢ, and up again, γᵢ ← P( γ̂ᵢ − cᵢ·Dᵢᵀ(Dᵢγ̂ᵢ − γᵢ₋₁) ), which is each layer's own update. The
-    solver's momentum acts on the deepest code.
+    γ̂ᵢ₋₁ = Dᵢγ̂ᵢ, and back up, γᵢ ← P( γ̂ᵢ − cᵢ·Dᵢᵀ(Dᵢγ̂ᵢ − γᵢ₋₁) ), which is each layer's own update. The solver's
+    momentum acts on the deepest code.
 
     Args:
-        layers: the layers, first to last; each starts at zero and takes no steps of its own. A normalization with
-            statistics of fewer steps than there are sweeps gets own ones for each.
+        layers: the layers, first to last; each starts at zero and has unfolding 0. A normalization with statistics for
+            fewer steps than there are sweeps gets separate ones for each sweep.
         solver: ISTA() for ML-ISTA, FISTA() for ML-FISTA.
         unfolding: number of sweeps after the feed-forward pass, ≥ 0.
 
@@ -47,8 +47,8 @@ class MultiLayerPursuit(nn.Module):
             raise TypeError(f"layers is {kind_of(layers)}; expected several in a list, as in [layer1, layer2]")
         self.layers = nn.ModuleList(layers)
         if not len(self.layers) or len(self._each()) < len(self.layers):
-            found = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
-            raise ValueError(f"the layers are {found}; expected one or more, each a PursuitLayer")
+            kinds = ", ".join(type(layer).__name__ for layer in self.layers) or "none"
+            raise ValueError(f"the layers are {kinds}; expected one or more, each a PursuitLayer")
         self.solver, self.unfolding, self.grad_checkpointing = solver, unfolding, False
         for layer in self._each():
             if layer.start.needs_previous or layer.unfolding:
@@ -70,8 +70,8 @@ class MultiLayerPursuit(nn.Module):
             code = layer.update(signal, None, None)
             signal = layer.dictionary.join(code)
         chain = unroll(self.solver, self.sweep, self.unfolding)
-        found = checkpointed_scan(chain, self.solver.init(code), recompute_of(self), (x, shapes), segment=2)
-        return self._each()[-1].dictionary.join(found.code)
+        state = checkpointed_scan(chain, self.solver.init(code), recompute_of(self), (x, shapes), segment=2)
+        return self._each()[-1].dictionary.join(state.code)
 
     def extra_repr(self) -> str:
         return f"solver={self.solver}, unfolding={self.unfolding}"
@@ -97,7 +97,7 @@ def _prepare_all(pursuit: MultiLayerPursuit, inputs: tuple[Any, ...]) -> None:
 
 
 def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:
-    """Return whose number of steps is changed: sweeps and layers that take further steps, or else all layers."""
+    """Return the pursuits whose unfolding can be changed: sweeps, and layers with further steps, or else all layers."""
     pursuits = [m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit)]
     swept = {id(layer) for pursuit in pursuits if isinstance(pursuit, MultiLayerPursuit) for layer in pursuit.layers}
     own = [pursuit for pursuit in pursuits if id(pursuit) not in swept]
@@ -106,9 +106,9 @@ def unfolded(model: nn.Module) -> list[PursuitLayer | MultiLayerPursuit]:
 
 @contextmanager
 def with_unfolding(model: nn.Module, unfolding: int) -> Iterator[None]:
-    """Let the pursuits that ``unfolded`` names take another number of steps after the first, and then their own again.
+    """Give the pursuits that ``unfolded`` returns another number of steps after the first, inside the context.
 
-    The statistics of batch normalization beyond the trained steps are those of the last one (see ``Threshold``).
+    Steps beyond the trained ones use the batch-normalization statistics of the last one (see ``Threshold``).
 
     Raises:
         ValueError: for a negative number, and for a model without pursuits.
@@ -117,7 +117,7 @@ def with_unfolding(model: nn.Module, unfolding: int) -> Iterator[None]:
         raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first")
     pursuits = unfolded(model)
     if not pursuits:
-        raise ValueError("the network has no pursuits to unfold; expected PursuitLayers, as create_model makes them")
+        raise ValueError("the network has no pursuits to unfold; expected PursuitLayers, as in those of create_model")
     trained = [pursuit.unfolding for pursuit in pursuits]
     try:
         for pursuit in pursuits:

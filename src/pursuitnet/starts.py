@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Start:
-    """Which of the two places of the first step X₋₁ takes; the other one holds zero."""
+    """Which of anchor and probe of the first step is X₋₁; the other one is zero."""
 
     name: str
     anchored: bool
@@ -43,12 +43,12 @@ class Start:
 class LearnedStart(nn.Module):
     """A start inside the square of the four: anchor = a·X₋₁ and probe = p·X₋₁, with a and p learned in [0, 1].
 
-    At the corners it is zero, resnet, res_csc_simplified and res_csc to the last bit. Outside of [0, 1] the nearest
-    value is taken, and gradients go on, so that a weight comes back when it is drawn back.
+    At the corners it equals zero, resnet, res_csc_simplified and res_csc bit for bit. Weights outside of [0, 1] are
+    clamped, with a gradient of 1 as inside, so that training can bring them back.
 
     Args:
-        anchor: a at the start.
-        probe: p at the start.
+        anchor: initial value of a.
+        probe: initial value of p.
     """
 
     name = "learned"
@@ -59,12 +59,12 @@ class LearnedStart(nn.Module):
         for name, value in (("anchor", anchor), ("probe", probe)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
-        self.a = nn.Parameter(torch.tensor([float(anchor)]))  # an axis: steps c, which have none, learn more slowly
+        self.a = nn.Parameter(torch.tensor([float(anchor)]))  # one axis: steps c, which have none, learn more slowly
         self.p = nn.Parameter(torch.tensor([float(probe)]))
 
     def place(self) -> tuple[Tensor, Tensor]:
         """Return (a, p), each (1,), inside [0, 1]."""
-        return _into_unit(self.a), _into_unit(self.p)
+        return _clamp_straight_through(self.a), _clamp_straight_through(self.p)
 
     def forward(self, previous: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return (anchor, probe)."""
@@ -81,8 +81,8 @@ class LearnedStart(nn.Module):
 AnyStart = Start | LearnedStart
 
 
-def _into_unit(weight: Tensor) -> Tensor:
-    """Return a weight cut to [0, 1], with slope 1 everywhere."""
+def _clamp_straight_through(weight: Tensor) -> Tensor:
+    """Return a weight clamped to [0, 1], with gradient 1 everywhere."""
     return weight.detach().clamp(0, 1) + (weight - weight.detach())
 
 

@@ -1,7 +1,7 @@
 """Labeled images as tensors, read from the original files and checked, and their augmentation in batches.
 
-Images are uint8 (N, C, H, W), labels int64 (N,). A data set is one entry of `DATASETS`: what it holds and how
-it is read; "folder" is any folder of images.
+Images are uint8 (N, C, H, W), labels int64 (N,). A data set is one entry of `DATASETS`: its description and its
+reader; "folder" is any folder of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ __all__ = [
 
 SPLITS = ("train", "test")
 Pixels = Tensor | Streamed
-"""Images (N, C, H, W), there or to be read when they are needed."""
+"""Images (N, C, H, W), in memory or read on demand."""
 
 
 def in_memory(images: Pixels) -> Tensor:
@@ -52,7 +52,7 @@ def in_memory(images: Pixels) -> Tensor:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a data set holds (class names by label, channels, height and width) and how it is read."""
+    """Description of a data set (class names by label, channels, height and width) and its reader."""
 
     classes: tuple[str, ...]
     in_chans: int
@@ -62,7 +62,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many labels there are: 0..num_classes - 1."""
+        """The number of labels 0..num_classes - 1."""
         return len(self.classes)
 
 
@@ -80,19 +80,19 @@ def load(
 ) -> Split:
     """Read one split of a data set: images uint8 (N, C, H, W), values 0..255, and labels int64 (N,).
 
-    `root` holds the original files, packed as they were downloaded or unpacked: "cifar10" takes the folder that holds
+    `root` contains the original files, packed as they were downloaded or unpacked: "cifar10" takes the folder with
     `cifar-10-batches-bin`, `cifar-10-batches-py`, or an archive of one, or any of these itself; "cifar100" likewise;
-    "svhn" the folder of `train_32x32.mat` and `test_32x32.mat`; "folder" the images, one sub-folder a class; "digits"
-    needs none. Without a root, the user's cache is looked into. `download` fetches what is not there.
+    "svhn" the folder of `train_32x32.mat` and `test_32x32.mat`; "folder" the images, with one sub-folder per class;
+    "digits" needs none. The default root is the user's cache. `download` fetches missing files.
 
     For the images of a "folder" only: `image_size`, one number or (H, W), scales and crops them; `skip_broken` leaves
-    out the files that are no images, with a warning; `white_level` is the value of white in images of more than 8 bits
-    that do not say it themselves, such as 4095 for 12 bits in a 16-bit file. `in_memory` False reads them when they
-    are needed, in so many `workers`, and returns `Streamed` images; None does so if they are many.
+    out the files that are not images, with a warning; `white_level` is the value of white in images of more than 8 bits
+    whose file does not contain it, such as 4095 for 12 bits in a 16-bit file. `in_memory` False reads them on demand,
+    in `workers` processes, and returns `Streamed` images; None does so if they are large compared with the memory.
 
-    Raises ValueError for an unknown name or split, a data set that is nowhere, a file that is not the original, and
-    images of a folder that are broken or whose scale is not known, FileNotFoundError for a file that is not there,
-    ConnectionError for one that cannot be downloaded, ImportError for "digits" without scikit-learn.
+    Raises ValueError for an unknown name or split, a data set that is not found, a file that is not the original, and
+    images of a folder that are broken or whose scale is not known, FileNotFoundError for a missing file,
+    ConnectionError for a failed download, ImportError for "digits" without scikit-learn.
 
     Example:
         >>> import pursuitnet as pn
@@ -117,9 +117,9 @@ def info(
     in_memory: bool | None = True,
     workers: int | None = None,
 ) -> Dataset:
-    """The description of a data set, without reading it: classes, num_classes, in_chans, image_size (H, W).
+    """Return the description of a data set without reading it: classes, num_classes, in_chans, image_size (H, W).
 
-    Only "folder" needs `root`, from which its classes come, and takes the choices of `load`.
+    Only "folder" needs `root`, from which its classes are read, and takes the further arguments of `load`.
 
     Raises ValueError for an unknown name.
     """
@@ -144,7 +144,7 @@ def _folder(
     workers: int | None,
 ) -> folder.Folder:
     if root is None:
-        raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images a class")
+        raise ValueError("folder needs root (--data-dir): pass a folder with one sub-folder of images per class")
     if white_level is not None and not 0 < white_level < float("inf"):
         raise ValueError(
             f"white_level is {white_level}: pass the value of white, a number > 0, such as 4095 for 12 bits"

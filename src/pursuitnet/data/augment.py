@@ -1,4 +1,4 @@
-"""Images in batches: random shifts and flips, and the scales on which networks expect them."""
+"""Augmentation and normalization of batches of images."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from pursuitnet.data.words import require_known
 
 FILLINGS = ("zeros", "reflect")
 ROUNDING = 1 / (255 * math.sqrt(12))
-"""Standard deviation of the error that rounding to 8 bits makes, on the [0, 1] scale."""
+"""Standard deviation of the error of rounding to 8 bits, on the [0, 1] scale."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # pixels of any type are moved as these
 
 
@@ -23,9 +23,9 @@ def augment(
 ) -> Tensor:
     """Move each image by its own -shift..shift pixels along H and W, and mirror it with probability 1/2.
 
-    (B, C, H, W) -> (B, C, H, W), same dtype, device and memory format. What moves in is 0 (mode "zeros": black before
-    normalization, the mean after it) or the image mirrored at its edge pixel (mode "reflect"). The draws are
-    uniform, come from `generator` alone, on its own device, and are the same with and without `flip`.
+    (B, C, H, W) -> (B, C, H, W), same dtype, device and memory format. New pixels are 0 (mode "zeros": black before
+    normalization, the mean after it) or the image mirrored at its edge pixel (mode "reflect"). The draws are uniform,
+    come only from `generator`, on its own device, and are the same with and without `flip`.
 
     Raises ValueError for another number of dimensions, an unknown mode, a negative shift, and "reflect" with
     a shift not below H and W. Source: He et al., Deep residual learning for image recognition (2016), 4.2.
@@ -45,16 +45,16 @@ def augment(
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 images 0..255, any shape, as float32 in [0, 1]; raises TypeError for another dtype."""
+    """Return uint8 images 0..255, of any shape, as float32 in [0, 1]; raises TypeError for another dtype."""
     _require_uint8(images)
     return images.to(torch.float32).div_(255)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(images/255 − mean) / std, channel by channel, in the memory format channels_last.
+    """Return (images/255 − mean) / std, channel by channel, in the memory format channels_last.
 
     uint8 (B, C, H, W), or float32 in [0, 1], which are not divided by 255; mean (C,), std (C,) -> float32 (B, C, H, W);
-    quicker if the images are channels_last already.
+    faster if the images are channels_last already.
 
     Raises TypeError for another dtype, ValueError for another number of dimensions.
     """
@@ -69,11 +69,11 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def channel_statistics(images: Tensor | Streamed) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (dividing by the count) of each channel on the [0, 1] scale.
+    """Return mean and standard deviation (dividing by the count) of each channel on the [0, 1] scale.
 
-    uint8 (N, C, H, W) -> float32 (C,), float32 (C,). The sums are exact integers over a histogram: no float
-    copy of the images is made and no rounding builds up; of float32 images in [0, 1] they are in float64. The deviation
-    of a constant channel is 0.
+    uint8 (N, C, H, W) -> float32 (C,), float32 (C,). The sums are exact integers over a histogram: no float copy of the
+    images is made and no rounding errors accumulate; for float32 images in [0, 1] they are in float64. The deviation of
+    a constant channel is 0.
 
     Raises TypeError for another dtype, ValueError for another number of dimensions and for no pixels.
     """
@@ -84,10 +84,10 @@ def channel_statistics(images: Tensor | Streamed) -> tuple[Tensor, Tensor]:
         raise ValueError(f"images of shape {tuple(images.shape)} hold no pixels: pass at least one image")
     if isinstance(images, Streamed):
         none = torch.empty(0)
-        found = torch.tensor(images.remembered("moments", none, lambda: {"of": _statistics(images).tolist()})["of"])
+        moments = torch.tensor(images.remembered("moments", none, lambda: {"of": _statistics(images).tolist()})["of"])
     else:
-        found = _statistics(images)
-    return found[0].to(images.device, torch.float32), found[1].to(images.device, torch.float32)
+        moments = _statistics(images)
+    return moments[0].to(images.device, torch.float32), moments[1].to(images.device, torch.float32)
 
 
 def _statistics(images: Tensor | Streamed) -> Tensor:
@@ -99,11 +99,11 @@ def _statistics(images: Tensor | Streamed) -> Tensor:
 
 
 def divisor(std: Tensor) -> Tensor:
-    """What to divide each channel by: its deviation, and 1 for a channel that is constant up to rounding.
+    """Return the divisor of each channel: its standard deviation, or 1 for a channel that is constant up to rounding.
 
-    (C,) on the [0, 1] scale -> (C,). A constant channel has nothing to be scaled to, and its deviation would make one
-    gray level of a later image thousands. What is below `ROUNDING` is no deviation in images of 8 bits. So does
-    scikit-learn's StandardScaler, with the rounding of its own floats.
+    (C,) on the [0, 1] scale -> (C,). Dividing by the tiny deviation of a constant channel would turn one gray level of
+    a later image into thousands. In images of 8 bits a deviation below `ROUNDING` is rounding error. scikit-learn's
+    StandardScaler does the same, with the rounding of its own floats.
     """
     return torch.where(std > ROUNDING, std, torch.ones_like(std))
 
@@ -122,9 +122,9 @@ def _moments(n: int, total: float, squares: float, white: int) -> tuple[float, f
 
 
 def _windowed(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, shift: int, mode: str) -> Tensor:
-    """Windows of the padded images, each at its own (top, left), all cut in one step.
+    """Windows of the padded images, each at its own (top, left), cropped in one step.
 
-    NumPy does this, as it copies windows row by row; the channels may come last, as long rows are quickest.
+    By NumPy, which copies windows row by row; channels may come last, as long rows are fastest.
     """
     last = _channels_last(images)
     order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if last else ((0, 1, 2, 3), (0, 1, 2, 3))
@@ -153,8 +153,9 @@ def _padded(pixels: NDArray[Any], rows: int, columns: int, shift: int, mode: str
 
 
 def _mirror_ends(padded: NDArray[Any], axis: int, shift: int) -> None:
-    """Fill the first and the last `shift` places of an axis from those inside, one at a time: NumPy's inner loop then
-    runs along the other axes, which are longer.
+    """Fill the first and the last `shift` entries of an axis by reflection, one at a time.
+
+    NumPy's inner loop then runs along the other axes, which are longer.
     """
     line = np.moveaxis(padded, axis, 0)
     for k in range(shift):
@@ -162,7 +163,7 @@ def _mirror_ends(padded: NDArray[Any], axis: int, shift: int) -> None:
 
 
 def _gathered(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor, mode: str) -> Tensor:
-    """The same pixel by pixel, for any device and for gradients."""
+    """The same by gathering pixels, for any device and with gradients."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - down
     columns = torch.arange(width, device=images.device) - right
@@ -178,7 +179,7 @@ def _gathered(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor, mod
 
 
 def _channels_last(images: Tensor) -> bool:
-    """Whether the channels lie together in memory, and no other order would say the same."""
+    """Whether images are channels_last, and not also contiguous."""
     return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
 
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from pursuitnet.utils.paths import expanded
 from pursuitnet.utils.records import record_of
 
-READER = 2  # raise it when a decoder returns something else than before
+READER = 2  # raise it when the result of a decoder changes
 _PARTS = ("images", "labels")
 
 
 def folder() -> Path:
-    """The user's cache: $PURSUITNET_CACHE, or where the system keeps caches; raises ValueError if that is not known."""
+    """The user's cache: $PURSUITNET_CACHE, or the system's cache folder; raises ValueError if that is not known."""
     import platformdirs
 
     if chosen := os.environ.get("PURSUITNET_CACHE"):
@@ -32,61 +32,61 @@ def folder() -> Path:
     try:
         return Path(platformdirs.user_cache_dir("pursuitnet"))
     except RuntimeError as error:
-        raise ValueError(f"no place for the cache is known ({error}); set PURSUITNET_CACHE to a folder") from error
+        raise ValueError(f"the folder of the cache is not known ({error}); set PURSUITNET_CACHE to a folder") from error
 
 
 def cached(name: str, sources: Sequence[Path], decode: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return images and labels from the cache if they are there and sound, else from `decode`, and keep them.
+    """Return images and labels from the cache if they are there and intact, else from `decode`, and cache them.
 
-    The tensors from the cache are memory-mapped; writing to them stays private to the process. An entry whose sources
-    have changed is rebuilt silently, a damaged one with a warning; a cache that cannot be written only warns.
+    The tensors from the cache are memory-mapped copy-on-write. An entry whose sources have changed is rebuilt silently,
+    a damaged one with a warning; a cache that cannot be written only warns.
     """
     entry, prints = _entry(name, sources), fingerprint(sources)
     try:
-        cached_value = _note(entry, prints)
+        cached_value = _metadata(entry, prints)
         if cached_value is not None:
             return _loaded(entry, cached_value)
     except (OSError, ValueError, KeyError, EOFError) as error:
-        warnings.warn(f"the cached {entry} is damaged and made anew ({error})", stacklevel=2)
+        warnings.warn(f"the cached {entry} is damaged and is made again ({error})", stacklevel=2)
     images, labels = decode()
     try:
         _keep(entry, prints, {"images": images.numpy(), "labels": labels.numpy()})
     except OSError as error:
         warnings.warn(
-            f"{name} could not be kept in {entry.parent} ({error}); it is decoded anew each time", stacklevel=2
+            f"{name} could not be cached in {entry.parent} ({error}); it is decoded again each time", stacklevel=2
         )
     return images, labels
 
 
 def cached_value(name: str, sources: Sequence[Path], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what was computed of these very sources before, else what is computed now, and note it.
+    """Return the cached result for these sources, or compute and cache it.
 
-    What is computed has to fit JSON. A note that is damaged or cannot be written only costs the time of computing.
+    The result must be serializable as JSON. If the cache is damaged or cannot be written, the result is computed.
     """
     entry, prints = _entry(name, sources), fingerprint(sources)
     path = entry.with_name(f"{entry.name}.json")
     with contextlib.suppress(OSError, ValueError, KeyError):
-        said = record_of(path, {"sources": str, "value": dict})
-        if said["sources"] == prints:
-            return said["value"]
+        record = record_of(path, {"sources": str, "value": dict})
+        if record["sources"] == prints:
+            return record["value"]
     value = compute()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}-{os.getpid()}")
-        beside.write_text(json.dumps({"sources": prints, "value": value}), encoding="utf-8")
-        os.replace(beside, path)
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        temporary.write_text(json.dumps({"sources": prints, "value": value}), encoding="utf-8")
+        os.replace(temporary, path)
     return value
 
 
 def about(name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
-    """What is noted of a cached set (its shape, its checksums), or None if there is none of these very sources.
+    """The metadata of a cached set (its shape, its checksums), or None if none is cached for these sources.
 
-    Raises ValueError if the note is damaged.
+    Raises ValueError if the metadata are damaged.
     """
-    return _note(_entry(name, sources), fingerprint(sources))
+    return _metadata(_entry(name, sources), fingerprint(sources))
 
 
-def _note(entry: Path, prints: str) -> dict[str, Any] | None:
+def _metadata(entry: Path, prints: str) -> dict[str, Any] | None:
     try:
         cached_value = record_of(entry / "about.json", {}, {"shape": [int, int, int, int]})
     except (FileNotFoundError, NotADirectoryError):
@@ -95,22 +95,22 @@ def _note(entry: Path, prints: str) -> dict[str, Any] | None:
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
-    """A digest of the sources' names, sizes and times of change, and of the reader's version."""
+    """A digest of the sources' names, sizes and modification times, and of the reader's version."""
     facts: list[object] = [READER]
     for name in map(str, sources):
-        stat = os.stat(name, follow_symlinks=os.path.exists(name))  # a link to nothing is for the decoder to refuse
+        stat = os.stat(name, follow_symlinks=os.path.exists(name))  # the decoder raises for a broken link
         facts.append((name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _entry(name: str, sources: Sequence[Path]) -> Path:
-    """The folder of a decoded set: one for each place it is read from."""
+    """The folder of a decoded set: one for each folder it is read from."""
     place = os.path.realpath(os.path.commonpath([path.absolute() for path in sources]))
     return folder() / "decoded" / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
 def _loaded(entry: Path, cached_value: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The cached tensors; raises an error of some kind if anything about them is not as it was written."""
+    """The cached tensors; raises an error if they are damaged."""
     for part in _PARTS:
         if _checksum(entry / f"{part}.npy") != cached_value[part]:
             raise ValueError(f"{part}.npy has another checksum")
@@ -119,7 +119,7 @@ def _loaded(entry: Path, cached_value: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32: damage is to be found here, not malice, and the originals have checksums of their own."""
+    """CRC-32, which detects damage; it need not be secure, as the originals have their own checksums."""
     total = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -128,7 +128,7 @@ def _checksum(path: Path) -> int:
 
 
 def _keep(entry: Path, prints: str, arrays: dict[str, Any]) -> None:
-    """Write an entry beside its place, then move it there, so that no reader ever sees a half."""
+    """Write an entry to a temporary folder, then rename it, so that no reader sees an incomplete entry."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
@@ -143,7 +143,7 @@ def _keep(entry: Path, prints: str, arrays: dict[str, Any]) -> None:
 
 
 def _exchange(fresh: Path, entry: Path) -> None:
-    """Move a folder to its place, instead of the one there; whoever else does so first is as right as we are."""
+    """Replace an entry by a new one; if another process does so first, its entry is as good and is kept."""
     old = fresh.with_name(f"{fresh.name}-old")
     with contextlib.suppress(FileNotFoundError):
         entry.rename(old)

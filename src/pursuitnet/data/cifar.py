@@ -15,17 +15,17 @@ import torch
 from pursuitnet.data.download import File
 from pursuitnet.data.files import Layout, Originals, Split
 
-PLACE = "https://www.cs.toronto.edu/~kriz/"
-PAGE = PLACE + "cifar.html"
+BASE_URL = "https://www.cs.toronto.edu/~kriz/"
+PAGE = BASE_URL + "cifar.html"
 _PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
 class Records:
-    """Decoder of binary records: label bytes, of which the last counts, then red, green and blue planes row by row."""
+    """Decoder of binary records: label bytes, of which the last is used, then red, green and blue planes row by row."""
 
     below: tuple[int, ...]
-    """How many values each label byte may have."""
+    """Number of values of each label byte."""
 
     def __call__(self, content: bytearray) -> Split:
         """Return images and labels; raises ValueError for a broken record or a label out of range."""
@@ -44,7 +44,7 @@ class Pickled:
     labels: bytes
 
     def __call__(self, content: bytearray) -> Split:
-        """Return images and labels; raises UnpicklingError for a pickle that asks for anything but arrays."""
+        """Return images and labels; raises UnpicklingError for a pickle that refers to anything but arrays."""
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise ValueError(f"it holds a {type(batch).__name__}, expected a dict")
@@ -59,14 +59,14 @@ class Pickled:
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-    """The one encoding in which pickles carry bytes through text."""
+    """Encode text as bytes, in the one encoding that pickles use for this."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _array_parts() -> dict[tuple[str, str], Callable[..., Any]]:
-    """All that a pickle of arrays and bytes refers to; the first module is NumPy's before version 2."""
+    """Everything that a pickle of arrays and bytes refers to; the first entry is for NumPy before version 2."""
     rebuild: Any = np.zeros(0).__reduce__()[0]
     return {
         ("numpy.core.multiarray", "_reconstruct"): rebuild,
@@ -86,7 +86,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _archive(name: str, md5: str, size: int) -> File:
-    return File(name, f"md5:{md5}", size, PLACE + name)
+    return File(name, f"md5:{md5}", size, BASE_URL + name)
 
 
 def _split_files(checksums: dict[str, str], size: int | None = None) -> dict[str, tuple[File, ...]]:
@@ -110,7 +110,7 @@ CIFAR10_BINARY = Layout(
     Records((10,)),
     "cifar-10-batches-bin",
     _archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170_052_171),
-    cached=False,  # the checksum takes longer than the rest
+    cached=False,  # the checksum takes longer than decoding
 )
 CIFAR10_PYTHON = Layout(
     _split_files(
@@ -128,8 +128,8 @@ CIFAR10_PYTHON = Layout(
     _archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", 170_498_071),
 )
 CIFAR100_BINARY = Layout(
-    # no checksums of these two files are published, only the archive's: their size, their labels and how often each
-    # label occurs are checked, so an altered pixel passes
+    # no checksums of these two files are published, only the archive's: their size, their labels and the number of
+    # images per label are checked, so a changed pixel is not detected
     {
         "train": (File("train.bin", size=50_000 * (2 + _PIXELS)),),
         "test": (File("test.bin", size=10_000 * (2 + _PIXELS)),),

@@ -10,14 +10,16 @@ CLASSES = tuple("0123456789")
 
 
 def read(root: Path | None, split: str, fetch: bool = False) -> Split:
-    """The 1,797 handwritten digits in scikit-learn, 8x8, 0..16 scaled to 0..255; every fifth is for testing.
+    """Return the 1,797 handwritten digits of scikit-learn, 8x8, 0..16 scaled to 0..255; every fifth is for testing.
 
     Source: Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI repository (1998).
     """
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise ImportError("digits are read from scikit-learn, not found: pip install scikit-learn") from error
+        raise ImportError(
+            "digits are read from scikit-learn, which is not installed: pip install scikit-learn"
+        ) from error
     digits = load_digits()
     images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(digits.target).to(torch.int64)

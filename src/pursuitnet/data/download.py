@@ -1,4 +1,4 @@
-"""Original files fetched from their official places: resumed after a break, checked, moved into place when whole."""
+"""Downloads of original files from their official URLs: resumed after an interruption, checked, renamed at the end."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ _TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 
 @dataclass(frozen=True)
 class File:
-    """An original file: its checksum ("md5:…" or "sha256:…"), size in bytes and address, None where unknown."""
+    """An original file: its checksum ("md5:…" or "sha256:…"), size in bytes and URL, None where unknown."""
 
     name: str
     checksum: str | None = None
@@ -40,7 +40,7 @@ class File:
     def content(self, path: Path) -> bytearray:
         """Return the checked content of the file at `path`; raises ValueError as `check` does."""
         size = path.stat().st_size
-        self._check_size(size, path)  # before anything huge is read
+        self._check_size(size, path)  # before a huge file is read
         content = bytearray(size)
         with path.open("rb") as file:
             del content[file.readinto(content) :]
@@ -49,12 +49,12 @@ class File:
 
 
 def fetch(file: File, folder: Path) -> Path:
-    """Download a file into `folder` and return its path; what is there already and sound is not fetched again.
+    """Download a file into `folder` and return its path; a file that is there and intact is not fetched again.
 
-    The bytes go to NAME.part, which a later call continues, and to NAME once the checksum is right. Several
-    processes may ask for the same file at once: one fetches it, the others wait.
+    The bytes are written to NAME.part, which a later call continues, and renamed to NAME once the checksum is right.
+    Several processes may request the same file at once: one fetches it, the others wait.
 
-    Raises ConnectionError, which says which file to put where by hand, if it cannot be had.
+    Raises ConnectionError if the download fails, with instructions for a download by hand.
     """
     from filelock import FileLock
 
@@ -63,7 +63,7 @@ def fetch(file: File, folder: Path) -> Path:
         with FileLock(folder / f"{file.name}.lock"):
             return _retrieve(file, folder, _Resuming(folder / f"{file.name}.part", file.size))
     except (OSError, ValueError) as error:
-        reason = "what came has another checksum" if isinstance(error, ValueError) else " ".join(str(error).split())
+        reason = "its checksum is wrong" if isinstance(error, ValueError) else " ".join(str(error).split())
         raise ConnectionError(
             f"{file.name} could not be downloaded ({reason}): try again, or put {file.url} ({file.checksum}) "
             f"into {folder} by hand"
@@ -71,42 +71,42 @@ def fetch(file: File, folder: Path) -> Path:
 
 
 def _retrieve(file: File, folder: Path, resuming: "_Resuming") -> Path:
-    """Fetch and check a file; if it is wrong and had been begun by an earlier call, once more from its start."""
+    """Fetch and check a file; if it is wrong and an earlier call had started it, fetch it again from the start."""
     import pooch  # type: ignore[import-untyped, unused-ignore]
 
-    begun = resuming.part.exists()
+    resumed = resuming.part.exists()
     try:
         return Path(pooch.retrieve(file.url, file.checksum, file.name, folder, downloader=resuming))
     except ValueError:
-        if not begun:
+        if not resumed:
             raise
     return Path(pooch.retrieve(file.url, file.checksum, file.name, folder, downloader=resuming))
 
 
 @dataclass(frozen=True)
 class _Resuming:
-    """A downloader for pooch that keeps what has arrived in `part` and asks only for the rest.
+    """A downloader for pooch that keeps the bytes received in `part` and requests only the rest.
 
-    Of a file whose `size` in bytes is known no more than that is fetched, whatever the server sends.
+    If the `size` of the file in bytes is known, no more than that is fetched, whatever the server sends.
     """
 
     part: Path
     size: int | None = None
 
     def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
-        """Download `url` to `output_file`, as often as each attempt brings more than the ones before."""
+        """Download `url` to `output_file`, retrying as long as each attempt receives more bytes."""
         most = -1
-        while not self._whole(url):
+        while not self._attempt(url):
             if self._size() <= most:
-                raise ConnectionError(f"the connection breaks after {most} bytes")
+                raise ConnectionError(f"the connection is lost after {most} bytes")
             most = self._size()
         os.replace(self.part, output_file)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _whole(self, url: str) -> bool:
-        """Append what arrives in one attempt; True if that was the end of the file."""
+    def _attempt(self, url: str) -> bool:
+        """Append the bytes of one attempt; return whether the file is complete."""
         import requests  # type: ignore[import-untyped, unused-ignore]
         from urllib3.exceptions import HTTPError
 
@@ -117,7 +117,7 @@ class _Resuming:
                 return self._complete_or_new(answer.headers.get("Content-Range", ""))
             answer.raise_for_status()
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                have = 0  # this server sends the whole file again
+                have = 0  # the server does not resume, and sends the whole file again
             length = answer.headers.get("Content-Length")
             total = self.size if length is None else have + int(length)
             self._require_size(total)
@@ -128,13 +128,13 @@ class _Resuming:
         return total is None or self._size() == total
 
     def _require_size(self, size: int | None) -> None:
-        """Raise ConnectionError if more is to come, or has come, than the file holds; what is wrong of it goes."""
+        """Raise ConnectionError, and delete the part, if more bytes are announced or received than the file has."""
         if self.size is not None and size is not None and size > self.size:
             self.part.unlink(missing_ok=True)
             raise ConnectionError(f"the server sends more than the {self.size:,} bytes of the file")
 
     def _complete_or_new(self, content_range: str) -> bool:
-        """Nothing is left to send: the part is the whole file, or is none of it and goes."""
+        """After a range error: return whether the part is the complete file; delete it if not."""
         if content_range == f"bytes */{self._size()}":
             return True
         self.part.unlink()
@@ -142,10 +142,10 @@ class _Resuming:
 
     def _write(self, stream: Any, have: int, total: int | None) -> None:
         with (
-            progress(f"bytes of {self.part.stem}", total, have) as tell,
+            progress(f"bytes of {self.part.stem}", total, have) as advance,
             self.part.open("r+b" if have else "wb") as out,
         ):
             out.seek(have)
             while chunk := stream.read(_CHUNK, decode_content=False):
-                tell(out.write(chunk))
+                advance(out.write(chunk))
                 self._require_size(out.tell())

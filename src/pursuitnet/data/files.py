@@ -1,4 +1,4 @@
-"""The original files of a data set: what each must hold, in which forms they are handed out, where they are found."""
+"""The original files of a data set: their checksums, the layouts in which they are distributed, and their location."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ from pursuitnet.data import cache, download
 from pursuitnet.data.download import File
 
 MOST = 1 << 28
-"""Bytes of a file in an archive whose size is not known beforehand, at most; the largest has 154 million."""
+"""Maximum number of bytes of a file in an archive whose size is not known; the largest has 154 million."""
 
 Split = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
@@ -21,10 +21,10 @@ Split = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """One form in which a data set is handed out: files by split, in a folder or in an archive of that folder.
+    """One form in which a data set is distributed: files by split, in a folder or in an archive of that folder.
 
-    `decode` turns the content of one file into images and labels. `cached` says that this is slow. `balanced` data
-    sets hold every class equally often, which is checked where no checksum is known.
+    `decode` turns the content of one file into images and labels; its result is cached if `cached`. `balanced` data
+    sets have equally many images of every class, which is checked where no checksum is known.
     """
 
     files: Mapping[str, tuple[File, ...]]
@@ -35,7 +35,7 @@ class Layout:
     balanced: bool = False
 
     def folder_in(self, root: Path) -> Path:
-        """The folder of the files: inside `root`, or `root` itself by its name or by what it holds."""
+        """The folder of the files: inside `root`, or `root` itself if its name or its content matches."""
         inner = root / self.folder
         if inner.is_dir():
             return inner
@@ -44,7 +44,7 @@ class Layout:
         return root if named or filled else inner
 
     def archive_in(self, root: Path) -> Path | None:
-        """Where the archive would be: inside `root`, or `root` itself by its name."""
+        """The path of the archive: inside `root`, or `root` itself if its name matches."""
         if self.archive is None:
             return None
         return root if root.name == self.archive.name else root / self.archive.name
@@ -60,7 +60,7 @@ class Layout:
         inside = _members(content, path, {file.name: file.size for file in self.files[split]})
         for file in self.files[split]:
             if file.name not in inside:
-                raise ValueError(f"{path} holds no {file.name}; replace it by the original")
+                raise ValueError(f"{path} does not contain {file.name}; replace it by the original")
             file.check(inside[file.name], path / self.folder / file.name)
             yield path / self.folder / file.name, inside[file.name]
 
@@ -71,7 +71,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Originals:
-    """Reads a data set in whichever of its layouts is there; the first is the one that is downloaded."""
+    """Reads a data set in any of its layouts; the first is the one that is downloaded."""
 
     name: str
     num_classes: int
@@ -79,23 +79,23 @@ class Originals:
     page: str
 
     def __call__(self, root: Path | None, split: str, fetch: bool = False) -> Split:
-        """Return one split from `root`, or from the user's cache if it is None; `fetch` downloads what is not there."""
+        """Return one split from `root`, or from the user's cache if it is None; `fetch` downloads missing files."""
         place = cache.folder() / self.name if root is None else root
-        source = self._found(place, split)
+        source = self._locate(place, split)
         if source is None and fetch:
             for file in self.layouts[0].downloads(split):
                 download.fetch(file, place)
-            source = self._found(place, split)
+            source = self._locate(place, split)
         if source is None:
-            raise self._missing(root, split)
+            raise self._missing_error(root, split)
         layout, path = source
         if not layout.cached and path.is_dir():
             return self._read(layout, path, split)
         sources = [path / file.name for file in layout.files[split]] if path.is_dir() else [path]
         return cache.cached(f"{self.name}-{split}", sources, lambda: self._read(layout, path, split))
 
-    def _found(self, root: Path, split: str) -> tuple[Layout, Path] | None:
-        """The first layout of which all files of the split are there, unpacked before packed."""
+    def _locate(self, root: Path, split: str) -> tuple[Layout, Path] | None:
+        """The first layout of which all files of the split exist, unpacked before packed, and its path."""
         for layout in self.layouts:
             folder = layout.folder_in(root)
             if all((folder / file.name).is_file() for file in layout.files[split]):
@@ -106,14 +106,14 @@ class Originals:
                 return layout, path
         return None
 
-    def _missing(self, root: Path | None, split: str) -> Exception:
-        """What to say of a split that is nowhere: the first file expected, and how to get it there."""
+    def _missing_error(self, root: Path | None, split: str) -> Exception:
+        """The error for a split that is not found: the first missing file, and how to get it."""
         main = self.layouts[0]
         holds = main.folder or " and ".join(file.name for files in main.files.values() for file in files)
         if root is None:
             return ValueError(
                 f"{self.name} is not in {cache.folder() / self.name}: pass root (--data-dir), "
-                f"the folder that holds {holds}, or download=True (--download) in `pursuitnet train`"
+                f"the folder that contains {holds}, or download=True (--download) in `pursuitnet train`"
             )
         begun = (layout for layout in self.layouts if layout.folder_in(root).is_dir())
         layout = next(begun, main)
@@ -122,30 +122,30 @@ class Originals:
         how = "put it there" if layout.archive is None else f"unpack {layout.archive.name}"
         return FileNotFoundError(
             f"{path} is missing: {how} (from {self.page}) so that this file is there, or pass download=True "
-            f"(--download) in `pursuitnet train`; root (--data-dir) is the folder that holds {holds}"
+            f"(--download) in `pursuitnet train`; root (--data-dir) is the folder that contains {holds}"
         )
 
     def _read(self, layout: Layout, path: Path, split: str) -> Split:
         """Decode one split and check its labels."""
         contents = layout.unpacked(path, split) if path.is_dir() else layout.packed(path, split)
         images, labels = zip(*(self._decoded(layout, *file) for file in contents), strict=True)
-        together = torch.cat(labels)
-        counts = together.bincount(minlength=self.num_classes)
+        all_labels = torch.cat(labels)
+        counts = all_labels.bincount(minlength=self.num_classes)
         if layout.balanced and counts.min() != counts.max():
             raise ValueError(
-                f"{path} has from {int(counts.min())} to {int(counts.max())} images of a class in the {split} files, "
+                f"{path} has {int(counts.min())} to {int(counts.max())} images per class in the {split} files, "
                 "expected equally many of each; replace them by the originals"
             )
-        return torch.cat(images), together
+        return torch.cat(images), all_labels
 
     def _decoded(self, layout: Layout, path: Path, content: bytearray) -> Split:
-        """Images and labels of one file; whatever is wrong with it, its path is named."""
+        """Images and labels of one file; every error names its path."""
         try:
             images, labels = layout.decode(content)
-        except Exception as error:  # the content comes from outside: anything may go wrong
+        except Exception as error:  # a damaged file may raise anything
             raise ValueError(f"{path} cannot be read ({_reason(error)}); replace it by the original") from error
         if labels.shape != images.shape[:1]:
-            raise ValueError(f"{path} has not one label an image; replace it by the original")
+            raise ValueError(f"{path} does not have one label per image; replace it by the original")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
             expected = f"0..{self.num_classes - 1}"
@@ -154,31 +154,31 @@ class Originals:
 
 
 def _members(content: bytearray, path: Path, sizes: Mapping[str, int | None]) -> dict[str, bytearray]:
-    """The named files in a tar.gz, wherever in it they are; one that is larger than it may be is not unpacked."""
-    found: dict[str, bytearray] = {}
+    """The named files of a tar.gz, from any folder in it; files larger than their known size are not unpacked."""
+    contents: dict[str, bytearray] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if name in sizes and member.isfile():
-                    found[name] = _unpacked(archive, member, sizes[name])
-                if len(found) == len(sizes):
+                    contents[name] = _unpacked(archive, member, sizes[name])
+                if len(contents) == len(sizes):
                     break
-    except Exception as error:  # the content comes from outside: anything may go wrong
+    except Exception as error:  # a damaged archive may raise anything
         raise ValueError(f"{path} cannot be unpacked ({_reason(error)}); replace it by the original") from error
-    return found
+    return contents
 
 
 def _unpacked(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int | None) -> bytearray:
     if member.size > (MOST if size is None else size):
-        raise ValueError(f"{member.name} has {member.size:,} bytes, more than it may have")
+        raise ValueError(f"{member.name} has {member.size:,} bytes, more than expected")
     opened = archive.extractfile(member)
     return bytearray() if opened is None else bytearray(opened.read())
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in words: a library's KeyError or RecursionError says little by itself."""
+    """The reason of an error as text, with its type where the message alone would not be clear, as of a KeyError."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    said = " ".join(str(error).split())
-    return said if isinstance(error, ValueError | OSError) and said else f"{type(error).__name__}: {said}".strip(": ")
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}".strip(": ")

@@ -1,4 +1,4 @@
-"""Any folder of images, one sub-folder a class."""
+"""Any folder of images, with one sub-folder per class."""
 
 import math
 import os
@@ -25,16 +25,16 @@ from pursuitnet.data.streamed import Streamed
 T = TypeVar("T")
 
 TRAIN, TEST, VALID = ("train", "training"), ("test", "testing"), ("val", "valid", "validation", "eval", "evaluation")
-"""What the folders of the splits are called, in any case; one of `VALID` is tested on if there is none of `TEST`."""
+"""Names of the folders of the splits, in upper or lower case; without one of `TEST`, one of `VALID` is for testing."""
 NAMED = 10
-"""Files that a message names."""
+"""Maximum number of files in a message."""
 Broken = dict[Path, BrokenImageError]
-"""Files that cannot be used, with the reason."""
+"""Files that cannot be used, with the error."""
 
 
 @dataclass(frozen=True)
 class ImageTree:
-    """The image files of a folder by split, each with the number of its class."""
+    """The image files of a folder by split, each with the index of its class."""
 
     root: Path
     classes: tuple[str, ...]
@@ -49,10 +49,10 @@ class ImageTree:
 class Folder:
     """Reads a folder of images.
 
-    `image_size` (H, W) scales and crops them, None takes them as they are; `skip_broken` leaves out files that are no
-    images; `white_level` is the value of white in images of more than 8 bits that do not say it. `in_memory` False
-    returns images that are read when they are needed, by so many `workers`; None does if they are more than a quarter
-    of the memory.
+    `image_size` (H, W) scales and crops them, None keeps their size; `skip_broken` leaves out files that are not
+    images; `white_level` is the value of white in images of more than 8 bits whose file does not contain it.
+    `in_memory` False returns images that are read on demand, by `workers` processes; None does so if they take more
+    than a quarter of the memory.
     """
 
     root: Path
@@ -70,7 +70,7 @@ class Folder:
         return cache.cached(self._name(split), tree.paths(), lambda: self._read(tree, split))
 
     def about(self) -> tuple[tuple[str, ...], int, Size]:
-        """Classes, channels and size, from the cache's note or from the images' headers."""
+        """Classes, channels and size, from the cache's metadata or from the images' headers."""
         tree = tree_of(self.root)
         try:
             cached_value = cache.about(self._name("train"), tree.paths())
@@ -78,7 +78,7 @@ class Folder:
                 _, channels, height, width = cached_value["shape"]
                 return tree.classes, channels, (height, width)
         except (OSError, ValueError, KeyError):
-            pass  # a damaged note: load says so when it rebuilds it
+            pass  # damaged metadata: load warns when it rebuilds the entry
         return tree.classes, *self._shape(self._survey(tree))
 
     def _name(self, split: str) -> str:
@@ -90,7 +90,7 @@ class Folder:
         """The headers of all images."""
         heads, broken = _attempted(head, tree.paths())
         if broken and (not self.skip_broken or not heads):
-            raise self._refusal(tree, broken)
+            raise self._broken_error(tree, broken)
         return heads
 
     def _shape(self, heads: dict[Path, Head]) -> tuple[int, Size]:
@@ -108,7 +108,7 @@ class Folder:
         return channels, size
 
     def _streamed(self, tree: ImageTree, split: str) -> "tuple[Streamed, Tensor] | None":
-        """Return a split that is read when it is needed; None if nobody asks for it and the memory holds it."""
+        """Return a split that is read on demand; None if ``in_memory`` is None and it fits into memory."""
         channels, size, decode, _ = self._decoding(tree)
         if self.in_memory is None and len(tree.paths()) * channels * math.prod(size) <= memory() / 4:
             return None
@@ -120,14 +120,14 @@ class Folder:
         labels = torch.tensor([label for _, label in files])
         if not self.skip_broken:
             return images, labels
-        broken = {files[k][0]: found for k, found in images.unusable() if isinstance(found, BrokenImageError)}
+        broken = {files[k][0]: error for k, error in images.unusable() if isinstance(error, BrokenImageError)}
         kept = torch.tensor([k for k, (path, _) in enumerate(files) if path not in broken], dtype=torch.long)
         if broken:
-            _tell(tree, split, broken, labels[kept].tolist())
+            _warn_broken(tree, split, broken, labels[kept].tolist())
         return images[kept], labels[kept]
 
     def _decoding(self, tree: ImageTree) -> tuple[int, Size, Callable[[Path], NDArray[np.uint8]], float]:
-        """Channels and size of all images, what decodes one, and the value of white."""
+        """Channels and size of all images, the function that decodes one, and the value of white."""
         heads = self._survey(tree)
         channels, size = self._shape(heads)
         white = self._white(tree, heads)
@@ -139,24 +139,24 @@ class Folder:
         images = torch.empty(len(tree.files[split]), channels, *size, dtype=torch.uint8)
         labels: list[int] = []
         broken: Broken = {}
-        with progress(f"images to {split} on", len(images)) as tell:
-            made = counted(results(decode, tree.paths(split)), tell)
-            for (path, label), found in zip(tree.files[split], made, strict=True):
-                if isinstance(found, BrokenImageError):
-                    broken[path] = found
+        with progress(f"images to {split} on", len(images)) as advance:
+            pixels = counted(results(decode, tree.paths(split)), advance)
+            for (path, label), image in zip(tree.files[split], pixels, strict=True):
+                if isinstance(image, BrokenImageError):
+                    broken[path] = image
                 else:
-                    images.numpy()[len(labels)] = found
+                    images.numpy()[len(labels)] = image
                     labels.append(label)
         if broken and not self.skip_broken:
-            raise self._refusal(tree, broken, white)
+            raise self._broken_error(tree, broken, white)
         if broken:
-            _tell(tree, split, broken, labels)
+            _warn_broken(tree, split, broken, labels)
         return images[: len(labels)], torch.tensor(labels)
 
     def _white(self, tree: ImageTree, heads: dict[Path, Head]) -> float:
-        """The value of white in images of more than 8 bits that do not say it themselves.
+        """The value of white in images of more than 8 bits whose file does not contain it.
 
-        Raises ValueError where it is not given and cannot be known.
+        Raises ValueError if it is not given and cannot be determined.
         """
         by_depth: dict[Depth, list[Path]] = {}
         for path, about in heads.items():
@@ -168,17 +168,17 @@ class Folder:
         return FULL if self.white_level is None else self.white_level
 
     def _require_scale(self, tree: ImageTree, depth: Depth, paths: list[Path]) -> None:
-        found, broken = _attempted(extremes, paths)
+        values, broken = _attempted(extremes, paths)
         if broken and not self.skip_broken:
-            raise self._refusal(tree, broken)
-        if not found:
+            raise self._broken_error(tree, broken)
+        if not values:
             return
-        path = max(found, key=lambda path: found[path][1])
-        if asked := question(depth, *found[path], self.white_level):
-            raise ValueError(f"{path} {asked}" + (f" ({len(found)} files are like it)" if len(found) > 1 else ""))
+        path = max(values, key=lambda path: values[path][1])
+        if problem := question(depth, *values[path], self.white_level):
+            raise ValueError(f"{path} {problem}" + (f" ({len(values)} files are like it)" if len(values) > 1 else ""))
 
-    def _refusal(self, tree: ImageTree, known: Broken, white: float = float("inf")) -> ValueError:
-        """What to say of all files that are broken, not of the first one alone; each is decoded for that."""
+    def _broken_error(self, tree: ImageTree, known: Broken, white: float = float("inf")) -> ValueError:
+        """The error for all broken files, not only the first one; decodes all files."""
         check = partial(decoded, channels=3, size=self.image_size or (1, 1), fit=True, white=white)
         broken = known | _attempted(check, [path for path in tree.paths() if path not in known])[1]
         if len(broken) == 1:
@@ -190,7 +190,7 @@ class Folder:
 
 
 def _loaded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]], index: int) -> Tensor | ValueError:
-    """Return an image as a tensor, or why it cannot be used."""
+    """Return an image as a tensor, or the error if it cannot be used."""
     try:
         return torch.from_numpy(decode(paths[index]).copy())
     except BrokenImageError as error:
@@ -198,14 +198,14 @@ def _loaded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]], 
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; 8 GiB where the system does not say it."""
+    """Bytes of memory of this machine; 8 GiB where the system does not report it."""
     if not hasattr(os, "sysconf"):
         return 2**33
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _tell(tree: ImageTree, split: str, broken: Broken, labels: list[int]) -> None:
-    """Warn of broken files that are left out, and raise ValueError if they leave a class without any image."""
+def _warn_broken(tree: ImageTree, split: str, broken: Broken, labels: list[int]) -> None:
+    """Warn of broken files that are left out; raise ValueError if a class has no image without them."""
     listed = _listed(tree.root, broken)
     if empty := [name for k, name in enumerate(tree.classes) if k not in labels]:
         raise ValueError(f"class {empty[0]!r} has no image to {split} on but broken ones: {listed}")
@@ -213,7 +213,7 @@ def _tell(tree: ImageTree, split: str, broken: Broken, labels: list[int]) -> Non
 
 
 def question(depth: Depth, least: float, most: float, white: float | None) -> str:
-    """What has to be known of images of more than 8 bits of such values; nothing if it is known."""
+    """Return the end of a message that asks for the scale of images with more than 8 bits; "" if it is known."""
     way_out = "pass white_level (--white-level), the value of white"
     if depth == "floats":
         return (
@@ -235,7 +235,7 @@ def question(depth: Depth, least: float, most: float, white: float | None) -> st
 
 
 def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
-    """Yield what is made of each file, in order, or why it cannot be used."""
+    """Yield ``work`` of each file, in order, or the error if the file cannot be used."""
 
     def one(path: Path) -> T | BrokenImageError:
         try:
@@ -248,14 +248,14 @@ def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | Br
 
 
 def _attempted(work: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
-    """What is made of the files, and which of them cannot be used."""
-    made = dict(zip(paths, results(work, paths), strict=True))
-    broken = {path: result for path, result in made.items() if isinstance(result, BrokenImageError)}
-    return {path: result for path, result in made.items() if not isinstance(result, BrokenImageError)}, broken
+    """Return ``work`` of all usable files, and the errors of the others."""
+    attempts = dict(zip(paths, results(work, paths), strict=True))
+    broken = {path: result for path, result in attempts.items() if isinstance(result, BrokenImageError)}
+    return {path: result for path, result in attempts.items() if not isinstance(result, BrokenImageError)}, broken
 
 
 def _listed(root: Path, broken: Broken) -> str:
-    """The first few files with what is wrong with each, and how many more there are."""
+    """The first few files with the reason of each, and the number of further ones."""
     named = [f"{path.relative_to(root)} ({error.reason})" for path, error in sorted(broken.items())[:NAMED]]
     return ", ".join(named) + (f" and {len(broken) - NAMED} more" if len(broken) > NAMED else "")
 
@@ -271,14 +271,17 @@ def size_of(image_size: int | Sequence[int] | None) -> Size | None:
 
 
 def tree_of(root: Path) -> ImageTree:
-    """The files of root/train/CLASS/ and root/test/CLASS/, by any of the names above, or of root/CLASS/, where every
-    fifth of each class, from the first in sorted order, is for testing.
+    """The files of root/train/CLASS/ and root/test/CLASS/, by any of the names above, or of root/CLASS/.
 
-    Raises ValueError for an empty class, fewer than two classes, splits of different classes, and where it is not clear
-    what is a split and what a class.
+    In the latter every fifth file of each class, from the first in sorted order, is for testing.
+
+    Raises ValueError for an empty class, fewer than two classes, splits of different classes, and where splits cannot
+    be told from classes.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder: pass root (--data-dir), a folder with one sub-folder a class")
+        raise FileNotFoundError(
+            f"{root} is not a folder: pass root (--data-dir), a folder with one sub-folder per class"
+        )
     splits = _splits(root)
     if splits is not None:
         return _tree(root, *map(_classes, splits))
@@ -288,45 +291,45 @@ def tree_of(root: Path) -> ImageTree:
 
 
 def has_splits(root: Path) -> bool:
-    """Whether a folder keeps images to train on and to test on apart."""
+    """Whether a folder has separate sub-folders for training and testing."""
     return _splits(root) is not None
 
 
 def _splits(root: Path) -> tuple[Path, Path] | None:
-    """The folders to train on and to test on; None where all are classes, perhaps one of such a name too.
+    """The folders for training and testing; None if all sub-folders are classes, even one with the name of a split.
 
-    A split has sub-folders, a class has its images.
+    A split has sub-folders, a class has images.
     """
     train, test, valid = (_called(names, root) for names in (TRAIN, TEST, VALID))
     tested = test or valid
-    found = [folder for folder in (train, test, valid) if folder]
-    parents = [folder for folder in found if _folders(folder)]
+    named = [folder for folder in (train, test, valid) if folder]
+    parents = [folder for folder in named if _folders(folder)]
     if train and tested and {train, tested} <= set(parents):
         return train, tested
-    others = set(_folders(root)) - set(found)
+    others = set(_folders(root)) - set(named)
     if not parents and (others or not (train and tested)):
         return None
     if not (train and tested):
         lacks, add = ("neither test nor val", "test") if train else ("no train", "train")
         raise FileNotFoundError(
-            f"{found[0]} is there but {lacks} beside it: add {root / add}; if {found[0].name} is a class, put its "
+            f"{named[0]} exists but {lacks} next to it: add {root / add}; if {named[0].name} is a class, put its "
             "images into it directly"
         )
     odd = next(folder for folder in (train, tested) if folder not in parents)
-    raise ValueError(f"{odd} has no sub-folders: sort its images into one sub-folder a class")
+    raise ValueError(f"{odd} has no sub-folders: sort its images into one sub-folder per class")
 
 
 def _called(names: Sequence[str], root: Path) -> Path | None:
-    """The folder that has one of these names, in any case; raises ValueError if there are two."""
-    found = [folder for folder in _folders(root) if folder.name.casefold() in names]
-    if len(found) > 1:
-        raise ValueError(f"{found[0]} and {found[1].name} stand for the same split: keep one of them")
-    return found[0] if found else None
+    """The folder with one of these names, in upper or lower case; raises ValueError if there are two."""
+    matches = [folder for folder in _folders(root) if folder.name.casefold() in names]
+    if len(matches) > 1:
+        raise ValueError(f"{matches[0]} and {matches[1].name} are names of the same split: keep one of them")
+    return matches[0] if matches else None
 
 
 def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> ImageTree:
     if odd := sorted(set(train) ^ set(test)):
-        raise ValueError(f"{root} has class {odd[0]!r} in one of train and test only: every class is needed in both")
+        raise ValueError(f"{root} has class {odd[0]!r} in only one of train and test: every class is needed in both")
     if len(train) < 2:
         raise ValueError(f"{root} has {len(train)} classes: expected at least two sub-folders of images")
     if few := [name for name in train if not train[name]]:
@@ -337,7 +340,7 @@ def _tree(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]])
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:
-    """The files of each class in sorted order, those deeper down too; hidden ones (.DS_Store) are no images."""
+    """The files of each class in sorted order, including sub-folders; hidden files (.DS_Store) are left out."""
     classes, folders = {}, _folders(root)
     _require_clear(folders)
     for folder in folders:
@@ -348,9 +351,9 @@ def _classes(root: Path) -> dict[str, list[Path]]:
 
 
 def _require_clear(folders: Sequence[Path]) -> None:
-    """Raise ValueError if classes hold folders of the same names, which may be the classes themselves, or splits.
+    """Raise ValueError if classes contain folders of the same names, which may be the actual classes, or splits.
 
-    A single name that is no split's, such as images/ in each of them, leaves no doubt.
+    A single common name that is not that of a split, such as images/ in each of them, is unambiguous.
     """
     inside = {folder: {inner.name.casefold() for inner in _folders(folder)} for folder in folders}
     deep = {folder: names for folder, names in inside.items() if names}
@@ -364,13 +367,13 @@ def _require_clear(folders: Sequence[Path]) -> None:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders inside of one, sorted; hidden ones, and what macOS leaves beside unpacked files, are left out."""
+    """The sub-folders of a folder, sorted, without hidden ones and the __MACOSX of archives made on macOS."""
     inside = sorted(path for path in root.iterdir() if path.is_dir())
     return [path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX"]
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below it, but for hidden ones."""
+    """Yield the files in a folder and below it, except hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):

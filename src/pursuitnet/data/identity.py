@@ -1,4 +1,4 @@
-"""Which images a run was trained on: the names of its classes, and number and checksum of the images of each split."""
+"""Identity of the images of a run: the names of its classes, and number and checksum of the images of each split."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from pursuitnet.data.files import Split
 from pursuitnet.data.streamed import Streamed
 
 PART = 1024
-"""Images that are looked at together, of more than the memory may hold."""
+"""Number of images processed at a time, since all of them may not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class SplitIdentity:
 
     @classmethod
     def _of(cls, split: "Split | tuple[Streamed, Tensor]") -> "SplitIdentity":
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for tensor in split:
-            found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            sha256.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             for part in tensor.split(PART):
-                found.update(part.contiguous().numpy().data)
-        return cls(len(split[1]), found.hexdigest())
+                sha256.update(part.contiguous().numpy().data)
+        return cls(len(split[1]), sha256.hexdigest())
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a data set was when a run was trained on it."""
+    """Identity of a data set at the time when a run was trained on it."""
 
     classes: tuple[str, ...]
     train: SplitIdentity
@@ -47,7 +47,7 @@ class Identity:
 
     @classmethod
     def of(cls, classes: tuple[str, ...], train: Any, test: Any) -> "Identity":
-        """The identity of the images that are used of a data set."""
+        """The identity of the images of a data set that are used."""
         return cls(classes, SplitIdentity.of(train), SplitIdentity.of(test))
 
     def to_json(self) -> dict[str, Any]:
@@ -56,29 +56,29 @@ class Identity:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Identity":
-        """The identity with these fields; raises KeyError or TypeError if they are of none."""
+        """The identity with these fields; raises KeyError or TypeError if they do not match."""
         parts = (SplitIdentity(values[split]["images"], values[split]["sha256"]) for split in ("train", "test"))
         return cls(tuple(values["classes"]), *parts)
 
     def changes(self, now: "Identity", *splits: str) -> list[str]:
-        """What is not as it was, in words: classes, and the images of these splits, of both without an argument."""
-        found = []
+        """Descriptions of what has changed: classes, and the images of these splits, of both without an argument."""
+        changes = []
         if gone := [name for name in self.classes if name not in now.classes]:
-            found.append(f"without {_listed(gone)}")
+            changes.append(f"without {_listed(gone)}")
         if new := [name for name in now.classes if name not in self.classes]:
-            found.append(f"with {_listed(new)}")
+            changes.append(f"with {_listed(new)}")
         for split in splits or ("train", "test"):
             before, after = getattr(self, split), getattr(now, split)
             if before.images != after.images:
-                found.append(f"{after.images} images to {split} on instead of {before.images}")
+                changes.append(f"{after.images} images to {split} on instead of {before.images}")
             elif before != after:
-                found.append(
+                changes.append(
                     f"other images to {split} on (SHA-256 {after.sha256[:8]}… instead of {before.sha256[:8]}…)"
                 )
-        return found
+        return changes
 
 
 def _listed(names: list[str], most: int = 10) -> str:
-    """Names of classes, the first few of many."""
+    """The names of classes for a message, at most ``most`` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"class{'es' if len(names) > 1 else ''} {', '.join(names[:most])}{more}"

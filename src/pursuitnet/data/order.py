@@ -1,14 +1,14 @@
-"""An order of labeled images in which the first so many stand for all."""
+"""An order of labeled images in which every prefix is representative of all."""
 
 import torch
 from torch import Tensor
 
 
 def stratified(labels: Tensor, seed: int = 0) -> Tensor:
-    """A random order in which every beginning holds each class in proportion, and every class as early as can be.
+    """Return a random order in which every prefix has the classes in proportion, and every class as early as possible.
 
-    labels int64 (N,) -> indices int64 (N,). The j-th image of a class of n, each in random order, stands at the share
-    j/n of the whole; ties are broken at random, by `seed` alone.
+    labels int64 (N,) -> indices int64 (N,). The j-th image of a class of n, in random order within the class, comes at
+    the fraction j/n of the whole; ties are broken at random. All is determined by `seed`.
     """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""One image file: what its header says, and its pixels as bytes, upright and on a scale that is known."""
+"""One image file: its header, and its pixels as bytes, upright and on a known scale."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,43 +15,43 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 """Height and width."""
 Depth = Literal["8 bits", "16 bits", "16-bit colors", "32 bits", "floats"]
-"""How the pixels of a file are stored; numbers with a sign count as 32 bits."""
+"""How the pixels of a file are stored; signed integers count as 32 bits."""
 
 FULL = 65_535
 """White in 16 bits."""
 FOURTEEN_BITS = 2**14 - 1
-"""The most that cameras and scanners of fewer than 16 bits write into 16."""
+"""The largest value that cameras and scanners of fewer than 16 bits write into 16-bit files."""
 _GREY = {"1", "L", "LA", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that exchange height and width
+_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that exchange height and width
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 256, 257, 258, 262, 281, 339  # tags of TIFF
-_SCALED = {"PPM", "JPEG2000"}  # Pillow brings these to 16 bits itself, by what the file says
+_SCALED = {"PPM", "JPEG2000"}  # Pillow scales these to 16 bits itself, by the maximum in the file
 
 
 class BrokenImageError(ValueError):
     """A file that cannot be used as an image.
 
     Attributes:
-        reason: what is wrong with it, in a few words.
+        reason: what is wrong with it, in short.
     """
 
     def __init__(self, path: Path, what: str, reason: str) -> None:
         super().__init__(f"{path} {what}")
-        self.reason, self._made_of = reason, (path, what, reason)
+        self.reason, self._arguments = reason, (path, what, reason)
 
     def __reduce__(self) -> tuple[type, tuple[Path, str, str]]:
-        """Let another process that has read the file hand it over."""
-        return type(self), self._made_of
+        """Make the error picklable, so that a worker process can return it."""
+        return type(self), self._arguments
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the header of an image says.
+    """The header of an image.
 
     Attributes:
         gray: whether it has one channel.
         size: height and width when upright.
         depth: how its pixels are stored.
-        white: the value of white, where the file says it.
+        white: the value of white, if the file contains it.
         inverted: whether 0 is white instead.
     """
 
@@ -64,20 +64,22 @@ class Head:
 
 @contextmanager
 def opened(path: Path) -> "Iterator[Image]":
-    """An image file; whatever is wrong with it or with what is done to it, its path is named."""
+    """Open an image file; every error names its path."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # by its own name Pillow maps an uncompressed TIFF into memory, and turns one that lies on its side wrongly
+        # given a path, Pillow maps an uncompressed TIFF into memory, and then rotates it wrongly
         with path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise BrokenImageError(path, "is no image that can be read: remove it from the folder", "no image") from error
+        raise BrokenImageError(
+            path, "is not an image that can be read: remove it from the folder", "not an image"
+        ) from error
     except (BrokenImageError, MemoryError):
         raise
-    except Exception as error:  # decoders of damaged images raise anything
-        said = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise BrokenImageError(path, f"cannot be read as an image ({said}): repair or remove it", said) from error
+    except Exception as error:  # decoders of damaged images may raise anything
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise BrokenImageError(path, f"cannot be read as an image ({reason}): repair or remove it", reason) from error
 
 
 def head(path: Path) -> Head:
@@ -88,10 +90,10 @@ def head(path: Path) -> Head:
 
 def _head(image: "Image") -> Head:
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    # Pillow's releases differ in whether the size of a TIFF is that before or after turning it
+    # Pillow's releases differ in whether the size of a TIFF is that before or after rotation
     width, height = (tags[_WIDTH], tags[_HEIGHT]) if tags else image.size
-    turned = image.getexif().get(_ORIENTATION) in _TURNED
-    depth, size = _depth(image, tags), (width, height) if turned else (height, width)
+    rotated = image.getexif().get(_ORIENTATION) in _ROTATED
+    depth, size = _depth(image, tags), (width, height) if rotated else (height, width)
     inverted = tags.get(_PHOTOMETRIC) == 0 and depth in ("16 bits", "32 bits")  # Pillow inverts 8 bits itself
     return Head(image.mode in _GREY, size, depth, _white(image, tags, depth), inverted)
 
@@ -115,13 +117,13 @@ def _depth(image: "Image", tags: Mapping[int, Any]) -> Depth:
 
 
 def _white(image: "Image", tags: Mapping[int, Any], depth: Depth) -> float | None:
-    """The value of white where the file says it: by its bits, or by the largest value that bits have."""
+    """The value of white if the file contains it: from its number of bits, or from a maximum that is 2ⁿ − 1."""
     if depth == "8 bits" or image.format in _SCALED:
         return 255 if depth == "8 bits" else FULL
     bits, most = _tag(tags, _BITS, 0), _tag(tags, _MAX_SAMPLE, 0)
     if depth == "16 bits" and 8 < bits < 16:
         return 2**bits - 1
-    # a largest value such as 3,071 is a statistic of the one image, and no scale
+    # a maximum such as 3,071 is a statistic of this image, and not a scale
     return most if depth == "16 bits" and 255 < most < FULL and (most & (most + 1)) == 0 else None
 
 
@@ -139,8 +141,8 @@ def decoded(path: Path, channels: int, size: Size, fit: bool, white: float) -> N
         path: the file.
         channels: 1 or 3.
         size: height and width of the result.
-        fit: scale it, with antialiasing, until it covers `size`, and crop it around its center; else it has that size.
-        white: the value of white in more than 8 bits, where the file does not say it.
+        fit: scale it, with antialiasing, until it covers `size`, and crop its center; otherwise it must have that size.
+        white: the value of white in more than 8 bits, if the file does not contain it.
 
     Raises BrokenImageError, which names the file.
     """
@@ -158,14 +160,14 @@ def decoded(path: Path, channels: int, size: Size, fit: bool, white: float) -> N
 
 
 def _single(image: "Image") -> "Image":
-    """The image itself, of one frame."""
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's MPO carries a preview
+    """Return the image; raise ValueError if it has several frames."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # the second frame of an MPO is a preview
         raise ValueError(f"it has {getattr(image, 'n_frames', 'several')} frames, expected one")
     return image
 
 
 def _eight_bits(image: "Image", about: Head, white: float) -> "Image":
-    """More than 8 bits scaled to 0..255, and transparency laid on black."""
+    """Return an image scaled to 8 bits, with transparency on black."""
     from PIL import Image
 
     if about.depth in ("16 bits", "32 bits", "floats"):
@@ -179,7 +181,7 @@ def _eight_bits(image: "Image", about: Head, white: float) -> "Image":
 def _scaled(pixels: NDArray[Any], about: Head, white: float) -> NDArray[np.uint8]:
     values = pixels.astype(np.float64)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= white):  # NaN is not
+    if not (low >= 0 and high <= white):  # also true for NaN
         raise ValueError(f"its pixels are {low:g}..{high:g}, expected 0..{white:g}, which is white")
     scaled = np.floor(values * (255 / white) + 0.5)
     return (255 - scaled if about.inverted else scaled).astype(np.uint8)

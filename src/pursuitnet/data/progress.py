@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a line from time to time elsewhere."""
 
 import sys
 import time
@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 QUIET = 10.0
-"""Seconds before the first line, and at least between two, where there is no terminal."""
+"""Minimum number of seconds before the first line and between two lines, without a terminal."""
 
 
 class Advance(Protocol):
-    """Takes how many more are done, and how many there are if that was not known before."""
+    """Called with the number of items done since the last call, and with their total if it was not known before."""
 
     def __call__(self, more: int = 1, total: int | None = None) -> object: ...
 
@@ -24,12 +24,12 @@ def nothing(more: int = 1, total: int | None = None) -> None:
 
 @contextmanager
 def progress(what: str, total: int | None = None, done: int = 0) -> Iterator[Advance]:
-    """Show on stderr how many are done; what is yielded takes how many more are.
+    """Show progress on stderr; yields the function to call with the number of items done.
 
     Args:
-        what: is counted, such as "images".
-        total: how many there are, if that is known yet.
-        done: how many were before.
+        what: name of the items, such as "images".
+        total: their number, if it is known already.
+        done: number of items that were done before.
     """
     if not sys.stderr.isatty():
         yield _Lines(what, total, done).advance
@@ -49,7 +49,7 @@ def progress(what: str, total: int | None = None, done: int = 0) -> Iterator[Adv
 def say(line: str) -> None:
     """Print a line, above a bar if there is one."""
     if not sys.stderr.isatty():
-        print(line, flush=True)  # noqa: T201 (this is what it is for)
+        print(line, flush=True)  # noqa: T201 (its purpose)
         return
     from tqdm import tqdm
 
@@ -57,21 +57,21 @@ def say(line: str) -> None:
 
 
 def counted(items: Iterable[T], advance: Callable[[int], object]) -> Iterator[T]:
-    """Yield items, each of which counts when whoever asked for it asks for the next."""
+    """Yield items, and count each as done when the next one is requested."""
     for item in items:
         yield item
         advance(1)
 
 
 class _Lines:
-    """Says how far it is, not more often than every ``QUIET`` seconds."""
+    """Prints progress as lines, at most every ``QUIET`` seconds."""
 
     def __init__(self, what: str, total: int | None, done: int) -> None:
-        self.what, self.total, self.done, self.told = what, total, done, time.monotonic()
+        self.what, self.total, self.done, self.printed = what, total, done, time.monotonic()
 
     def advance(self, more: int = 1, total: int | None = None) -> None:
         self.done, self.total = self.done + more, self.total if total is None else total
-        if time.monotonic() - self.told >= QUIET:
-            self.told = time.monotonic()
+        if time.monotonic() - self.printed >= QUIET:
+            self.printed = time.monotonic()
             of = "" if self.total is None else f" of {self.total:,}"
             print(f"{self.done:,}{of} {self.what}", file=sys.stderr, flush=True)  # noqa: T201

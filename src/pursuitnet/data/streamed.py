@@ -1,4 +1,4 @@
-"""Images that are read when they are needed, in processes of their own: more of them than the memory holds."""
+"""Images that are read on demand, in separate processes, for data sets larger than the memory."""
 
 import hashlib
 import random
@@ -19,24 +19,23 @@ from pursuitnet.data import cache
 T = TypeVar("T")
 
 BATCH = 256
-"""Images that are read together where nobody says how many."""
+"""Default number of images that are read at a time."""
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Images (N, C, H, W) that lie elsewhere; indexed as a tensor is, which reads nothing.
+    """Images (N, C, H, W) that are read on demand; indexing works as for a tensor, and reads nothing.
 
     Attributes:
-        load: returns item i as a tensor (C, H, W), or why it cannot be used.
+        load: returns item i as a tensor (C, H, W), or the error if it cannot be used.
         size: channels, height and width of each image.
         dtype: uint8, or float32 for images in [0, 1].
-        at: which items these are, in order, (N,).
-        workers: processes that read; 0 reads in this one.
-        device: where the images go.
-        seed: of what is drawn while an item is read; None where nothing is.
-        tell: is told how many more have been read.
-        source: what these images are called among all that can be made of some files, and the files; None of items that
-            are in no files.
+        at: indices of the items, in order, (N,).
+        workers: number of processes that read; 0 reads in this one.
+        device: device of the images.
+        seed: seed of random transforms in ``load``; None if there are none.
+        tell: called with the number of images read since the last call.
+        source: name of these images in the cache, and the files they are read from; None if they are not from files.
     """
 
     load: Callable[[int], "Tensor | ValueError"]
@@ -61,20 +60,20 @@ class Streamed:
         return replace(self, at=self.at[chosen if isinstance(chosen, slice) else chosen.to(self.at.device)])
 
     def to(self, device: torch.device, memory_format: torch.memory_format | None = None) -> "Streamed":
-        """Return the same images for another device; they are channels_last when they are read."""
+        """Return the same images for another device; images are always read as channels_last."""
         return replace(self, device=device)
 
     def expand(self, count: int, channels: int, height: int, width: int) -> "Streamed":
-        """Return gray images as ones of so many channels."""
+        """Return gray images expanded to a number of channels."""
         return replace(self, size=(channels, *self.size[1:]))
 
     def remembered(self, what: str, more: Tensor, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what is computed of these images, from the user's cache if the files are those of the last time.
+        """Return a result computed from these images, from the user's cache if the files have not changed.
 
         Args:
-            what: is computed.
+            what: name of the result.
             more: what it depends on besides the images.
-            compute: reads them; what it returns has to fit JSON.
+            compute: computes it; the result must be serializable as JSON.
         """
         if self.source is None:
             return compute()
@@ -83,7 +82,7 @@ class Streamed:
         return cache.cached_value(f"{what}-{name}-{self.size[0]}-{which}", files, compute)
 
     def drawn(self, seed: int) -> "Streamed":
-        """Return the same images with what is drawn while they are read, if anything is, drawn from another seed."""
+        """Return the same images with another seed of the random transforms, if there are any."""
         return self if self.seed is None else replace(self, seed=seed)
 
     def read(self) -> Tensor:
@@ -92,44 +91,44 @@ class Streamed:
         return torch.cat(parts) if parts else torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     def split(self, count: int) -> Iterator[Tensor]:
-        """Yield them in order, so many at a time."""
+        """Yield them in order, in batches of ``count``."""
         return self.batches(torch.arange(len(self)).split(count))
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield batches of given indices in their order, whatever the number of processes.
+        """Yield batches of given indices in their order, for any number of processes.
 
         Raises:
             ValueError: if an image cannot be used.
         """
-        for found in self._found(parts):
-            batch = torch.stack([_usable(image) for image in found]).to(self.device, memory_format=torch.channels_last)
+        for images in self._loader(parts):
+            batch = torch.stack([_usable(image) for image in images]).to(self.device, memory_format=torch.channels_last)
             yield batch.expand(-1, self.size[0], -1, -1)
             if self.tell is not None:
                 self.tell(len(batch))
 
     def unusable(self) -> Iterator[tuple[int, ValueError]]:
-        """Yield what cannot be used, with its number and the reason; everything is read for that."""
+        """Yield index and error of each image that cannot be used; reads all images."""
         numbers = iter(range(len(self)))
-        for found in self._found(torch.arange(len(self)).split(BATCH)):
-            for number, image in zip(numbers, found):  # noqa: B905 (the numbers go on)
+        for images in self._loader(torch.arange(len(self)).split(BATCH)):
+            for number, image in zip(numbers, images):  # noqa: B905 (the numbers continue)
                 if isinstance(image, ValueError):
                     yield number, image
 
-    def _found(self, parts: Sequence[Tensor]) -> "Iterable[list[Tensor | ValueError]]":
-        """Return what is found at given indices, batch by batch."""
+    def _loader(self, parts: Sequence[Tensor]) -> "Iterable[list[Tensor | ValueError]]":
+        """Return a loader of the images, or errors, at given indices, batch by batch."""
         items = [[(i, self.seed) for i in self.at[part.to(self.at.device)].tolist()] for part in parts if len(part)]
         return DataLoader(
             _Items(self.load),
             batch_sampler=items,
             num_workers=min(self.workers, len(items)),
             collate_fn=list,
-            worker_init_fn=_undisturbed,
-            generator=torch.Generator().manual_seed(0),  # the global one stays as it is
+            worker_init_fn=_ignore_interrupts,
+            generator=torch.Generator().manual_seed(0),  # so that the global generator is not used
         )
 
 
 class _Items(Dataset["Tensor | ValueError"]):
-    """Items of a number and a seed, read with the seed in every generator that a transform may draw from."""
+    """Items by (index, seed), read with every generator that a transform may use set to the seed."""
 
     def __init__(self, load: Callable[[int], "Tensor | ValueError"]) -> None:
         self.load = load
@@ -140,9 +139,9 @@ class _Items(Dataset["Tensor | ValueError"]):
 
 
 def seeded(seed: int, work: Callable[[], T], device: torch.device | None = None) -> T:
-    """Return what a piece of work returns with every global generator set to a seed, and put back afterwards."""
+    """Return ``work()`` with every global generator set to a seed, and restored afterwards."""
     devices = [device] if device is not None and device.type == "cuda" else []
-    ours, theirs = random.getstate(), np.random.get_state()  # noqa: NPY002 (others' transforms draw from it)
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (transforms draw from it)
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed % 2**63)
@@ -150,8 +149,8 @@ def seeded(seed: int, work: Callable[[], T], device: torch.device | None = None)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             return work()
     finally:
-        random.setstate(ours)
-        np.random.set_state(theirs)  # noqa: NPY002
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _usable(image: Tensor | ValueError) -> Tensor:
@@ -160,8 +159,8 @@ def _usable(image: Tensor | ValueError) -> Tensor:
     return image
 
 
-def _undisturbed(worker: Any) -> None:
-    """Let the process that reads end with the one that it reads for, which alone minds Ctrl-C."""
+def _ignore_interrupts(worker: Any) -> None:
+    """Make a worker process ignore Ctrl-C, which only the main process handles, and end when it is terminated."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

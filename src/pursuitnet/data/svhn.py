@@ -1,4 +1,4 @@
-"""Street View House Numbers, cropped: 73,257 images to train on, 26,032 to test on.
+"""Street View House Numbers, cropped: 73,257 images for training, 26,032 for testing.
 
 Source: Netzer et al., Reading digits in natural images with unsupervised feature learning (2011).
 """
@@ -15,7 +15,7 @@ PAGE = "http://ufldl.stanford.edu/housenumbers/"
 
 
 def decode(content: bytearray) -> Split:
-    """A MATLAB file: X (32, 32, 3, N), y (N, 1), where 10 stands for the digit 0."""
+    """Decode a MATLAB file: X (32, 32, 3, N), y (N, 1), in which the label 10 is the digit 0."""
     from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
     arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))

@@ -1,4 +1,4 @@
-"""What every dictionary promises, and what follows from its two directions."""
+"""The interface of every dictionary, and what follows from its two directions."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ Code = tuple[Tensor, ...]
 
 
 class Dictionary(nn.Module, ABC):
-    """What every dictionary promises; a new one writes ``analyze``, ``synthesize`` and ``lipschitz_bound``.
+    """Base class of dictionaries; a new one implements ``analyze``, ``synthesize`` and ``lipschitz_bound``.
 
     Attributes:
         channels: of the signal, (B, channels, …).
@@ -49,19 +49,19 @@ class Dictionary(nn.Module, ABC):
         """Return the code's size along each axis after the second for a signal of the given shape."""
         return ()
 
-    # A code travels through the loop in its parts, and is checked before.
+    # Solvers and layers iterate on a code in its parts, which has been checked before.
     def split(self, code: Tensor) -> Code:
         """Return the parts of a code: views, not copies."""
         return (code,)
 
     def join(self, parts: Code) -> Tensor:
-        """Return the code (B, code_channels, …) that the parts make up."""
+        """Return the code (B, code_channels, …) of these parts."""
         return parts[0]
 
     def analyze_parts(self, signal: Tensor) -> Code:
         """Return Dᵀx in parts, for a signal that has been checked.
 
-        The caller may overwrite them: they are new, but for an identity part, which is the signal itself.
+        The caller may overwrite the parts: they are new tensors, except an identity part, which is the signal itself.
         """
         return self.split(_new(self.analyze(signal)))
 
@@ -70,11 +70,11 @@ class Dictionary(nn.Module, ABC):
         return _new(self.synthesize(self.join(parts), signal_shape))
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Let what a class writes in ``analyze`` or ``synthesize`` hold for the parts too."""
+        """Make ``analyze_parts`` and ``synthesize_parts`` follow an overridden ``analyze`` or ``synthesize``."""
         super().__init_subclass__(**arguments)
         for name in ("analyze", "synthesize"):
-            parts, writer = f"{name}_parts", next(c for c in cls.__mro__ if name in vars(c))
-            if parts not in vars(cls) and parts not in vars(writer):
+            parts, owner = f"{name}_parts", next(c for c in cls.__mro__ if name in vars(c))
+            if parts not in vars(cls) and parts not in vars(owner):
                 setattr(cls, parts, getattr(Dictionary, parts))
 
     def matrix(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "signal_numel code_numel"]:
@@ -91,7 +91,7 @@ class Dictionary(nn.Module, ABC):
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
     ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
-        """Return the chosen columns of ``matrix(signal_shape)`` as the rows they reach and their values there.
+        """Return the chosen columns of ``matrix(signal_shape)`` in sparse form: their row indices and their values.
 
         Args:
             chosen: which columns, in the order of ``flatten``.
@@ -111,7 +111,7 @@ class Dictionary(nn.Module, ABC):
         return self.matrix(shape).norm(dim=0).view(1, sum(self.code_channels), *size)
 
     def lipschitz(self, signal_shape: Sequence[int] | None = None) -> float:
-        """Return λmax(DᵀD) at this signal size, in float64: to about 1e-10 relative, 1e-6 for long 1-D signals.
+        """Return λmax(DᵀD) at this signal size, in float64, to about 1e-10 relative (1e-6 for long 1-D signals).
 
         Args:
             signal_shape: (B, channels, …) or (channels, …); B is ignored.
@@ -126,7 +126,7 @@ class Dictionary(nn.Module, ABC):
             return _lanczos(lambda x: exact.synthesize(exact.analyze(x), shape), start.to(device))
 
     def _any(self) -> Tensor:
-        """Return a tensor of the dictionary, for its type and device."""
+        """Return any tensor of the dictionary, for its dtype and device."""
         return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0, device="cpu"))
 
     def _example(self, signal_shape: Sequence[int] | None) -> tuple[int, ...]:
@@ -164,7 +164,7 @@ class Dictionary(nn.Module, ABC):
 
 
 def _new(tensor: Tensor) -> Tensor:
-    """Return what a dictionary gave, or a copy of it where it may be overwritten: it may be its argument."""
+    """Return the result of a dictionary, copied where the caller may overwrite it: it may be the argument itself."""
     return tensor if reusable(tensor) is None else tensor.clone()
 
 
@@ -176,7 +176,7 @@ def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, most: int = 10
     vector, last = start / start.norm(), torch.zeros_like(start)
     diagonal: list[float] = []
     off: list[float] = []
-    best, due = 0.0, 10  # the tridiagonal matrix is solved ever more rarely: its cost grows with step³
+    best, due = 0.0, 10  # the tridiagonal matrix is solved less and less often: its cost grows with step³
     for step in range(1, most + 1):
         image = operator(vector) - (off[-1] if off else 0.0) * last
         diagonal.append(float((image * vector).sum()))
@@ -186,8 +186,8 @@ def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, most: int = 10
         if step == due or exhausted:
             due += max(10, step // 4)
             ritz = torch.diag(torch.tensor(diagonal, dtype=torch.float64, device="cpu"))
-            beside = torch.diag(torch.tensor(off[:-1], dtype=torch.float64, device="cpu"), 1)
-            value = float(torch.linalg.eigvalsh(ritz + beside + beside.T)[-1])
+            upper = torch.diag(torch.tensor(off[:-1], dtype=torch.float64, device="cpu"), 1)
+            value = float(torch.linalg.eigvalsh(ritz + upper + upper.T)[-1])
             if exhausted or value - best < 1e-12 * value:
                 return value
             best = value

@@ -1,4 +1,4 @@
-"""Filters on a torus, the dictionary that the Fourier transform makes diagonal."""
+"""Filters on a torus, the dictionary that the Fourier transform diagonalizes."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from pursuitnet.dictionaries.onednn import adjoint
 class CircularDictionary(ConvDictionary):
     """Shifted copies of small filters that wrap around: every code has the size of its signal, at stride 1.
 
-    The boundary of solvers that work in the frequency domain. (DΓ)[p] = Σ_t w[t]·Γ[p − t], indices modulo the size.
+    The boundary condition of solvers in the frequency domain. (DΓ)[p] = Σ_t w[t]·Γ[p − t], indices modulo the size.
 
     Args:
         weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.

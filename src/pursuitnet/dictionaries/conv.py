@@ -99,7 +99,7 @@ class ConvDictionary(Dictionary):
 
     def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ: a new tensor."""
-        # A stride leaves 0 to stride − 1 over at the end of the signal: all is computed, and cut to the signal.
+        # A stride leaves 0 to stride − 1 pixels at the end of the signal: all are computed, then cropped to the signal.
         spare = tuple(s - 1 for s in self.stride)
         signal = adjoint(code, self.weight, self.stride, self.padding, spare, self.dilation)
         if any(spare):
@@ -121,9 +121,9 @@ class ConvDictionary(Dictionary):
         with without_autocast(filters.device):
             if len(filters) > filters.shape[1]:
                 filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
-            # Σ F[a]·F[b] at every shift from −m to m, by one convolution; that it begins at −m is a phase in the
-            # frequency domain, which no norm sees
-            exact = filters.double() if filters.is_cuda else filters  # single precision may have ten bits there
+            # Σ F[a]·F[b] at every shift from −m to m, by one convolution; starting at −m is only a phase in the
+            # frequency domain, which does not change a norm
+            exact = filters.double() if filters.is_cuda else filters  # TF32 has ten bits there
             products = CONVOLUTIONS[self.dims - 1](exact, exact, None, 1, degrees).to(filters.dtype)
             gram = torch.fft.rfftn(products, points).flatten(2).movedim(2, 0).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
@@ -153,18 +153,18 @@ class ConvDictionary(Dictionary):
         return places, values * inside
 
     def _place(self, axis: int, place: Tensor, size: int) -> Tensor:
-        """Return where a tap lands along an axis of the signal; outside of it, it meets padding."""
+        """Return the position of a tap along an axis of the signal; positions outside of it are padding."""
         return place - self.padding[axis]
 
     def atom_norms(self, signal_shape: Sequence[int] | None = None) -> Float[Tensor, "1 atoms *code_size"]:
-        # ‖dⱼ‖² sums the squared taps that land on the signal: it is the analysis of ones by squared filters.
+        # ‖dⱼ‖² is the sum of the squared taps inside the signal: the analysis of ones by squared filters.
         ones = self.weight.new_ones(1, *self._example(signal_shape))
         self.code_size(ones.shape)
         return self._correlate(ones, self.weight.square()).clamp(min=0).sqrt()
 
     @property
     def keeps_size(self) -> bool:
-        """Whether the code has the size of its signal, whatever that is."""
+        """Whether the code has the size of its signal, for every signal size."""
         return max(self.stride) == 1 and all(2 * p == r for p, r in zip(self.padding, self.reach, strict=True))
 
     def _polyphase(self) -> Tensor:

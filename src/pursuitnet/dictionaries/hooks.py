@@ -1,4 +1,4 @@
-"""Hooks on a dictionary: those that compute weights run, and what would never run is refused."""
+"""Hooks on a dictionary: those that compute weights are run, and those that would never be called are refused."""
 
 import copy
 from typing import Any, TypeVar
@@ -15,36 +15,36 @@ def run_hooks(dictionary: nn.Module, inputs: tuple[Any, ...] = ()) -> None:
     """Run the forward pre-hooks of a dictionary, in which ``nn.utils.prune`` and the like compute the weights.
 
     Dictionaries are used through ``analyze`` and ``synthesize``, never through ``forward``; layers and ``solve`` call
-    this before they do.
+    this first.
 
     Args:
-        dictionary: with the modules in it.
+        dictionary: D; hooks of its submodules run too.
         inputs: (signal,), for the hooks; without it only those of ``torch.nn.utils`` run, which need none.
 
     Raises:
-        ValueError: for a hook that cannot do here what it does elsewhere.
+        ValueError: for a hook that has no effect on a dictionary.
     """
     for module in dictionary.modules():
         if module._forward_hooks:
             raise ValueError(
                 f"a forward hook is registered on a {type(module).__name__}, whose forward is never called; "
-                "register it on the layer around it"
+                "register it on the layer that contains it"
             )
         for key, hook in list(module._forward_pre_hooks.items()):
             if not inputs and not isinstance(hook, BasePruningMethod | SpectralNorm | WeightNorm):
                 continue
-            named: tuple[dict[str, Any], ...] = ({},) if key in module._forward_pre_hooks_with_kwargs else ()
-            if hook(module, inputs, *named) is not None:
+            kwargs: tuple[dict[str, Any], ...] = ({},) if key in module._forward_pre_hooks_with_kwargs else ()
+            if hook(module, inputs, *kwargs) is not None:
                 raise ValueError(
-                    f"a forward pre-hook of a {type(module).__name__} returned new inputs, which a dictionary does not "
-                    "take from there; register it on the layer around it"
+                    f"a forward pre-hook of a {type(module).__name__} returned new inputs, which a dictionary ignores; "
+                    "register it on the layer that contains it"
                 )
 
 
 def detached_copy(module: M) -> M:
-    """Return a deep copy of a module, also of one that a hook has given a weight with a gradient."""
-    held = [value for m in module.modules() for value in vars(m).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    """Return a deep copy of a module, also where a hook has set a weight that is not a leaf of the graph."""
+    tensors = [value for m in module.modules() for value in vars(m).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in tensors if not value.is_leaf})
 
 
 def float64_copy(dictionary: M) -> M:

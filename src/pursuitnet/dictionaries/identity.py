@@ -34,7 +34,7 @@ class WithIdentity(Dictionary):
         if isinstance(dictionary, ConvDictionary) and not dictionary.keeps_size:
             padding = tuple(r / 2 for r in dictionary.reach)
             raise ValueError(
-                f"[I D] needs codes of the signal's size, from stride 1 and padding {padding}; "
+                f"[I D] needs codes of the signal's size, that is stride 1 and padding {padding}; "
                 f"got stride {dictionary.stride} and padding {dictionary.padding}"
             )
         self.dictionary = dictionary

@@ -1,4 +1,4 @@
-"""What a dictionary is handed: weights and signals, taken or refused with a sentence."""
+"""Checks of the weights and signals that a dictionary is given, each with a message of one sentence."""
 
 import functools
 from collections.abc import Callable, Collection, Sequence
@@ -17,29 +17,29 @@ def as_weight(weight: object, shape: str) -> Tensor:
     """Return the weight of a dictionary as a tensor: an array or a nested list is copied into one.
 
     Args:
-        weight: what came.
-        shape: what was expected, in words.
+        weight: a tensor, an array or a nested list of floats.
+        shape: the expected shape, for the message.
 
     Raises:
-        TypeError: for what is no array, or not of floats.
+        TypeError: for anything else.
     """
-    found = weight
+    tensor = weight
     try:
         if isinstance(weight, np.ndarray):
-            found = torch.tensor(weight.astype(weight.dtype.newbyteorder("=")))
+            tensor = torch.tensor(weight.astype(weight.dtype.newbyteorder("=")))
         elif isinstance(weight, Sequence) and not isinstance(weight, str):
-            found = torch.tensor(weight)
+            tensor = torch.tensor(weight)
     except (TypeError, ValueError):  # of strings, objects, lists of unequal length
-        found = None
-    if not isinstance(found, Tensor):
+        tensor = None
+    if not isinstance(tensor, Tensor):
         raise TypeError(f"weight is {kind_of(weight)}; expected a tensor of floats, {shape}")
-    if not found.is_floating_point():
-        raise TypeError(f"weight holds {found.dtype}; expected floats: convert it with .float()")
-    return found
+    if not tensor.is_floating_point():
+        raise TypeError(f"weight holds {tensor.dtype}; expected floats: convert it with .float()")
+    return tensor
 
 
 def kind_of(value: object) -> str:
-    """Return what something is, in a few words: a plain value itself, otherwise its kind."""
+    """Return a short description of a value for a message: a plain value itself, otherwise its type or shape."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if isinstance(value, Tensor | np.ndarray):
@@ -51,27 +51,27 @@ def kind_of(value: object) -> str:
 
 
 def check_kind(name: str, value: object, kind: type, example: str) -> None:
-    """Raise TypeError unless a value is an object of a class; the example says what was expected."""
+    """Raise TypeError unless a value is an instance of a class; the message gives an example of one."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {kind_of(value)}; expected a {kind.__name__}, {example}")
 
 
 def check_number(name: str, value: object, expected: str) -> None:
-    """Raise TypeError unless a value is a number, or a tensor of one; what was expected is said in words."""
+    """Raise TypeError unless a value is a number, or a tensor of one number; ``expected`` ends the message."""
     one = isinstance(value, Tensor) and value.numel() == 1
     if not (one or isinstance(value, Real)) or isinstance(value, bool):
         raise TypeError(f"{name} is {kind_of(value)}; expected {expected}")
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    """Raise ValueError unless a value is one of these."""
+    """Raise ValueError unless a value is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(str(choice)) for choice in choices)
         raise ValueError(f"{name} is {kind_of(value)}; expected one of {listed}")
 
 
 def check_count(name: str, value: object, least: int, expected: str) -> None:
-    """Raise ValueError unless a value is a whole number of so many at least; what was expected is said in words."""
+    """Raise ValueError unless a value is an integer ≥ ``least``; ``expected`` ends the message."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}, {expected}")
 
@@ -79,7 +79,7 @@ def check_count(name: str, value: object, least: int, expected: str) -> None:
 def check_tensor(signal: object, weight: Tensor | None = None) -> None:
     """Raise TypeError unless this is a tensor, and ValueError unless it holds floats of the weight's type.
 
-    Under autocast any floats will do.
+    Under autocast, floats of any type are accepted.
     """
     if not isinstance(signal, Tensor):
         raise TypeError(
@@ -101,21 +101,21 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
 def takes_weight(
     example: str,
 ) -> Callable[[Callable[Concatenate[S, Tensor, P], None]], Callable[Concatenate[S, Tensor, P], None]]:
-    """Let a dictionary's constructor refuse sizes, as PyTorch's layers are called with, before Python counts arguments.
+    """Make a dictionary's constructor refuse sizes, which PyTorch's layers take, before Python counts the arguments.
 
     Args:
-        example: how to call it instead.
+        example: a correct call, for the message.
     """
 
     def decorate(init: Callable[Concatenate[S, Tensor, P], None]) -> Callable[Concatenate[S, Tensor, P], None]:
         @functools.wraps(init)
-        def checked(self: S, weight: Tensor, /, *others: P.args, **named: P.kwargs) -> None:
+        def checked(self: S, weight: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> None:
             if isinstance(weight, int):
                 raise TypeError(
                     f"weight is {weight}; unlike a layer of PyTorch, a {type(self).__name__} takes the atoms "
                     f"themselves and not their sizes: {example}"
                 )
-            init(self, weight, *others, **named)
+            init(self, weight, *args, **kwargs)
 
         return checked
 

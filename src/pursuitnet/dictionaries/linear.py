@@ -1,4 +1,4 @@
-"""A dictionary given by its matrix."""
+"""A dictionary that is a matrix of atoms."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class LinearDictionary(Dictionary):
     """A dictionary given by its atoms: D = weightᵀ, signals (B, features), codes (B, atoms).
 
     Args:
-        weight: (atoms, features), one atom a row.
+        weight: (atoms, features), one atom per row.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ class LinearDictionary(Dictionary):
         super().check_signal(signal)
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
-        """Return λmax(DᵀD) itself: a matrix has one size."""
+        """Return λmax(DᵀD) itself: a matrix takes signals of one size only."""
         with without_autocast(self.weight.device):
             return torch.linalg.matrix_norm(promote_half(self.weight), 2) ** 2
 

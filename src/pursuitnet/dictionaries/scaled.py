@@ -1,4 +1,4 @@
-"""D·diag(s), atoms scaled one by one so that λmax ≤ 1."""
+"""D·diag(s), each atom with its own scale, so that λmax ≤ 1."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from pursuitnet.dictionaries.onednn import CONVOLUTIONS, without_autocast
 
 
 class ScaledDictionary(Dictionary):
-    """D·diag(s) with s_j² = q_j / Σᵢ |dⱼᵀdᵢ|·qᵢ, so that λmax ≤ 1 at every signal size, whatever D and q are learned.
+    """D·diag(s) with s_j² = q_j / Σᵢ |dⱼᵀdᵢ|·qᵢ, so that λmax ≤ 1 at every signal size, for any learned D and q.
 
-    By Gershgorin's circles: the rows of diag(s)·DᵀD·diag(s), weighted with q/s, sum to 1 at most. A step c = 1 on it is
-    a step of its own for each atom of D, and x − 2·D·Γ the layer of Araujo et al., A unified algebraic perspective on
+    By Gershgorin's circles: the rows of diag(s)·DᵀD·diag(s), weighted by q/s, sum to 1 at most. A step c = 1 on it is
+    a separate step for each atom of D, and x − 2·D·Γ is the layer of Araujo et al., A unified algebraic perspective on
     Lipschitz neural networks (2023). Gradients flow through s.
 
     Args:
@@ -69,7 +69,7 @@ class ScaledDictionary(Dictionary):
         return self._scaled(self.dictionary.atom_norms(signal_shape))
 
     def lipschitz_bound(self) -> Float[Tensor, ""]:
-        """Return 1, with room for the rounding of s."""
+        """Return 1 plus a margin for the rounding of s."""
         weight = self.dictionary.weight
         return weight.new_tensor(1 + (weight[0].numel() + len(weight)) * torch.finfo(weight.dtype).eps)
 
@@ -78,7 +78,7 @@ class ScaledDictionary(Dictionary):
 
 
 def absolute_gram(dictionary: ConvDictionary | LinearDictionary) -> Float[Tensor, "atoms atoms"]:
-    """Return Σ |dⱼᵀdᵢ| over all places of atom i, on a signal without ends, whose part every other one is."""
+    """Return Σ |dⱼᵀdᵢ| over all positions of atom i, on an infinite signal, which bounds it on every finite one."""
     weight = dictionary.weight
     with without_autocast(weight.device):
         if isinstance(dictionary, LinearDictionary):

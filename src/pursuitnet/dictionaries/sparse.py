@@ -1,4 +1,4 @@
-"""Some columns of a dictionary, the dictionary of a small problem."""
+"""Some columns of a dictionary: the dictionary of a working-set subproblem."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Columns(Dictionary):
     """Some columns of a dictionary, as a sparse matrix and its transpose.
 
     Args:
-        places: where each column reaches, (n, taps).
+        places: row indices of each column, (n, taps).
         values: its values there, (n, taps).
         numel: size of the signal.
     """
@@ -24,22 +24,22 @@ class Columns(Dictionary):
         super().__init__()
         self.code_channels, self.channels = (len(places),), numel
         self.places, self.values = places, values
-        # Without MKL some processors have no product of a sparse matrix and a vector.
+        # Without MKL, some processors have no product of a sparse matrix and a vector.
         self.sparse = places.is_cuda or torch.backends.mkl.is_available()
         if self.sparse:
             flat, order = places.flatten().int(), places.flatten().argsort()
             rows = torch.arange(0, flat.numel() + 1, places.shape[1], device=places.device)
             reached = torch.bincount(flat, minlength=numel).cumsum(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # sparse rows are called beta; two products are all we ask of them
-                self.analysis = _sparse(rows, flat, values.flatten(), numel)
-                self.synthesis = _sparse(
+                warnings.simplefilter("ignore")  # PyTorch calls CSR matrices beta; only their products are used here
+                self.analysis = _csr_matrix(rows, flat, values.flatten(), numel)
+                self.synthesis = _csr_matrix(
                     F.pad(reached, (1, 0)), order // places.shape[1], values.flatten()[order], len(places)
                 )
 
     def analyze(self, signal: Float[Tensor, "1 numel"]) -> Float[Tensor, "1 n"]:
-        found = self.analysis @ signal[0] if self.sparse else (signal[0][self.places] * self.values).sum(1)
-        return found[None]
+        code = self.analysis @ signal[0] if self.sparse else (signal[0][self.places] * self.values).sum(1)
+        return code[None]
 
     def synthesize(
         self, code: Float[Tensor, "1 n"], signal_shape: Sequence[int] | None = None
@@ -56,7 +56,7 @@ class Columns(Dictionary):
         return torch.linalg.matrix_norm(self.matrix(), 2) ** 2
 
 
-def _sparse(ends: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
-    """Return a sparse matrix in rows, of so many columns."""
+def _csr_matrix(ends: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
+    """Return a sparse matrix of compressed rows with ``width`` columns."""
     size = (len(ends) - 1, width)
     return torch.sparse_csr_tensor(ends.int(), columns.int(), values, size, device=values.device)

@@ -1,7 +1,7 @@
 """Factor 3: how often the update is repeated, and with which momentum.
 
-``update`` holds the one update, ``proximal`` ISTA and FISTA as ``init`` and ``step``, ``unroll`` repeats them in a
-layer, and ``checkpointing`` says what the backward pass keeps and what it computes again.
+``update`` has the one update, ``proximal`` has ISTA and FISTA as ``init`` and ``step``, ``unroll`` repeats them in a
+layer, and ``checkpointing`` chooses what is kept for the backward pass and what it computes again.
 """
 
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver, State, Update

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what the backward pass computes again instead of keeping it."""
+"""Gradient checkpointing: the backward pass computes activations again instead of keeping them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from pursuitnet.prox.norms import frozen_running_stats
 
 S = TypeVar("S")
 Recompute = Callable[..., Any]
-"""Calls a function with arguments so that the backward pass calls it again, instead of keeping what it computed."""
+"""Calls a function with arguments so that the backward pass calls it again instead of keeping its activations."""
 
 
 def checkpointed_scan(
@@ -24,16 +24,16 @@ def checkpointed_scan(
     given: tuple[Any, ...] = (),
     segment: int = 1,
 ) -> S:
-    """Return what the functions of a chain make of a state, one after another.
+    """Apply the functions of a chain to a state, one after another, and return the last state.
 
     Args:
         chain: the functions (state, *given) → state.
-        state: what the first one is handed.
-        recompute: if there is one, the backward pass needs memory for about log₂ n states of a chain of n instead of
-            all, and computes a function up to log₂ n times again, half as often on average (recursive bisection:
-            Griewank, 1992).
-        given: what all functions are handed besides; a tensor bound into a function would be kept with it.
-        segment: of how many functions in a row all is kept once the backward pass has come to them.
+        state: the initial state.
+        recompute: if given, the backward pass needs memory for about log₂ n states of a chain of n instead of all, and
+            computes a function up to log₂ n times again, half as often on average (recursive bisection: Griewank,
+            1992).
+        given: further arguments of all functions; a tensor bound into a function would be kept with it.
+        segment: number of functions in a row whose activations are all kept when the backward pass reaches them.
     """
     if recompute is not None and len(chain) > segment:
         middle = len(chain) // 2
@@ -45,14 +45,14 @@ def checkpointed_scan(
 
 
 def recompute_of(module: nn.Module) -> Recompute | None:
-    """Return how a module's own steps are called where it is to compute them again; None where it keeps them."""
+    """Return ``recompute`` for the steps of a module that checkpoints them; None where it keeps activations."""
     needed = module.training and torch.is_grad_enabled() and module.grad_checkpointing
     return partial(recompute, module) if needed else None
 
 
 def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a module, and once more in the backward pass, which leaves running statistics alone."""
-    leaves, structure = tree_flatten(arguments)  # only tensors that it is handed one by one are let go in turn
+    """Call a function of a module, and again in the backward pass, which does not change running statistics."""
+    leaves, structure = tree_flatten(arguments)  # checkpoint frees only tensors that are arguments of their own
 
     def call(*leaves: Any) -> Any:
         return function(*tree_unflatten(leaves, structure))
@@ -62,5 +62,5 @@ def recompute(module: nn.Module, function: Callable[..., Any], *arguments: Any) 
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return the contexts of the forward pass and of its repetition."""
+    """Return the contexts of the forward pass and of its recomputation."""
     return nullcontext(), frozen_running_stats(module)

@@ -1,7 +1,7 @@
-"""ISTA and FISTA: at which probe to evaluate the update next.
+"""ISTA and FISTA: they choose the probe at which the update is evaluated next.
 
-Neither ever sees the dictionary. Each is handed ``update``, the map probe → P_θ( probe − c·Dᵀ(D·probe − x) ) of one
-layer, of a whole sweep over several, or of a problem that is to be solved.
+Neither uses the dictionary itself. Each gets ``update``, the map probe → P_θ( probe − c·Dᵀ(D·probe − x) ) of one layer,
+of a whole sweep over several, or of a problem to be solved.
 """
 
 import math
@@ -23,7 +23,7 @@ class Certificate(NamedTuple):
     Attributes:
         objective: ½‖x − DΓ‖² + Σβ|Γ|, (B,), in float64.
         gap: (objective − a lower bound of the minimum)/objective, (B,), in float64; 0 where the objective is 0.
-        correlation: Dᵀ(x − DΓ) in parts, which was needed for it.
+        correlation: Dᵀ(x − DΓ) in parts, which the certificate is computed from.
     """
 
     objective: Tensor
@@ -35,11 +35,11 @@ class State(NamedTuple):
     """What a solver carries from step to step.
 
     Attributes:
-        code: the running Γ.
+        code: the current Γ.
         previous: the code one step earlier, for a solver that needs it.
-        momentum: FISTA's t; a tensor (B, 1, …) where examples restart on their own.
-        probe: where the update was evaluated last, if the solver says so.
-        certificate: that of the code, if the solver has it at hand.
+        momentum: FISTA's t; a tensor (B, 1, …) where each example restarts by itself.
+        probe: where the update was last evaluated, if the solver keeps it.
+        certificate: that of the code, if the solver has computed it.
     """
 
     code: Code
@@ -50,13 +50,13 @@ class State(NamedTuple):
 
 
 class Solver(Protocol):
-    """The two functions a solver consists of."""
+    """The two functions of a solver."""
 
     def init(self, code: Code) -> State:
-        """Begin at a code: that of the first step in a layer, zero or a guess where a problem is solved."""
+        """Return the state at an initial code: that of the first step in a layer; zero or a guess in ``solve``."""
 
     def step(self, update: Update, state: State) -> State:
-        """Make one further step."""
+        """Return the state after one more step."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,6 @@ class FISTA:
         momentum = (1 + root) / 2
         weight = (t - 1) / momentum
         probe = state.code
-        if isinstance(weight, Tensor) or weight:  # the first extrapolation is none at all
+        if isinstance(weight, Tensor) or weight:  # the first step does not extrapolate
             probe = tuple(torch.lerp(old, new, 1 + weight) for new, old in zip(*state[:2], strict=True))
         return State(update(probe), state.code, momentum, probe)

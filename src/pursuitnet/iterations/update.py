@@ -1,7 +1,7 @@
 """The one update of the package, Γ ← P_θ( anchor − c·Dᵀ( D·probe − x ) ).
 
-A step of proximal gradient descent: layers, sweeps over several layers, and the problems that are solved all take it
-from here, each with its own P.
+A step of proximal gradient descent, used by layers, by sweeps over several layers and by the problems of ``solve``,
+each with its own P.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Prox(Protocol[T_co]):
     """P_θ of a sum in parts."""
 
     def __call__(self, anchor: Code | None, update: Code, /, *, fresh: bool) -> T_co:
-        """Return P_θ(anchor + update); a fresh update is nobody else's and may be overwritten."""
+        """Return P_θ(anchor + update); a fresh update is not used elsewhere and may be overwritten."""
 
 
 def proximal_step(
@@ -44,9 +44,9 @@ def proximal_step(
         x: the signal (B, channels, …), of a shape that D has checked (``check_signal``).
         anchor: the code that is updated, in parts; None for zero.
         probe: where the residual is taken, in parts; None for zero.
-        P: the threshold, with θ of its own.
+        P: the threshold, with its own θ.
         c: the step.
-        weight: of D·probe: 1 but in Eq. 5, where it is −c of the paper.
+        weight: of D·probe: 1, except in Eq. 5, where it is −c of the paper.
         loss_slope: the derivative of the data fit; that of ½‖x − DΓ‖² is the residual itself.
     """
     r = residual(D, x, probe, weight)
@@ -58,7 +58,7 @@ def proximal_step(
 
 
 def residual(D: Dictionary, x: Tensor, probe: Code | None, weight: Weight = 1.0) -> Tensor:
-    """Return x − weight·D·probe: a new tensor, or x itself at a probe of zero."""
+    """Return x − weight·D·probe: a new tensor, or x itself where the probe is zero."""
     if probe is None:
         return x
     synthesis = D.synthesize_parts(probe, x.shape)
@@ -68,7 +68,7 @@ def residual(D: Dictionary, x: Tensor, probe: Code | None, weight: Weight = 1.0)
 
 
 def sums(anchor: Code | None, update: Code, fresh: bool = False) -> Code:
-    """Return anchor + update, part by part; a fresh update gives its memory."""
+    """Return anchor + update, part by part; the memory of a fresh update is reused."""
     if anchor is None:
         return update
     pairs = zip(anchor, update, strict=True)

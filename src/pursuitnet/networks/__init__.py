@@ -1,4 +1,4 @@
-"""The rows of Tables I to III as choices of factors, widths, pooling and head."""
+"""The networks of Tables I to III, each a choice of factors, widths, pooling and head."""
 
 from pursuitnet.networks.checkpoints import load_resnet_checkpoint
 from pursuitnet.networks.create import FAMILIES, create_model, list_models

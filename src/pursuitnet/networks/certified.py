@@ -12,7 +12,7 @@ from pursuitnet.prox.threshold import Threshold
 from pursuitnet.utils.limits import check_weights
 
 SMALLEST = 1e-6
-"""Images whose deviation from their mean is shorter are not brought to unit norm."""
+"""Images whose deviation from their mean has a smaller norm are not scaled to unit norm."""
 
 
 class Reflect(nn.Module):
@@ -37,14 +37,14 @@ class UnitNorm(nn.Module):
     """Every image by itself to zero mean and unit norm, as in the certificates of sparse coding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        off = x - x.mean(dim=(1, 2, 3), keepdim=True)
-        return off / off.flatten(1).norm(dim=1).clamp(min=SMALLEST).view(-1, 1, 1, 1)
+        centered = x - x.mean(dim=(1, 2, 3), keepdim=True)
+        return centered / centered.flatten(1).norm(dim=1).clamp(min=SMALLEST).view(-1, 1, 1, 1)
 
 
 class Center(nn.Module):
-    """Subtracts the mean of each channel: of the batch in training, the running one in evaluation.
+    """Subtracts the mean of each channel: that of the batch in training, the running mean in evaluation.
 
-    Batch normalization without its division, which has no Lipschitz constant known in advance.
+    Batch normalization without the division, whose Lipschitz constant is not known in advance.
     """
 
     mean: Tensor
@@ -64,7 +64,7 @@ class Center(nn.Module):
 
 
 class PadChannels(nn.Module):
-    """Zero channels behind those there are: an isometry."""
+    """Appends zero channels: an isometry."""
 
     def __init__(self, more: int) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ class PadChannels(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Every square of 2 × 2 pixels to four channels: an isometry. An odd row or column is padded with zeros first."""
+    """Maps every 2 × 2 pixels to four channels: an isometry. Odd sizes are padded by a row or column of zeros first."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2)), 2)
 
 
 class UnitLinear(nn.Linear):
-    """A linear map whose rows are divided by their length."""
+    """A linear map whose rows are divided by their norm."""
 
     def unit_weight(self) -> Tensor:
         """Return the rows with norm 1, (classes, features)."""
@@ -133,8 +133,9 @@ def certified(
         depth: a multiple of 3.
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
-        width: channels of the first stage; zeros are added to the image's, and the others have 4 and 16 times as many.
-        unit_norm: bring every image to zero mean and unit norm first.
+        width: channels of the first stage, to which the image's are padded with zeros; the other stages have 4 and 16
+            times as many.
+        unit_norm: scale every image to zero mean and unit norm first.
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"a certified network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, …")

@@ -1,4 +1,4 @@
-"""What the choices of a network mean by name, and the pieces that networks share."""
+"""The named choices of a network, and the modules that networks share."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -32,25 +32,25 @@ RESIDUAL_NORMS: dict[str | None, BatchNorm | None] = {None: None, "batch": HE, "
 
 def pool() -> nn.Module:
     """Return the max-pooling between stages."""
-    return nn.MaxPool2d(2, ceil_mode=True)  # an odd row or column is kept
+    return nn.MaxPool2d(2, ceil_mode=True)  # an odd last row or column is kept
 
 
 @torch.no_grad()
 def scale_filters(dictionary: ConvDictionary) -> None:
-    """Scale random filters to λmax(DᵀD) ≤ 1, so that c starts near 1, or near 1/2 beside an identity."""
+    """Scale random filters to λmax(DᵀD) ≤ 1, so that c starts near 1, or near 1/2 with an identity part."""
     dictionary.weight.div_(dictionary.lipschitz_bound().sqrt())
 
 
 @torch.no_grad()
 def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> None:
-    """Give the first layers the filters of dictionaries, scaled to the λmax(DᵀD) of those that they replace.
+    """Copy the filters of dictionaries into the first layers, scaled to the λmax(DᵀD) of those that they replace.
 
     Args:
-        network: whose layers are changed.
-        dictionaries: one for each of the first layers, or None for a layer that stays as it is.
+        network: the network, which is changed in place.
+        dictionaries: one for each of the first layers, or None for a layer that is left unchanged.
 
     Raises:
-        TypeError: for what is no dictionary.
+        TypeError: for anything but a dictionary.
         ValueError: for more dictionaries than layers, and filters of another shape.
     """
     layers = network.pursuits()
@@ -60,7 +60,7 @@ def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> N
         if given is None:
             continue
         if not isinstance(given, Dictionary):
-            raise TypeError(f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, as learn returns one")
+            raise TypeError(f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, such as learn returns")
         own, new = (d.dictionary if isinstance(d, WithIdentity) else d for d in (layer.dictionary, given))
         shapes = [tuple(getattr(d, "weight", torch.empty(0)).shape) for d in (own, new)]
         if not isinstance(own, ConvDictionary) or not isinstance(new, ConvDictionary) or shapes[0] != shapes[1]:
@@ -74,7 +74,7 @@ def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> N
 
 
 def step_of(name: str, dictionary: ConvDictionary | WithIdentity) -> Step:
-    """Return the step c by the name of its choice, "bounded" or "free"."""
+    """Return the step c for the choice "bounded" or "free"."""
     if known("step", name, STEPS) == "bounded":
         return BoundedStep()
     return FreeStep(1 / dictionary.lipschitz_bound())
@@ -84,7 +84,7 @@ T = TypeVar("T")
 
 
 def known(what: str, value: T, known: Collection[T]) -> T:
-    """Return the value of a choice, if it exists."""
+    """Return the value of a choice; raise ValueError if it is unknown."""
     if value not in known:
         listed = ", ".join(repr(str(k)) if k else "None" for k in known)
         raise ValueError(f"{what} is {value!r}; expected one of {listed}{did_you_mean(value, known)}")

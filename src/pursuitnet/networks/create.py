@@ -1,4 +1,4 @@
-"""Networks by name: the rows of the paper's tables."""
+"""Networks by name, as in the paper's tables."""
 
 import inspect
 import re
@@ -48,14 +48,14 @@ LEAST = {
     **{"num_classes": 0, "in_chans": 1, "width": 1, "unfolding": 0},
     **{"out_chans": 1, "layers": 1, "kernel": 1, "stride": 1},
 }
-"""The least value of each number."""
+"""The smallest allowed value of each number."""
 
 
 def list_models(pretrained: bool = False, *, task: str = "classify") -> list[str]:
-    """Return the names of networks; any other depth of a family can be created too.
+    """Return the names of the networks; a family can also be created at other depths.
 
     Args:
-        pretrained: only those whose weights come with the library.
+        pretrained: return only those whose weights come with the library.
         task: "classify" for the networks of the paper's tables, "image" for those that return images.
 
     Example:
@@ -79,7 +79,7 @@ def create_model(
     dictionaries: Sequence[Dictionary | None] = (),
     **choices: object,
 ) -> Network:
-    """Return the network of that name in training mode, randomly initialized from torch's global generator.
+    """Return the network of a name in training mode, randomly initialized from torch's global generator.
 
     Args:
         name: a name of ``list_models()``, or the same family at another depth: residual networks at 6n+2, MSD
@@ -88,18 +88,18 @@ def create_model(
             return images have ``out_chans`` instead.
         in_chans: channels of the image; 3 if left out, and 1 for "csc_denoiser".
         task: "classify", or "image" for a network that returns images, which "csc_denoiser" does in any case.
-        pretrained: take the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
+        pretrained: load the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
             network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
             test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
-        dictionaries: learned ones, such as ``learn`` returns, whose filters the first layers begin with, scaled to the
-            λmax(DᵀD) of those that they replace; None leaves a layer as it is.
+        dictionaries: learned ones, such as ``learn`` returns, whose filters initialize the first layers, scaled to the
+            λmax(DᵀD) of those that they replace; None leaves a layer unchanged.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd``,
             ``six_layers``, ``certified``, ``dense_image`` and ``csc_denoiser``.
 
     Raises:
-        ValueError: for a name, a depth or a choice that does not exist; the message lists those that do; and for a
-            choice that is not as in training, or a damaged file, if pretrained; for dictionaries that do not fit.
-        TypeError: if pretrained is no truth value.
+        ValueError: for a name, a depth or a choice that does not exist, with a list of those that do; if pretrained,
+            for a choice that differs from training, and for a damaged file; for dictionaries that do not match.
+        TypeError: if pretrained is not a bool.
 
     Example:
         >>> import torch
@@ -116,8 +116,8 @@ def create_model(
     known_choices = _choices(family, build)
     for choice in choices:
         if choice not in known_choices:
-            near = did_you_mean(choice, known_choices, ".")
-            raise ValueError(f"{name} has no choice {choice!r}{near} Its choices are {', '.join(known_choices)}")
+            suggestion = did_you_mean(choice, known_choices, ".")
+            raise ValueError(f"{name} has no choice {choice!r}{suggestion} Its choices are {', '.join(known_choices)}")
     channels = (
         {} if in_chans is None and family == "csc_denoiser" else {"in_chans": 3 if in_chans is None else in_chans}
     )
@@ -138,9 +138,9 @@ def create_model(
     if not isinstance(pretrained, bool):
         raise TypeError(f"pretrained is {pretrained!r}; expected True or False")
     if pretrained:
-        found = Pretrained.of(name)
-        given |= found.choices(build, channels.get("in_chans", 1), choices)
-        return found.fill(build(*depth, **given))
+        weights = Pretrained.of(name)
+        given |= weights.choices(build, channels.get("in_chans", 1), choices)
+        return weights.fill(build(*depth, **given))
     network = build(*depth, **given)
     begin_with(network, dictionaries)
     return network
@@ -150,7 +150,7 @@ def _choices(family: str, build: Callable[..., Network]) -> list[str]:
     """Return the choices that a family has, besides the sizes that all have."""
     left_out = {"depth", "start", "recall", "num_classes", "in_chans"} | (set() if family == "learned" else {"corner"})
     if family in ("feed_forward", "msdnet"):
-        left_out |= {"unfolding", "solver", "sweep"}  # fixed by what the name says
+        left_out |= {"unfolding", "solver", "sweep"}  # fixed by the name
     return [p for p in inspect.signature(build).parameters if p not in left_out]
 
 

@@ -49,20 +49,20 @@ def msd(
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: atoms that each layer adds, the paper's w.
-        unfolding: steps after the first; "solved" takes each layer to the optimum of its Lasso, with norm None.
+        unfolding: steps after the first; "solved" solves the Lasso of each layer to its optimum, with norm None.
         solver: "ista" or "fista"; solved layers take FISTA with restart.
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
         norm: batch normalization in every step, each with its own statistics. "batch": of the new features, while the
             identity part is divided by its root mean square; "features": of the new features only; "whole": of both
-            parts alike; None: of nothing.
+            parts; None: no normalization.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound, as the paper does.
         penalty: "nonnegative" keeps β ≥ 0; "free" lets it take either sign, as b of Algorithms 2 and 3 does.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
         signed_input: for images with negative values: no threshold on the identity part of any layer, so that all
-            layers see the image as it is; takes the place of ``identity``.
-        dilations: "network" goes on counting 1, 2, 3, 1, … through the whole network; "block" begins at 1 again
-            after each pooling, as the authors' code does. They are the same where the depth is a multiple of 9.
+            layers get the image unchanged; overrides ``identity``.
+        dilations: "network" counts 1, 2, 3, 1, … through the whole network; "block" begins at 1 again after each
+            pooling, as the authors' code does. They are the same where the depth is a multiple of 9.
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"an MSD network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, 12, …")
@@ -122,7 +122,7 @@ def dense_layers(
     pursuit = SOLVERS[known("solver", solver, SOLVERS)]
     own = 0 if known("sweep", sweep, SWEEPS) == "multilayer" else unfolding
     if unfolding == "solved" and own == 0:
-        raise ValueError("unfolding 'solved' is layer by layer; expected sweep 'layer', or a number of sweeps")
+        raise ValueError("unfolding 'solved' solves layer by layer; expected sweep 'layer', or a number of sweeps")
     steps = 1 if unfolding == "solved" else unfolding + 1
     on_identity = _on_identity(identity, signed_input)
     free = known("penalty", penalty, PENALTIES) == "free"
@@ -150,7 +150,7 @@ def stack_of(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int
 def _on_identity(identity: str, signed_input: bool) -> IdentityPenalty:
     on_identity = IdentityPenalty(known("identity", identity, list(IdentityPenalty)))
     if signed_input and on_identity is IdentityPenalty.SAME:
-        raise ValueError("identity 'same' puts β on the image, and signed_input none; expected one of the two")
+        raise ValueError("identity 'same' penalizes the image, and signed_input does not; expected one of the two")
     return IdentityPenalty.SIGNED if signed_input else on_identity
 
 

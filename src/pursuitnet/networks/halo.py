@@ -1,8 +1,8 @@
-"""How far an output pixel looks.
+"""The halo: the radius of the receptive field of an output pixel.
 
 A filter of k taps at dilation s reaches s(k−1)/2 pixels to either side, and so do its Dᵀ and its D. The first step of a
-pursuit takes one Dᵀ; each of the u further steps adds one D and one Dᵀ: together s(k−1)/2·(1+2u). A sweep over
-several layers goes down through all D and up through all Dᵀ, so that the same holds for their sum.
+pursuit applies one Dᵀ; each of the u further steps adds one D and one Dᵀ: together s(k−1)/2·(1+2u). A sweep over
+several layers goes down through all D and up through all Dᵀ, so the same holds for their sum.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,32 @@ from pursuitnet.multilayer import MultiLayerPursuit
 
 
 def halo_of(features: nn.Module) -> int:
-    """Return how far an output pixel of layers that keep the image's size looks, in pixels, along the longest axis.
+    """Return the halo of layers that keep the size of the image, in pixels, the largest over all axes.
 
     Raises:
-        ValueError: if a part of them looks at the whole image, or at the whole batch.
+        ValueError: if the output of a layer depends on the whole image, or on the whole batch.
     """
     check_local(features)
     return max((sum(axis) for axis in zip(*_reaches(features), strict=True)), default=0)
 
 
 def check_local(model: nn.Module) -> None:
-    """Raise ValueError if a normalization takes its statistics from the batch."""
+    """Raise ValueError if a normalization uses the statistics of the batch."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
             raise ValueError(
-                f"{name} normalizes by the statistics of the whole batch, so that every output pixel looks at all of "
+                f"{name} normalizes by the statistics of the whole batch, so that every output pixel depends on all of "
                 "it; expected evaluation mode, where statistics are fixed: call model.eval()"
             )
 
 
 def filters_of(dictionary: Dictionary) -> ConvDictionary:
-    """Return the filters of a dictionary, if they look no farther than they reach."""
+    """Return the filters of a dictionary; raise ValueError if they are not local."""
     inner = dictionary.dictionary if isinstance(dictionary, WithIdentity) else dictionary
     if not isinstance(inner, ConvDictionary) or isinstance(inner, CircularDictionary):
-        raise ValueError(f"a {type(inner).__name__} looks at the whole image; expected ConvDictionary in every layer")
+        raise ValueError(
+            f"the code of a {type(inner).__name__} depends on the whole image; expected ConvDictionary in every layer"
+        )
     return inner
 
 
@@ -62,6 +64,6 @@ def steps_of(layer: PursuitLayer | MultiLayerPursuit) -> int:
     """Return the steps of a layer after the first; raise ValueError for one that is solved, whose optimum is global."""
     if isinstance(layer.unfolding, str):
         raise ValueError(
-            "a solved layer looks at the whole image, as its optimum is global; expected a number of steps"
+            "the code of a solved layer depends on the whole image: its optimum is global; expected a number of steps"
         )
     return layer.unfolding

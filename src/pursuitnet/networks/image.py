@@ -1,4 +1,4 @@
-"""Networks that return images: layers that keep the size of theirs, and a 1×1 head."""
+"""Networks that return images: layers that keep the size of the image, and a 1×1 head."""
 
 from collections.abc import Iterable
 
@@ -18,13 +18,13 @@ class ImageNetwork(Network):
     Args:
         features: (B, in_chans, *size) → (B, num_features, *size), with 1 to 3 sizes.
         num_features: channels of the last code.
-        out_chans: channels of the result; the logits of classes, where every pixel is to have one.
+        out_chans: channels of the result; for segmentation, the number of classes, whose logits they are.
         dims: axes of the image.
         head: (B, num_features, *size) → (B, out_chans, *size); by default a learned linear map in every pixel.
     """
 
     grid = 1
-    """Tiles begin at multiples of it, where the network has a stride."""
+    """Tiles begin at its multiples: the stride of the network."""
 
     def __init__(
         self, features: nn.Sequential, num_features: int, out_chans: int, dims: int = 2, head: nn.Module | None = None
@@ -40,13 +40,13 @@ class ImageNetwork(Network):
 
     @property
     def halo(self) -> int:
-        """How far an output pixel looks, Σ s(k−1)/2·(1+2u) over the layers, in pixels."""
+        """Radius of the receptive field of an output pixel, Σ s(k−1)/2·(1+2u) over the layers, in pixels."""
         return halo_of(self.features)
 
     def given(self, image: Tensor, sigma: Tensor | float | None = None) -> dict[str, Tensor]:
-        """Return what ``forward`` takes beside the image and is the same in all of its tiles."""
+        """Return further arguments of ``forward``, which are the same for all tiles of an image."""
         if sigma is not None:
-            raise ValueError("sigma is for denoisers, which go by it; this network takes the image alone: leave it out")
+            raise ValueError("sigma is for denoisers; this network takes only the image: leave sigma out")
         return {}
 
 
@@ -67,21 +67,21 @@ def dense_image(
     identity: str = "own",
     signed_input: bool = False,
 ) -> ImageNetwork:
-    """Build the MSDNet of Pelt and Sethian (PNAS, 2018), or MSD-CSC in its place: every layer sees all before it.
+    """Build the MSDNet of Pelt and Sethian (PNAS, 2018), or MSD-CSC: the input of a layer is all channels before it.
 
     As theirs it has no pooling, and by default layers of one atom with dilations 1 to 10 in turn; unlike theirs it
-    pads with zeros, which is what makes Dᵀ and D adjoint.
+    pads with zeros, so that Dᵀ and D are adjoint.
 
     Args:
         depth: number of layers, ≥ 1.
-        out_chans: channels of the result: of a regression, or the logits of each pixel's class.
+        out_chans: channels of the result: outputs of a regression, or logits of each pixel's class.
         in_chans: channels of the image.
         width: atoms that each layer adds.
         dilations: of the layers, in turn.
         dims: axes of the image, 1 to 3.
         unfolding: steps after the first.
         solver: "ista" or "fista".
-        sweep: "layer" unfolds each layer by itself, "multilayer" sweeps over all of them.
+        sweep: "layer" unfolds each layer by itself; "multilayer" sweeps over all of them.
         norm: batch normalization in every step, as in ``msd``; None for none.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
         penalty: "nonnegative" keeps β ≥ 0; "free" lets it take either sign.
@@ -93,12 +93,12 @@ def dense_image(
     """
     if depth < 1:
         raise ValueError(f"a network of {depth} layers does not exist; expected at least 1")
-    turns = _dilations(dilations)
+    cycle = _dilations(dilations)
     if dims not in (1, 2, 3):
         raise ValueError(f"dims is {dims!r}; expected 1, 2 or 3, the number of the image's axes")
     check_weights(width * depth * 3**dims * (depth * width // 2 + in_chans) + out_chans * width * depth, width)
     layers = dense_layers(
-        [turns[i % len(turns)] for i in range(depth)],
+        [cycle[i % len(cycle)] for i in range(depth)],
         in_chans=in_chans,
         width=width,
         unfolding=unfolding,
@@ -117,9 +117,9 @@ def dense_image(
 
 def _dilations(dilations: object) -> list[int]:
     """Return the dilations as a list."""
-    found = list(dilations) if isinstance(dilations, Iterable) and not isinstance(dilations, str) else []
-    if not found or not all(isinstance(d, int) and d >= 1 for d in found):
+    listed = list(dilations) if isinstance(dilations, Iterable) and not isinstance(dilations, str) else []
+    if not listed or not all(isinstance(d, int) and d >= 1 for d in listed):
         raise ValueError(
-            f"dilations is {dilations!r}; expected integers ≥ 1, taken by the layers in turn: range(1, 11)"
+            f"dilations is {dilations!r}; expected integers ≥ 1, used by the layers in turn, such as range(1, 11)"
         )
-    return found
+    return listed

@@ -1,4 +1,4 @@
-"""What every network is: features, pooling and a head."""
+"""The base class of all networks: features, pooling and a head."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 
 STRIDED = (ConvDictionary, nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d)
-"""What may make its input smaller."""
+"""Modules that may reduce the size of their input."""
 
 
 class Network(nn.Module):
@@ -26,8 +26,8 @@ class Network(nn.Module):
         num_classes: size of the output; 0 leaves the head out.
 
     Attributes:
-        pretrained_cfg: what is known of weights that came with the library, such as mean, std, classes and
-            test_accuracy; None of others.
+        pretrained_cfg: configuration of weights that came with the library, such as mean, std, classes and
+            test_accuracy; None for all other weights.
     """
 
     def __init__(self, features: nn.Sequential, num_features: int, num_classes: int) -> None:
@@ -42,7 +42,7 @@ class Network(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a new head, randomly initialized, in the place of the old one; its device and number format stay.
+        """Replace the head by a new one, randomly initialized, on the same device and of the same dtype.
 
         Args:
             num_classes: size of the output; 0 leaves the head out.
@@ -62,13 +62,13 @@ class Network(nn.Module):
         return x
 
     def set_grad_checkpointing(self, enable: bool = True, *, recursive: bool = False) -> None:
-        """Let the backward pass compute again what happens inside layers and blocks instead of keeping it.
+        """Make the backward pass compute the activations inside layers and blocks again instead of keeping them.
 
-        Memory is then that of one code a layer, and grows with the logarithm of the unfolding. The codes of dense
+        Memory is then that of one code per layer, and grows with the logarithm of the unfolding. The codes of dense
         layers themselves grow with depth, so that all of them together grow with its square.
 
         Args:
-            enable: False keeps everything.
+            enable: False keeps all activations.
             recursive: keep the codes of about log₂(depth) layers only; a layer is computed up to log₂(depth) times
                 again, half as often on average (see ``checkpointed_scan``).
         """
@@ -93,10 +93,10 @@ class Network(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return what becomes of the last code: (B, num_features, h, w) → logits (B, num_classes).
+        """Apply pooling and the head to the last code: (B, num_features, h, w) → logits (B, num_classes).
 
         Args:
-            x: what ``forward_features`` returns.
+            x: the output of ``forward_features``.
             pre_logits: return the pooled features (B, num_features) instead.
         """
         pooled = x.mean(dim=(2, 3))
@@ -105,11 +105,11 @@ class Network(nn.Module):
     def forward_intermediates(
         self, x: Tensor, indices: int | Sequence[int] | None = None, *, intermediates_only: bool = False
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the last code and the feature maps of the stages, a stage being what has one resolution.
+        """Return the last code and the feature maps of the stages; a stage is the layers of one resolution.
 
         Args:
             x: images (B, in_chans, H, W).
-            indices: which stages, from 0, negative ones from the last; a number n for the last n; None for all.
+            indices: the stages, from 0, negative ones from the last; a number n for the last n; None for all.
             intermediates_only: return the feature maps without the last code.
 
         Raises:
@@ -127,7 +127,7 @@ class Network(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """What the feature maps of the stages are: their channels, how many times smaller than the image, and whose."""
+        """Channels, reduction (how many times smaller than the image) and module of each stage's feature map."""
         names = [name for name, _ in self._named_parts()]
         stages = self._stages()
         return [
@@ -135,31 +135,31 @@ class Network(nn.Module):
         ]
 
     def _stages(self) -> list[tuple[int, int, int]]:
-        """Return the last part of each stage, its channels, and how many times smaller than the image it is."""
-        channels, reduction, seen = 0, 1, []
+        """Return the index of the last part of each stage, its channels, and its reduction of the image."""
+        channels, reduction, outputs = 0, 1, []
         for _, part in self._named_parts():
             layers = [module for module in part.modules() if isinstance(module, PursuitLayer)]
             channels = sum(layers[-1].dictionary.code_channels) if layers else channels
             reduction *= _stride(part)
-            seen.append((channels, reduction))
-        last = len(seen) - 1
-        turns = [at for at, (one, other) in enumerate(pairwise(seen)) if one[1] != other[1]]
-        return [(at, *seen[at]) for at in (*turns, last)]
+            outputs.append((channels, reduction))
+        last = len(outputs) - 1
+        changes = [at for at, (one, other) in enumerate(pairwise(outputs)) if one[1] != other[1]]
+        return [(at, *outputs[at]) for at in (*changes, last)]
 
     @property
     def halo(self) -> int:
-        """How far an output pixel looks, in pixels, of a network that returns images.
+        """Radius of the receptive field of an output pixel, in pixels, for networks that return images.
 
         Raises:
-            ValueError: for networks that look at the whole image.
+            ValueError: for networks whose output depends on the whole image.
         """
         raise ValueError(
             "the network averages over the whole image, so that its result has no halo and no tiles; expected one "
-            "that returns images, as create_model('msd_csc_30', task='image') makes it"
+            "that returns images, such as create_model('msd_csc_30', task='image')"
         )
 
     def pursuits(self) -> list[PursuitLayer]:
-        """Return the layers in the order in which the image meets them."""
+        """Return the layers in the order in which they are applied."""
         return [module for module in self.modules() if isinstance(module, PursuitLayer)]
 
 
@@ -170,13 +170,13 @@ def _head(num_features: int, num_classes: int) -> nn.Module:
 
 
 def _stride(part: nn.Module) -> int:
-    """Return how many times smaller a part makes its input."""
+    """Return the factor by which a part reduces the size of its input."""
     strides = [module.stride for module in part.modules() if isinstance(module, STRIDED)]
     return math.prod(max(stride) if isinstance(stride, Sequence) else stride for stride in strides)
 
 
 def _chosen(indices: int | Sequence[int] | None, count: int) -> Sequence[int]:
-    """Return the stages that are asked for, counted from 0."""
+    """Return the requested stages, counted from 0."""
     if isinstance(indices, int):
         if not 0 <= indices <= count:
             raise IndexError(f"there are not {indices} stages; the network has {count}, numbered from 0")

@@ -1,4 +1,4 @@
-"""Weights that come with the library: which there are, what is known of them, and networks that have them."""
+"""Weights that come with the library: their names, their configuration, and how a network loads them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from pursuitnet.utils.packed import unpack
 
 FOLDER = Path(__file__).parent / "weights"
 NEEDED = ("card", "recipe", "classes", "mean", "std")
-"""What the metadata of a file hold besides the checksum; ``experiments/pretrained.py`` writes them."""
+"""Keys of a file's metadata besides the checksum; ``experiments/pretrained.py`` writes them."""
 
 
 def pretrained_names() -> list[str]:
@@ -34,8 +34,8 @@ class Pretrained:
     Attributes:
         name: of the network.
         weights: by name, as they are stored.
-        config: what is known of them: mean and std per channel on the [0, 1] scale, the names of the classes, the
-            recipe, test_accuracy as a fraction, and more; kept by the network as ``pretrained_cfg``.
+        config: mean and std per channel on the [0, 1] scale, the names of the classes, the recipe, test_accuracy as a
+            fraction, and more; the network has it as ``pretrained_cfg``.
     """
 
     name: str
@@ -52,8 +52,10 @@ class Pretrained:
         file = pretrained_file(name)
         if file is None:
             known = pretrained_names()
-            near, there = did_you_mean(name, known, "."), ", ".join(known) or "no network"
-            raise ValueError(f"no weights of {name!r} come with pursuitnet{near} There are those of {there}")
+            suggestion, available = did_you_mean(name, known, "."), ", ".join(known) or "no network"
+            raise ValueError(
+                f"no weights of {name!r} come with pursuitnet{suggestion} There are weights of {available}"
+            )
         weights, about = unpack(file, NEEDED)
         return cls(name, weights, {**about.pop("card"), "num_classes": len(about["classes"]), **about})
 
@@ -61,30 +63,30 @@ class Pretrained:
         """Return the choices that the network was trained with.
 
         Args:
-            build: makes the network; its defaults were those of the choices that the recipe left out.
+            build: the function that builds the network; its defaults apply to choices that the recipe leaves out.
             in_chans: channels of the image.
-            given: choices that were asked for.
+            given: the requested choices.
 
         Raises:
-            ValueError: if one of them is not as in training.
+            ValueError: if one of them differs from training.
         """
         trained: dict[str, Any] = self.config["choices"]
         channels = len(self.config["mean"])
         if in_chans != channels:
             raise ValueError(
-                f"in_chans is {in_chans}; the weights of {self.name} are for images of {channels} channels: leave it "
-                "out, or pretrained"
+                f"in_chans is {in_chans}; the weights of {self.name} are for images of {channels} channels: leave out "
+                "in_chans, or pretrained"
             )
         used = {name: p.default for name, p in inspect.signature(build).parameters.items()} | trained
         for name, value in given.items():
             if value != used[name]:
                 raise ValueError(
-                    f"{name} is {value!r}; {self.name} was trained with {used[name]!r}: leave it out, or pretrained"
+                    f"{name} is {value!r}; {self.name} was trained with {used[name]!r}: leave out {name}, or pretrained"
                 )
         return trained
 
     def fill(self, network: Network) -> Network:
-        """Give a network these weights, but for a head of another size, which stays as it was drawn."""
+        """Load these weights into a network, except into a head of another size, which keeps its initialization."""
         own = {name: value for name, value in network.state_dict().items() if name.startswith("head.")}
         weights = dict(self.weights)
         if network.num_classes != self.config["num_classes"]:

@@ -1,4 +1,4 @@
-"""The residual networks of Table II, four starts at 6n+2 layers; and three more starts, which the paper leaves open."""
+"""The residual networks of Table II, four starts at 6n+2 layers, and three more starts that are not in the paper."""
 
 from itertools import pairwise
 from typing import Literal
@@ -19,11 +19,11 @@ from pursuitnet.starts import AnyStart, LearnedStart
 from pursuitnet.utils.limits import check_weights
 
 CORNERS = {start.name: start for start in (starts.zero, starts.resnet, starts.res_csc_simplified, starts.res_csc)}
-"""Where a learned start may begin."""
+"""The initial values of a learned start."""
 
 
 class ResidualBlock(nn.Module):
-    """Two layers: Eq. 3, then Eq. 5 from X₋₁ = the block's input, as far as ``start`` takes it (Fig. 3).
+    """Two layers: Eq. 3, then Eq. 5 with X₋₁ the block's input, as ``start`` uses it (Fig. 3).
 
     Where the stage changes, X₋₁ is subsampled and padded with zero channels (no parameters).
     """
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         scale: float,
     ) -> None:
         super().__init__()
-        self.stride, self.more = (1 if in_channels == atoms else 2), atoms - in_channels
+        self.stride, self.new_channels = (1 if in_channels == atoms else 2), atoms - in_channels
         self.first = residual_layer(in_channels, atoms, self.stride, norm=norm)
         self.second = residual_layer(atoms, atoms, start=start, c=c if start.probed else None, norm=norm, scale=scale)
 
@@ -46,18 +46,18 @@ class ResidualBlock(nn.Module):
         return self.second(self.first(x), previous=self._shortcut(x) if self.second.start.needs_previous else None)
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        if not self.more:
+        if not self.new_channels:
             return x
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
 class MomentumBlocks(nn.Module):
-    """Residual blocks that start at X₋₁ + k·(X₋₂ − X₋₁) instead of X₋₁, with X₋₂ the input of the block before.
+    """Residual blocks that start at X₋₁ + k·(X₋₂ − X₋₁) instead of X₋₁, with X₋₂ the input of the previous block.
 
     Args:
         blocks: in order.
-        weights: k of every block: learned from 0 on (None), which is the start of LM-ResNet (Lu et al., Beyond finite
-            layer neural networks, 2018); or fixed numbers, as FISTA's −(tₙ − 1)/tₙ₊₁, its extrapolation.
+        weights: k of every block: None to learn it from 0, as in LM-ResNet (Lu et al., Beyond finite layer neural
+            networks, 2018); or fixed numbers, such as −(tₙ − 1)/tₙ₊₁, FISTA's extrapolation.
     """
 
     fixed: Tensor
@@ -74,7 +74,7 @@ class MomentumBlocks(nn.Module):
         for block, k in zip(self._each(), weights, strict=True):
             here, there = block._shortcut(x), block._shortcut(before)
             start = here + k.to(x.dtype) * (there - here)
-            # where the stage changes, X₋₂ of the next block is brought to its shape already
+            # where the stage changes, X₋₂ of the next block has the new shape already
             x, before = block.second(block.first(x), previous=start), here
         return x
 
@@ -84,12 +84,12 @@ class MomentumBlocks(nn.Module):
 
 def fista_weights(blocks: int) -> list[float]:
     """Return −(tₙ − 1)/tₙ₊₁ of FISTA for n = 1, 2, …; the first is 0."""
-    t, found = 1.0, []
+    t, weights = 1.0, []
     for _ in range(blocks):
         after = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        found.append(-(t - 1) / after)
+        weights.append(-(t - 1) / after)
         t = after
-    return found
+    return weights
 
 
 def residual(
@@ -108,14 +108,14 @@ def residual(
 
     Args:
         depth: 6n+2: a first layer, three stages of n blocks of two layers, the head.
-        start: where the second layer of each block starts, or what makes an own start for each.
+        start: the start of the second layer of each block, or LearnedStart for a separate one in each block.
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: channels of the first stage; the others have twice and four times as many.
-        norm: "batch" normalizes Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None leaves a free
-            bias in its place.
-        c: the start of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
-        corner: where a learned start begins: "zero", "resnet", "res_csc_simplified" or "res_csc".
+        norm: "batch" normalizes Dᵀ(x + c·D·X₋₁) before X₋₁ is added, "whole" the sum with X₋₁; None has a free bias
+            instead.
+        c: initial value of the learned c of Eq. 5; at 0 Res-CSC is ResNet.
+        corner: initial value of a learned start: "zero", "resnet", "res_csc_simplified" or "res_csc".
         recall: start at X₋₁ + k·(X₋₂ − X₋₁), with k learned, or that of FISTA's momentum (``MomentumBlocks``).
     """
     if depth < 8 or depth % 6 != 2:
@@ -123,7 +123,7 @@ def residual(
     spec = RESIDUAL_NORMS[known("norm", norm, RESIDUAL_NORMS)]
     check_weights(width * (63 * depth * width + 9 * in_chans + 4 * num_classes), width)
     widths = [width, *(width * 2**stage for stage in range(3) for _ in range(depth // 6))]
-    # What n blocks add to X₋₁ has the size of X₋₁ itself, so that hundreds of layers start to learn at once.
+    # The sum of all blocks' updates has the size of X₋₁ itself, so that hundreds of layers learn from the first epoch.
     begin = CORNERS[known("corner", corner, CORNERS)] if isinstance(start, type) else start
     own = [start(begin.anchored, begin.probed) if isinstance(start, type) else start for _ in widths[1:]]
     scale = (len(widths) - 1) ** -0.5 if begin.anchored else 1.0
@@ -145,7 +145,7 @@ def residual_layer(
     norm: BatchNorm | None = None,
     scale: float = 1.0,
 ) -> PursuitLayer:
-    """Return a 3 × 3 layer of He-initialized filters with c absorbed in them: Eq. 3, or Eq. 5 by ``start``."""
+    """Return a layer of He-initialized 3 × 3 filters with c absorbed in them: Eq. 3, or Eq. 5 for another start."""
     weight = nn.init.kaiming_normal_(torch.empty(atoms, in_channels, 3, 3), mode="fan_out", nonlinearity="relu")
     threshold = Threshold((atoms,), None if norm else 0.0, free=True, norm=norm)
     for parameter in threshold.scales():

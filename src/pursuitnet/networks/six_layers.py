@@ -34,8 +34,8 @@ def six_layers(
         width: atoms of the first layer; the others have 2, 4, 8, 16 and 16 times as many.
         unfolding: sweeps after the feed-forward pass.
         solver: "ista" for ML-ISTA, "fista" for ML-FISTA.
-        norm: "batch" normalizes every layer in every step, each with its own statistics; None does not, and then
-            c ≤ 1/L makes the codes of six layers too small to learn from in reasonable time.
+        norm: "batch" normalizes every layer in every step, each with its own statistics; None does not normalize, and
+            c ≤ 1/L then makes the codes of six layers too small to learn from in reasonable time.
         step: "bounded" keeps c inside (0, 1/L]; "free" learns it without bound.
         penalty: "nonnegative" keeps β ≥ 0 in the first three layers; "free" lets it take either sign. The others
             have a bias of either sign in any case.

@@ -1,4 +1,4 @@
-"""An image tile by tile, equal to the whole."""
+"""Applying a network to an image tile by tile, with the same result as on the whole image."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image, and what is needed to compute it.
+    """A tile of an image, and the window that it is computed from.
 
     Attributes:
-        inner: the part.
-        window: the part with its halo, as far as the image goes.
-        crop: where the part lies in its window.
+        inner: the tile.
+        window: the tile with its halo, cut off at the border of the image.
+        crop: position of the tile in its window.
     """
 
     inner: Box
@@ -31,15 +31,14 @@ class Tile:
 def tiles(size: Sequence[int], side: int, halo: int, grid: int = 1) -> Iterator[Tile]:
     """Yield the tiles of an image, row by row.
 
-    A window ends a halo beyond its tile, or where the image ends: there the layers of the network pad with zeros as
-    they do in the whole image, and where a window ends inside the image, what they pad reaches no farther than the
-    halo, which is cut away.
+    A window ends a halo beyond its tile, or at the border of the image. At the border, layers pad with zeros as they do
+    for the whole image; where a window ends inside the image, the padding affects only the halo, which is cropped.
 
     Args:
-        size: of the image.
-        side: of a tile, in pixels; those at the end may be smaller.
-        halo: how far an output pixel looks.
-        grid: windows begin at its multiples, where the network has a stride.
+        size: size of the image.
+        side: side of a tile, in pixels; the last ones may be smaller.
+        halo: radius of the receptive field of an output pixel.
+        grid: windows begin at its multiples: the stride of the network.
     """
     for starts in itertools.product(*(range(0, n, side) for n in size)):
         inner = [slice(a, min(a + side, n)) for a, n in zip(starts, size, strict=True)]
@@ -55,10 +54,10 @@ def tiles(size: Sequence[int], side: int, halo: int, grid: int = 1) -> Iterator[
 def apply(
     model: ImageNetwork, image: Tensor, tile: int | None = None, *, sigma: Tensor | float | None = None
 ) -> Tensor:
-    """Return what a network makes of an image, whole or tile by tile; the two are equal.
+    """Return the output of a network for an image, computed at once or tile by tile; the two are equal.
 
-    Up to how kernels of convolutions round at different sizes, which is about 1e-7 of the largest value. Memory is that
-    of the result and of one tile with its halo.
+    They are equal up to the rounding of convolutions at different sizes, about 1e-7 of the largest value. Memory is
+    that of the result and of one tile with its halo.
 
     Args:
         model: an image network or a denoiser, in evaluation mode.
@@ -71,12 +70,12 @@ def apply(
         (B, out_chans, *size), or (out_chans, *size).
 
     Raises:
-        ValueError: for a network whose output pixels look at the whole image.
+        ValueError: for a network whose output pixels depend on the whole image.
     """
     if not isinstance(model, ImageNetwork):
         raise TypeError(
             f"model is of type {type(model).__name__}, which returns no images; expected an image network or a "
-            "denoiser, as create_model('msd_csc_30', task='image') and create_model('csc_denoiser') make them"
+            "denoiser, such as create_model('msd_csc_30', task='image') or create_model('csc_denoiser')"
         )
     check_tensor(image)
     if image.dim() not in (model.dims + 1, model.dims + 2):

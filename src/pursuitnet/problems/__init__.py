@@ -1,7 +1,7 @@
 """Problems solved to a certificate, not unrolled: (P1) in ``lasso``, (P0) by ``omp``, the multi-layer model.
 
-``solve`` runs ISTA, FISTA or ``WorkingSet`` in ``loop`` until the duality gap is small; ``ReducedSolver`` takes the
-identity part out of [I D] first. ``learn`` finds the dictionary too.
+``solve`` runs ISTA, FISTA or ``WorkingSet`` in ``loop`` until the duality gap is small; ``ReducedSolver`` eliminates
+the identity part of [I D] first. ``learn`` optimizes the dictionary as well.
 """
 
 from pursuitnet.problems.lasso import beta_max

@@ -1,4 +1,4 @@
-"""What is looked at where a signal, a code or a dictionary comes in: its kind, its number type and its device."""
+"""Checks of signals, codes and dictionaries that a user passes: their kind, number type and device."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from pursuitnet.dictionaries.inputs import kind_of
 
 
 def with_dictionary(name: str, value: Any, dictionary: Any) -> Tensor:
-    """Return a signal or a code as a tensor on the dictionary's device, after a look at both kinds.
+    """Return a signal or a code as a tensor on the dictionary's device, after checking the kind of both.
 
     Args:
-        name: what the value is called in a message, such as "the signal".
+        name: name of the value in messages, such as "the signal".
         value: a tensor, an array or nested lists of numbers.
         dictionary: D.
 
     Raises:
-        TypeError: if one of the two is something else; the message says what.
+        TypeError: if one of the two is of another kind; the message names it.
     """
     if isinstance(value, Dictionary) and not isinstance(dictionary, Dictionary):
         raise TypeError(f"{name} is {kind_of(value)} and the dictionary {kind_of(dictionary)}; swap the two")
@@ -41,10 +41,10 @@ def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
     """Return a tensor as it is, and an array or nested lists of numbers as a tensor.
 
     Args:
-        name: what it is called in a message.
-        value: what came.
-        like: a tensor that gives an array its device, and Python's numbers their type; by default the CPU and
-            PyTorch's own type.
+        name: name of the value in messages.
+        value: a tensor, an array or nested lists of numbers.
+        like: a tensor whose device an array gets, and whose dtype Python's numbers get; by default the CPU and
+            PyTorch's own dtype.
 
     Raises:
         TypeError: for anything else.
@@ -56,13 +56,13 @@ def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(value, (str, bytes, type, Dictionary)) or value is None:
         raise TypeError(expected)
     try:
-        found = torch.as_tensor(value, device=device)
+        tensor = torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(expected) from error
-    untyped = isinstance(value, (list, tuple, float)) and found.is_floating_point()
+    untyped = isinstance(value, (list, tuple, float)) and tensor.is_floating_point()
     if untyped and like is not None and like.is_floating_point():
         return torch.as_tensor(value, dtype=like.dtype, device=device)
-    return found
+    return tensor
 
 
 def check_types(signal: Tensor, dictionary: Dictionary) -> None:
@@ -73,7 +73,7 @@ def check_types(signal: Tensor, dictionary: Dictionary) -> None:
     if not kind.is_floating_point:
         raise ValueError(
             f"the signal holds {kind} where the dictionary is {own}; convert it, as in signal.{cast}(), and scale it "
-            "as you mean it"
+            "to the range that you want"
         )
     if kind != own:
         raise ValueError(

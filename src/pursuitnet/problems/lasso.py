@@ -1,4 +1,4 @@
-"""The problems that a pursuit solves, each with its update and a certificate of how far a code is from the optimum."""
+"""The problems that a pursuit solves, each with its update and a certificate of the distance from the optimum."""
 
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -42,7 +42,7 @@ class Lasso:
         return self.step_with(self.prox, probe)
 
     def step_with(self, P: Prox[T], probe: Code) -> T:
-        """Return what P makes of the probe and of c·Dᵀ(x − D·probe)."""
+        """Return P of the probe and c·Dᵀ(x − D·probe)."""
         return proximal_step(self.dictionary, self.signal, probe, probe, P, self.step, loss_slope=self.loss_slope)
 
     def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
@@ -50,25 +50,25 @@ class Lasso:
         return tuple(self.shrink(z, self.step * b) for z, b in zip(sums(anchor, update, fresh), self.beta, strict=True))
 
     def prox_and_dual(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> tuple[Code, Code]:
-        """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold took away."""
+        """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold has subtracted."""
         z = sums(anchor, update, fresh)
         code = self.prox(None, z)
-        return code, tuple((whole - kept) / self.step for whole, kept in zip(z, code, strict=True))
+        return code, tuple((before - after) / self.step for before, after in zip(z, code, strict=True))
 
-    def loss_slope(self, off: Tensor) -> Tensor:
-        """Return the derivative of the data fit at x − DΓ: of ½‖x − DΓ‖², that itself."""
-        return off
+    def loss_slope(self, error: Tensor) -> Tensor:
+        """Return the derivative of the data fit at x − DΓ; for ½‖x − DΓ‖² it is x − DΓ itself."""
+        return error
 
     def shrink(self, z: Tensor, theta: Tensor) -> Tensor:
         """Return P_θ(z)."""
         return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
 
     def residual(self, code: Code) -> Tensor:
-        """Return x − DΓ, or what the data fit makes of it (see ``loss_slope``)."""
+        """Return x − DΓ, or the derivative of the data fit there (see ``loss_slope``)."""
         return self.loss_slope(residual(self.dictionary, self.signal, code))
 
     def full_code(self, code: Code) -> Code:
-        """Return the code of the whole problem; a reduced one has kept a part of it back."""
+        """Return the code of the full problem, from that of a reduced one."""
         return code
 
     def over(self, columns: Dictionary, beta: Tensor) -> "Lasso":
@@ -79,27 +79,27 @@ class Lasso:
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
-        A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
-        ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best admissible s, which at the optimum is 1. Where β = 0, that
-        may leave s = 0 and the trivial bound 0 (see ``UnpricedLasso``).
+        A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and every objective is at least
+        ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best feasible s, which is 1 at the optimum. Where β = 0, only s = 0
+        may be feasible, with the trivial bound 0 (see ``UnpricedLasso``).
 
         Args:
             code: Γ in parts.
-            residual: x − DΓ, if it is at hand.
+            residual: x − DΓ, if it is already computed.
         """
         code = self.full_code(code)
         r = self.residual(code) if residual is None else residual
         correlation = self.dictionary.analyze_parts(r)
         objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
-        u, reply = self.direction(code, r, correlation)
-        most = self.dual_scale(reply)
+        u, dual_correlation = self.direction(code, r, correlation)
+        most = self.dual_scale(dual_correlation)
         x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
         overlap, energy = (x * u64).sum(1), u64.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0)
         s = best.clamp(min=0) if self.nonnegative else torch.maximum(best, -most)
         s = torch.minimum(s, most).nan_to_num(posinf=0.0)
-        short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
-        return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), correlation)
+        gap = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
+        return Certificate(objective, torch.where(objective > 0, gap / objective, 0.0), correlation)
 
     def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
         """Return the direction of the dual point, here x − DΓ itself, and Dᵀ times it in parts."""
@@ -109,7 +109,7 @@ class Lasso:
         """Return the largest s of each example with s·|dⱼᵀr| ≤ βⱼ for all j (Γ ≥ 0: s·dⱼᵀr ≤ βⱼ)."""
         worst = []
         for d, beta in zip(correlation, self.beta, strict=True):
-            one = beta.numel() == 1  # then the largest correlation is looked for first: no copy of it is made
+            one = beta.numel() == 1  # then the largest correlation is taken first, without a copy of d / β
             least, most = (d if one else (d / beta).nan_to_num(0, torch.inf, -torch.inf)).flatten(1).aminmax(dim=1)
             size = most.clamp(min=0) if self.nonnegative else most.maximum(-least)
             worst.append((size / beta.flatten()).nan_to_num(0, torch.inf) if one else size)
@@ -130,54 +130,54 @@ class Lasso:
 class UnpricedLasso(Lasso):
     """(P1) with β = 0 somewhere, as in least squares or under a mask.
 
-    A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which x − DΓ has at the optimum alone. Its part that is
-    orthogonal to these columns has it everywhere, by one least-squares problem for a certificate.
+    A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which holds for x − DΓ only at the optimum. The component of
+    x − DΓ orthogonal to these columns has it for every Γ, at the cost of one least-squares problem per certificate.
 
     Attributes:
-        energy: ‖x‖² of each example, (B,), whose rounding an objective may be; computed unless it is given.
+        energy: ‖x‖² of each example, (B,); an objective within its rounding counts as 0. Computed unless given.
     """
 
     energy: Tensor | None = None
 
     @torch.no_grad()
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
-        """Return objective and duality gap; where DΓ = x, but for the rounding of ½‖x‖², the gap is 0."""
-        found = super().certificate(code, residual)
+        """Return objective and duality gap; where DΓ = x, up to the rounding of ½‖x‖², the gap is 0."""
+        certificate = super().certificate(code, residual)
         energy = self._energy() if self.energy is None else self.energy
-        nothing = found.objective <= torch.finfo(self.signal.dtype).eps * energy
-        return found._replace(gap=found.gap.masked_fill(nothing, 0.0))
+        exact = certificate.objective <= torch.finfo(self.signal.dtype).eps * energy
+        return certificate._replace(gap=certificate.gap.masked_fill(exact, 0.0))
 
     def direction(self, code: Code, residual: Tensor, correlation: Code) -> tuple[Tensor, Code]:
-        """Return the part of x − DΓ that is orthogonal to the columns with β = 0, and Dᵀ times it in parts.
+        """Return the component of x − DΓ orthogonal to the columns with β = 0, and Dᵀ times it in parts.
 
-        For Γ ≥ 0 these are the columns in use and those that the residual asks for. In a second round conjugate
-        gradients correct themselves.
+        For Γ ≥ 0 these are the columns in use and those that violate dⱼᵀu ≤ 0. A second round corrects the error of
+        conjugate gradients.
         """
         D, free = self.dictionary, tuple((b == 0).expand_as(c) for b, c in zip(self.beta, code, strict=True))
         chosen = tuple(f & (c > 0) if self.nonnegative else f for f, c in zip(free, code, strict=True))
         for _ in range(5):
-            wrong = tuple(
+            violated = tuple(
                 f & ((c if self.nonnegative else c.abs()) > self._rounding)
                 for f, c in zip(free, correlation, strict=True)
             )
-            if not any(bool(w.any()) for w in wrong):
+            if not any(bool(v.any()) for v in violated):
                 break
-            chosen = tuple(c | w for c, w in zip(chosen, wrong, strict=True))
+            chosen = tuple(c | v for c, v in zip(chosen, violated, strict=True))
             residual = projection_residual(D, D.join(chosen).to(residual.dtype), residual)
             correlation = D.analyze_parts(residual)
         return residual, correlation
 
     def dual_scale(self, correlation: Code) -> Float[Tensor, " B"]:
-        """Return the largest admissible s ≤ 1, where rounding stands for β = 0: exact zeros are not to be had.
+        """Return the largest feasible s ≤ 1, with β = 0 replaced by the rounding error: exact zeros cannot be reached.
 
-        What rounding alone has left of x − DΓ would be admissible at any length; at the optimum s is 1.
+        A residual x − DΓ of rounding errors alone would be feasible at any length; at the optimum s is 1.
         """
-        prices = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
-        priced = Lasso(self.signal, self.dictionary, prices, self.nonnegative, self.step)
-        return priced.dual_scale(correlation).clamp(max=1)
+        betas = tuple(torch.where(b > 0, b, self._rounding) for b in self.beta)
+        positive = Lasso(self.signal, self.dictionary, betas, self.nonnegative, self.step)
+        return positive.dual_scale(correlation).clamp(max=1)
 
     def over(self, columns: Dictionary, beta: Tensor) -> Lasso:
-        least = self._energy().amin()[None]  # what is rounding in the smallest example is not so in their sum
+        least = self._energy().amin()[None]  # the rounding of the sum would hide the smallest example
         return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,), energy=least)
 
     def _energy(self) -> Float[Tensor, " B"]:
@@ -185,7 +185,7 @@ class UnpricedLasso(Lasso):
 
     @property
     def _rounding(self) -> Tensor:
-        """What rounding leaves of a correlation, (B, 1, …): that of |dⱼ|·|x|, with 1/√c ≥ |dⱼ|."""
+        """Rounding error of a correlation, (B, 1, …): that of |dⱼ|·|x|, with 1/√c ≥ |dⱼ|."""
         x = self.signal
         size = x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
         return 16 * torch.finfo(x.dtype).eps * size * self.step.rsqrt()
@@ -193,9 +193,9 @@ class UnpricedLasso(Lasso):
 
 @dataclass(frozen=True)
 class ReducedLasso(Lasso):
-    """(P1) with [I D] after the identity part has been minimized away: its code is Γ_F alone.
+    """(P1) with [I D] after minimizing over the identity part: its code is Γ_F alone.
 
-    With e = x − DΓ_F the best identity part is Γ_I = P_{β_I}(e), and what is left is robust sparse coding,
+    With e = x − DΓ_F the best identity part is Γ_I = P_{β_I}(e), and what remains is robust sparse coding,
     min Σ Huber_{β_I}(e) + Σβ_F|Γ_F|, whose gradient −Dᵀ·clip(e, ±β_I) has a Lipschitz constant smaller by 1. For
     Γ ≥ 0 the clip is one-sided. The optimum is the same.
     """
@@ -214,24 +214,24 @@ class ReducedLasso(Lasso):
         inner = full.dictionary.dictionary
         return ReducedLasso(full.signal, inner, full.beta[1:], full.nonnegative, step_of(inner), full)
 
-    def loss_slope(self, off: Tensor) -> Tensor:
-        """Return the part of x − DΓ_F that the identity part leaves: clip(x − DΓ_F, ±β_I)."""
+    def loss_slope(self, error: Tensor) -> Tensor:
+        """Return the residual after the identity part is subtracted: clip(x − DΓ_F, ±β_I)."""
         most = self.full.beta[0]
-        return off.minimum(most) if self.nonnegative else off.minimum(most).maximum(-most)
+        return error.minimum(most) if self.nonnegative else error.minimum(most).maximum(-most)
 
     def full_code(self, code: Code) -> Code:
-        off = residual(self.dictionary, self.signal, code)
-        return (self.shrink(off, self.full.beta[0]), *code)
+        error = residual(self.dictionary, self.signal, code)
+        return (self.shrink(error, self.full.beta[0]), *code)
 
     def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
-        found = self.full.certificate(self.full_code(code))
-        return found._replace(correlation=found.correlation[1:])
+        certificate = self.full.certificate(self.full_code(code))
+        return certificate._replace(correlation=certificate.correlation[1:])
 
 
 def lasso(
     signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, beta: float | Tensor, nonnegative: bool = False
 ) -> Lasso:
-    """Return the problem (P1), after a look at what came.
+    """Return the problem (P1) after checking the arguments.
 
     Args:
         signal: x, (B, channels, …).
@@ -241,8 +241,8 @@ def lasso(
         nonnegative: whether Γ ≥ 0.
 
     Raises:
-        TypeError: if signal, dictionary or β is no such thing.
-        ValueError: for shapes or types that do not fit, an empty batch, values that are not finite, or a β < 0.
+        TypeError: if signal, dictionary or β is of the wrong kind.
+        ValueError: for shapes or types that do not match, an empty batch, values that are not finite, or a β < 0.
     """
     signal = _checked(signal, dictionary)
     run_hooks(dictionary, (signal,))
@@ -260,10 +260,11 @@ def lasso(
 def beta_max(
     signal: Float[Tensor, "B channels *size"], dictionary: Dictionary, nonnegative: bool = False
 ) -> Float[Tensor, "B 1 *one"]:
-    """Return the smallest β of each example whose code is zero: ‖Dᵀx‖∞, or max(Dᵀx, 0) for Γ ≥ 0.
+    """Return for each example the smallest β with which its code is zero: ‖Dᵀx‖∞, or max(Dᵀx, 0) for Γ ≥ 0.
 
-    It has the shape (B, 1, …) in which ``solve`` takes a β for each example, as in ``0.1 * beta_max(x, D)``. It is
-    scikit-learn's alpha_max times the size of the signal, by which its objective is divided. Has no gradient.
+    Its shape is (B, 1, …), in which ``solve`` takes a β for each example, as in ``0.1 * beta_max(x, D)``. It is
+    scikit-learn's alpha_max times the size of the signal, since scikit-learn divides its objective by that. Has no
+    gradient.
 
     Args:
         signal: x, (B, channels, …).
@@ -271,8 +272,8 @@ def beta_max(
         nonnegative: whether Γ ≥ 0.
 
     Raises:
-        TypeError: if signal or dictionary is no such thing.
-        ValueError: for shapes or types that do not fit, or an empty batch.
+        TypeError: if signal or dictionary is of the wrong kind.
+        ValueError: for shapes or types that do not match, or an empty batch.
 
     Example:
         >>> import torch
@@ -288,7 +289,7 @@ def beta_max(
 
 
 def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
-    """Return the signal as a tensor that fits the dictionary."""
+    """Return the signal as a tensor, after checking that it fits the dictionary."""
     signal = with_dictionary("the signal", signal, dictionary)
     dictionary.check_signal(signal)
     if not len(signal):
@@ -310,20 +311,21 @@ def _betas(beta: float | Tensor, signal: Tensor, dictionary: Dictionary) -> Code
         raise TypeError(f"beta is {beta!r}; expected a number ≥ 0 or a tensor of them")
     value = tensor_of("beta", beta, signal).to(signal)
     if not (value.isfinite() & (value >= 0)).all():
-        raise ValueError(f"beta is {_shown(value.detach())}; expected finite numbers ≥ 0")
+        raise ValueError(f"beta is {_described(value.detach())}; expected finite numbers ≥ 0")
     code_channels, dims = sum(dictionary.code_channels), dictionary.dims
     shaped = value.view(1, -1, *[1] * dims) if value.dim() < 2 else value
     code_shape = (len(signal), code_channels, *(dictionary.code_size(signal.shape) if dims else ()))
     fits = shaped.dim() == dims + 2 and all(n in (1, m) for n, m in zip(shaped.shape, code_shape, strict=True))
     if not fits:
         raise ValueError(
-            f"beta has shape {tuple(value.shape)}; expected a number, ({code_channels},), or what broadcasts to "
+            f"beta has shape {tuple(value.shape)}; expected a number, ({code_channels},), or one that broadcasts to "
             f"{code_shape}"
         )
     return dictionary.split(shaped) if shaped.shape[1] == code_channels else (shaped,) * len(dictionary.code_channels)
 
 
-def _shown(beta: Tensor) -> str:
+def _described(beta: Tensor) -> str:
+    """Return β for a message."""
     if beta.numel() == 1:
         return str(float(beta))
     return f"a tensor with values from {float(beta.min()):.3g} to {float(beta.max()):.3g}"

@@ -11,7 +11,7 @@ from pursuitnet.iterations.proximal import Certificate, Solver, State
 
 
 class Problem(Protocol):
-    """What can be run: an update, and a certificate of the code it has led to."""
+    """What a solver can be run on: an update, and a certificate of a code."""
 
     def __call__(self, probe: Code) -> Code:
         """Return the update at a probe."""
@@ -25,20 +25,20 @@ Q = TypeVar("Q", bound=Problem, contravariant=True)
 
 
 class ProblemSolver(Protocol[Q]):
-    """A solver that looks at the problem itself and not only at its update."""
+    """A solver that uses the problem itself and not only its update."""
 
     def init(self, code: Code) -> State:
-        """Begin at a code."""
+        """Return the state at an initial code."""
 
     def step(self, problem: Q, state: State) -> State:
-        """Make one further step."""
+        """Return the state after one more step."""
 
 
 Reason = Literal["converged", "max_steps", "stalled"]
 
 
 class SolverResult(NamedTuple):
-    """Where a run ended: the code in parts, its certificate, the steps, the certificate of every step, and why."""
+    """The last code in parts, its certificate, the number of steps, the trace of certificates, and why it stopped."""
 
     code: Code
     certificate: Certificate
@@ -58,20 +58,20 @@ def iterate(
     trace: bool = False,
     every: int = 10,
 ) -> SolverResult:
-    """Run a solver until the gap of every example is at most tol, or can fall no further, or for max_steps.
+    """Run a solver until the gap of every example is at most tol, or has stalled, or for max_steps.
 
-    A certificate costs about a step, so that it is made in every step at first, and less and less often up to every
-    tenth; where a solver has it at hand, it is looked at in every step.
+    A certificate costs about as much as a step, so it is computed in every step at first, and then less and less often,
+    down to every tenth step. Where the solver itself computes certificates, each is checked.
 
     Args:
-        problem: what is to be solved.
-        solver: how.
-        code: where to begin, in parts.
-        max_steps: the most steps to take.
+        problem: the problem to solve.
+        solver: the solver.
+        code: the initial code, in parts.
+        max_steps: maximum number of steps.
         tol: the relative gap to reach; 0 takes max_steps, unless the gap is 0 itself.
-        restart: set the momentum back in examples where it points uphill.
+        restart: reset the momentum of examples where it points uphill.
         trace: keep the certificate of every step.
-        every: the most steps from one certificate to the next.
+        every: maximum number of steps from one certificate to the next.
     """
     state, certificates, due = solver.init(code), [], 0
     stopping = StoppingRule(tol, torch.finfo(code[0].dtype).eps)
@@ -82,14 +82,14 @@ def iterate(
         if state.certificate or step in (due, max_steps) or trace:
             certificate = state.certificate or problem.certificate(state.code)
             certificates.append(certificate._replace(correlation=()))
-            if ended := stopping.reason(certificate, step, state.certificate is not None):
-                reason = ended
+            if stop := stopping.reason(certificate, step, state.certificate is not None):
+                reason = stop
                 break
             due = step + min(every, 1 + step // 2)
-            state = state if step else state._replace(certificate=certificate)  # a first working set asks for it
+            state = state if step else state._replace(certificate=certificate)  # the first working set needs it
         if step < max_steps:
             after = solver.step(problem, state)
-            stale = state.certificate is not None and after.certificate is state.certificate  # of the code before
+            stale = state.certificate is not None and after.certificate is state.certificate  # of the previous code
             state = after._replace(certificate=None) if stale else after
             state = restarted(state) if restart else state
     return SolverResult(state.code, certificate, step, certificates if trace else [], reason)
@@ -97,18 +97,19 @@ def iterate(
 
 @dataclass
 class StoppingRule:
-    """Tells why a run may end.
+    """Decides when a run stops, and why.
 
-    A run has stalled if for some while neither a gap nor an objective that has not got there has become smaller, beyond
-    rounding: in this number format the certificate can improve no further. That while is 100 steps and twice all
-    before them, since a momentum may lead uphill for long; of a solver that has a certificate at hand in every step,
-    and so makes large ones, three. With tol = 0 a number of steps is asked for, and only a gap of 0 ends the run.
+    A run has stalled if in none of its unfinished examples the gap or the objective has decreased, beyond rounding, for
+    a number of steps (the patience): the certificate cannot improve further in this number format. The patience is 100
+    steps plus twice the steps before them, since momentum may lead uphill for long; it is 3 for a solver that computes
+    a certificate in every step, since its steps are large. With tol = 0 all steps are taken, and only a gap of 0 stops
+    the run.
 
     Attributes:
         tol: the gap to reach.
         eps: the relative rounding of the code's type.
         best: the smallest objective and gap of every example.
-        last: the last step in which one of them became smaller.
+        last: the last step in which one of them decreased.
     """
 
     tol: float
@@ -117,7 +118,7 @@ class StoppingRule:
     last: int = 0
 
     def reason(self, certificate: Certificate, step: int, at_hand: bool) -> Reason | None:
-        """Return why to end at a certificate, or None to go on."""
+        """Return why to stop at a certificate, or None to continue."""
         objective, gap, _ = certificate
         unfinished = gap > self.tol
         if not bool(unfinished.any()):
@@ -131,17 +132,17 @@ class StoppingRule:
 
 
 def restarted(state: State) -> State:
-    """Set the momentum back to rest in examples where it points uphill (O'Donoghue and Candès, 2015).
+    """Reset the momentum of examples where it points uphill (O'Donoghue and Candès, 2015).
 
-    (probe − Γᵏ⁺¹)/c is the gradient mapping at the probe; where ⟨probe − Γᵏ⁺¹, Γᵏ⁺¹ − Γᵏ⟩ > 0 the step has gone
-    against it.
+    (probe − Γᵏ⁺¹)/c is the gradient mapping at the probe; where ⟨probe − Γᵏ⁺¹, Γᵏ⁺¹ − Γᵏ⟩ > 0 the step points against
+    descent.
     """
     if state.probe is None or not isinstance(state.momentum, Tensor):
         return state
-    ahead = [
+    products = [
         ((p - new) * (new - old)).flatten(1).sum(1)
         for p, new, old in zip(state.probe, state.code, state.previous, strict=True)
     ]
-    uphill = (torch.stack(ahead).sum(0) > 0).view_as(state.momentum)
+    uphill = (torch.stack(products).sum(0) > 0).view_as(state.momentum)
     momentum = torch.where(uphill, 1.0, state.momentum)
     return state._replace(momentum=momentum)

@@ -38,7 +38,7 @@ def layered_thresholding(
         nonnegative: P = S⁺ (ReLU) instead of S.
 
     Raises:
-        ValueError: for input that does not fit together.
+        ValueError: for dictionaries or thresholds that do not match.
 
     Example:
         >>> import torch
@@ -74,12 +74,12 @@ def layered_basis_pursuit(
         options: those of ``solve``: solver, nonnegative, max_steps, tol, …
 
     Raises:
-        ValueError: for input that does not fit together.
+        ValueError: for dictionaries or betas that do not match.
     """
-    found: list[Solution] = []
+    solutions: list[Solution] = []
     for D, b in _paired(dictionaries, betas, "betas"):
-        found.append(solve(found[-1].code if found else signal, D, b, **options))
-    return tuple(found)
+        solutions.append(solve(solutions[-1].code if solutions else signal, D, b, **options))
+    return tuple(solutions)
 
 
 def multilayer_basis_pursuit(
@@ -95,9 +95,10 @@ def multilayer_basis_pursuit(
 ) -> Solution:
     """Solve all layers at once: min ½‖X − D₁Γ₁‖² + Σβᵢ‖Γᵢ‖₁ subject to Γᵢ₋₁ = DᵢΓᵢ (Sulam et al., 2020, Eq. 5).
 
-    Without a solver, an alternating direction method reaches the minimum (``Split``). ``ISTA()`` and ``FISTA()`` make
-    it ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is only near the
-    minimum, and the gap says how near, as far as the sweep's own dual variables can prove. Has no gradients.
+    Without a solver, the alternating direction method of multipliers reaches the minimum (``ADMM``). ``ISTA()`` and
+    ``FISTA()`` give ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is
+    only near the minimum, and the gap bounds the distance, as far as the sweep's own dual variables can prove. Has no
+    gradients.
 
     Args:
         signal: X, (B, channels, …).
@@ -105,7 +106,7 @@ def multilayer_basis_pursuit(
         betas: β₁, …, β_k, each as in ``solve``.
         solver: ISTA(), FISTA(), or None for the alternating direction method.
         nonnegative: Γ_k ≥ 0; the Γᵢ before it may have any sign.
-        max_steps: the most sweeps, or steps of the alternating direction method.
+        max_steps: maximum number of sweeps, or of steps of the alternating direction method.
         tol: relative duality gap to reach in every example; by default that of ``solve``.
         trace: keep objective and gap of every sweep.
 
@@ -114,7 +115,7 @@ def multilayer_basis_pursuit(
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: for input that does not fit together.
+        ValueError: for dictionaries or betas that do not match.
 
     Warns:
         ConvergenceWarning: as ``solve`` does.
@@ -123,7 +124,7 @@ def multilayer_basis_pursuit(
     if solver is not None:
         check_solver(solver)
     if isinstance(solver, (OMP, ReducedSolver, WorkingSet)):
-        raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need the sweep alone")
+        raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need only the sweep")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])
     tol = default_tol(signal) if tol is None else tol
@@ -134,15 +135,17 @@ def multilayer_basis_pursuit(
             x = torch.zeros_like(D.analyze(x))
         sweeps, deepest = MultiLayerLasso(signal, tuple(layers)), layers[-1].dictionary
         if solver is None:
-            split = ADMM(sweeps)
-            # a step solves a least-squares problem, beside which a certificate costs little
-            run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace, every=1)
-            found = Solution.of(split.full_code(run.code), run, tol)
+            admm = ADMM(sweeps)
+            # a step solves a least-squares problem, compared with which a certificate costs little
+            run = iterate(admm, ISTA(), admm.begin(x), max_steps, tol, trace=trace, every=1)
+            solution = Solution.of(admm.full_code(run.code), run, tol)
         else:
             run = iterate(sweeps, solver, deepest.split(x), max_steps, tol, trace=trace)
-            found = Solution.of(deepest.join(run.code), run, tol)
-    warn(found, f"the duality gap is {float(found.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0)
-    return found
+            solution = Solution.of(deepest.join(run.code), run, tol)
+    warn(
+        solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
+    )
+    return solution
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class MultiLayerLasso:
         return self.sweep(probe)[0]
 
     def sweep(self, probe: Code) -> tuple[Code, list[Code]]:
-        """Return the deepest code after a sweep down and up, and vᵢ ∈ βᵢ∂‖Γᵢ‖₁, what each threshold took away."""
+        """Return the deepest code after a sweep down and up, and vᵢ ∈ βᵢ∂‖Γᵢ‖₁, what each threshold has subtracted."""
         signal, duals, code = self.signal, [], probe
         for layer, at in zip(self.layers, self.descend(probe), strict=True):
             code, dual = replace(layer, signal=signal).step_with(layer.prox_and_dual, at)
@@ -181,7 +184,7 @@ class MultiLayerLasso:
     ) -> Certificate:
         """Return objective and duality gap.
 
-        With A = D₁…D_k and Bᵢ = Dᵢ₊₁…D_k: for s ≤ 1, |Vᵢ| ≤ βᵢ and s·|AᵀR − ΣBᵢᵀVᵢ| ≤ β_k, no code is better than
+        With A = D₁…D_k and Bᵢ = Dᵢ₊₁…D_k: for s ≤ 1, |Vᵢ| ≤ βᵢ and s·|AᵀR − ΣBᵢᵀVᵢ| ≤ β_k, every objective is at least
         s⟨X, R⟩ − ½s²‖R‖².
 
         Args:
@@ -196,19 +199,19 @@ class MultiLayerLasso:
         objective = 0.5 * _dot(own, own)
         for layer, parts in zip(self.layers, codes, strict=True):
             objective = objective + layer.penalty(parts)
-        most = self.layers[-1].dual_scale(self._pulled(R, duals)).clamp(max=1)
+        most = self.layers[-1].dual_scale(self._dual_correlation(R, duals)).clamp(max=1)
         overlap, energy = _dot(self.signal, R), _dot(R, R)
         s = torch.where(energy > 0, overlap / energy, 0.0).clamp(min=0).minimum(most)
-        short = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
-        return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), ())
+        gap = (objective - s * overlap + 0.5 * s.square() * energy).clamp(min=0)
+        return Certificate(objective, torch.where(objective > 0, gap / objective, 0.0), ())
 
-    def _pulled(self, residual: Tensor, duals: Sequence[Code]) -> Code:
+    def _dual_correlation(self, residual: Tensor, duals: Sequence[Code]) -> Code:
         """Return AᵀR − ΣBᵢᵀVᵢ in parts."""
-        back = residual
+        signal = residual
         for layer, dual in zip(self.layers[:-1], duals, strict=False):
-            ahead = layer.dictionary.analyze_parts(back)
-            back = layer.dictionary.join(tuple(a - v for a, v in zip(ahead, dual, strict=True)))
-        return self.layers[-1].dictionary.analyze_parts(back)
+            correlation = layer.dictionary.analyze_parts(signal)
+            signal = layer.dictionary.join(tuple(d - v for d, v in zip(correlation, dual, strict=True)))
+        return self.layers[-1].dictionary.analyze_parts(signal)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
@@ -221,17 +224,17 @@ class ADMM:
     """The alternating direction method of multipliers for the multi-layer problem (Boyd et al., 2011).
 
     Every Γᵢ has a copy Yᵢ that is thresholded and a multiplier ρWᵢ; Γ_k solves a least-squares problem by conjugate
-    gradients. ρ follows the residuals, each example its own. The code that is iterated is (Γ_k, Y₁, …, Y_k, W₁, …,
-    W_k, ρ), not in parts.
+    gradients. ρ is adapted to the residuals, for each example by itself. The iterate is (Γ_k, Y₁, …, Y_k, W₁, …, W_k,
+    ρ), not in parts.
 
     Attributes:
-        problem: what is to be solved.
+        problem: the problem to solve.
     """
 
     problem: MultiLayerLasso
 
     def begin(self, code: Tensor) -> Code:
-        """Return the code to begin at, from a Γ_k."""
+        """Return the initial iterate for a Γ_k."""
         copies = self._descend(code)
         multipliers = [torch.zeros_like(y) for y in copies]
         return (code, *copies, *multipliers, code.new_ones(len(code), *[1] * (code.dim() - 1)))
@@ -247,12 +250,12 @@ class ADMM:
         right = self._ascend(x, [rho * (y - w) for y, w in zip(copies, multipliers, strict=True)])
         code = code + conjugate_gradients(normal, right - normal(code), most=30)
         images = self._descend(code)
-        moved = [i + w for i, w in zip(images, multipliers, strict=True)]
-        new = [_shrunk(layer, m, rho) for layer, m in zip(layers, moved, strict=True)]
-        apart = _size([i - y for i, y in zip(images, new, strict=True)])
-        speed = rho * _size([n - y for n, y in zip(new, copies, strict=True)])
-        factor = 1 + (apart > 10 * speed) * 1.0 - (speed > 10 * apart) * 0.5
-        return (code, *new, *((m - y) / factor for m, y in zip(moved, new, strict=True)), rho * factor)
+        sums = [i + w for i, w in zip(images, multipliers, strict=True)]
+        new = [_shrunk(layer, z, rho) for layer, z in zip(layers, sums, strict=True)]
+        primal = _norms([i - y for i, y in zip(images, new, strict=True)])
+        dual = rho * _norms([n - y for n, y in zip(new, copies, strict=True)])
+        factor = 1 + (primal > 10 * dual) * 1.0 - (dual > 10 * primal) * 0.5
+        return (code, *new, *((z - y) / factor for z, y in zip(sums, new, strict=True)), rho * factor)
 
     def certificate(self, code: Code) -> Certificate:
         """Return objective and duality gap of Y_k; ρW and X − AΓ_k are the dual variables."""
@@ -282,10 +285,9 @@ class ADMM:
 
     def _ascend(self, signal: Tensor, codes: Sequence[Tensor]) -> Tensor:
         """Return AᵀX + ΣBᵢᵀZᵢ, the adjoint of ``_descend`` and ``_first``."""
-        back = signal
         for layer, z in zip(self.problem.layers, codes, strict=True):
-            back = layer.dictionary.analyze(back) + z
-        return back
+            signal = layer.dictionary.analyze(signal) + z
+        return signal
 
 
 def _shrunk(layer: Lasso, z: Tensor, rho: Tensor) -> Tensor:
@@ -293,7 +295,7 @@ def _shrunk(layer: Lasso, z: Tensor, rho: Tensor) -> Tensor:
     return D.join(tuple(layer.shrink(p, b / rho) for p, b in zip(D.split(z), layer.beta, strict=True)))
 
 
-def _size(values: Sequence[Tensor]) -> Tensor:
+def _norms(values: Sequence[Tensor]) -> Tensor:
     """Return the norm of each example over several codes, (B, 1, …)."""
     squares = torch.stack([v.flatten(1).square().sum(1) for v in values]).sum(0)
     return squares.sqrt().view(-1, *[1] * (values[0].dim() - 1))
@@ -307,7 +309,9 @@ def _paired(
     if isinstance(values, (str, dict)) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise TypeError(f"{name} is {kind_of(values)}; expected one for each of the dictionaries, as in [0.1, 0.1]")
     if not len(dictionaries) or len(dictionaries) != len(values):
-        raise ValueError(f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected as many, one or more")
+        raise ValueError(
+            f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected equal numbers, at least 1"
+        )
     for i, D in enumerate(dictionaries, 1):
         check_dictionary(D, f"dictionary {i}")
     for i, (above, below) in enumerate(pairwise(dictionaries), 1):

@@ -13,13 +13,13 @@ from pursuitnet.dictionaries import Dictionary
 
 @dataclass(frozen=True)
 class OMP:
-    """Orthogonal matching pursuit: takes the atom that fits the residual best, then fits all taken atoms again.
+    """Orthogonal matching pursuit: selects the atom that fits the residual best, then fits all selected atoms again.
 
-    After Pati, Rezaiifar and Krishnaprasad (1993). Atoms are compared at unit length, so truncated atoms at a border
-    and atoms of any norm have an equal chance; an atom of zeros is never taken.
+    After Pati, Rezaiifar and Krishnaprasad (1993). Atoms are compared at unit norm, so that truncated atoms at a border
+    and atoms of any norm have an equal chance; an atom of zeros is never selected.
 
     Attributes:
-        nonzeros: number of non-zeros to take in each example.
+        nonzeros: number of non-zeros to select in each example.
         residual: stop an example as soon as ‖x − DΓ‖₂ ≤ residual.
 
     Example:
@@ -36,7 +36,7 @@ class OMP:
 
     def __post_init__(self) -> None:
         if self.nonzeros is None and self.residual is None:
-            raise ValueError("OMP has nothing to stop at; give nonzeros, residual, or both")
+            raise ValueError("OMP has no stopping criterion; give nonzeros, residual, or both")
         if self.nonzeros is not None and (type(self.nonzeros) is not int or self.nonzeros < 1):
             raise ValueError(f"nonzeros is {self.nonzeros!r}; expected an integer ≥ 1")
         if self.residual is not None and not (isinstance(self.residual, Real) and self.residual >= 0):
@@ -51,12 +51,12 @@ class OMP:
         fit = _Fit(x.double(), dictionary, shape)
         norms = dictionary.atom_norms(shape).flatten(1)
         goal = torch.full_like(x[:, 0], 0.0 if self.residual is None else self.residual)
-        goal = goal.maximum(x.norm(dim=1) * 8 * torch.finfo(x.dtype).eps)  # nothing is left to explain
+        goal = goal.maximum(x.norm(dim=1) * 8 * torch.finfo(x.dtype).eps)  # below, only rounding errors are left
         most = min(max_steps, self.nonzeros or max_steps, norms.shape[1])
         searching, taken = fit.rest.norm(dim=1) > goal, 0
         while taken < most and searching.any():
             match = dictionary.analyze(fit.rest.to(x.dtype).view(shape)).flatten(1).abs() / norms
-            searching &= fit.take(match.nan_to_num(0, 0, 0).argmax(1), searching)
+            searching &= fit.add_atom(match.nan_to_num(0, 0, 0).argmax(1), searching)
             searching &= fit.rest.norm(dim=1) > goal
             taken += 1
         met = fit.rest.norm(dim=1) <= goal
@@ -68,14 +68,14 @@ class OMP:
 
 
 class _Fit:
-    """A least-squares fit by a growing number of columns of D, one more in every example at a time.
+    """A least-squares fit by a growing number of columns of D, one more per example at a time.
 
-    Keeps the Cholesky factor of their Gram matrix; an example that has stopped is given columns of zeros. The factor
-    squares the condition of the columns, so that all is in float64; a column of a dictionary in float32 is known to
-    its rounding only, and counts as independent from the square root of that on.
+    Keeps the Cholesky factor of their Gram matrix; an example that has stopped gets columns of zeros. The Gram matrix
+    squares the condition number of the columns, so all is in float64; a column of a dictionary in float32 is known only
+    up to rounding, and counts as independent above the square root of that.
 
     Args:
-        x: what is fitted, (B, numel), in float64.
+        x: the signals to fit, (B, numel), in float64.
         dictionary: D.
         shape: that of the signal, (B, channels, …).
     """
@@ -88,7 +88,7 @@ class _Fit:
         self.values = x.new_zeros(len(x), 0, 0)
         self.factor = x.new_zeros(len(x), 0, 0)
 
-    def take(self, atom: Tensor, wanted: Tensor) -> Tensor:
+    def add_atom(self, atom: Tensor, wanted: Tensor) -> Tensor:
         """Add one column to each wanted example and fit again; return which were independent of the earlier ones."""
         places, values = self.dictionary.columns(atom, self.shape)
         least = max(1e-6, torch.finfo(values.dtype).eps ** 0.5)

@@ -1,4 +1,4 @@
-"""A solution of (P1) made exact on the atoms that it uses."""
+"""A solution of (P1) made exact on its support."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from pursuitnet.problems.projection import conjugate_gradients
 
 @torch.no_grad()
 def polished(code: Tensor, x: Tensor, dictionary: Dictionary, beta: Tensor) -> Tensor:
-    """Return the code that is optimal on the support of a nearly optimal one, where it stays on it.
+    """Return the code that is optimal on the support and signs of a nearly optimal one, where such a code exists.
 
-    On the support S with signs s the solution is linear: Γ_S += (D_SᵀD_S)⁻¹( D_Sᵀ(x − DΓ) − β·s ). Where that turns no
-    sign the new code is as exact as the rounding allows, whatever other examples the solver had beside it. An example
-    where it turns one keeps its code.
+    On the support S with signs s the solution is linear: Γ_S += (D_SᵀD_S)⁻¹( D_Sᵀ(x − DΓ) − β·s ). Where that changes
+    no sign, the new code is as exact as the rounding allows, and does not depend on the other examples of the batch. An
+    example where it changes a sign keeps its code.
 
     Args:
         code: Γ, (B, code_channels, …).
         x: signals, (B, channels, …).
         dictionary: D.
-        beta: β, that broadcasts against the code.
+        beta: β, which broadcasts against the code.
     """
     sign = code.sign()
     mask = sign.abs()
@@ -27,7 +27,7 @@ def polished(code: Tensor, x: Tensor, dictionary: Dictionary, beta: Tensor) -> T
     def gram(v: Tensor) -> Tensor:
         return mask * dictionary.analyze(dictionary.synthesize(v, x.shape))
 
-    off = mask * (dictionary.analyze(x - dictionary.synthesize(code, x.shape)) - beta * sign)
-    new = code + conjugate_gradients(gram, off)
+    gradient = mask * (dictionary.analyze(x - dictionary.synthesize(code, x.shape)) - beta * sign)
+    new = code + conjugate_gradients(gram, gradient)
     kept = (new * sign >= 0).flatten(1).all(dim=1) & new.isfinite().flatten(1).all(dim=1)
     return torch.where(kept.view(-1, *[1] * (code.dim() - 1)), new, code)

@@ -1,4 +1,4 @@
-"""Least squares over columns of D by conjugate gradients, and what they leave of a signal."""
+"""Least squares over columns of D by conjugate gradients, and its residual."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from pursuitnet.dictionaries import Dictionary
 
 @torch.no_grad()
 def conjugate_gradients(gram: Callable[[Tensor], Tensor], right: Tensor, most: int = 1000) -> Tensor:
-    """Return the solution w of gram(w) = right, each example by itself, to about the square root of rounding."""
+    """Return the solution w of gram(w) = right, each example by itself, to about the square root of the rounding."""
     dims, tol = tuple(range(1, right.dim())), torch.finfo(right.dtype).eps ** 0.8
     w, rest = torch.zeros_like(right), right.clone()
     direction, energy = rest, rest.square().sum(dims, keepdim=True)
@@ -29,13 +29,13 @@ def conjugate_gradients(gram: Callable[[Tensor], Tensor], right: Tensor, most: i
 
 @torch.no_grad()
 def projection_residual(dictionary: Dictionary, mask: Tensor, signal: Tensor, most: int = 200) -> Tensor:
-    """Return what the best fit by some columns leaves of a signal: its part that is orthogonal to them.
+    """Return the residual of the least-squares fit of a signal by some columns: its component orthogonal to them.
 
     Args:
         dictionary: D.
         mask: 1 for the columns, 0 for all others, in the shape of the code, (B, code_channels, …).
-        signal: what is fitted, (B, channels, …).
-        most: the most steps of conjugate gradients.
+        signal: the signal to fit, (B, channels, …).
+        most: maximum number of steps of conjugate gradients.
     """
 
     def gram(v: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ReducedSolver:
-    """Takes the identity part out of [I D] by minimizing over it in closed form, and runs a solver on what is left.
+    """Minimizes over the identity part of [I D] in closed form, and runs a solver on the remaining problem.
 
-    The same optimum in far fewer steps, since L falls by 1 and the identity part is always at its best
+    It reaches the same optimum in far fewer steps, since L falls by 1 and the identity part is always optimal
     (see ``ReducedLasso``).
 
     Attributes:
@@ -42,24 +42,24 @@ class ReducedSolver:
     def __post_init__(self) -> None:
         check_solver(self.solver)
         if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver)):
-            raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need the update alone")
+            raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need only the update")
 
 
 @dataclass(frozen=True, repr=False)
 class Solution:
-    """What ``solve`` has found.
+    """The result of ``solve``.
 
     Attributes:
         code: Γ, (B, code_channels, …).
         objective: its objective in each example, (B,), in float64.
         gap: proven distance of the objective from the minimum, relative to the objective, (B,), in float64, up to the
-            rounding of the signal's type; NaN for OMP, since (P0) has no such proof.
-        steps: steps that were taken.
+            rounding of the signal's type; NaN for OMP, since (P0) has no duality gap.
+        steps: number of steps taken.
         converged: whether every gap is at most tol (OMP: whether its criterion was met in every example).
         objectives: the objective after every step, (steps + 1, B), if a trace was asked for.
-        gaps: the gap after every step, alike.
-        reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap can fall no further in the
-            signal's type (OMP: where no atom is left that is independent of those taken).
+        gaps: the gap after every step, in the same shape.
+        reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap cannot fall further in the
+            signal's type (OMP: where no atom is left that is independent of those selected).
     """
 
     code: Float[Tensor, "B code_channels *code_size"]
@@ -73,7 +73,7 @@ class Solution:
 
     @staticmethod
     def of(code: Tensor, run: SolverResult, tol: float) -> "Solution":
-        """Return where a run has ended."""
+        """Return the solution that a run has ended with."""
         objective, gap, _ = run.certificate
         objectives = torch.stack([c.objective for c in run.trace]) if run.trace else None
         gaps = torch.stack([c.gap for c in run.trace]) if run.trace else None
@@ -101,33 +101,33 @@ def solve(
 ) -> Solution:
     """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
 
-    Gradients flow to the signal, the weights of the dictionary and β: "implicit" differentiates the conditions of
-    optimality on the support, with memory that does not grow with the steps; it is as exact as the solution, and
-    supposes that the atoms of the support are independent, and it is for first derivatives only. "unrolled"
-    differentiates through every step (not OMP, WorkingSet). The code has them if the signal or β requires gradients,
-    or if ``gradient`` asks for them; the weights of a dictionary are parameters and do not ask by themselves.
+    Gradients flow to the signal, the weights of the dictionary and β. "implicit" differentiates the optimality
+    conditions on the support, with memory that does not grow with the steps; it is as exact as the solution, assumes
+    that the atoms of the support are independent, and gives first derivatives only. "unrolled" differentiates through
+    every step (not for OMP and WorkingSet). The code has gradients if the signal or β requires them, or if ``gradient``
+    is given; that the weights of a dictionary are parameters is not enough.
 
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
-            the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
+            the code; a fraction of ``beta_max``, for instance. 0 gives least squares. For OMP it is the penalty of a
             non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
         solver: FISTA(), ISTA(), WorkingSet(), ReducedSolver(…) for [I D], or OMP(nonzeros).
-        nonnegative: look among Γ ≥ 0 only.
-        max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
+        nonnegative: restrict Γ to Γ ≥ 0.
+        max_steps: maximum number of steps; if they are not enough, ``converged`` is False and ``gap`` is above tol.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
-            rounding hides smaller ones. The gap is about quadratic in the error of the code: for n digits of the code
-            and of implicit gradients ask for 2n of the gap. 0 takes max_steps, without a warning.
-        start: a code to begin at, (B, code_channels, …); zero by default.
-        restart: let FISTA's momentum start again where it points uphill.
+            rounding hides smaller ones. The gap is about quadratic in the error of the code: for n correct digits of
+            the code and of implicit gradients choose a gap of 2n digits. 0 takes max_steps, without a warning.
+        start: the initial code, (B, code_channels, …); zero by default.
+        restart: restart FISTA's momentum where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
-        tile: refused: an optimum is global, so that solutions of tiles are not the solution of the whole.
+        tile: not supported: an optimum is global, so the solutions of tiles are not the solution of the whole.
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: for input that does not fit; the message says what came and what was expected.
+        ValueError: for input that does not fit; the message names the given and the expected value.
 
     Warns:
         ConvergenceWarning: if it stops before the tolerance is reached, unless tol or max_steps is 0.
@@ -145,8 +145,8 @@ def solve(
     _check_options(solver, nonnegative, max_steps, tol, gradient)
     if tile is not None:
         raise ValueError(
-            f"tile is {tile!r}, but an optimum has no tiles: each coefficient hangs on the whole signal, through all "
-            "atoms between. Solve the whole, or take a network of a fixed number of steps, which looks no farther than "
+            f"tile is {tile!r}, but an optimum has no tiles: each coefficient depends on the whole signal, through all "
+            "atoms between. Solve the whole, or use a network of a fixed number of steps, whose output depends only on "
             "its halo: pn.apply(model, image, tile)"
         )
     if beta is None and not isinstance(solver, OMP):
@@ -161,13 +161,13 @@ def solve(
         warn(solution, "OMP has not met its criterion", max_steps > 0)
         return solution
     tol = default_tol(problem.signal) if tol is None else tol
-    given, initial = problem, dictionary.split(_initial_code(problem, start))
+    full, initial = problem, dictionary.split(_initial_code(problem, start))
     if isinstance(solver, ReducedSolver):
         problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
         run = iterate(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
         code = problem.full_code(run.code)
-    code = attach_implicit_gradient(given, code) if mode == "implicit" else code
+    code = attach_implicit_gradient(full, code) if mode == "implicit" else code
     solution = Solution.of(dictionary.join(code), run, tol)
     warn(
         solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
@@ -176,32 +176,32 @@ def solve(
 
 
 def default_tol(signal: Tensor) -> float:
-    """Return the gap to reach by default: what the rounding of a type leaves to be proven, with some room."""
+    """Return the default gap to reach: what can be proven in a type despite its rounding, with some margin."""
     return 1e-6 if signal.dtype == torch.float64 else 1e-4
 
 
-def warn(found: Solution, told: str, wanted: bool, stacklevel: int = 3) -> None:
-    """Warn of a solution that has not converged, with the way out.
+def warn(solution: Solution, problem: str, wanted: bool, stacklevel: int = 3) -> None:
+    """Warn of a solution that has not converged, with a remedy.
 
     Args:
-        found: the solution.
-        told: how far it is from what was asked for.
-        wanted: whether a solution was asked for at all, and not some steps.
-        stacklevel: how far up the caller is who asked.
+        solution: the solution.
+        problem: what has not been reached, for the message.
+        wanted: whether convergence was wanted, and not just a number of steps.
+        stacklevel: that of the caller, as in ``warnings.warn``.
     """
-    if not wanted or found.reason == "converged":
+    if not wanted or solution.reason == "converged":
         return
-    way = "give more max_steps, a larger tol, or another solver"
-    if found.reason == "stalled" and found.gap.isnan().all():
-        way = "no other atom is independent of those taken; ask for fewer non-zeros or a larger residual"
-    elif found.reason == "stalled":
-        finer = ", or compute in float64" if found.code.dtype == torch.float32 else ""
-        way = f"it falls no further in {str(found.code.dtype).removeprefix('torch.')}: give a larger tol{finer}"
-    warnings.warn(f"after {found.steps} steps {told}; {way}", ConvergenceWarning, stacklevel=stacklevel)
+    remedy = "give more max_steps, a larger tol, or another solver"
+    if solution.reason == "stalled" and solution.gap.isnan().all():
+        remedy = "no other atom is independent of those selected; ask for fewer non-zeros or a larger residual"
+    elif solution.reason == "stalled":
+        double = ", or compute in float64" if solution.code.dtype == torch.float32 else ""
+        remedy = f"it falls no further in {str(solution.code.dtype).removeprefix('torch.')}: give a larger tol{double}"
+    warnings.warn(f"after {solution.steps} steps {problem}; {remedy}", ConvergenceWarning, stacklevel=stacklevel)
 
 
 def check_solver(solver: Any) -> None:
-    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, ReducedSolver or OMP."""
+    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, a ReducedSolver or an OMP."""
     names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, ReducedSolver, OMP)}
     if isinstance(solver, type):
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
@@ -213,11 +213,11 @@ def check_solver(solver: Any) -> None:
 
 
 def check_budget(max_steps: Any, tol: Any) -> None:
-    """Raise TypeError or ValueError unless these are a number of steps and a tolerance."""
+    """Raise TypeError or ValueError unless these are a valid number of steps and a valid tolerance."""
     if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 0:
         raise ValueError(f"max_steps is {max_steps!r}; expected an integer ≥ 0")
     if tol is not None and (not isinstance(tol, Real) or isinstance(tol, bool)):
-        raise TypeError(f"tol is {tol!r}; expected a number ≥ 0, or None for that of the type")
+        raise TypeError(f"tol is {tol!r}; expected a number ≥ 0, or None for the default")
     if tol is not None and not float(tol) >= 0:
         raise ValueError(f"tol is {tol}; expected a number ≥ 0")
 
@@ -237,7 +237,7 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
     """Return the solution with gradients to signal, weights and β, by the implicit function theorem.
 
     On the support S with signs s, 0 = D_Sᵀ(x − DΓ) − β_S·s =: F defines Γ_S, so dΓ_S = (D_SᵀD_S)⁻¹ dF at fixed Γ:
-    the cotangent of F is the solution of one linear system, by conjugate gradients.
+    the cotangent of F is the solution of one linear system, computed by conjugate gradients.
     """
     inputs = [problem.signal, *problem.dictionary.parameters(), *problem.beta]
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
@@ -253,7 +253,7 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
     probe = torch.zeros_like(solution, requires_grad=True)
     gram_probe = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
 
-    def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the weights of this moment
+    def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the present weights
         return torch.autograd.grad(gram_probe, probe, v, retain_graph=True)[0]
 
     if F.requires_grad:
@@ -262,7 +262,7 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
 
 
 def _initial_code(problem: Lasso, start: Tensor | None) -> Tensor:
-    """Return the code to begin at: a guess that was given, or zero."""
+    """Return the initial code: the one that was given, or zero."""
     x, D = problem.signal, problem.dictionary
     if start is None:
         return x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
@@ -279,7 +279,7 @@ def _solve_omp(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None
     """Return the solution of OMP."""
     D = problem.dictionary
     if problem.nonnegative or start is not None:
-        raise ValueError("OMP takes neither nonnegative=True nor a start; it grows a support of any sign from nothing")
+        raise ValueError("OMP takes neither nonnegative=True nor a start; its codes are of any sign and start at zero")
     code, steps, met = solver.run(problem.signal, D, max_steps)
     penalty = D.join(tuple(b * (c != 0) for b, c in zip(problem.beta, D.split(code), strict=True)))
     squared_error = problem.residual(D.split(code)).flatten(1).double().square().sum(1)

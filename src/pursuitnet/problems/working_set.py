@@ -1,4 +1,4 @@
-"""A solver that steps from one small problem to the next."""
+"""A solver that solves a sequence of small problems."""
 
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -18,16 +18,17 @@ from pursuitnet.problems.loop import iterate
 
 @dataclass(frozen=True)
 class WorkingSet:
-    """Solves (P1) over the atoms in use and those that the residual asks for most, then asks the residual again.
+    """Solves (P1) over the columns in use and those that violate optimality most, then chooses these columns again.
 
-    A column of a convolutional D touches few entries of the signal, so that a step over few columns costs a fraction
-    of one with all of D; the gap is always that of the whole problem. After Johnson and Guestrin (2015) and Massias,
-    Gramfort and Salmon (2018).
+    A column of a convolutional D reaches few entries of the signal, so a step over few columns costs a fraction of one
+    with all of D; the gap is always that of the whole problem. After Johnson and Guestrin (2015) and Massias, Gramfort
+    and Salmon (2018).
 
     Attributes:
-        least: columns to add at least, for each column that the signal has room for side by side.
-        accuracy: relative gap of each small problem, as a fraction of the whole one's before it.
-        max_steps: steps that a small problem may take.
+        least: minimum number of columns to add, in units of the number of columns that fit into the signal without
+            overlap.
+        accuracy: relative gap of each small problem, as a fraction of the gap of the whole one before it.
+        max_steps: maximum number of steps of each small problem.
     """
 
     whole_problem: ClassVar[bool] = True
@@ -53,20 +54,20 @@ class WorkingSet:
         chosen = self._choose(problem, code, D.join(before.correlation))
         small = _restrict(problem, code, chosen)
         tol = max(self.accuracy * float(before.gap.max()), 4 * torch.finfo(code.dtype).eps)
-        (found,) = self._solve(small, code.flatten()[None, chosen], tol)
-        new = D.split(code.new_zeros(code.numel()).index_copy(0, chosen, found[0]).view(code.shape))
-        residual = small.residual((found,)).view_as(problem.signal)
+        (solution,) = self._solve(small, code.flatten()[None, chosen], tol)
+        new = D.split(code.new_zeros(code.numel()).index_copy(0, chosen, solution[0]).view(code.shape))
+        residual = small.residual((solution,)).view_as(problem.signal)
         return State(new, certificate=problem.certificate(new, residual))
 
     def _solve(self, small: Lasso, code: Tensor, tol: float) -> Code:
         """Return the code of a small problem.
 
-        λmax of few columns is a fraction of that of all, which bounds it; it is estimated, and if that was too low to
-        go downhill, the bound counts.
+        λmax of few columns is a fraction of that of all columns, its bound. It is estimated first; if the estimate was
+        too low for descent, the bound is used.
         """
-        largest = _largest(small)
-        long = replace(small, step=small.step.clamp(min=1 / (1.1 * max(largest, torch.finfo(code.dtype).tiny))))
-        run = iterate(long, FISTA(), (code,), self.max_steps, tol)
+        largest = _estimated_lipschitz(small)
+        long_steps = replace(small, step=small.step.clamp(min=1 / (1.1 * max(largest, torch.finfo(code.dtype).tiny))))
+        run = iterate(long_steps, FISTA(), (code,), self.max_steps, tol)
         if bool(run.certificate.objective <= small.certificate((code,)).objective):
             return run.code
         return iterate(small, FISTA(), (code,), self.max_steps, tol).code
@@ -82,11 +83,11 @@ class WorkingSet:
         least = int(self.least * problem.signal.numel() / _taps(problem))
         count = min(len(wanted), max(int(used.sum()), least, 10))
         most = excess.topk(count, sorted=False).indices
-        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbors side by side in memory
+        return torch.cat([used.nonzero()[:, 0], wanted[most]]).sort().values  # neighbors are contiguous in memory
 
 
-def _largest(small: Lasso) -> float:
-    """Return λmax(DᵀD) of some columns from below, usually to a percent, for the price of ten steps."""
+def _estimated_lipschitz(small: Lasso) -> float:
+    """Return an estimate of λmax(DᵀD) of some columns from below, usually to a percent, at the cost of ten steps."""
     D = small.dictionary
     generator = torch.Generator("cpu").manual_seed(0)
     start = torch.randn(1, D.code_channels[0], generator=generator, device="cpu").to(small.signal)
@@ -94,20 +95,20 @@ def _largest(small: Lasso) -> float:
 
 
 def _taps(problem: Lasso) -> int:
-    """Return how many entries of the signal a column reaches."""
+    """Return the number of signal entries that a column reaches."""
     first = torch.zeros(1, dtype=torch.long, device=problem.signal.device)
     return problem.dictionary.columns(first, problem.signal.shape)[0].shape[1]
 
 
 def _whole_beta(problem: Lasso, code: Tensor) -> Tensor:
-    """Return β in the shape of the code, without copies where it repeats."""
+    """Return β in the shape of the code, expanded without copies where possible."""
     parts = zip(problem.beta, problem.dictionary.split(code), strict=True)
     betas = [b.expand_as(c) for b, c in parts]
     return betas[0] if len(betas) == 1 else problem.dictionary.join(tuple(betas))
 
 
 def _restrict(problem: Lasso, code: Tensor, chosen: Int[Tensor, " n"]) -> Lasso:
-    """Return (P1) over the chosen columns of all examples, which becomes one example."""
+    """Return (P1) over the chosen columns of all examples, as one problem of one example."""
     signal, one = problem.signal, code[0].numel()
     places, values = problem.dictionary.columns(chosen % one, signal.shape)
     columns = Columns(places + (chosen // one)[:, None] * signal[0].numel(), values.detach(), signal.numel())

@@ -1,4 +1,4 @@
-"""P and its step: the threshold, the normalization beside it, and the step size c."""
+"""P and its step: the threshold, the normalization inside P, and the step size c."""
 
 from pursuitnet.prox.noise import NoiseThreshold
 from pursuitnet.prox.norms import BatchNorm

@@ -1,4 +1,4 @@
-"""A threshold that goes by how noisy the signal is."""
+"""A threshold that depends on the noise level of the signal."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from pursuitnet.utils.inplace import reusable
 
 
 class NoiseThreshold(Threshold):
-    """S_θ with θ = c·(β₀ + σ·β₁): what noise of standard deviation σ leaves in a coefficient is σ·‖dⱼ‖.
+    """S_θ with θ = c·(β₀ + σ·β₁): noise of standard deviation σ gives a coefficient the standard deviation σ·‖dⱼ‖.
 
     Args:
         code_channels: channels of the code, ``dictionary.code_channels``, in one part.
-        penalty: β₀ of every channel at the start.
-        slope: β₁ of every channel at the start, or one number each, (code_channels,).
+        penalty: initial β₀ of every channel.
+        slope: initial β₁ of every channel, or one number each, (code_channels,).
     """
 
     def __init__(self, code_channels: tuple[int, ...], penalty: float = 0.0, slope: Tensor | float = 1.5) -> None:

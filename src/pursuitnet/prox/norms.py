@@ -1,4 +1,4 @@
-"""Batch normalization inside P, with own statistics in every step."""
+"""Batch normalization inside P, with separate statistics in every step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +15,18 @@ from pursuitnet.dictionaries.inputs import check_choice
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalization inside P, with own statistics in every step.
+    """Batch normalization inside P, with separate statistics in every step.
 
     Attributes:
-        on: "sum" normalizes anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (He et al.'s place).
+        on: "sum" normalizes anchor − c·Dᵀ(…), "update" only −c·Dᵀ(…), before the anchor is added (as He et al. do).
         affine: learned scale and shift, which then are the step and the threshold; otherwise θ = β in normalized
             units.
-        identity: what happens to the identity part of a code of [I D]: "none", "batch", or "scale", which divides by
+        identity: normalization of the identity part of a code of [I D]: "none", "batch", or "scale", which divides by
             the root mean square and subtracts nothing, so that nothing is clipped.
         momentum: weight of a batch in the running statistics that evaluation uses. They start at variance 1, while
-            c·Dᵀx may be a thousand times smaller, so they had better forget quickly.
-        eps: what is added to a variance or mean square. Channels whose variance is not well above it are left too
-            small: c·Dᵀx of random filters has about 1e-4 times the variance of x.
+            c·Dᵀx may be a thousand times smaller, so a large momentum is better.
+        eps: added to the variance or mean square. Channels whose variance is not well above it stay too small: c·Dᵀx
+            of random filters has about 1e-4 times the variance of x.
     """
 
     on: Literal["sum", "update"] = "sum"
@@ -41,11 +41,11 @@ class BatchNorm:
 
 
 class StepNorms(nn.ModuleList):
-    """The normalizations of every step; the last ones serve all later steps. Empty without any.
+    """The normalizations of every step; all later steps use those of the last one. Empty without normalization.
 
     Args:
         code_channels: channels of each part of the code.
-        norm: which normalization, or None.
+        norm: the kind of normalization, or None.
         steps: number of steps that have their own statistics.
     """
 
@@ -54,14 +54,14 @@ class StepNorms(nn.ModuleList):
         self.on = norm.on if norm else None
 
     def of(self, part: int, step: int) -> nn.Module | None:
-        """Return what normalizes a part of the code, −1 for the atoms and −2 for an identity part, in a step."""
+        """Return the normalization of a part of the code, −1 for the atoms and −2 for an identity part, in a step."""
         if not len(self):
             return None
         norms = list(self[min(step, len(self) - 1)].children())
         return norms[part] if -part <= len(norms) else None
 
     def normalized_sum(self, part: int, step: int, anchor: Tensor | None, update: Tensor, out: Tensor | None) -> Tensor:
-        """Return anchor + update, with the sum or the update normalized; out: takes the sum, or None."""
+        """Return anchor + update, with the sum or the update normalized; the sum is written to ``out`` if given."""
         norm = self.of(part, step)
         if norm is not None and self.on == "update":
             update = norm(update)
@@ -80,7 +80,7 @@ def norms_of(code_channels: tuple[int, ...], norm: BatchNorm) -> nn.ModuleList:
 
 
 class ChannelNorm(_BatchNorm):
-    """Batch normalization over all axes but the second, for any number of them."""
+    """Batch normalization over all axes but the second, for any number of axes."""
 
     synchronized = False
     momentum: float | None
@@ -94,7 +94,7 @@ class ChannelNorm(_BatchNorm):
     def forward(self, z: Tensor) -> Tensor:
         if self.training and not self.synchronized and z.numel() == z.shape[1]:
             raise ValueError(
-                f"a batch with one value a channel, {tuple(z.shape)}, has no variance to normalize by; expected more "
+                f"a batch with one value per channel, {tuple(z.shape)}, has no variance to normalize by; expected more "
                 "examples in training, or evaluation mode, or a threshold without norm"
             )
         if not (self.synchronized and self.training):
@@ -124,9 +124,9 @@ class ChannelNorm(_BatchNorm):
 class RunningRMSNorm(_BatchNorm):
     """Division by the root mean square of each channel over the batch; evaluation divides by its running value.
 
-    What PyTorch's own tools ask of a batch normalization holds here too (``update_bn``, momentum None, a batch of
-    nothing, forward-mode differentiation), but for ``SyncBatchNorm``, which would subtract means: ``synchronize`` is
-    for several processes.
+    It works like a batch normalization with PyTorch's own tools (``update_bn``, momentum None, an empty batch,
+    forward-mode differentiation), except ``SyncBatchNorm``, which would subtract means: use ``synchronize`` for several
+    processes.
     """
 
     synchronized = False
@@ -145,13 +145,13 @@ class RunningRMSNorm(_BatchNorm):
         if name in ("running_mean", "running_var"):
             raise AttributeError(
                 f"a RunningRMSNorm has no {name}, as it subtracts nothing, so that no batch normalization of PyTorch "
-                "can take its place; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
+                "can replace it; for statistics of several processes call pursuitnet.prox.norms.synchronize(model) "
                 "instead of convert_sync_batchnorm"
             )
         return super().__getattr__(name)
 
     def reset_running_stats(self) -> None:
-        """Forget all batches: evaluation then divides by 1."""
+        """Reset the running mean square to 1, and the count of batches to 0."""
         if "mean_square" in self._buffers:
             self.mean_square.fill_(1)
             self.num_batches_tracked.zero_()
@@ -164,12 +164,12 @@ class RunningRMSNorm(_BatchNorm):
             square = _sum_over_processes(z.square().sum(_all_but_channels(z), dtype=count.dtype)) / count.clamp(min=1)
             self._update_running_stats(square, count > 0)
             return _scaled(z, square, self.eps)
-        if torch.compiler.is_compiling():  # which fuses the plain formula by itself
+        if torch.compiler.is_compiling():  # the compiler fuses the plain formula by itself
             square = _mean_square(z)
             scaled = _scaled(z, square, self.eps)
         else:
             scaled, square = _ByRootMeanSquare.apply(z, self.eps)  # type: ignore[no-untyped-call]
-        if self.training and z.numel():  # the mean over a batch of nothing is no number
+        if self.training and z.numel():  # the mean over an empty batch is NaN
             self._update_running_stats(square)
         return scaled
 
@@ -180,14 +180,14 @@ class RunningRMSNorm(_BatchNorm):
             self.mean_square.lerp_(square.to(self.mean_square.dtype), _batch_weight(self) * seen)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        nn.Module._load_from_state_dict(self, *arguments)  # that of batch normalization asks for the number of batches
+        nn.Module._load_from_state_dict(self, *arguments)  # that of _BatchNorm requires num_batches_tracked
 
 
 def eval_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return scale and shift, (code_channels,) each, of the affine map that evaluation applies.
+    """Return scale and shift, (code_channels,) each, of the affine map that a normalization is in evaluation.
 
     Args:
-        norm: a ChannelNorm, a RunningRMSNorm, or what a tool of PyTorch has put in a ChannelNorm's place.
+        norm: a ChannelNorm, a RunningRMSNorm, or a batch normalization by which PyTorch has replaced a ChannelNorm.
 
     Raises:
         ValueError: if it keeps no running statistics, so that evaluation is no fixed map.
@@ -205,7 +205,7 @@ def _all_but_channels(z: Tensor) -> list[int]:
 
 
 def _batch_weight(norm: _BatchNorm) -> float:
-    """Return the weight of a batch that has been counted; with momentum None all batches weigh the same."""
+    """Return the weight of a batch in the running statistics; with momentum None all batches weigh the same."""
     return 1 / float(norm.num_batches_tracked or 1) if norm.momentum is None else norm.momentum
 
 
@@ -217,15 +217,15 @@ def _mean_square(z: Tensor) -> Tensor:
 def _scaled(z: Tensor, mean_square: Tensor, eps: float) -> Tensor:
     """Return z / √(mean_square + eps), channel by channel."""
     if mean_square.dtype == torch.float16:
-        eps = max(eps, 1e-7)  # it has no smaller numbers
+        eps = max(eps, 1e-7)  # float16 has no smaller numbers
     return z * (mean_square + eps).rsqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 2))
 
 
 class _ByRootMeanSquare(torch.autograd.Function):
-    """z ↦ z·ρ and m, for m the mean square of each channel and ρ = 1/√(m + eps); nothing flows back from m.
+    """z ↦ z·ρ and m, for m the mean square of each channel and ρ = 1/√(m + eps); m has no gradient.
 
     The gradient is ρ·g − z·ρ³·⟨g, z⟩ with the mean over the channel: four passes over memory instead of nine. The
-    Jacobian is symmetric, so that a direction is carried forward by the same formula.
+    Jacobian is symmetric, so the same formula serves forward-mode differentiation.
     """
 
     generate_vmap_rule = True
@@ -245,7 +245,7 @@ class _ByRootMeanSquare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
         z, square = ctx.saved_tensors
-        # where this is to be differentiated once more, ρ is too
+        # for second derivatives, ρ must be differentiable too
         if torch.is_grad_enabled() or unpack_dual(z).tangent is not None:
             square = _mean_square(z)
         return _by_jacobian(z, square, ctx.eps, gradient), None
@@ -266,7 +266,7 @@ def _by_jacobian(z: Tensor, mean_square: Tensor, eps: float, direction: Tensor) 
 
 
 def synchronize(model: nn.Module) -> None:
-    """Let the normalizations take their statistics from the batches of all processes together."""
+    """Make all normalizations use the statistics of the batches of all processes together."""
     for module in model.modules():
         if isinstance(module, ChannelNorm | RunningRMSNorm):
             module.synchronized = True
@@ -274,7 +274,7 @@ def synchronize(model: nn.Module) -> None:
 
 @contextmanager
 def frozen_running_stats(model: nn.Module) -> Iterator[None]:
-    """Leave the running statistics as they are, while batches are normalized by their own."""
+    """Keep the running statistics unchanged, while batches are normalized by their own statistics."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     counts = [norm.get_buffer("num_batches_tracked").clone() for norm in norms]

@@ -1,7 +1,7 @@
 """The step c of the update: bounded by 1/L, free, or absorbed in the filters.
 
-Each is called without arguments and returns the step c and the weight w of the model: the layer moves along
-c·Dᵀ( x − w·D·probe ). Eqs. 1 and 4 of the paper have w = 1. In Eq. 5 the filters hold 1/L already, so the step is 1,
+Each is called without arguments and returns the step c and the weight w of D·probe: the update of the layer is
+c·Dᵀ( x − w·D·probe ). Eqs. 1 and 4 of the paper have w = 1. In Eq. 5 the filters contain 1/L already, so the step is 1,
 and w = −c with the paper's c = −L.
 """
 
@@ -16,14 +16,14 @@ Weight = Tensor | float
 
 
 class BoundedStep(nn.Module):
-    """c = σ(ρ)/L, inside (0, 1/L] whatever ρ is learned; L bounds λmax(DᵀD) at every image size.
+    """c = σ(ρ)/L, inside (0, 1/L] for every learned ρ; L bounds λmax(DᵀD) at every image size.
 
-    L is a buffer, so it is saved, loaded and moved with the weights. ``update_lipschitz`` sets it; the layer does so
+    L is a buffer, so it is saved, loaded and moved with the weights. ``update_lipschitz`` sets it; the layer calls it
     before every training forward and on ``eval()``, so ``forward`` itself changes nothing.
 
     Args:
-        ratio: c·L at the start, inside (0, 1).
-        learned: whether ρ is a parameter; otherwise the ratio stays as it is and may also be 1.
+        ratio: initial c·L, inside (0, 1).
+        learned: whether ρ is a parameter; otherwise the ratio is constant and may also be 1.
     """
 
     lipschitz: Tensor
@@ -34,18 +34,18 @@ class BoundedStep(nn.Module):
         check_number("ratio", ratio, "c·L at the start, 0 < ratio < 1")
         if not 0 < ratio <= 1 or (learned and ratio == 1):
             raise ValueError(f"ratio is {ratio}; expected 0 < ratio < 1, or 1 with learned=False")
-        self.register_buffer("lipschitz", torch.ones(1))  # compilers lose what is written to float64 of no axes
+        self.register_buffer("lipschitz", torch.ones(1))  # compilers lose writes to a float64 tensor without axes
         if learned:
             self.logit = nn.Parameter(torch.tensor(ratio).logit())
         else:
             self.register_buffer("ratio", torch.tensor(ratio))
 
     def update_lipschitz(self, lipschitz: Tensor) -> None:
-        """Take over L, an upper bound of λmax(DᵀD) of the dictionary as it stands."""
-        kept = torch.finfo(self.lipschitz.dtype)
-        if kept.eps > torch.finfo(lipschitz.dtype).eps:
-            lipschitz = lipschitz * (1 + kept.eps)  # rounding must not make the bound too small
-        self.lipschitz.copy_(lipschitz.clamp(min=max(1e-6, 1 / kept.max)))
+        """Set L, an upper bound of λmax(DᵀD) of the current dictionary."""
+        own = torch.finfo(self.lipschitz.dtype)
+        if own.eps > torch.finfo(lipschitz.dtype).eps:
+            lipschitz = lipschitz * (1 + own.eps)  # rounding must not make the bound too small
+        self.lipschitz.copy_(lipschitz.clamp(min=max(1e-6, 1 / own.max)))
 
     def extra_repr(self) -> str:
         return "learned" if hasattr(self, "logit") else f"ratio={float(self.ratio):.3g}"
@@ -54,7 +54,7 @@ class BoundedStep(nn.Module):
         """Return (c, 1).
 
         Args:
-            lipschitz: L, if it is not the one that was taken over.
+            lipschitz: L, if it is not the one that ``update_lipschitz`` has set.
         """
         ratio = self.logit.sigmoid() if hasattr(self, "logit") else self.ratio
         L = self.lipschitz[0] if lipschitz is None else lipschitz.clamp(min=1e-6)
@@ -68,10 +68,10 @@ class BoundedStep(nn.Module):
 
 
 class FreeStep(nn.Module):
-    """A learned c without any bound, as Algorithms 2 and 3 print it.
+    """A learned c without any bound, as in Algorithms 2 and 3.
 
     Args:
-        c: the value at the start.
+        c: the initial value.
     """
 
     def __init__(self, c: Weight) -> None:
@@ -85,10 +85,10 @@ class FreeStep(nn.Module):
 
 
 class AbsorbedStep(nn.Module):
-    """The step of Eq. 5, held by the filters: descend along −Dᵀ( x + c·D·probe ), with the paper's c = −L.
+    """The step of Eq. 5, contained in the filters: the update is Dᵀ( x + c·D·probe ), with the paper's c = −L.
 
     Args:
-        c: the value at the start of a learned c; None where the probe is zero and c has no meaning.
+        c: the initial value of a learned c; None where the probe is zero and c has no effect.
     """
 
     def __init__(self, c: float | None = None) -> None:

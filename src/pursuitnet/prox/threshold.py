@@ -1,7 +1,7 @@
 """The operator P_θ: soft or non-negative soft (= ReLU, Eq. 2), with or without batch normalization.
 
-The sign convention of the whole package lives here: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in
-Eq. 2 and ReLU(z + b) in Algorithms 2 and 3.
+The sign convention of the whole package is: θ = β·c ≥ 0 is *subtracted*. The paper writes ReLU(z − b) in Eq. 2 and
+ReLU(z + b) in Algorithms 2 and 3.
 """
 
 import copy
@@ -23,7 +23,7 @@ from pursuitnet.utils.inplace import reusable
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S_θ(z) = sign(z)·max(|z| − θ, 0), the proximal map of θ‖·‖₁ (Section II-C); θ broadcasts against z.
 
-    An array or a list of numbers is taken as a tensor.
+    z may also be an array or a list of numbers.
 
     Example:
         >>> import torch
@@ -38,7 +38,7 @@ def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
     """Return S⁺_θ(z) = max(z − θ, 0) = ReLU(z − θ), Eq. 2; θ broadcasts against z.
 
-    An array or a list of numbers is taken as a tensor.
+    z may also be an array or a list of numbers.
 
     Example:
         >>> import torch
@@ -51,11 +51,10 @@ def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
 
 
 class IdentityPenalty(StrEnum):
-    """What Σβ|Γ| puts on the identity part of a code of [I D].
+    """The penalty on the identity part of a code of [I D].
 
     OWN: a β for each of its channels (Algorithms 2 and 3). SAME: one number for the whole code (Theorem 1). NONE: β = 0
-    (Proposition 1). SIGNED: no threshold at all, for signals that have negative values, such as mean-subtracted
-    images.
+    (Proposition 1). SIGNED: no threshold at all, for signals with negative values, such as mean-subtracted images.
     """
 
     OWN = "own"
@@ -65,7 +64,7 @@ class IdentityPenalty(StrEnum):
 
 
 class Affine(NamedTuple):
-    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ); θ is None if nothing is cut."""
+    """P on one part of a code in evaluation, Γ = P_θ( scale·z + shift ); θ is None where P is the identity."""
 
     scale: Tensor
     shift: Tensor
@@ -73,18 +72,17 @@ class Affine(NamedTuple):
 
 
 class Threshold(nn.Module):
-    """P_θ on a whole code, with θ = β·c computed in every call, so that it cannot fall out of step with c.
+    """P_θ on a whole code, with θ = β·c computed in every call, so that it always follows c.
 
-    Where a part is normalized first, c has canceled and θ = β, in units of the part's own size. Without norm θ is in
-    units of the signal, and layers that are stacked with it die (see ``PursuitLayer``).
+    Where a part is normalized first, c cancels and θ = β, in normalized units. Without norm θ is in units of the
+    signal, and stacked layers die (see ``PursuitLayer``).
 
     Args:
         code_channels: channels of each part of the code, ``dictionary.code_channels``.
-        penalty: β of every channel at the start; None for none, where a norm with ``affine`` has the threshold in its
-            shift.
+        penalty: initial β of every channel; None for no β, where a norm with ``affine`` has the threshold in its shift.
         identity: the penalty on the identity part, if the code has one.
         nonnegative: S⁺ instead of S.
-        free: let β take any sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
+        free: let β take either sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
         norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
 
@@ -117,7 +115,7 @@ class Threshold(nn.Module):
         check_count("steps", steps, 1, "the number of steps that have their own statistics")
         identity = IdentityPenalty(identity)
         if penalty is not None and penalty < 0 and not free:
-            raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of any sign")
+            raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of either sign")
         self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
         self.nonnegative = nonnegative
         own = len(code_channels) > 1 and identity is IdentityPenalty.OWN
@@ -137,7 +135,7 @@ class Threshold(nn.Module):
 
     @property
     def penalty(self) -> Tensor:
-        """β of the atoms, (atoms,), or (1,) where one number serves the whole code."""
+        """β of the atoms, (atoms,), or (1,) where one number is for the whole code."""
         return self._beta(self.atom_weight)
 
     @property
@@ -146,7 +144,7 @@ class Threshold(nn.Module):
         return self.penalty if self.identity is IdentityPenalty.SAME else self._beta(self.identity_weight)
 
     def extend(self, steps: int) -> None:
-        """Give each of so many steps statistics of its own, which begin as those of the last step there is."""
+        """Give each of ``steps`` steps its own statistics; those of new steps begin as copies of the last ones."""
         while 0 < len(self.norms) < steps:
             self.norms.append(copy.deepcopy(self.norms[-1]))
 
@@ -163,8 +161,9 @@ class Threshold(nn.Module):
             anchor: the code that is updated, or None for zero.
             update: c·Dᵀ(x − D·probe), in parts.
             c: the step, for θ = β·c.
-            step: 0 for the first step; chooses the statistics (the last ones serve all later steps).
-            fresh: nobody else needs the update, so that the code may take its place (``utils.inplace.reusable``).
+            step: 0 for the first step; chooses the statistics (all later steps use the last ones).
+            fresh: whether the update is used nowhere else, so that the code may overwrite it (see
+                ``utils.inplace.reusable``).
         """
         code = []
         for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
@@ -178,8 +177,8 @@ class Threshold(nn.Module):
         Args:
             part: −1 for the atoms, −2 for an identity part.
             z: (B, code_channels, …).
-            theta: θ, as ``theta`` gives it, or (B, code_channels).
-            inplace: nobody else needs z, so that the result may take its place in memory.
+            theta: θ, as ``theta`` returns it, or (B, code_channels).
+            inplace: whether z is used nowhere else, so that the result may overwrite it.
         """
         if theta is None and self.nonnegative and not self._signed(part):
             return z.relu_() if inplace else z.relu()
@@ -187,7 +186,7 @@ class Threshold(nn.Module):
             return z
         theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
         if not self.nonnegative and inplace and not self.free and reusable(z) is not None:
-            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same numbers, in half of the memory
+            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same values, with half the memory
         if not self.nonnegative:
             return soft_threshold(z, theta)
         return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
@@ -201,18 +200,18 @@ class Threshold(nn.Module):
 
     @torch.no_grad()
     def eval_affine(self, c: Tensor | float = 1.0, step: int = 0) -> tuple[Affine, ...]:
-        """Return what P does to each part of the code in evaluation, where a norm is a fixed affine map.
+        """Return P on each part of the code in evaluation, where a norm is a fixed affine map.
 
         Args:
-            c: the step that the update is scaled with.
-            step: which step's statistics, as in ``forward``.
+            c: the step that the update is scaled by.
+            step: the step whose statistics are used, as in ``forward``.
         """
         return tuple(self._affine(part, c, step) for part in range(-len(self.code_channels), 0))
 
     def _affine(self, part: int, c: Tensor | float, step: int) -> Affine:
         norm, theta = self.norms.of(part, step), self.theta(part, c, step)
-        like = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
-        ones = like.new_ones(self.code_channels[part])
+        own = next((t for t in (theta, *self.parameters(), *self.buffers()) if t is not None), torch.zeros(1))
+        ones = own.new_ones(self.code_channels[part])
         if theta is not None or (self.nonnegative and not self._signed(part)):
             theta = ones * (0.0 if theta is None else theta)
         if isinstance(norm, _BatchNorm):
@@ -229,15 +228,15 @@ class Threshold(nn.Module):
         return self.atom_weight if part == -1 or self.identity is IdentityPenalty.SAME else self.identity_weight
 
     def _beta(self, weight: Tensor | None) -> Tensor:
-        """Return β of a parameter, kept ≥ 0 unless it is free; zero without one."""
+        """Return β from its parameter, kept ≥ 0 unless β is free; zero without a parameter."""
         if weight is None:
             return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(1)).new_zeros(1)
-        # |weight| with slope 1 at 0, where that of abs is 0 and a β = 0 would never leave it
+        # |weight| with gradient 1 at 0; that of abs is 0 there, so that β = 0 would never change
         return weight if self.free else torch.where(weight < 0, -weight, weight)
 
 
 def _checked_channels(code_channels: object) -> tuple[int, ...]:
-    """Return the channels of each part of a code, which is of one or two."""
+    """Return the channels of each part of a code of one or two parts, as a tuple."""
     if (
         not isinstance(code_channels, Sequence)
         or len(code_channels) not in (1, 2)
@@ -245,7 +244,7 @@ def _checked_channels(code_channels: object) -> tuple[int, ...]:
     ):
         raise TypeError(
             f"code_channels is {code_channels!r}; expected the channels of each part of the code, as "
-            "dictionary.code_channels gives them: (atoms,), or (channels, atoms) beside an identity"
+            "dictionary.code_channels gives them: (atoms,), or (channels, atoms) with an identity part"
         )
     return tuple(code_channels)
 

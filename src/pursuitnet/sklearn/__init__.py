@@ -1,4 +1,4 @@
-"""Sparse coding and dictionary learning as scikit-learn has them: for a ``Pipeline`` and for ``GridSearchCV``."""
+"""Sparse coding and dictionary learning as scikit-learn estimators, for a ``Pipeline`` and for ``GridSearchCV``."""
 
 from pursuitnet.sklearn.coding import ConvSparseCoder, SparseCoder
 from pursuitnet.sklearn.learning import ConvDictionaryLearning

@@ -1,4 +1,4 @@
-"""Sparse coding as scikit-learn has it: transformers for a ``Pipeline`` and for ``GridSearchCV``.
+"""Sparse coding as scikit-learn transformers, for a ``Pipeline`` and for ``GridSearchCV``.
 
 min ½‖x − DΓ‖² + Σβ|Γ|        (P1), for every example by itself
 """
@@ -27,11 +27,11 @@ from pursuitnet.problems.solve import default_tol
 Array = NDArray[np.floating[Any]]
 SOLVERS = ("fista", "ista", "omp")
 BATCH = 512
-"""Examples that are solved together."""
+"""Number of examples that are solved at a time."""
 
 
 class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
-    """What both coders share: the parameters of the problem, and its solution in batches."""
+    """Base class of both coders: the parameters of the problem, and its solution in batches."""
 
     dictionary_: Dictionary
 
@@ -64,7 +64,7 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         if self.solver not in SOLVERS:
             raise ValueError(f"solver is {self.solver!r}; expected one of {', '.join(SOLVERS)}")
         if self.solver == "omp" and self.nonzeros is None:
-            raise ValueError("solver is 'omp', which needs nonzeros: how many an example may have")
+            raise ValueError("solver is 'omp', which needs nonzeros: the number of non-zeros of an example's code")
         if not self.beta >= 0:
             raise ValueError(f"beta is {self.beta}; expected a number ≥ 0")
         if not self.n_components >= 1:
@@ -72,10 +72,11 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _codes(self, signals: Tensor) -> Tensor:
         """Return the codes of signals (n, channels, …), (n, code_channels, …)."""
-        return torch.cat([self._solved(part) for part in signals.split(BATCH)])
+        return torch.cat([self._solve(part) for part in signals.split(BATCH)])
 
-    def _solved(self, x: Tensor) -> Tensor:
-        D = self._like(x)
+    def _solve(self, x: Tensor) -> Tensor:
+        """Return the codes of a batch of signals."""
+        D = self._dictionary_in(x.dtype)
         if self.solver == "omp":
             return solve(x, D, solver=OMP(self.nonzeros), max_steps=self.max_steps).code.detach()
         beta = self.beta * (beta_max(x, D) if self.relative else torch.ones(len(x), dtype=x.dtype))
@@ -83,18 +84,22 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         solver = FISTA() if self.solver == "fista" else ISTA()
         tol = default_tol(x) if self.tol is None else self.tol
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # what is left may be gone after polishing
-            found = solve(x, D, each, solver, self.nonnegative, self.max_steps, tol)
-        code = polished(found.code.detach(), x, D, each)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # polishing may still close the gap
+            solution = solve(x, D, each, solver, self.nonnegative, self.max_steps, tol)
+        code = polished(solution.code.detach(), x, D, each)
         gap = lasso(x, D, each, self.nonnegative).certificate(D.split(code)).gap
         if float(gap.max()) > tol:
-            told = f"after {found.steps} steps the duality gap is {float(gap.max()):.1e}, above tol = {tol:g}"
-            warnings.warn(f"{told}; give more max_steps or a larger tol", ConvergenceWarning, stacklevel=2)
+            warnings.warn(
+                f"after {solution.steps} steps the duality gap is {float(gap.max()):.1e}, above tol = {tol:g}; give "
+                "more max_steps or a larger tol",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return code
 
-    def _like(self, x: Tensor) -> Dictionary:
-        """Return the dictionary in the number format of a signal."""
-        return copy.deepcopy(self.dictionary_).to(x.dtype)
+    def _dictionary_in(self, dtype: torch.dtype) -> Dictionary:
+        """Return the dictionary in a dtype."""
+        return copy.deepcopy(self.dictionary_).to(dtype)
 
     @property
     def _n_features_out(self) -> int:
@@ -110,32 +115,32 @@ class SparseCoder(_Coder):
     """Sparse codes of vectors over a dictionary of atoms.
 
     Args:
-        dictionary: D, atoms (n_components, n_features) or a ``pursuitnet.LinearDictionary``; None takes examples at
-            random, of length 1, when it is fitted.
-        n_components: how many atoms to take where no dictionary is given.
-        beta: β of (P1); a share of the smallest β whose code is zero, for each example by itself, if ``relative``.
-        relative: what ``beta`` is measured in.
-        nonnegative: look among Γ ≥ 0 only.
-        solver: "fista" or "ista" for (P1), "omp" for at most ``nonzeros`` of an example.
-        nonzeros: for "omp".
-        max_steps: the most steps of the solver.
+        dictionary: D, atoms (n_components, n_features) or a ``pursuitnet.LinearDictionary``; None draws random examples
+            in ``fit`` and normalizes them.
+        n_components: number of atoms to draw if no dictionary is given.
+        beta: β of (P1); if ``relative``, a fraction of the smallest β whose code is zero, for each example by itself.
+        relative: whether ``beta`` is such a fraction, or β itself.
+        nonnegative: restrict Γ to Γ ≥ 0.
+        solver: "fista" or "ista" for (P1), "omp" for at most ``nonzeros`` non-zeros per example.
+        nonzeros: number of non-zeros for "omp".
+        max_steps: maximum number of steps of the solver.
         tol: duality gap at which it stops, relative to the objective; by default 1e-6 in float64 and 1e-4 in float32.
-        random_state: seed or generator of what is taken at random.
+        random_state: seed or generator of the random atoms.
 
     Attributes:
-        dictionary_: D as it is used.
+        dictionary_: the D that is used.
         components_: its atoms, (n_components, n_features).
-        n_features_in_: length of an example.
+        n_features_in_: number of features of an example.
     """
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Take the dictionary that is given, or atoms from the examples X (n, n_features)."""
+        """Set the dictionary to the given one, or to atoms drawn from the examples X (n, n_features)."""
         self._check_parameters()
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         given = self.dictionary
         if isinstance(given, LinearDictionary):
             given = given.weight.detach()
-        atoms = torch.from_numpy(np.array(self._drawn(X) if given is None else given, dtype=X.dtype))
+        atoms = torch.from_numpy(np.array(self._draw_atoms(X) if given is None else given, dtype=X.dtype))
         if atoms.ndim != 2 or atoms.shape[1] != X.shape[1]:
             raise ValueError(f"the dictionary has shape {tuple(atoms.shape)}; expected (atoms, {X.shape[1]}), as X has")
         self.dictionary_ = LinearDictionary(atoms).requires_grad_(False)
@@ -157,29 +162,30 @@ class SparseCoder(_Coder):
             raise ValueError(f"the codes have {codes.shape[1]} columns; expected {self.n_features_out_}")
         return codes @ self.components_
 
-    def _drawn(self, X: Array) -> Array:
+    def _draw_atoms(self, X: Array) -> Array:
+        """Return random examples of norm 1."""
         chosen = X[check_random_state(self.random_state).permutation(len(X))[: self.n_components]]
-        lengths = np.linalg.norm(chosen, axis=1, keepdims=True)
-        return chosen / np.where(lengths > 0, lengths, 1)
+        norms = np.linalg.norm(chosen, axis=1, keepdims=True)
+        return chosen / np.where(norms > 0, norms, 1)
 
 
 class ConvSparseCoder(_Coder):
     """Convolutional sparse codes of signals or images, as rows of numbers.
 
     Args:
-        dictionary: D, filters (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None takes patches
-            of the examples at random, of length 1, when it is fitted.
+        dictionary: D, filters (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None draws random
+            patches of the examples in ``fit`` and normalizes them.
         n_components, beta, relative, nonnegative, solver, nonzeros, max_steps, tol, random_state: see ``SparseCoder``.
-        kernel_size: of the patches that are taken where no dictionary is given.
-        signal_shape: of one example, (channels, *size), where X comes in rows (n, n_features); by default rows are
-            signals of one channel, (n, H, W) images of one channel, and (n, channels, …) what it says.
+        kernel_size: size of the patches that are drawn if no dictionary is given.
+        signal_shape: shape of one example, (channels, *size), if X has rows (n, n_features); by default (n, n_features)
+            are signals of one channel, (n, H, W) images of one channel, and (n, channels, …) signals with channels.
 
     Attributes:
-        dictionary_: D as it is used, padded so that the code has the size of the signal.
+        dictionary_: the D that is used, padded so that the code has the size of the signal.
         components_: its filters, (n_components, channels, *kernel).
-        signal_shape_: of one example, (channels, *size).
-        code_shape_: of its code, (n_components, *size).
-        n_features_in_: numbers along the second axis of X.
+        signal_shape_: shape of one example, (channels, *size).
+        code_shape_: shape of its code, (n_components, *size).
+        n_features_in_: size of the second axis of X.
     """
 
     def __init__(
@@ -214,13 +220,13 @@ class ConvSparseCoder(_Coder):
         self.signal_shape = signal_shape
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Take the dictionary that is given, or patches of the examples X: (n, …), see ``signal_shape``."""
+        """Set the dictionary to the given one, or to patches of the examples X (n, …), see ``signal_shape``."""
         self._check_parameters()
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
         self.signal_shape_ = self._shape_of(X)
         D = self.dictionary
         if not isinstance(D, ConvDictionary):
-            filters = np.array(self._patches(X) if D is None else D, dtype=X.dtype)
+            filters = np.array(self._draw_patches(X) if D is None else D, dtype=X.dtype)
             D = ConvDictionary(torch.from_numpy(filters), padding=[k // 2 for k in filters.shape[2:]])
         self.dictionary_ = ConvDictionary(D.weight.detach().clone(), D.stride, D.padding, D.dilation).requires_grad_(
             False
@@ -231,7 +237,7 @@ class ConvSparseCoder(_Coder):
         return self
 
     def transform(self, X: Any) -> Array:
-        """Return the codes of X (n, …) in rows, (n, n_components · positions); ``code_shape_`` says how they lie."""
+        """Return the codes of X (n, …) in rows, (n, n_components · positions): flattened from ``code_shape_``."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=False)
         if X.shape[1:] != self.example_shape_:
@@ -240,13 +246,13 @@ class ConvSparseCoder(_Coder):
         return self._codes(signals).flatten(1).numpy()
 
     def inverse_transform(self, X: Any) -> Array:
-        """Return DΓ of codes in rows (n, n_components · positions), in the shape that X had when it was fitted."""
+        """Return DΓ of codes in rows (n, n_components · positions), in the shape of the X that was fitted."""
         check_is_fitted(self)
         codes = check_array(X, dtype=[np.float64, np.float32])
         if codes.shape[1] != self.n_features_out_:
             raise ValueError(f"the codes have {codes.shape[1]} numbers; expected {self.n_features_out_}")
         code = torch.from_numpy(codes.reshape(len(codes), *self.code_shape_).copy())
-        signals = self._like(code).synthesize(code, (len(code), *self.signal_shape_)).numpy()
+        signals = self._dictionary_in(code.dtype).synthesize(code, (len(code), *self.signal_shape_)).numpy()
         return signals.reshape(len(codes), *self.example_shape_)
 
     def _shape_of(self, X: Array) -> tuple[int, ...]:
@@ -260,17 +266,17 @@ class ConvSparseCoder(_Coder):
             return tuple(self.signal_shape)
         return (1, *X.shape[1:]) if X.ndim <= 3 else X.shape[1:]
 
-    def _patches(self, X: Array) -> Array:
-        """Return patches (n_components, channels, *kernel) of length 1 from anywhere in the examples."""
-        draw = check_random_state(self.random_state)
+    def _draw_patches(self, X: Array) -> Array:
+        """Return random patches of the examples, of norm 1, (n_components, channels, *kernel)."""
+        generator = check_random_state(self.random_state)
         signals = X.reshape(len(X), *self.signal_shape_)
         kernel = [min(self.kernel_size, n) for n in self.signal_shape_[1:]]
         sizes = list(zip(signals.shape[2:], kernel, strict=True))
-        found = []
+        drawn = []
         for _ in range(self.n_components):
-            lows = [draw.randint(n - k + 1) for n, k in sizes]
+            lows = [generator.randint(n - k + 1) for n, k in sizes]
             window = [slice(low, low + k) for low, k in zip(lows, kernel, strict=True)]
-            found.append(signals[(draw.randint(len(signals)), slice(None), *window)])
-        patches = np.stack(found)
-        lengths = np.sqrt((patches**2).sum(axis=tuple(range(1, patches.ndim)), keepdims=True))
-        return patches / np.where(lengths > 0, lengths, 1)
+            drawn.append(signals[(generator.randint(len(signals)), slice(None), *window)])
+        patches = np.stack(drawn)
+        norms = np.sqrt((patches**2).sum(axis=tuple(range(1, patches.ndim)), keepdims=True))
+        return patches / np.where(norms > 0, norms, 1)

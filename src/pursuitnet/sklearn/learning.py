@@ -1,4 +1,4 @@
-"""Dictionary learning as scikit-learn has it.
+"""Dictionary learning as a scikit-learn estimator.
 
 min over D and Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖dⱼ‖ ≤ 1
 """
@@ -31,17 +31,17 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     """Filters learned from signals or images, and their convolutional sparse codes, as rows of numbers.
 
     Args:
-        n_components: how many filters to learn.
-        kernel_size: of the filters, along every axis.
-        signal_shape: of one example, (channels, *size), where X comes in rows (n, n_features); by default rows are
-            signals of one channel, (n, H, W) images of one channel, and (n, channels, …) what it says.
-        beta: β; a share of the smallest β whose codes all are zero for the filters it starts from, if ``relative``.
-        relative: what ``beta`` is measured in.
-        nonnegative: look among Γ ≥ 0 only.
-        dictionary: filters to start from, (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None
-            takes patches of the examples at random.
-        max_iter: rounds over all examples at most.
-        tol: stop when a round lowers the objective by no more, relatively.
+        n_components: number of filters to learn.
+        kernel_size: size of the filters along every axis.
+        signal_shape: shape of one example, (channels, *size), if X has rows (n, n_features); by default (n, n_features)
+            are signals of one channel, (n, H, W) images of one channel, and (n, channels, …) signals with channels.
+        beta: β; if ``relative``, a fraction of the smallest β with which all codes are zero for the initial filters.
+        relative: whether ``beta`` is such a fraction, or β itself.
+        nonnegative: restrict Γ to Γ ≥ 0.
+        dictionary: initial filters, (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None draws
+            random patches of the examples.
+        max_iter: maximum number of rounds over all examples.
+        tol: stop when the relative decrease of the objective in a round is at most this.
         transform_tol: duality gap of the codes that ``transform`` returns, relative to the objective; by default 1e-6
             in float64 and 1e-4 in float32.
         random_state: seed or generator of the patches.
@@ -51,10 +51,10 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         components_: its filters, (n_components, channels, *kernel).
         beta_: β itself.
         history_: the certified objectives (see ``pursuitnet.learn``).
-        n_iter_: rounds, or batches that ``partial_fit`` has seen.
-        signal_shape_: of one example, (channels, *size).
-        code_shape_: of its code, (n_components, *size).
-        n_features_in_: numbers along the second axis of X.
+        n_iter_: number of rounds, or of batches passed to ``partial_fit``.
+        signal_shape_: shape of one example, (channels, *size).
+        code_shape_: shape of its code, (n_components, *size).
+        n_features_in_: size of the second axis of X.
     """
 
     dictionary_: ConvDictionary
@@ -88,43 +88,43 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn filters from the examples X: (n, …), see ``signal_shape``."""
-        x = self._begun(X)
+        x = self._initialize(X)
         learned = learn(
             x, self.dictionary_, self.beta_, nonnegative=self.nonnegative, max_iterations=self.max_iter, tol=self.tol
         )
         self.history_ = learned.history
         self.n_iter_ = max(1, learned.history[-1].iteration if learned.history else self.max_iter)
-        self._passing: OnlineLearner | None = None
-        return self._keep(learned.dictionary)
+        self._learner: OnlineLearner | None = None
+        return self._set_dictionary(learned.dictionary)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Go on learning with more examples, each seen once; β is that of the first ones."""
-        if getattr(self, "_passing", None) is None:
-            x = self._begun(X)
+        """Continue learning with more examples, each used once; β is that of the first call."""
+        if getattr(self, "_learner", None) is None:
+            x = self._initialize(X)
             price = torch.tensor([self.beta_], dtype=x.dtype)
             D = with_weight(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(
                 False
             )
-            self._passing = OnlineLearner(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
+            self._learner = OnlineLearner(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
         else:
             x = self._signals(X, reset=False)
-        passing = self._passing
-        if passing is None:
-            raise RuntimeError("learning has not begun")
+        learner = self._learner
+        if learner is None:
+            raise RuntimeError("learning has not started")
         with torch.no_grad():
-            passing.see(Batch.of(x.to(passing.usage.dtype), self.dictionary_, None, "X"))
-        self.history_, self.n_iter_ = tuple(passing.journal.history), passing.count
-        return self._keep(passing.dictionary)
+            learner.partial_fit(Batch.of(x.to(learner.usage.dtype), self.dictionary_, None, "X"))
+        self.history_, self.n_iter_ = tuple(learner.journal.history), learner.count
+        return self._set_dictionary(learner.dictionary)
 
     def transform(self, X: Any) -> Array:
-        """Return the codes of X (n, …) in rows, (n, n_components · positions); ``code_shape_`` says how they lie."""
+        """Return the codes of X (n, …) in rows, (n, n_components · positions): flattened from ``code_shape_``."""
         check_is_fitted(self)
         x = self._signals(X, reset=False)
         D = with_weight(self.dictionary_, self.dictionary_.weight.detach().to(x.dtype)).requires_grad_(False)
         return torch.cat([self._code(one, D) for one in x.split(1)]).flatten(1).numpy()
 
     def inverse_transform(self, X: Any) -> Array:
-        """Return DΓ of codes in rows (n, n_components · positions), in the shape that X had when it was fitted."""
+        """Return DΓ of codes in rows (n, n_components · positions), in the shape of the X that was fitted."""
         check_is_fitted(self)
         codes = check_array(X, dtype=[np.float64, np.float32])
         if codes.shape[1] != self._n_features_out:
@@ -139,21 +139,21 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             x, D, self.beta_, nonnegative=self.nonnegative, max_steps=100_000, tol=self.transform_tol
         ).code.detach()
 
-    def _begun(self, X: Any) -> Tensor:
-        """Return the first examples, with shapes, filters to start from and β that fit them."""
+    def _initialize(self, X: Any) -> Tensor:
+        """Set shapes, initial filters and β from the first examples X; return X as a tensor."""
         for name, least in (("n_components", 1), ("kernel_size", 1), ("max_iter", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not self.beta > 0:
             raise ValueError(f"beta is {self.beta}; expected a number > 0")
         x = self._signals(X, reset=True)
-        self._keep(self._start(x))
+        self._set_dictionary(self._initial_filters(x))
         largest = float(beta_max(x, self.dictionary_, self.nonnegative).max()) if self.relative else 1.0
         self.beta_ = self.beta * (largest or 1.0)
         return x
 
     def _signals(self, X: Any, reset: bool) -> Tensor:
-        """Return examples as a tensor (n, channels, …), after a look at them."""
+        """Return examples as a tensor (n, channels, …) after checking them."""
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=reset)
         if reset:
             self.example_shape_ = X.shape[1:]
@@ -165,8 +165,8 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             raise ValueError(f"an example has shape {X.shape[1:]}; expected {self.example_shape_}, as it was fitted to")
         return torch.from_numpy(X.reshape(len(X), *self.signal_shape_).copy())
 
-    def _start(self, x: Tensor) -> ConvDictionary:
-        """Return the filters to start from."""
+    def _initial_filters(self, x: Tensor) -> ConvDictionary:
+        """Return the initial filters."""
         D = self.dictionary
         if isinstance(D, ConvDictionary):
             return ConvDictionary(D.weight.detach().to(x.dtype), D.stride, D.padding, D.dilation)
@@ -181,7 +181,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         drawn = from_patches([x], filters, self.n_components, seed)
         return ConvDictionary(drawn.weight.detach(), padding=filters.padding)
 
-    def _keep(self, D: Any) -> Self:
+    def _set_dictionary(self, D: Any) -> Self:
         self.dictionary_ = ConvDictionary(D.weight.detach().clone(), D.stride, D.padding, D.dilation)
         self.dictionary_.requires_grad_(False)
         self.components_: Array = self.dictionary_.weight.numpy()

@@ -1,7 +1,7 @@
-"""What the paper proves, as functions: they take dictionaries and codes and return numbers.
+"""The paper's theory as functions of dictionaries and codes that return numbers.
 
 ``coherence``: μ(D). ``sparsity``: the stripe norm, Lemmas 1 and 2. ``spectrum``: Lemma 3, λmax, β and b (Section V).
-``theorem``: Definition 1 and Theorem 1. ``robustness``: how far a signal may move before a guarantee ends.
+``definition1``: Definition 1 and Theorem 1. ``robustness``: how much a signal may change before a guarantee fails.
 """
 
 from pursuitnet.theory.coherence import mutual_coherence

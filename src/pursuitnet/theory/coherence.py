@@ -15,13 +15,13 @@ from pursuitnet.theory.inputs import finite, in_float64, without_identity
 
 @torch.no_grad()
 def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None = None) -> float:
-    """Return μ(D) = max over i ≠ j of |dᵢᵀdⱼ| / (‖dᵢ‖‖dⱼ‖), which the paper writes for unit columns (Lemma 1).
+    """Return μ(D) = max over i ≠ j of |dᵢᵀdⱼ| / (‖dᵢ‖‖dⱼ‖), which the paper defines for unit columns (Lemma 1).
 
     Without a signal_shape the columns of a convolution are those in the interior of a large signal, and μ follows
     from the filters' cross-correlations at the lags that are a multiple of both the stride and the dilation. With
-    one, they are the columns of ``dictionary.matrix(signal_shape)``, filters cut off at the border included; those
-    of which nothing but zeros is left on the signal are left out. Both are exact to rounding, in float64, and the
-    second takes hardly longer for a large image than for a small one. A single column has μ = 0.
+    one, they are the columns of ``dictionary.matrix(signal_shape)``, including filters truncated at the border, except
+    those that are zero inside the signal. Both are exact up to rounding, in float64, and the second takes hardly longer
+    for a large image than for a small one. A single column has μ = 0.
 
     For [I D] every tap of an atom meets a column of I: μ([I D]) ≥ max ‖dⱼ‖∞/‖dⱼ‖₂. "The identity matrices in
     MSD-CSC don't affect μ" (Section V-B) is therefore false.
@@ -31,7 +31,7 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
         signal_shape: (B, channels, …) or (channels, …), B is ignored; or None.
 
     Raises:
-        ValueError: if an atom is zero or not finite, or if the signal is too small for the filters.
+        ValueError: if an atom is zero or not finite, or the signal is too small for the filters.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ def _of_matrix(D: Tensor, beside_identity: bool) -> float:
 
 
 def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity: bool) -> float:
-    """Return the largest cosine between the filter at a position and its neighbors, over all kinds of positions."""
+    """Return the largest cosine between a filter at a position and its neighbors, over all kinds of positions."""
     weight = _scaled(D.weight.double().flatten(1)).view_as(D.weight)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[D.dims - 1]
     first = [k - 1 for k in weight.shape[2:]]  # of the 2k − 1 lags along an axis, the index of lag 0
@@ -69,8 +69,8 @@ def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity
     for own, around, partners in _neighborhoods(D, size):
         columns = weight * own
         norms = _or_infinite(columns.flatten(1).norm(dim=1)).view(-1, *[1] * (D.dims + 1))
-        # A tap that dᵢ and dⱼ share lies on the signal or beside it for both, so it is enough to cut off dᵢ's; what
-        # else is left of dⱼ only changes its norm.
+        # A tap that dᵢ and dⱼ share is inside the signal or outside of it for both, so it is enough to truncate dᵢ;
+        # the other taps of dⱼ only affect its norm.
         products = convolve(columns, weight, padding=first)
         squares = convolve(around.unsqueeze(1), weight.square().sum(dim=1, keepdim=True))
         cosines = products / norms * (partners.unsqueeze(1) / _or_infinite(squares.sqrt())).amax(dim=0)
@@ -84,14 +84,14 @@ def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity
 
 
 def _neighborhoods(D: ConvDictionary, size: tuple[int, ...] | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield what the filters see from their positions, in units of taps, once for each kind of position.
+    """Yield the neighborhoods of the filters' positions, in units of taps, once for each kind of position.
 
-    A filter overlaps with filters up to k − 1 taps away, which reach over 3k − 2 taps. Two positions with the same of
-    those taps on the signal, and the same of those filters in D, have the same inner products; and since a signal
-    is a product of its axes, so are the kinds of positions. Far from the border there is only one.
+    A filter overlaps with filters up to k − 1 taps away, which reach over 3k − 2 taps. Two positions with the same set
+    of these taps inside the signal, and the same set of these filters in D, have the same inner products; and since a
+    signal is a product of its axes, so are the kinds of positions. Far from the border there is only one.
 
     Yields:
-        own: (*k), 1 for the taps of the filter that lie on the signal, 0 for those beside it.
+        own: (*k), 1 for the taps of the filter inside the signal, 0 for those outside.
         around: (T, *3k − 2), the same for the taps of all its neighbors; T kinds of positions have this own.
         partners: (T, *2k − 1), 1 for the neighbors that are columns of D.
     """
@@ -124,7 +124,7 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _folded(cosines: Tensor, dilation: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Add up the lags (atoms, atoms, *2k − 1) that are the same on a torus."""
+    """Sum the lags (atoms, atoms, *2k − 1) that are the same on a torus."""
     for axis, (d, n) in enumerate(zip(dilation, size, strict=True), 2):
         lags = torch.arange(cosines.shape[axis], device=cosines.device) - cosines.shape[axis] // 2
         same, where = (d * lags % n).unique(return_inverse=True)
@@ -134,15 +134,15 @@ def _folded(cosines: Tensor, dilation: Sequence[int], size: Sequence[int]) -> Te
 
 
 def _scaled(atoms: Tensor) -> Tensor:
-    """Return atoms (n, taps) with largest entry 1, so that no square underflows."""
+    """Return atoms (n, taps) scaled to a largest entry of 1, so that no square underflows."""
     finite("the dictionary", atoms)
     peak = atoms.abs().amax(dim=1, keepdim=True)
     if not bool(peak.all()):
         zeros = (peak.flatten() == 0).nonzero().flatten().tolist()
-        raise ValueError(f"atoms {zeros} are zero; expected atoms that have a direction, so remove these")
+        raise ValueError(f"atoms {zeros} are zero; expected atoms with a direction, so remove these")
     return atoms / peak
 
 
 def _or_infinite(norms: Tensor) -> Tensor:
-    """Return norms with ∞ for 0: a column without a direction, which has cosine 0 with everything."""
+    """Return norms with ∞ for 0: a zero column then has cosine 0 with every other."""
     return norms.masked_fill(norms == 0, torch.inf)

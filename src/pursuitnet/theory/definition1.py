@@ -1,4 +1,4 @@
-"""Definition 1, the unsuccessfully reconstructed dimensions, and Theorem 1, by how much [I D] does better."""
+"""Definition 1, the unsuccessfully reconstructed dimensions, and Theorem 1, how much [I D] lowers the objective."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from pursuitnet.theory.inputs import finite, in_float64, nonnegative
 
 
 class BetterCode(NamedTuple):
-    """A code of [I D] and what it gains over the code of D that it was made of.
+    """A code of [I D], and how much lower its objective is than that of the code of D it was constructed from.
 
     Attributes:
         code: η (B, channels + atoms, …).
@@ -28,7 +28,7 @@ class BetterCode(NamedTuple):
 def unsuccessful(
     signal: Float[Tensor, "B channels *size"], reconstruction: Float[Tensor, "B channels *size"], beta: Tensor | float
 ) -> Bool[Tensor, "B channels *size"]:
-    """Return where |ξ − x| > 2β, the dimensions whose reconstruction ξ = DΓ is not a success (Definition 1).
+    """Return where |ξ − x| > 2β, the dimensions whose reconstruction ξ = DΓ is unsuccessful (Definition 1).
 
     Args:
         signal: x.
@@ -56,22 +56,22 @@ def better_code(
     beta: Tensor | float,
     shrink: bool = False,
 ) -> BetterCode:
-    """Return the code η of [I D] that the proof of Theorem 1 makes of a code Γ of D, and the drop of the objective.
+    """Return the code η of [I D] that the proof of Theorem 1 constructs from a code Γ of D, and the objective's drop.
 
     With e = x − DΓ, η = (e on the unsuccessful dimensions, 0 elsewhere | Γ), and ½‖x − Dη‖² + β‖η‖₁ falls by
     Σ (½e² − β|e|) over the unsuccessful dimensions, which is positive unless there are none (then η = (0 | Γ)).
 
-    The proof needs the same β on the identity channels as on the others, or at least this β on them; the atoms' β is
-    ignored, as Γ stays. For the same reason the optimum for [I D] is at least as good as η. Nor is e the best
-    identity part for this Γ: that is S_β(e), which ``shrink`` takes instead; it acts on every |e| > β and gains
-    Σ ½·max(|e| − β, 0)².
+    The proof assumes that β is the same on the identity channels as on the others; only its value on the identity
+    channels matters, as Γ does not change. The optimum for [I D] is at least as good as η, and e is not the best
+    identity part for this Γ: that is S_β(e), which ``shrink`` uses instead; it is non-zero for every |e| > β and the
+    drop is Σ ½·max(|e| − β, 0)².
 
     Args:
         signal: x.
         code: Γ, any code of D.
         dictionary: D, whose code has the size of its signal.
         beta: β ≥ 0 of the identity channels, one number or a tensor that broadcasts to the signal.
-        shrink: take the best identity part for this Γ instead of the proof's.
+        shrink: use the best identity part for this Γ instead of the proof's.
 
     Raises:
         ValueError: if the shapes do not match, [I D] cannot be formed, β is negative, or a value is not finite.

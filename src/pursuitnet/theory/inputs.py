@@ -1,4 +1,4 @@
-"""What the functions of the theory do to their input before they use it."""
+"""Checks and conversions of the arguments of the theory's functions."""
 
 from numbers import Real
 
@@ -12,7 +12,7 @@ from pursuitnet.problems.inputs import tensor_of
 
 
 def nonnegative(name: str, value: object) -> Tensor:
-    """Return numbers in float64, or raise ValueError where one is negative, infinite or not a number."""
+    """Return numbers in float64; raise ValueError if one is negative, infinite or NaN."""
     numbers = number(name, value).double()
     bad = numbers[~((numbers >= 0) & numbers.isfinite())]
     if len(bad):
@@ -21,7 +21,7 @@ def nonnegative(name: str, value: object) -> Tensor:
 
 
 def coherence(value: float) -> float:
-    """Return μ, or raise ValueError unless 0 ≤ μ ≤ 1."""
+    """Return μ; raise ValueError unless 0 ≤ μ ≤ 1."""
     if isinstance(value, Dictionary) or not isinstance(value, (Real, Tensor)):
         raise TypeError(f"μ is {kind_of(value)}; expected a number between 0 and 1, such as mutual_coherence returns")
     if not 0 <= float(value) <= 1:
@@ -30,20 +30,20 @@ def coherence(value: float) -> float:
 
 
 def number(name: str, value: object) -> Tensor:
-    """Return numbers as a tensor, those of Python in float64 and on the CPU; raise TypeError for anything else."""
+    """Return numbers as a tensor, Python's in float64 and on the CPU; raise TypeError for anything else."""
     if isinstance(value, bool):
         raise TypeError(f"{name} is {value}; expected a number ≥ 0")
     return tensor_of(name, value, torch.empty(0, dtype=torch.float64, device="cpu"))
 
 
 def finite(name: str, values: Tensor) -> None:
-    """Raise ValueError where a value is infinite or not a number."""
+    """Raise ValueError if a value is infinite or NaN."""
     if not bool(values.isfinite().all()):
         raise ValueError(f"{name} has infinite or undefined values; expected finite ones, so correct these first")
 
 
 def in_float64(dictionary: Dictionary) -> Dictionary:
-    """Return a copy of a dictionary that computes in float64; the original stays as it is."""
+    """Return a copy of a dictionary that computes in float64; the original is not changed."""
     return float64_copy(dictionary)
 
 

@@ -1,4 +1,4 @@
-"""How far a signal may move before the guarantees for its sparse code end, and whether they say anything at all."""
+"""How much a signal may change before the guarantees for its sparse code fail, and where they are vacuous."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pursuitnet.theory.inputs import coherence, finite, in_float64, nonnegative
 
 
 class Guarantee(NamedTuple):
-    """Numbers of a theorem, and where it says nothing.
+    """Numbers of a theorem, and where it is vacuous.
 
     Attributes:
         value: a radius, 0 where vacuous, or an error, ∞ where vacuous; in float64.
@@ -28,7 +28,7 @@ class Guarantee(NamedTuple):
     def words(self) -> list[str]:
         """Return each number as text, or "vacuous"."""
         pairs = zip(self.value.flatten().tolist(), self.vacuous.flatten().tolist(), strict=True)
-        return ["vacuous" if nothing else f"{value:.3g}" for value, nothing in pairs]
+        return ["vacuous" if vacuous else f"{value:.3g}" for value, vacuous in pairs]
 
 
 @torch.no_grad()
@@ -40,10 +40,10 @@ def encoder_gap(
     nonzeros: int,
     nonnegative_code: bool = False,
 ) -> Guarantee:
-    """Return how far each signal may move, in ℓ₂, so that its optimal code stays zero but on the same s columns.
+    """Return how much each signal may change, in ℓ₂, so that its optimal code is zero outside of the same s columns.
 
-    With Γ* the optimum of (P1), r* = x − DΓ* is a firmly nonexpansive map of x, so that |dⱼᵀr*| moves by ‖dⱼ‖·‖δ‖ at
-    most, and γⱼ = 0 wherever it stays below β. A computed Γ with the absolute duality gap ε is off by
+    With Γ* the optimum of (P1), r* = x − DΓ* is a firmly nonexpansive map of x, so |dⱼᵀr*| changes by ‖dⱼ‖·‖δ‖ at
+    most, and γⱼ = 0 wherever it stays below β. A computed Γ with the absolute duality gap ε has the error
     ‖D(Γ − Γ*)‖ ≤ √(2ε). The radius is the (s + 1)-th smallest of
 
         ( β − |dⱼᵀr| ) / ‖dⱼ‖ − √(2ε)        (dⱼᵀr for Γ ≥ 0),
@@ -53,11 +53,11 @@ def encoder_gap(
 
     Args:
         signal: x.
-        code: Γ, as ``solve`` returns it; the closer to the optimum, the larger the radius.
+        code: Γ, such as ``solve`` returns; the closer to the optimum, the larger the radius.
         dictionary: D.
         beta: β ≥ 0, as for ``solve``.
-        nonzeros: s ≥ 0, the columns that may be used; fewer than the code has.
-        nonnegative_code: whether Γ ≥ 0 was asked for.
+        nonzeros: s ≥ 0, the number of columns that may be used; smaller than the size of the code.
+        nonnegative_code: whether the code is restricted to Γ ≥ 0.
 
     Raises:
         ValueError: if the shapes do not match, a value is not finite, or s is not between 0 and the size of the code.
@@ -79,11 +79,11 @@ def encoder_gap(
     if not isinstance(nonzeros, int) or not 0 <= nonzeros < size:
         raise ValueError(f"nonzeros is {nonzeros}; expected a whole number from 0 to {size - 1}, below the code's size")
     problem = lasso(x.double(), D, beta.double() if isinstance(beta, Tensor) else beta, nonnegative_code)
-    found = problem.certificate(D.split(code.double()))
-    slack = [b - (d if nonnegative_code else d.abs()) for b, d in zip(problem.beta, found.correlation, strict=True)]
-    away = (D.join(tuple(slack)) / D.atom_norms(x.shape)).nan_to_num(posinf=math.inf, nan=math.inf)
-    off = (2 * found.gap * found.objective).sqrt()
-    radius = away.flatten(1).kthvalue(nonzeros + 1, dim=1).values - off
+    objective, gap, correlation = problem.certificate(D.split(code.double()))
+    slack = [b - (d if nonnegative_code else d.abs()) for b, d in zip(problem.beta, correlation, strict=True)]
+    distance = (D.join(tuple(slack)) / D.atom_norms(x.shape)).nan_to_num(posinf=math.inf, nan=math.inf)
+    error = (2 * gap * objective).sqrt()
+    radius = distance.flatten(1).kthvalue(nonzeros + 1, dim=1).values - error
     return Guarantee(radius.clamp(min=0), ~(radius > 0))
 
 
@@ -91,14 +91,14 @@ def encoder_gap(
 def layered_pursuit_bound(
     noise: Tensor | float, stripe_norms: Sequence[Tensor | float], coherences: Sequence[float]
 ) -> Guarantee:
-    """Return ε₀ ∏_{k≤i} 7.5·√‖Γₖ‖₀,∞ˢ for every layer i, (layers, *B): how far layered basis pursuit may be off.
+    """Return ε₀ ∏_{k≤i} 7.5·√‖Γₖ‖₀,∞ˢ for every layer i, (layers, *B): a bound of layered basis pursuit's error.
 
     Where ‖Γₖ‖₀,∞ˢ ≤ ⅓(1 + 1/μ(Dₖ)) in every layer up to i and β of layer k is 4 times the error of its signal, the
     codes have their support inside the true one, and ‖Γ̂ᵢ − Γᵢ‖ in ℓ₂ over any patch is at most this (Papyan, Romano and
     Elad, Convolutional neural networks analyzed via convolutional sparse coding, 2017, Theorem 12, with the non-zeros
-    of a patch bounded by those of a stripe). Romano, Aberdam, Sulam and Elad (2020) make of it the stability of a
-    classifier: its label stays where a margin exceeds the error that this bounds. Atoms have unit norm. Vacuous from
-    the first layer on where the condition fails.
+    of a patch bounded by those of a stripe). Romano, Aberdam, Sulam and Elad (2020) derive the stability of a
+    classifier from it: its label does not change where a margin exceeds this bound. Atoms have unit norm. Vacuous from
+    the first layer on in which the condition fails.
 
     Args:
         noise: ε₀, the largest ℓ₂ norm of the noise over a patch, one number or (B,).

@@ -1,4 +1,4 @@
-"""How many non-zeros a code has, all in all and in a stripe, and what follows from it: Lemmas 1 and 2."""
+"""The number of non-zeros of a code, in total and in a stripe, and what follows from it: Lemmas 1 and 2."""
 
 import math
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ def uniqueness_bound(mu: float) -> float:
 
 
 def certified_unique(code: Float[Tensor, "B code_channels *code_size"], mu: float) -> Bool[Tensor, " B"]:
-    """Return, for each example, whether ‖Γ‖₀ < ½(1 + 1/μ), so that Lemma 1 makes Γ the sparsest code of DΓ.
+    """Return, for each example, whether ‖Γ‖₀ < ½(1 + 1/μ), so that Γ is the sparsest code of DΓ by Lemma 1.
 
-    False is no verdict: Lemma 1 is sufficient, not necessary.
+    False proves nothing: Lemma 1 is sufficient, not necessary.
 
     Raises:
-        ValueError: unless 0 ≤ μ ≤ 1, or if the code is not finite somewhere.
+        ValueError: unless 0 ≤ μ ≤ 1, or if the code has values that are not finite.
 
     Example:
         >>> import torch
@@ -57,15 +57,15 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
 
     The stripe of a column of D is the part of the code whose columns overlap with it, itself included. An atom covers
     the n = dilation·(k − 1) + 1 cells from its first tap to its last, gaps and padding included, so the stripe of a
-    position p holds all atoms at all positions q with |p − q|·stride < n along every axis: the paper's (2n − 1)m
-    entries in 1-D at stride 1. At the end of a signal it is cut off; for a CircularDictionary it wraps around.
+    position p contains all atoms at all positions q with |p − q|·stride < n along every axis: the paper's (2n − 1)m
+    entries in 1-D at stride 1. At the end of a signal it is truncated; for a CircularDictionary it wraps around.
 
-    For [I D] a column of I covers one cell, so the stripe of an atom further holds all channels of the identity part
-    on the n cells that it covers. The stripe of a column of I lies within that of any atom that covers it, which
-    leaves the maximum as it is. The stripe of any other dictionary, a matrix, is the whole code.
+    For [I D] a column of I covers one cell, so the stripe of an atom also contains all channels of the identity part on
+    the n cells that it covers. The stripe of a column of I lies within that of any atom that covers it, so it does not
+    change the maximum. The stripe of any other dictionary, a matrix, is the whole code.
 
     Raises:
-        ValueError: if this is no code of the dictionary, or not finite somewhere.
+        ValueError: if this is not a code of the dictionary, or has values that are not finite.
 
     Example:
         >>> import torch
@@ -85,7 +85,7 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
     *identity, atoms = dictionary.split(filled)
     wraps = isinstance(D, CircularDictionary)
     if wraps:
-        D.code_size(code.shape)  # refuses a code that is smaller than the filters
+        D.code_size(code.shape)  # raises for a code that is smaller than the filters
     half = [r // s for r, s in zip(D.reach, D.stride, strict=True)]
     counts = _in_window(atoms, half, half, wraps)
     if identity:  # the code has the signal's size, and the atom at p covers p − padding, …, p − padding + reach
@@ -100,13 +100,13 @@ def layered_error_bound(
 ) -> Float[Tensor, " layers *B"]:
     """Return ε₀² ∏_{k≤i} 4 / (1 − (2‖Γₖ‖₀,∞ˢ − 1)·μ(Dₖ)) of Lemma 2 for every layer i, in float64.
 
-    It bounds ‖Γᵢ − Γ̂ᵢ‖₂² where ‖Γᵢ‖₀,∞ˢ ≤ ½(1 + 1/μ(Dᵢ)) in every layer up to i, and is ∞ from the first layer on
-    where that fails or where the denominator is 0: the guarantee does not apply.
+    It bounds ‖Γᵢ − Γ̂ᵢ‖₂² where ‖Γᵢ‖₀,∞ˢ ≤ ½(1 + 1/μ(Dᵢ)) in every layer up to i, and is ∞ from the first layer on in
+    which that fails or the denominator is 0: the guarantee does not apply.
 
-    Γ̂ here is NOT the output of the layered thresholding (Algorithm 1), as the paper prints it. In its source (Papyan,
+    Γ̂ here is NOT the output of the layered thresholding (Algorithm 1), as the paper states. In its source (Papyan,
     Romano and Elad, 2017, the paper's [25]) the bound is for the solution of the ℓ0 problem (the deep coding problem
     with ‖·‖₀,∞ˢ): codes that reproduce the noisy signal layer by layer, to within the noise, with ‖Γ̂ᵢ‖₀,∞ˢ no larger
-    than ‖Γᵢ‖₀,∞ˢ. It takes the columns of every Dᵢ to have unit norm, so nothing may be cut off at a border.
+    than ‖Γᵢ‖₀,∞ˢ. It assumes that the columns of every Dᵢ have unit norm, so none may be truncated at a border.
 
     Args:
         noise: ε₀ ≥ ‖E‖₂, one number or (B,).
@@ -137,8 +137,8 @@ def layered_error_bound(
 
 
 def _in_window(filled: Tensor, before: Sequence[int], after: Sequence[int], wraps: bool) -> Tensor:
-    """Count (B, 1, *size) the True from ``before`` cells before each position to ``after`` cells after it."""
-    if wraps:  # once around at most
+    """Count (B, 1, *size) the non-zeros from ``before`` cells before each position to ``after`` cells after it."""
+    if wraps:  # at most once around
         after = [min(a, n - 1 - b) for a, b, n in zip(after, before, filled.shape[2:], strict=True)]
     beyond = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
     counts = F.pad(filled.sum(dim=1, keepdim=True), beyond, mode="circular" if wraps else "constant")

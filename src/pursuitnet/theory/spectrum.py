@@ -22,8 +22,8 @@ def with_identity_spectrum(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " m+n"
     """Return the eigenvalues of [I; A][I Aᵀ], Lemma 3: m zeros and the n values 1 + λ(AᵀA), ascending, in float64.
 
     A of size m × n is Dᵀ, ``dictionary.matrix(…).mT``. The product is BᵀB for B = [I Aᵀ] of size n × (m + n); its
-    non-zero eigenvalues are those of BBᵀ = I + AᵀA. The paper prints as many zeros as A has *columns*, and m values
-    1 + λ(AAᵀ): true only for m = n.
+    non-zero eigenvalues are those of BBᵀ = I + AᵀA. The paper states as many zeros as A has *columns*, and m values
+    1 + λ(AAᵀ), which is true only for m = n.
 
     Raises:
         ValueError: unless A is a matrix of finite numbers.
@@ -52,7 +52,7 @@ def with_identity_spectrum(matrix: Float[Tensor, "m n"]) -> Float[Tensor, " m+n"
 def lipschitz_interval(
     dictionary: Dictionary, signal_shape: Sequence[int] | None = None, steps: int = 50
 ) -> tuple[float, float]:
-    """Return (lower, upper) around λmax(DᵀD) at this signal size, in float64: lower ≤ λmax ≤ upper, to rounding.
+    """Return (lower, upper) with lower ≤ λmax(DᵀD) ≤ upper at this signal size, up to rounding, in float64.
 
     The lower end is the Rayleigh quotient ‖Dᵀv‖²/‖v‖² after ``steps`` steps of power iteration on DDᵀ, below λmax
     for every v. The upper end is ``dictionary.lipschitz_bound()``, proved for every signal size. For a
@@ -60,8 +60,8 @@ def lipschitz_interval(
 
     Args:
         dictionary: D or [I D].
-        signal_shape: (B, channels, …) or (channels, …); B is ignored. None will do for a matrix.
-        steps: more of them raise the lower end.
+        signal_shape: (B, channels, …) or (channels, …); B is ignored. Not needed for a matrix.
+        steps: number of power iterations; more of them raise the lower end.
 
     Raises:
         ValueError: if steps is below 1 or the signal_shape is not one of the dictionary's.
@@ -94,11 +94,11 @@ def beta_of_bias(bias: Number, lipschitz: float, convention: Convention = "ours"
 
     Args:
         bias: b ≥ 0, the threshold of a step 1/L, which is subtracted: ReLU(z − b).
-        lipschitz: λmax(DᵀD) in both conventions, as ``dictionary.lipschitz(…)`` returns it.
+        lipschitz: λmax(DᵀD) in both conventions, such as ``dictionary.lipschitz(…)`` returns.
         convention: "ours" or "paper".
 
     Raises:
-        ValueError: if b is negative, λmax is not positive, or the convention is neither.
+        ValueError: if b is negative, λmax is not positive, or the convention is unknown.
 
     Example:
         >>> import pursuitnet as pn
@@ -136,7 +136,7 @@ def _rayleigh(D: Dictionary, shape: tuple[int, ...], steps: int) -> float:
     v = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu").to(device)
     for _ in range(steps):
         image = D.synthesize(D.analyze(v / v.norm()), shape)
-        if not image.any():  # D = 0, or nothing of it reaches the signal
+        if not image.any():  # D = 0, or no tap of it is inside the signal
             break
         v = image
     return float(D.analyze(v / v.norm()).square().sum())

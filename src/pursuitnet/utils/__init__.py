@@ -1,1 +1,1 @@
-"""Small things that every part uses: near misses of names, paths, files of settings and records."""
+"""Helpers that all parts use: suggestions for misspelled names, paths, files of settings and records."""

@@ -1,4 +1,4 @@
-"""Where a result may take the memory of an operand: all work in place asks here."""
+"""Whether a result may be written into the memory of an operand: the one rule of all in-place work."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch.autograd import forward_ad
 
 
 def reusable(tensor: Tensor, other: Tensor | None = None) -> Tensor | None:
-    """Return a tensor as the place of a result (``out=``), or None where what it holds would be missed.
+    """Return a tensor for ``out=`` if a result may overwrite it, or None if its values are still needed.
 
-    All that a pursuit computes in place asks here. The answer is None where a gradient, a transform of ``torch.func``
-    or forward differentiation looks on, and where the other operand would make a result of another type or shape.
+    It is None while gradients, a transform of ``torch.func``, forward-mode differentiation or compilation are active,
+    and where the other operand would give the result another type or shape.
 
     Args:
-        tensor: an operand that nobody needs afterwards.
-        other: the other operand; may be left out if it is a number, or one for each row and of the tensor's type.
+        tensor: an operand that is not used afterwards.
+        other: the other operand; may be left out if it is a number, or one per row and of the tensor's type.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None

@@ -1,4 +1,4 @@
-"""Did you mean …? The nearest name that exists, for every name that a user may get wrong. Imports nothing heavy."""
+"""Did you mean …? The nearest existing name, for every name that a user may get wrong. Imports nothing heavy."""
 
 import difflib
 from collections.abc import Iterable
@@ -63,31 +63,32 @@ ELSEWHERE = {
     "zeros": "zero, constant, black",
     "batch": "batchnorm, batch_norm, bn",
 }
-"""Our names, and what the same thing is called elsewhere."""
+"""Our names, and the names of the same thing in other programs."""
 
-_SAME = [(other, ours) for ours, others in ELSEWHERE.items() for other in others.split(", ")]
-_SAME += [(f"no_{other}", f"no_{ours}") for other, ours in _SAME]  # the switch off must not become the switch on
+_SYNONYMS = [(other, ours) for ours, others in ELSEWHERE.items() for other in others.split(", ")]
+_SYNONYMS += [(f"no_{other}", f"no_{ours}") for other, ours in _SYNONYMS]  # --no-X must not become --X
 
 
 def nearest(name: object, known: Iterable[object]) -> str | None:
-    """Return the known name that is meant: spelled otherwise, called so elsewhere, or nearest; None if none is near.
+    """Return the known name that is meant: the same, a synonym, or the closest spelling; None if none is close.
 
     Args:
-        name: what was given; case, leading dashes, and ``-`` for ``_`` do not count.
+        name: the given name; case, leading dashes, and ``-`` for ``_`` are ignored.
         known: the names that exist.
     """
-    found = {_plain(each): str(each) for each in known}
-    elsewhere = {other: found[ours] for other, ours in _SAME if ours in found}
-    found = {**elsewhere, **found}
-    close = [_plain(name)] if _plain(name) in found else difflib.get_close_matches(_plain(name), found, 1)
-    return found[close[0]] if close else None
+    names = {_normalized(each): str(each) for each in known}
+    synonyms = {other: names[ours] for other, ours in _SYNONYMS if ours in names}
+    names = {**synonyms, **names}
+    given = _normalized(name)
+    close = [given] if given in names else difflib.get_close_matches(given, names, 1)
+    return names[close[0]] if close else None
 
 
 def did_you_mean(name: object, known: Iterable[object], otherwise: str = "") -> str:
-    """Return "; did you mean X?" with the nearest known name, to end a sentence, or what to end it with if none is."""
-    near = nearest(name, known)
-    return otherwise if near is None else f"; did you mean {near}?"
+    """Return the end of a message: "; did you mean X?" with the nearest known name, or ``otherwise`` without one."""
+    suggestion = nearest(name, known)
+    return otherwise if suggestion is None else f"; did you mean {suggestion}?"
 
 
-def _plain(name: object) -> str:
+def _normalized(name: object) -> str:
     return str(name).lower().strip().lstrip("-").replace("-", "_")[:100]

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 SCALE = ":scale"
-"""What the name of a scale ends with, after the name of the weights that it belongs to."""
+"""Suffix of the name of a scale, after the name of its weights."""
 
 
 def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
@@ -20,7 +20,7 @@ def pack(weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
 
     Args:
         weights: by name.
-        about: metadata, each kept as JSON.
+        about: metadata, each stored as JSON.
     """
     content = save({name: value.contiguous() for name, value in weights.items()}, {"of": "pursuitnet"})
     header, data = split(content)
@@ -38,46 +38,46 @@ def unpack(
 
     Args:
         path: the file.
-        needed: the metadata that it must hold.
-        optional: those that it may hold.
+        needed: names of the metadata that it must have.
+        optional: names of those that it may have.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a byte is not as it was written, or the file is not ours.
+        ValueError: if the file is damaged, or was not written by ``pack``.
     """
     content = path.read_bytes()
-    header = _checked(path, content)
+    header = _verified_header(path, content)
     try:
-        said = header["__metadata__"]
-        about = {name: json.loads(said[name]) for name in needed}
-        about |= {name: json.loads(said[name]) for name in optional if name in said}
+        metadata = header["__metadata__"]
+        about = {name: json.loads(metadata[name]) for name in needed}
+        about |= {name: json.loads(metadata[name]) for name in optional if name in metadata}
         return dequantized(load(content)), about
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} lacks what a network needs ({why}); get it anew") from error
+        raise ValueError(f"{path} lacks what a network needs ({why}); get the file again") from error
 
 
 def quantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of which filters and matrices are kept in 8 bits, with a scale for each row; ``unpack`` undoes it.
+    """Return weights with filters and matrices in 8 bits, with a scale for each row; ``unpack`` undoes it.
 
     w ≈ scale·q with whole q in −127..127 and scale = max|w|/127 over the row, so that no weight is off by more than
     scale/2.
 
     Args:
-        weights: by name; those of fewer than two axes are kept as they are.
+        weights: by name; those of fewer than two axes are not quantized.
     """
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.dim() < 2:
-            found[name] = value
+            result[name] = value
             continue
         scale = value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True).clamp(min=1e-12) / 127
-        found[name], found[name + SCALE] = (value / scale).round().to(torch.int8), scale
-    return found
+        result[name], result[name + SCALE] = (value / scale).round().to(torch.int8), scale
+    return result
 
 
 def dequantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights as ``quantized`` was given them, but for rounding; those without a scale are left as they are."""
+    """Return the weights that ``quantized`` was given, up to rounding; those without a scale are not changed."""
     return {
         name: value * weights[name + SCALE] if name + SCALE in weights else value
         for name, value in weights.items()
@@ -86,21 +86,23 @@ def dequantized(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA256 that a file of ``pack`` says it has, if it has it; raises what ``unpack`` does."""
+    """Return the verified SHA256 of a file of ``pack``; raises what ``unpack`` does."""
     content = path.read_bytes()
-    return digest(_checked(path, content), split(content)[1])
+    return digest(_verified_header(path, content), split(content)[1])
 
 
-def _checked(path: Path, content: bytes) -> dict[str, Any]:
-    """Return the header of a file without its checksum, if that fits."""
+def _verified_header(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the header of a file without its checksum, after comparing that with the content."""
     try:
         header, data = split(content)
-        said = header["__metadata__"].pop("sha256")
-        found = digest(header, data)
+        expected = header["__metadata__"].pop("sha256")
+        actual = digest(header, data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, or no weights that pursuitnet has written; get it anew") from error
-    if said != found:
-        raise ValueError(f"{path} is damaged: its checksum does not fit; get it anew")
+        raise ValueError(
+            f"{path} is damaged, or not a file of weights that pursuitnet has written; get the file again"
+        ) from error
+    if expected != actual:
+        raise ValueError(f"{path} is damaged: its checksum does not match; get the file again")
     return header
 
 
@@ -112,6 +114,6 @@ def split(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 def digest(header: Mapping[str, Any], data: bytes) -> str:
     """Return the SHA256 of everything but the checksum itself."""
-    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    found.update(data)
-    return found.hexdigest()
+    sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    sha256.update(data)
+    return sha256.hexdigest()

@@ -1,13 +1,13 @@
-"""Paths as a user gives them."""
+"""Paths as a user writes them."""
 
 from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with ~ or ~NAME as that home.
+    """Return a path with ~ or ~NAME replaced by that home directory.
 
     Raises:
-        ValueError: if nobody knows where that is.
+        ValueError: if that home directory is unknown.
     """
     try:
         return Path(path).expanduser()

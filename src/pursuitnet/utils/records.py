@@ -1,6 +1,6 @@
 """Files of records and settings, read and checked: UTF-8 text, JSON, TOML or YAML, values of the expected types.
 
-Whatever is wrong with one, what is raised names it. Imports nothing heavy.
+Every error names the file. Imports nothing heavy.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Kind = type | None | tuple["Kind", ...] | list["Kind"]
-"""Of a value: a type, None, a tuple of kinds of which one is enough, or a list of as many values, each of its kind."""
+"""Kind of a value: a type, None, a tuple of alternatives, or a list of kinds, one for each entry of a list."""
 
 Kinds = Mapping[str, Kind]
 
@@ -25,7 +25,7 @@ def text_of(path: Path, name: str | None = None) -> str:
 
     Args:
         path: the file.
-        name: what an error calls it; by default the path.
+        name: its name in error messages; by default the path.
 
     Raises:
         OSError: if it cannot be read.
@@ -42,11 +42,11 @@ def text_of(path: Path, name: str | None = None) -> str:
 
 
 def settings_of(path: Path, what: str) -> Any:
-    """Return what a file in JSON (.json), TOML (.toml) or YAML (any other) holds.
+    """Return the content of a file in JSON (.json), TOML (.toml) or YAML (any other suffix).
 
     Args:
         path: the file.
-        what: it is to be, in words, such as "a recipe".
+        what: its kind for error messages, such as "a recipe".
 
     Raises:
         OSError: if it cannot be read.
@@ -66,7 +66,7 @@ def settings_of(path: Path, what: str) -> Any:
 
 
 def _loader() -> Any:
-    """Return YAML's safe loader with the numbers of YAML 1.2: 1e-5 is one, and 12:30:00 is none."""
+    """Return YAML's safe loader with the numbers of YAML 1.2: 1e-5 is a number, and 12:30:00 is not."""
     import re
 
     import yaml
@@ -90,9 +90,9 @@ def record_of(path: Path, needed: Kinds, more: Kinds | None = None, *, name: str
 
     Args:
         path: the file.
-        needed: what it must hold, and of which kind.
-        more: what it may hold, and of which kind then.
-        name: what an error calls it; by default the path.
+        needed: keys that it must have, with the kinds of their values.
+        more: keys that it may have, with the kinds of their values.
+        name: its name in error messages; by default the path.
 
     Raises:
         OSError: if it cannot be read.
@@ -103,29 +103,29 @@ def record_of(path: Path, needed: Kinds, more: Kinds | None = None, *, name: str
 
 
 def checked(text: str, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
-    """Return the object that a text in JSON holds, if its values are of these kinds; see ``record_of``."""
+    """Return the object of a JSON text, if its values are of these kinds; see ``record_of``."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{name} is damaged: it is nested too deeply (recursion)") from error
     except ValueError as error:
         raise ValueError(f"{name} is damaged: {error}") from error
-    return fitting(found, needed, more, name)
+    return fitting(value, needed, more, name)
 
 
-def fitting(found: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
+def fitting(record: Any, needed: Kinds, more: Kinds, name: str) -> dict[str, Any]:
     """Return a value, if it is an object with values of these kinds; see ``record_of``."""
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         raise ValueError(f"{name} is damaged: it holds no object")
-    found = {RENAMED.get(key, key): value for key, value in found.items()}
-    for key, kind in {**{key: kind for key, kind in more.items() if key in found}, **needed}.items():
-        if not fits(found.get(key), kind, finite=key in needed):
-            raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(found.get(key))}")
-    return found
+    record = {RENAMED.get(key, key): value for key, value in record.items()}
+    for key, kind in {**{key: kind for key, kind in more.items() if key in record}, **needed}.items():
+        if not fits(record.get(key), kind, finite=key in needed):
+            raise ValueError(f"{name} is damaged: {key} is {reprlib.repr(record.get(key))}")
+    return record
 
 
 def fits(value: object, kind: Kind, *, finite: bool = True) -> bool:
-    """Return whether a value of JSON is of a kind; a truth value is no number, and an integer a float too."""
+    """Return whether a JSON value is of a kind; a Boolean is not a number, and an integer is also a float."""
     if isinstance(kind, tuple):
         return any(fits(value, each, finite=finite) for each in kind)
     if isinstance(kind, list):

@@ -1,7 +1,7 @@
 """Dictionaries learned from images: min over D and Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖dⱼ‖ ≤ 1.
 
-Codes by ``solve``'s solvers to a certificate (``codes``), then filters for these codes (``atoms``), which know the
-codes of all images by two sums of fixed size (``sums``); in rounds over all images, or once along a stream.
+Alternates codes, by ``solve``'s solvers to a certificate (``codes``), and filters for these codes (``atoms``), from
+sufficient statistics of fixed size (``statistics``); in rounds over all images, or online over a stream.
 """
 
 from pursuitnet.problems.learning.journal import Report

@@ -1,4 +1,4 @@
-"""Learning in rounds over images that are all at hand."""
+"""Learning in rounds over images that are all in memory."""
 
 from dataclasses import dataclass, field
 
@@ -14,25 +14,25 @@ from pursuitnet.problems.learning.journal import CodeTotals, Journal
 from pursuitnet.problems.learning.statistics import SufficientStatistics
 
 LOOSE = 1e-2
-"""The gap of the first round's codes."""
+"""Duality gap of the first round's codes."""
 EVERY = 5
-"""Rounds from one certified report to the next, while codes need not be that exact."""
+"""Rounds from one certified report to the next, while less exact codes are enough."""
 STEPS = 50
-"""Steps over the filters in a round, at most."""
+"""Maximum number of filter steps in a round."""
 _STATE = ("iteration", "goal", "before", "momentum")
 
 
 @dataclass
 class AlternatingLearner:
-    """Codes of all images, then filters for them, and so on.
+    """Alternates between codes of all images and filters for these codes.
 
     Attributes:
         dictionary: D, which is changed in place.
         batches: the images.
-        coder: how codes are computed.
-        journal: where it is reported to.
+        coder: computes the codes.
+        journal: receives the reports.
         kept: the codes of each batch.
-        iteration: rounds that are done.
+        iteration: number of completed rounds.
         goal: the gap of the next codes.
         before: the smallest objective so far.
         plain: filters without momentum.
@@ -51,14 +51,14 @@ class AlternatingLearner:
     momentum: float = 1.0
 
     def run(self, most: int, tol: float) -> tuple[CodeTotals, str]:
-        """Go round until the objective falls by no more than tol, relatively, or most rounds are done."""
+        """Repeat until the relative decrease of the objective is at most tol, or for ``most`` rounds."""
         self.kept = [None] * len(self.batches)
         self._resume()
         while True:
             last = self.iteration >= most
             certified = last or (self.iteration > 0 and self.iteration % EVERY == 0)
             tally, sums = self._codes(self.journal.gap if certified else max(self.goal, self.journal.gap))
-            report = self.journal.tell(self.iteration, tally, self.dictionary)
+            report = self.journal.report(self.iteration, tally, self.dictionary)
             fall = (self.before - report.objective) / report.objective if report.objective else 0.0
             rises = fall < -report.gap
             settled = abs(fall) <= tol and self.goal <= self.journal.gap
@@ -70,10 +70,10 @@ class AlternatingLearner:
             self._keep()
 
     def _move(self, sums: SufficientStatistics, rises: bool, objective: float, straight: bool) -> None:
-        """Go to filters that are better for the codes, and beyond them as the rounds before suggest.
+        """Improve the filters for the codes, then extrapolate with Nesterov's momentum.
 
-        Rounds alone creep. Nesterov's momentum carries them, and where that has led uphill, what it was added to is
-        taken instead, which is never worse than the round before.
+        Rounds without momentum converge slowly. Where it has led uphill, the filters before extrapolation are used
+        instead, whose objective is never larger than that of the round before.
         """
         weight = filters_of(self.dictionary).weight
         if rises and self.plain is not None and self.momentum > 1:
@@ -92,7 +92,7 @@ class AlternatingLearner:
         return [kept.dense() for kept in self.kept if kept is not None]
 
     def _codes(self, goal: float) -> tuple[CodeTotals, SufficientStatistics]:
-        """Compute all codes to a gap, from those of before; return what they add up to."""
+        """Compute all codes to a gap, starting at the previous ones; return their totals and statistics."""
         tally, sums = CodeTotals(), SufficientStatistics.none(filters_of(self.dictionary))
         for i, batch in enumerate(self.batches):
             before = self.kept[i]
@@ -111,12 +111,12 @@ class AlternatingLearner:
             worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
             for batch, kept in zip(self.batches, self.kept, strict=True):
                 if kept is not None:
-                    worst.look(filters, residual_of(self.dictionary, batch, self.dictionary.split(kept.dense())))
+                    worst.add(filters, residual_of(self.dictionary, batch, self.dictionary.split(kept.dense())))
             weight, replaced = reseeded(filters.weight, dead, worst)
             filters.weight.copy_(weight)
             self.journal.reseeded += len(replaced)
             if self.plain is not None:
-                self.plain[replaced] = weight[replaced]  # they have come from nowhere
+                self.plain[replaced] = weight[replaced]  # new atoms have no momentum
 
     def _keep(self) -> None:
         tensors: dict[str, Tensor] = {"weight": filters_of(self.dictionary).weight}
@@ -129,10 +129,10 @@ class AlternatingLearner:
         self.journal.keep(tensors, state)
 
     def _resume(self) -> None:
-        found = self.journal.resumed()
-        if found is None:
+        checkpoint = self.journal.resumed()
+        if checkpoint is None:
             return
-        tensors, state = found
+        tensors, state = checkpoint
         weight = filters_of(self.dictionary).weight
         weight.copy_(tensors["weight"])
         self.plain = tensors["plain"].to(weight.device)

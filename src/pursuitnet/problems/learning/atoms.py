@@ -1,4 +1,4 @@
-"""The step over the filters, for fixed codes, and new filters in the place of those that nobody uses."""
+"""The filter step for fixed codes, and the replacement of filters that are not used."""
 
 from dataclasses import dataclass
 
@@ -12,31 +12,31 @@ from pursuitnet.problems.learning.statistics import Quadratic, SufficientStatist
 
 @torch.no_grad()
 def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float = 1e-4) -> Tensor:
-    """Return filters of a smaller ½⟨W, HW⟩ − ⟨B, W⟩ with ‖dⱼ‖ ≤ 1, by accelerated projected gradients with restarts.
+    """Return filters with smaller ½⟨W, HW⟩ − ⟨B, W⟩ and ‖dⱼ‖ ≤ 1, by accelerated projected gradients with restarts.
 
-    Each atom has a step of its own, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: atoms that are seldom used
-    would otherwise hardly move. L is estimated, and doubled where a step shows that it is larger. Atoms that are not
-    used stay as they are.
+    Each atom has its own step size, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: rarely used atoms would
+    otherwise hardly move. L is estimated, and doubled where a step shows that it is too small. Atoms that are not used
+    stay unchanged.
 
     Args:
         weight: W, (atoms, channels, *kernel) or (atoms, features).
-        sums: over the codes.
-        steps: to take at most.
-        tol: end where a step moves no atom by more.
+        sums: sufficient statistics of the codes.
+        steps: maximum number of steps.
+        tol: stop when a step changes no atom by more than this norm.
     """
     energies = sums.energies
     used = energies > energies.amax() * torch.finfo(energies.dtype).eps
     if not bool(used.any()):
         return weight.clone()
-    price = torch.where(used, energies, torch.inf).view(-1, *[1] * (sums.cross.dim() - 1))
-    quadratic, S = Quadratic(sums), torch.where(used, energies, 1.0).view_as(price)
-    L = _largest(quadratic, price.rsqrt())
+    scale = torch.where(used, energies, torch.inf).view(-1, *[1] * (sums.cross.dim() - 1))
+    quadratic, S = Quadratic(sums), torch.where(used, energies, 1.0).view_as(scale)
+    L = _estimated_lipschitz(quadratic, scale.rsqrt())
     W = in_unit_ball(weight.view_as(sums.cross))
     image = quadratic.times(W)
     ahead, image_ahead, momentum = W, image, 1.0
     for _ in range(steps):
         while True:
-            new = in_unit_ball(ahead - (image_ahead - sums.cross) / (L * price))
+            new = in_unit_ball(ahead - (image_ahead - sums.cross) / (L * scale))
             image_new, step = quadratic.times(new), new - ahead
             if float((step * (image_new - image_ahead)).sum()) <= 1.001 * L * float((S * step.square()).sum()):
                 break
@@ -52,8 +52,8 @@ def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float 
     return W.view(weight.shape)
 
 
-def _largest(quadratic: Quadratic, scale: Tensor, rounds: int = 8) -> float:
-    """Return about λmax(S⁻¹HS⁻¹), from below, by power iterations from a vector that is always the same."""
+def _estimated_lipschitz(quadratic: Quadratic, scale: Tensor, rounds: int = 8) -> float:
+    """Return about λmax(S⁻¹HS⁻¹), from below, by power iterations from a deterministic vector."""
     v = scale * quadratic.cross[:, :1]
     largest = 1.0
     for _ in range(rounds):
@@ -65,13 +65,13 @@ def _largest(quadratic: Quadratic, scale: Tensor, rounds: int = 8) -> float:
 
 @dataclass
 class Unexplained:
-    """The patches of the images that the codes explain worst, none of which overlaps with another.
+    """The patches of the images with the largest residuals; no two of them overlap.
 
     Attributes:
-        most: how many to keep.
-        least: the norm that a patch needs to be worth an atom: β.
-        energies: ‖·‖² of each, in falling order.
-        patches: what is left of the images there, (n, channels, *kernel).
+        most: maximum number of patches to keep.
+        least: smallest norm for which a patch is kept: β, below which an atom would not be used.
+        energies: ‖·‖² of each, in decreasing order.
+        patches: the residuals there, (n, channels, *kernel).
     """
 
     most: int
@@ -80,10 +80,10 @@ class Unexplained:
     patches: Float[Tensor, "n channels *kernel"] | None = None
 
     @torch.no_grad()
-    def look(self, filters: Filters, residual: Tensor) -> None:
-        """Look at what some codes leave of their images, (B, channels, …)."""
+    def add(self, filters: Filters, residual: Tensor) -> None:
+        """Add the largest patches of the residuals of some images, (B, channels, …)."""
         energy = patch_energies(filters, residual).clone()
-        found: list[tuple[Tensor, Tensor]] = []
+        largest: list[tuple[Tensor, Tensor]] = []
         rest = residual.clone()
         for _ in range(min(self.most, 4 * len(residual))):
             example, place = divmod(int(energy.argmax()), energy.shape[1])
@@ -91,12 +91,12 @@ class Unexplained:
             if float(energy[example, place]) <= self.least**2:
                 break
             which = torch.tensor([example], device=residual.device)
-            found.append((energy[example, place].clone(), patches(filters, rest, one, which)[0]))
+            largest.append((energy[example, place].clone(), patches(filters, rest, one, which)[0]))
             places, _ = filters.columns(one, residual.shape)
             rest[example].view(-1)[places[0]] = 0
             energy[example] = patch_energies(filters, rest[example : example + 1])[0]
-        if found:
-            self._keep(torch.stack([e for e, _ in found]), torch.stack([p for _, p in found]))
+        if largest:
+            self._keep(torch.stack([e for e, _ in largest]), torch.stack([p for _, p in largest]))
 
     def _keep(self, energies: Tensor, patches: Tensor) -> None:
         if self.energies is not None and self.patches is not None:
@@ -107,7 +107,7 @@ class Unexplained:
 
 @torch.no_grad()
 def reseeded(weight: Tensor, dead: Bool[Tensor, " atoms"], worst: Unexplained) -> tuple[Tensor, Tensor]:
-    """Return filters with the dead ones replaced by the worst-explained patches, of norm 1, and which were."""
+    """Return filters with dead ones replaced by the worst-explained patches, of norm 1, and the indices replaced."""
     atoms = dead.nonzero()[:, 0]
     if worst.patches is None or not len(atoms):
         return weight, atoms[:0]

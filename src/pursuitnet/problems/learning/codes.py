@@ -1,4 +1,4 @@
-"""Codes of a batch of images for a dictionary that is being learned: to a certificate, from those of before."""
+"""Codes of a batch of images for the current dictionary: to a certificate, starting at the previous codes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,12 @@ from pursuitnet.problems.solve import ReducedSolver
 from pursuitnet.problems.working_set import WorkingSet
 
 SPARSE = 0.05
-"""The share of non-zeros up to which a working set is the faster solver."""
+"""The fraction of non-zeros up to which a working set is the faster solver."""
 
 
 @dataclass(frozen=True)
 class SparseCode:
-    """A code by its non-zeros, since most of it is zero."""
+    """A code stored as the positions and values of its non-zeros."""
 
     shape: torch.Size
     places: Tensor
@@ -58,7 +58,7 @@ class CodedBatch:
 
     @torch.no_grad()
     def sums(self, dictionary: Dictionary) -> SufficientStatistics:
-        """Return what the code says of the filters."""
+        """Return the sufficient statistics of the code for the filters."""
         filters, sides = unpadded(filters_of(dictionary))
         signal = self.batch.signal - self.identity
         return SufficientStatistics.of(
@@ -72,19 +72,19 @@ class CodedBatch:
 
 @torch.no_grad()
 def residual_of(dictionary: Dictionary, batch: Batch, code: Code) -> Tensor:
-    """Return what codes in parts leave of a batch, zero where it is not known."""
+    """Return x − DΓ of a batch for codes in parts, zero where x is not known."""
     D, signal = masked_dictionary(dictionary, batch.mask), batch.signal
     return signal - D.synthesize_parts(code, signal.shape)
 
 
 @dataclass(frozen=True)
 class Coder:
-    """How codes are computed.
+    """Computes codes.
 
     Attributes:
         beta: β ≥ 0, a number or one for each channel of the code.
         nonnegative: whether Γ ≥ 0.
-        max_steps: steps at most.
+        max_steps: maximum number of steps.
         solver: as ``solve`` takes it; None chooses by the kind of dictionary and the density of the codes.
     """
 
@@ -101,20 +101,20 @@ class Coder:
             dictionary: D.
             batch: the images.
             tol: the relative gap of each image.
-            start: where to begin, (B, code_channels, …).
+            start: the initial code, (B, code_channels, …).
         """
         D, x = masked_dictionary(dictionary, batch.mask), batch.signal
         problem = lasso(x, D, self.beta, self.nonnegative)
         if start is None:
             start = x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
-        begin, solver = D.split(start), self.solver or self._suitable(dictionary, batch, start)
+        initial, solver = D.split(start), self.solver or self._default_solver(dictionary, batch, start)
         if isinstance(solver, ReducedSolver):
-            problem, solver, begin = ReducedLasso.of(problem), solver.solver, begin[1:]
-        run = iterate(problem, solver, begin, self.max_steps, tol)
+            problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
+        run = iterate(problem, solver, initial, self.max_steps, tol)
         return CodedBatch(batch, problem.full_code(run.code), run.certificate)
 
-    def _suitable(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
-        """Return the solver that is fast here: few columns in use, each of which reaches few entries of a signal."""
+    def _default_solver(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
+        """Return a fast solver: WorkingSet where few columns are used and each reaches few entries of a signal."""
         if isinstance(dictionary, WithIdentity):
             return ReducedSolver(FISTA())
         one_mask = batch.mask is None or len(batch.mask) == 1 or len(batch.signal) == 1

@@ -1,4 +1,4 @@
-"""The part of a dictionary that is learned, its filters, and the views of it that learning needs."""
+"""The filters of a dictionary, which are learned, and dictionaries derived from them for learning."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Di
 from pursuitnet.dictionaries.inputs import kind_of
 
 Filters = ConvDictionary | LinearDictionary
-_KNOWN = (ConvDictionary, CircularDictionary, LinearDictionary)
+_LEARNABLE = (ConvDictionary, CircularDictionary, LinearDictionary)
 
 
 def filters_of(dictionary: Dictionary) -> Filters:
-    """Return the part of a dictionary that has filters to learn: of [I D] it is D.
+    """Return the part of a dictionary that has filters to learn: D, also of [I D].
 
     Raises:
-        TypeError: for a kind of dictionary whose filters are not known.
+        TypeError: for a kind of dictionary that cannot be learned.
     """
     inner = dictionary.dictionary if isinstance(dictionary, WithIdentity) else dictionary
-    if isinstance(inner, ConvDictionary | LinearDictionary) and type(inner) in _KNOWN:
+    if isinstance(inner, ConvDictionary | LinearDictionary) and type(inner) in _LEARNABLE:
         return inner
     raise TypeError(
         f"the dictionary is {kind_of(inner)}, which cannot be learned; expected a ConvDictionary, a "
@@ -40,21 +40,21 @@ def with_weight(filters: Filters, weight: Tensor) -> Filters:
 
 
 def norms_of(weight: Tensor) -> Tensor:
-    """Return ‖dⱼ‖ of whole filters, so that it broadcasts against them."""
+    """Return ‖dⱼ‖ of whole filters, in a shape that broadcasts against them."""
     return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
 
 
 def in_unit_ball(weight: Tensor) -> Tensor:
-    """Return the nearest filters with ‖dⱼ‖ ≤ 1."""
+    """Return the projection of filters onto ‖dⱼ‖ ≤ 1."""
     return weight / norms_of(weight).clamp(min=1)
 
 
 class Masked(Dictionary):
-    """M·D: what the atoms of D leave of themselves where a signal is known.
+    """M·D: the atoms of D, zero where the signal is not known.
 
     Args:
         dictionary: D.
-        mask: whether an entry is known, in the shape of the signal, (B or 1, channels, …).
+        mask: which entries are known, in the shape of the signal, (B or 1, channels, …).
     """
 
     def __init__(self, dictionary: Filters, mask: Bool[Tensor, "B channels *size"]) -> None:
@@ -84,7 +84,7 @@ class Masked(Dictionary):
     def columns(
         self, chosen: Int[Tensor, " n"], signal_shape: Sequence[int] | None = None
     ) -> tuple[Int[Tensor, "n taps"], Float[Tensor, "n taps"]]:
-        """Return the chosen columns of the first example's matrix: use it where one mask holds for all examples."""
+        """Return the chosen columns of the first example's matrix: for use where all examples have one mask."""
         places, values = self.dictionary.columns(chosen, signal_shape)
         return places, values * self.mask[0].flatten()[places]
 
@@ -93,7 +93,7 @@ class Masked(Dictionary):
 
 
 def masked_dictionary(dictionary: Dictionary, mask: Tensor | None) -> Dictionary:
-    """Return D, or M·D where there is a mask; of [I D] the D inside, since a known identity part is zero where x is."""
+    """Return D, or M·D with a mask; of [I D] only D is masked, since the identity part is zero where x is unknown."""
     if mask is None:
         return dictionary
     masked = Masked(filters_of(dictionary), mask)
@@ -101,7 +101,7 @@ def masked_dictionary(dictionary: Dictionary, mask: Tensor | None) -> Dictionary
 
 
 def unpadded(filters: Filters) -> tuple[Filters, list[int]]:
-    """Return D without zero padding, for signals that are larger by it, and how ``F.pad`` makes them so."""
+    """Return D without zero padding, for signals that are padded before, and the padding as ``F.pad`` takes it."""
     if not isinstance(filters, ConvDictionary) or not any(filters.padding):
         return filters, []
     sides = [p for p in reversed(filters.padding) for _ in range(2)]
@@ -109,14 +109,14 @@ def unpadded(filters: Filters) -> tuple[Filters, list[int]]:
 
 
 def completed(filters: Filters, sides: list[int], signal: Tensor, mask: Tensor | None, code: Tensor) -> Tensor:
-    """Return the signal as far as the atoms reach; where it is not known, DΓ stands in.
+    """Return the signal, padded as far as the atoms reach, with DΓ where it is not known.
 
-    So ½‖x̃ − DΓ‖² touches the data fit from above at the filters that have filled it in, and depends on other filters
-    through lags of the code alone.
+    Then ½‖x̃ − DΓ‖² majorizes the data fit, with equality at the current filters, and depends on the filters only
+    through correlations of the code.
 
     Args:
         filters: D without padding.
-        sides: what the padding adds, as ``F.pad`` takes it.
+        sides: the padding, as ``F.pad`` takes it.
         signal: x, (B, channels, …).
         mask: where it is known, or None for everywhere.
         code: Γ.
@@ -132,27 +132,27 @@ def completed(filters: Filters, sides: list[int], signal: Tensor, mask: Tensor |
 def patches(
     filters: Filters, signal: Tensor, chosen: Int[Tensor, " n"], example: Int[Tensor, " n"]
 ) -> Float[Tensor, "n channels *kernel"]:
-    """Return what an atom at a place of the code sees of a signal, with zeros outside of it.
+    """Return the patches of a signal under an atom at given positions of the code, with zeros outside of the signal.
 
     Args:
         filters: D.
         signal: (B, channels, …).
-        chosen: places of the code, in the order of ``flatten``.
-        example: which signal, of each.
+        chosen: positions in the code, in the order of ``flatten``.
+        example: index of the signal of each patch.
     """
     one = filters.weight[:1]
     places, inside = with_weight(filters, torch.ones_like(one)).columns(chosen, signal.shape)
-    found = signal.flatten(1)[example[:, None], places] * inside
-    return found.view(-1, *one.shape[1:])
+    values = signal.flatten(1)[example[:, None], places] * inside
+    return values.view(-1, *one.shape[1:])
 
 
 @torch.no_grad()
 def patch_energies(filters: Filters, signal: Tensor) -> Float[Tensor, "B places"]:
-    """Return ‖·‖² of what an atom would see at each place of the code, (B, places)."""
-    every = with_weight(filters, torch.ones_like(filters.weight[:1]))
-    return every.analyze(signal.square()).flatten(1).clamp(min=0)
+    """Return ‖·‖² of the patch under an atom at each position of the code, (B, places)."""
+    ones = with_weight(filters, torch.ones_like(filters.weight[:1]))
+    return ones.analyze(signal.square()).flatten(1).clamp(min=0)
 
 
 def places_of(filters: Filters, shape: Sequence[int]) -> int:
-    """Return at how many places of a signal (B, channels, …) an atom may lie."""
+    """Return the number of positions of an atom in a signal of shape (B, channels, …)."""
     return math.prod(filters.code_size(shape))

@@ -1,4 +1,4 @@
-"""Images as they come in: one tensor, a list of batches of any sizes, or a stream, with masks; looked at first."""
+"""The images to learn from, checked: one tensor, a list of batches of any sizes, or a stream, with masks."""
 
 import math
 import warnings
@@ -18,24 +18,24 @@ Mask = Tensor | Literal["nan"] | None
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one size, zero where they are not known, and where that is; None for everywhere."""
+    """Images of one size, zero where they are not known, and the mask of what is known; None for everything."""
 
     signal: Tensor
     mask: Tensor | None
 
     @staticmethod
     def of(value: Any, filters: Filters, mask: Any, name: str = "images") -> "Batch":
-        """Return a batch of images, after a look at it.
+        """Return a batch of images after checking it.
 
         Args:
             value: (B, channels, …), or one image (channels, …).
-            filters: what looks at them.
+            filters: the dictionary that the images must match.
             mask: "nan", or a tensor that broadcasts against the batch, nonzero where the images are known.
-            name: what the batch is called in a message.
+            name: name of the batch in messages.
 
         Raises:
-            TypeError: for what is no tensor or array.
-            ValueError: for shapes, types and values that do not fit.
+            TypeError: for anything but a tensor or an array.
+            ValueError: for shapes, types and values that do not match.
         """
         signal = tensor_of(name, value, filters.weight)
         signal = signal[None] if signal.dim() == filters.dims + 1 else signal
@@ -45,7 +45,7 @@ class Batch:
                 f"{name}: shape {tuple(signal.shape)}; expected (N, {filters.channels}{sizes}) with one image or more"
             )
         check_types(signal, filters)
-        _fits(signal, filters, name)
+        _check_size(signal, filters, name)
         known = _mask_of(signal, mask, name)
         signal = signal.detach() if known is None else torch.where(known, signal.detach(), 0.0)
         if not signal.isfinite().all():
@@ -57,7 +57,7 @@ class Batch:
         return Batch(signal, known)
 
     def split(self, size: int) -> list["Batch"]:
-        """Return batches of at most so many images."""
+        """Return batches of at most ``size`` images."""
         masks = (
             [None] * -(-len(self.signal) // size)
             if self.mask is None
@@ -74,33 +74,37 @@ class Batch:
 
 
 def is_stream(images: Any) -> bool:
-    """Return whether images come one batch after the other, so that they are seen once and not kept."""
+    """Return whether images come batch by batch, so that each is used once and not kept."""
     return not isinstance(images, Tensor | list | tuple) and not hasattr(images, "__array__")
 
 
 def whole(images: Any, filters: Filters, mask: Mask) -> list[Batch]:
-    """Return images that are all at hand as batches, one of each size, or those of a list as they are.
+    """Return images that are all in memory as batches: one batch, or the batches of a list.
 
     Raises:
-        ValueError: also for images that all are constant.
+        ValueError: as ``Batch.of``, and if all images are constant.
     """
     if isinstance(images, list | tuple) and images and not isinstance(images[0], int | float | list | tuple):
         if isinstance(mask, Tensor) and len({tuple(getattr(x, "shape", ())) for x in images}) > 1:
-            raise ValueError('images have several sizes and one mask; expected mask="nan" with NaN where they miss')
-        found = [Batch.of(x, filters, mask, f"images[{i}]") for i, x in enumerate(images)]
+            raise ValueError(
+                'images have several sizes and one mask; expected mask="nan" with NaN where pixels are missing'
+            )
+        batches = [Batch.of(x, filters, mask, f"images[{i}]") for i, x in enumerate(images)]
     else:
-        found = [Batch.of(images, filters, mask)]
-    constant = [int(_constant(b).sum()) for b in found]
-    total = sum(len(b.signal) for b in found)
+        batches = [Batch.of(images, filters, mask)]
+    constant = [int(_constant(b).sum()) for b in batches]
+    total = sum(len(b.signal) for b in batches)
     if sum(constant) == total:
-        raise ValueError("all images are constant; expected some in which there is something to learn")
+        raise ValueError("all images are constant; expected images that are not")
     if sum(constant):
-        warnings.warn(f"{sum(constant)} of {total} images are constant, and teach nothing", stacklevel=3)
-    return found
+        warnings.warn(
+            f"{sum(constant)} of {total} images are constant, and nothing can be learned from them", stacklevel=3
+        )
+    return batches
 
 
 def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batch]:
-    """Yield the batches of a stream; of a pair, as a data set with labels gives, the first is the image."""
+    """Yield the batches of a stream; of a pair (images, labels), the images."""
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images is {kind_of(images)}; expected a tensor (N, channels, …) or an iterable of batches")
     for i, value in enumerate(images):
@@ -109,22 +113,22 @@ def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batc
 
 
 def check_worth(batches: Sequence[Batch], filters: Filters, beta: Tensor) -> None:
-    """Raise ValueError if no filters of norm 1 are worth β, or if there are more of them than places to tell apart."""
+    """Raise ValueError if β is too large for any atom of norm 1 to be used, or if there are more atoms than places."""
     places = sum(len(b.signal) * places_of(filters, b.signal.shape) for b in batches)
     if len(filters.weight) > places:
         raise ValueError(
-            f"the dictionary has {len(filters.weight)} atoms and the images have {places} places to put one; with so "
+            f"the dictionary has {len(filters.weight)} atoms and the images have {places} positions for one; with so "
             "few data any atoms fit: expected fewer atoms, or more images"
         )
     most = max(float(patch_energies(filters, b.signal).amax()) ** 0.5 for b in batches)
     if float(beta.min()) >= most:
         raise ValueError(
-            f"beta is {float(beta.min()):g}, and what an atom of norm 1 can explain anywhere in the images is at most "
+            f"beta is {float(beta.min()):g}, and the correlation of an atom of norm 1 with the images is at most "
             f"{most:.4g}, so that every code is zero; expected a smaller beta"
         )
 
 
-def _fits(signal: Tensor, filters: Filters, name: str) -> None:
+def _check_size(signal: Tensor, filters: Filters, name: str) -> None:
     """Raise ValueError if the filters are larger than the images."""
     try:
         filters.check_signal(signal)
@@ -154,7 +158,7 @@ def _mask_of(signal: Tensor, mask: Any, name: str) -> Tensor | None:
 
 
 def _constant(batch: Batch) -> Tensor:
-    """Return which images have one value in each channel; of vectors, and of single pixels, which are zero."""
+    """Return which images have one value in each channel; for vectors and single pixels, which are zero."""
     x = batch.signal
     if math.prod(x.shape[2:]) == 1:
         return (x.flatten(1) == 0).all(1)

@@ -1,4 +1,4 @@
-"""What is told of learning while it runs, and what is kept of that."""
+"""Reports of learning while it runs, their history, and the checkpoint."""
 
 import time
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from pursuitnet.problems.learning.codes import CodedBatch
 
 @dataclass(frozen=True)
 class Report:
-    """Where learning stands, with the certificate of the codes.
+    """The state of learning, with the certificate of the codes.
 
     Attributes:
-        iteration: rounds over all images, or batches of a stream.
-        images: how many images the objective is of: all, or those of a batch.
+        iteration: number of rounds over all images, or of batches of a stream.
+        images: number of images that the objective is summed over: all, or those of a batch.
         objective: Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ over these images.
         gap: proven distance of it from its minimum over the codes, relative to it.
         nonzeros: entries of the codes that are not zero.
@@ -42,13 +42,13 @@ Callback = Callable[[Report, Dictionary], object]
 
 @dataclass
 class Journal:
-    """Reports to a callback and a history, and keeps the state in a file.
+    """Reports to a callback and a history, and writes the state to a checkpoint.
 
     Attributes:
-        gap: what a report's gap is at most, to be in the history.
+        gap: largest gap of a report that enters the history.
         callback: called with every report and the dictionary.
-        checkpoint: the file; None for nowhere.
-        asked: what was asked for, which a checkpoint must have in common.
+        checkpoint: the file; None for no checkpoint.
+        asked: the arguments of learning, which must be the same in a checkpoint.
         history: the certified reports.
         reseeded: atoms that have been replaced.
     """
@@ -61,8 +61,8 @@ class Journal:
     reseeded: int = 0
     began: float = field(default_factory=time.perf_counter)
 
-    def tell(self, iteration: int, coded: "CodeTotals", dictionary: Dictionary) -> Report:
-        """Make a report of codes, hand it on, and keep it if it is certified."""
+    def report(self, iteration: int, coded: "CodeTotals", dictionary: Dictionary) -> Report:
+        """Report on codes to the callback, and add the report to the history if it is certified."""
         seconds = time.perf_counter() - self.began
         report = Report(
             iteration, coded.images, coded.objective, coded.gap, coded.nonzeros, round(seconds, 3), self.reseeded
@@ -76,12 +76,12 @@ class Journal:
     def keep(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write tensors and state to the checkpoint, if there is one."""
         if self.checkpoint is not None:
-            told = {"history": [asdict(report) for report in self.history], "reseeded": self.reseeded}
-            state = {**state, **told, "seconds": time.perf_counter() - self.began}
+            reports = {"history": [asdict(report) for report in self.history], "reseeded": self.reseeded}
+            state = {**state, **reports, "seconds": time.perf_counter() - self.began}
             saved.write(self.checkpoint, tensors, self.asked, state)
 
     def resumed(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and state of the checkpoint, and go on with its history; None where there is none."""
+        """Return tensors and state of the checkpoint, and continue its history; None if there is no checkpoint."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return None
         tensors, state = saved.read(self.checkpoint, self.asked)
@@ -93,11 +93,11 @@ class Journal:
 
 @dataclass
 class CodeTotals:
-    """What codes add up to over batches.
+    """Totals of codes over batches.
 
     Attributes:
-        images: how many.
-        objective: of all of them.
+        images: number of images.
+        objective: of all images.
         proven: Σ gap·objective.
         nonzeros: of all codes.
         usage: Σ|Γⱼ| of each atom.
@@ -110,11 +110,11 @@ class CodeTotals:
     usage: Tensor | float = 0.0
 
     def add(self, coded: CodedBatch) -> None:
-        """Take in the codes of a batch."""
-        found = coded.certificate
+        """Add the codes of a batch."""
+        certificate = coded.certificate
         self.images += len(coded.batch.signal)
-        self.objective += float(found.objective.sum())
-        self.proven += float((found.gap * found.objective).sum())
+        self.objective += float(certificate.objective.sum())
+        self.proven += float((certificate.gap * certificate.objective).sum())
         self.nonzeros += sum(int(torch.count_nonzero(part)) for part in coded.code)
         self.usage = self.usage + coded.code[-1].abs().sum([i for i in range(coded.code[-1].dim()) if i != 1])
 

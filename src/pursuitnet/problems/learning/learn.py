@@ -24,20 +24,22 @@ from pursuitnet.problems.learning.online import OnlineLearner
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import ConvergenceWarning, check_budget, check_solver
 
-TOGETHER = 2**13
-"""Places of a code that are worth coding together along a stream; in rounds, entries of a code by the next number."""
+POSITIONS = 2**13
+"""Code positions of a batch in online learning."""
 ENTRIES = 2**24
+"""Code entries of a batch in rounds over all images."""
 
 
 @dataclass(frozen=True, repr=False)
 class Learned:
-    """What ``learn`` has found.
+    """The result of ``learn``.
 
     Attributes:
-        dictionary: of the kind that came in, with atoms of norm 1 at most.
-        history: the certified reports: each gap is at most the one that was asked for.
-        usage: Σ|Γⱼ| of each atom as a share of all: over all images, or over a stream with early batches forgotten.
-        codes: of the images, if asked for: one tensor, or one for each batch of a list.
+        dictionary: of the same kind as the initial one, with atoms of norm 1 at most.
+        history: the certified reports: those whose gap is at most the requested one.
+        usage: Σ|Γⱼ| of each atom as a fraction of the total: over all images, or over a stream with early batches
+            forgotten.
+        codes: of the images, if requested: one tensor, or one for each batch of a list.
         reason: "converged", "max_iterations", or "end of stream".
     """
 
@@ -49,8 +51,8 @@ class Learned:
 
     def __repr__(self) -> str:
         last = self.history[-1] if self.history else None
-        told = f", objective={last.objective:.6g}, gap={last.gap:.1e}, iterations={last.iteration}" if last else ""
-        return f"Learned({self.dictionary}{told}, reason={self.reason!r})"
+        numbers = f", objective={last.objective:.6g}, gap={last.gap:.1e}, iterations={last.iteration}" if last else ""
+        return f"Learned({self.dictionary}{numbers}, reason={self.reason!r})"
 
 
 def learn(
@@ -75,41 +77,41 @@ def learn(
 ) -> Learned:
     """Learn the dictionary that codes images best, min over D, Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖dⱼ‖ ≤ 1.
 
-    Codes are computed to a certificate, from those of the round before; then the filters for these codes, by
-    accelerated projected gradients on the exact quadratic, which knows the codes by their correlations alone. Atoms
-    that no image uses are replaced by the patches that are explained worst. On a stream every image is seen once and
-    the correlations are summed, so that memory does not grow with the number of images (after Mairal, Bach, Ponce and
-    Sapiro, 2010). Equal seeds give equal results on CPUs.
+    Codes are computed to a certificate, starting at those of the round before; then the filters for these codes, by
+    accelerated projected gradients on the exact quadratic, which depends on the codes only through their correlations.
+    Atoms that no image uses are replaced by the patches with the largest residual. On a stream every image is used once
+    and the correlations are summed, so that memory does not grow with the number of images (after Mairal, Bach, Ponce
+    and Sapiro, 2010). Equal seeds give equal results on CPUs.
 
     Args:
         images: x: a tensor (N, channels, …), a list of such batches, which may be of different sizes, or any iterable
             of batches as a stream: of tensors, or of pairs (images, labels).
-        dictionary: where to start: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
-            identity part then takes up what fits no atom. It is not changed.
+        dictionary: the initial one: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
+            identity part then absorbs outliers. It is not changed.
         beta: β ≥ 0, a number or one for each channel of the code, (code_channels,).
         nonnegative: whether Γ ≥ 0.
         mask: nonzero where images are known, a tensor that broadcasts to them (or to each batch of a stream); "nan" if
             NaN stands for what is missing.
-        online: see images in batches as of a stream; by default only a stream is. A tensor or a list is taken in
+        online: learn batch by batch, as from a stream; by default only from a stream. A tensor or a list is used in
             random order, once or in ``max_iterations`` rounds.
-        batch_size: images that are coded together; by default as many as are fast.
-        max_iterations: rounds over all images at most; by default 100, and online 1. A stream is seen once.
-        tol: end when a round lowers the objective by no more, relatively.
+        batch_size: images that are coded together; by default chosen for speed.
+        max_iterations: maximum number of rounds over all images; by default 100, and online 1. A stream is used once.
+        tol: stop when the relative decrease of the objective in a round is at most this.
         gap: relative duality gap of every objective in ``history``.
         solver: for the codes, as ``solve`` takes it; by default chosen by the dictionary and the density of the codes.
-        max_steps: of each solution, at most.
-        forget: along a stream, all before the t-th batch counts (1 − 1/t)^forget.
-        seed: of the random order.
+        max_steps: maximum number of steps of each solution.
+        forget: online, at the t-th batch everything before it is weighted by (1 − 1/t)^forget.
+        seed: seed of the random order.
         codes: whether to return the codes; only in rounds over all images.
         callback: called with a ``Report`` and the dictionary after each round or batch, also where the gap is not yet
             small enough for the history.
-        checkpoint: file that holds the state after each round, or each tenth batch; where it exists, learning goes on
-            from there.
+        checkpoint: file to which the state is written after each round, or each tenth batch; if it exists, learning
+            resumes from it.
 
     Raises:
         TypeError: for an argument of the wrong kind.
-        ValueError: for input that does not fit, images that hold NaN or are all constant, more atoms than places, a
-            filter larger than an image, a β that no atom is worth, or a checkpoint of another problem.
+        ValueError: for input that does not match, images that hold NaN or are all constant, more atoms than places, a
+            filter larger than an image, a β so large that no atom is used, or a checkpoint of another problem.
 
     Warns:
         ConvergenceWarning: if the last codes do not reach the gap.
@@ -123,11 +125,13 @@ def learn(
     _check_solver(solver, dictionary)
     check_budget(max_steps, gap)
     if streamed and not online:
-        raise ValueError("images is a stream and online is False; expected a tensor or a list of batches, to go round")
+        raise ValueError("images is a stream and online is False; expected a tensor or a list of batches for rounds")
     if online and codes:
-        raise ValueError("codes is True, and online no codes are kept; expected rounds over a tensor, or a solve after")
+        raise ValueError(
+            "codes is True, and online no codes are kept; expected rounds over a tensor, or call solve afterwards"
+        )
     if streamed and (max_iterations or 1) > 1:
-        raise ValueError(f"max_iterations is {max_iterations}, and a stream is seen once; expected a tensor or a list")
+        raise ValueError(f"max_iterations is {max_iterations}, and a stream is used once; expected a tensor or a list")
     batches = [] if streamed else incoming.whole(images, filters, mask)
     if batches:
         incoming.check_worth(batches, filters, price[-1:] if len(price) == 1 else price[-sum(filters.code_channels) :])
@@ -140,24 +144,24 @@ def learn(
         D = _copied(dictionary)
         coder = Coder(price, nonnegative, max_steps, solver)
         if online:
-            passing = OnlineLearner(D, coder, journal, forget)
+            learner = OnlineLearner(D, coder, journal, forget)
             order = incoming.stream(images, filters, mask) if streamed else _shuffled(
                 batches, filters, batch_size, max_iterations or 1, seed
             )  # fmt: skip
-            return _result(D, passing.run(order), journal, "end of stream" if streamed else "max_iterations")
+            return _result(D, learner.run(order), journal, "end of stream" if streamed else "max_iterations")
         sized = [b.split(batch_size or _batch_size(b, D)) for b in batches]
         rounds = AlternatingLearner(D, [part for parts in sized for part in parts], coder, journal)
         tally, reason = rounds.run(100 if max_iterations is None else max_iterations, tol)
-        found = _result(D, tally, journal, reason)
+        result = _result(D, tally, journal, reason)
         if not codes:
-            return found
+            return result
         parts = iter(rounds.codes())
         whole = tuple(torch.cat([next(parts) for _ in some]) for some in sized)
-        return Learned(D, found.history, found.usage, whole if isinstance(images, list | tuple) else whole[0], reason)
+        return Learned(D, result.history, result.usage, whole if isinstance(images, list | tuple) else whole[0], reason)
 
 
 def _result(D: Dictionary, tally: CodeTotals, journal: Journal, reason: str) -> Learned:
-    """Return what has been found, with a warning if the last codes are not certified."""
+    """Return the result, with a warning if the last codes are not certified."""
     if tally.gap > journal.gap:
         warnings.warn(
             f"the last codes have a duality gap of {tally.gap:.1e}, above {journal.gap:g}; give more max_steps, a "
@@ -171,27 +175,27 @@ def _result(D: Dictionary, tally: CodeTotals, journal: Journal, reason: str) -> 
 
 
 def _copied(dictionary: Dictionary) -> Dictionary:
-    """Return a copy with atoms of norm 1 at most, to be changed."""
+    """Return a copy with atoms of norm 1 at most, which learning changes in place."""
     filters = filters_of(dictionary)
     own = with_weight(filters, in_unit_ball(filters.weight.detach().clone()))
     return (WithIdentity(own) if isinstance(dictionary, WithIdentity) else own).requires_grad_(False)
 
 
 def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: int, seed: int) -> Iterator[Batch]:
-    """Yield all images in random order, in small batches, so many times."""
+    """Yield all images in random order, in small batches, ``rounds`` times."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(rounds):
         parts = []
         for batch in batches:
             order = torch.randperm(len(batch.signal), generator=generator).to(batch.signal.device)
             places = places_of(filters, batch.signal.shape)
-            parts += batch.chosen(order).split(size or min(256, max(1, TOGETHER // places)))
+            parts += batch.chosen(order).split(size or min(256, max(1, POSITIONS // places)))
         for i in torch.randperm(len(parts), generator=generator).tolist():
             yield parts[i]
 
 
 def _batch_size(batch: Batch, D: Dictionary) -> int:
-    """Return how many images to code together in rounds."""
+    """Return the number of images to code together in rounds."""
     one = sum(D.code_channels) * places_of(filters_of(D), batch.signal.shape)
     return max(1, ENTRIES // one)
 

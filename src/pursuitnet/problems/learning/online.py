@@ -1,4 +1,4 @@
-"""Learning along a stream: each batch is coded once, and what the codes say of the filters is summed."""
+"""Online learning from a stream: each batch is coded once, and the sufficient statistics of the codes are summed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from pursuitnet.problems.learning.journal import CodeTotals, Journal
 from pursuitnet.problems.learning.statistics import SufficientStatistics
 
 LOOSE = 1e-3
-"""The gap of codes that are not reported."""
+"""Duality gap of codes that are not certified."""
 STEPS = 10
-"""Steps over the filters after each batch, at most."""
+"""Maximum number of filter steps after each batch."""
 MOMENTUM = 0.8
-"""How far filters go on in the direction that they have taken from batch to batch: alone, they creep."""
+"""Momentum of the filters from batch to batch; without it they converge slowly."""
 PATIENCE = 10
-"""Batches after which an atom that none of them used is replaced."""
+"""Number of batches without use after which an atom is replaced."""
 EVERY = 10
 """Batches from one certified report to the next."""
 
@@ -33,9 +33,9 @@ class OnlineLearner:
 
     Attributes:
         dictionary: D, which is changed in place.
-        coder: how codes are computed.
-        journal: where it is reported to.
-        forget: all before the t-th batch counts (1 − 1/t)^forget.
+        coder: computes the codes.
+        journal: receives the reports.
+        forget: at the t-th batch, everything before it is weighted by (1 − 1/t)^forget.
     """
 
     dictionary: Dictionary
@@ -52,22 +52,22 @@ class OnlineLearner:
         self.count = 0
 
     def run(self, batches: Iterable[Batch]) -> CodeTotals:
-        """See the batches once; return what the codes of the last one add up to, for the last dictionary."""
+        """Learn from each batch once; return the totals of the codes of the last one, for the last dictionary."""
         self._resume()
         batch = None
         for batch in islice(batches, self.count, None):
-            self.see(batch)
+            self.partial_fit(batch)
         if batch is None:
-            raise ValueError("the stream holds no image that has not been seen; expected one batch or more")
+            raise ValueError("the stream has no images that have not been used; expected one batch or more")
         last = CodeTotals()
         last.add(self.coder(self.dictionary, batch, self.journal.gap))
-        self.journal.tell(self.count, last, self.dictionary)
+        self.journal.report(self.count, last, self.dictionary)
         last.usage = self.usage
         self._keep()
         return last
 
-    def see(self, batch: Batch) -> None:
-        """Take in a batch."""
+    def partial_fit(self, batch: Batch) -> None:
+        """Learn from one batch: code it, then improve the filters."""
         self.count += 1
         certified = self.count == 1 or self.count % EVERY == 0
         goal = self.journal.gap if certified else max(self.journal.gap, LOOSE)
@@ -83,17 +83,17 @@ class OnlineLearner:
         filters.weight.copy_(in_unit_ball(better + MOMENTUM * (better - self.plain)))
         self.plain = better
         self._reseed(coded)
-        self.journal.tell(self.count, tally, self.dictionary)
+        self.journal.report(self.count, tally, self.dictionary)
         if certified:
             self._keep()
 
     def _reseed(self, coded: CodedBatch) -> None:
-        """Replace atoms that have not been used for long."""
+        """Replace atoms that have not been used for ``PATIENCE`` batches."""
         filters, dead = filters_of(self.dictionary), self.idle >= PATIENCE
         if not bool(dead.any()):
             return
         worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
-        worst.look(filters, coded.residual(self.dictionary))
+        worst.add(filters, coded.residual(self.dictionary))
         weight, replaced = reseeded(filters.weight, dead, worst)
         filters.weight.copy_(weight)
         self.plain[replaced] = weight[replaced]
@@ -109,10 +109,10 @@ class OnlineLearner:
         self.journal.keep(self._tensors(), {"count": self.count})
 
     def _resume(self) -> None:
-        found = self.journal.resumed()
-        if found is None:
+        checkpoint = self.journal.resumed()
+        if checkpoint is None:
             return
-        tensors, state = found
+        tensors, state = checkpoint
         weight = filters_of(self.dictionary).weight
         moved = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
         weight.copy_(moved["weight"])

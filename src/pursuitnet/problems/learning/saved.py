@@ -1,4 +1,4 @@
-"""A checkpoint of learning in one safetensors file, which is replaced whole or not at all."""
+"""A checkpoint of learning in one safetensors file, which is replaced atomically."""
 
 import hashlib
 import json
@@ -14,28 +14,28 @@ _NEEDED = ("asked", "state", "sha256")
 
 
 def write(path: Path, tensors: dict[str, Tensor], asked: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint beside its place and move it there.
+    """Write a checkpoint to a temporary file next to ``path`` and rename it.
 
     Args:
         path: the file.
         tensors: by name.
-        asked: what was asked for, which must be the same when it goes on.
-        state: how far it has come.
+        asked: the arguments of learning, which must be the same when it is resumed.
+        state: the progress of learning.
 
     Raises:
-        OSError: if it cannot be written; what was there is as it was.
+        OSError: if it cannot be written; an earlier checkpoint is left unchanged.
     """
-    held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    about = {"asked": json.dumps(asked), "state": json.dumps(state), "sha256": _digest(held)}
-    beside = path.with_name(path.name + ".new")
+    detached = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    metadata = {"asked": json.dumps(asked), "state": json.dumps(state), "sha256": _digest(detached)}
+    temporary = path.with_name(path.name + ".new")
     try:
-        with beside.open("wb") as file:
-            file.write(save(held, about))
+        with temporary.open("wb") as file:
+            file.write(save(detached, metadata))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written ({error.strerror}); make room, or name another checkpoint") from error
 
 
@@ -43,29 +43,29 @@ def read(path: Path, asked: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str
     """Return tensors and state of a checkpoint.
 
     Raises:
-        ValueError: if it is damaged, or of another problem.
+        ValueError: if it is damaged, or belongs to another problem.
     """
     try:
         tensors = load(path.read_bytes())
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-        if any(name not in about for name in _NEEDED) or about["sha256"] != _digest(tensors):
-            raise ValueError("its checksum does not fit")
-        state, before = json.loads(about["state"]), json.loads(about["asked"])
+            metadata = file.metadata() or {}
+        if any(name not in metadata for name in _NEEDED) or metadata["sha256"] != _digest(tensors):
+            raise ValueError("its checksum does not match")
+        state, before = json.loads(metadata["state"]), json.loads(metadata["asked"])
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged, or no checkpoint of learning ({error}); remove it") from error
+        raise ValueError(f"{path} is damaged, or not a checkpoint of learning ({error}); remove it") from error
     for name, value in asked.items():
         if before.get(name) != value:
             raise ValueError(
-                f"{path} was begun with {name} = {before.get(name)}, and {value} is asked for; expected the same, or "
-                "another checkpoint"
+                f"{path} was started with {name} = {before.get(name)}, and now {name} is {value}; expected the same "
+                "value, or another checkpoint"
             )
     return tensors, state
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        found.update(tensors[name].cpu().numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        sha256.update(tensors[name].cpu().numpy().tobytes())
+    return sha256.hexdigest()
