@@ -230,7 +230,7 @@ def test_json_is_for_machines(tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_listed_or_drawn_ends_in_one_line(tmp_path, monkeypatch, capsys):
     code, _, said = program(monkeypatch, capsys, "runs", tmp_path / "nowhere")
     assert code == 2
-    assert "nowhere is no folder" in said
+    assert "nowhere is not a folder" in said
     code, printed, _ = program(monkeypatch, capsys, "runs", tmp_path)
     assert code == 0
     assert printed.startswith("no runs below")

@@ -89,7 +89,7 @@ def test_the_kept_weights_are_those_that_were_evaluated(tmp_path):
     record = train.train(TINY, tmp_path / "run")
     recipe, model = train.load_run(tmp_path / "run")
     images = train.images_of(recipe)
-    assert train.evaluate(model, images, images.test)[:2] == (record["test_loss"], record["test_accuracy"])
+    assert train.evaluate_split(model, images, images.test)[:2] == (record["test_loss"], record["test_accuracy"])
     assert recipe == TINY
 
 
@@ -152,7 +152,7 @@ def test_what_explodes_is_stopped_before_it_is_kept(tmp_path):
 @pytest.fixture
 def seldom(monkeypatch):
     """Look at the loss as seldom as on an accelerator, where each look waits for the device."""
-    monkeypatch.setitem(trainer.LOOK, "cpu", 50)
+    monkeypatch.setitem(trainer.CHECK_EVERY, "cpu", 50)
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 66, 97])
@@ -316,5 +316,7 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
 def test_a_compiled_network_trains_as_a_plain_one():
     plain, compiled = (train.Trainer(replace(TINY, compile=compile)) for compile in (False, True))
     assert compiled.epoch(1)["train_loss"] == pytest.approx(plain.epoch(1)["train_loss"], rel=1e-5)
-    assert compiled.evaluate(compiled.images.test) == pytest.approx(plain.evaluate(plain.images.test), rel=1e-4)
+    assert compiled.loss_and_accuracy(compiled.images.test) == pytest.approx(
+        plain.loss_and_accuracy(plain.images.test), rel=1e-4
+    )
     assert compiled.state()["model"].keys() == plain.state()["model"].keys()
