@@ -1,10 +1,10 @@
-"""Time to augment and scale a batch of images, beside the plain alternative: pad, then cut each image by itself.
+"""Time to augment and normalize a batch of images, compared with the simple way: pad, then crop image by image.
 
     python benchmarks/augmentation.py [--batch 128] [--size 32] [--threads 1] [--seconds 2]
 
-Random uint8 images of three channels, shifts of up to 4 pixels and flips, then the standardized float batch in the
-memory format channels_last. Both take the same draws and give the same batch, which is checked first. Prints
-microseconds an image: the median over repetitions that take turns.
+Random uint8 images of three channels, shifts of up to 4 pixels and flips, then the normalized float batch in the
+memory format channels_last. Both use the same draws and give the same batch, which is checked first. Prints
+microseconds per image: the median over alternating repetitions.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def tasks_of(images: Tensor) -> dict[str, Callable[[], Tensor]]:
 def main() -> None:
     """Check that all agree, time them, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=128, help="images a batch")
+    parser.add_argument("--batch", type=int, default=128, help="images per batch")
     parser.add_argument("--size", type=int, default=32, help="height and width")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each line")

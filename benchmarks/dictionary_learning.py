@@ -1,4 +1,4 @@
-"""Held-out objective of a learned dictionary against time: ours beside sporco's, batch and online, in one run.
+"""Held-out objective of a learned dictionary against time: ours and sporco's, batch and online, in one run.
 
     python benchmarks/dictionary_learning.py --images fruit.mat [--held-out 2] [--atoms 100] [--size 11] [--beta 1.0]
                                              [--seconds 60] [--threads 2] [--clock wall|processor]
@@ -6,9 +6,9 @@
 
 Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made gray and
 contrast-normalized. All methods start from the same random atoms, are trained on the same images on a torus, and are
-stopped after so many seconds. A dictionary counts by F_test(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over images that none of
-them has seen, solved to a duality gap of 1e-4, outside of the time. With one thread the seconds are the processor's by
-default. Prints a table and writes numbers and a picture.
+stopped after --seconds. A dictionary is scored by F_test(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over held-out images, solved to
+a duality gap of 1e-4, outside of the timing. With one thread the seconds are processor time by default. Prints a table
+and writes numbers and a picture.
 """
 
 import argparse
@@ -154,7 +154,7 @@ def main() -> None:
     """Run all methods and leave table, numbers and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="a .mat file with the key b, or a folder")
-    parser.add_argument("--held-out", type=int, default=2, help="the last so many images are not learned from")
+    parser.add_argument("--held-out", type=int, default=2, help="number of images, the last ones, that are held out")
     parser.add_argument("--atoms", type=int, default=100)
     parser.add_argument("--size", type=int, default=11)
     parser.add_argument("--beta", type=float, default=1.0)

@@ -1,13 +1,13 @@
-"""On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` beside the CPU.
+"""On a GPU: a training step with and without a CUDA graph, several runs at once, and `solve` compared with the CPU.
 
     python benchmarks/gpu.py [--device cuda] [--part steps,throughput,solve] [--at-once 1,4,12] [--out FILE] [--record]
 
 steps: milliseconds of a training step on --batch random images as the trainer takes it, without data and optimizer, in
-bfloat16. throughput: images a second of so many processes that train the first network at once, all together, without
-and with CUDA's multi-process service where the machine has it. solve: seconds and steps until WorkingSet and FISTA
+bfloat16. throughput: total images per second of --at-once processes that train the first network in parallel, without
+and with CUDA's multi-process service if the machine has it. solve: seconds and steps until WorkingSet and FISTA
 prove a gap of --tol on one image of --size × --size with 64 atoms of 8 × 8 in float32, on the GPU, then on all cores
-of the CPU, each cut to about --limit seconds: what was cut off says the gap it had reached. Prints one JSON object and
-writes it to --out after every measurement, beside the parts that are there already; with --record to
+of the CPU, each limited to about --limit seconds: an interrupted solver reports the gap it has reached. Prints one JSON
+object and writes it to --out after every measurement, keeping the parts that are there already; with --record to
 benchmarks/results/ too.
 """
 

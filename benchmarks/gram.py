@@ -1,11 +1,12 @@
-"""[I D] without a threshold on the identity part: the loop on the new channels alone, beside the loop on all of them.
+"""[I D] without a threshold on the identity part: the loop on the new channels compared with the loop on all channels.
 
     python benchmarks/gram.py [--unfolding 2] [--batch 64] [--rounds 7] [--threads 2]
 
 With e = γ₁ + Dγ₂ − x a step is γ₁ ← γ₁ − c·e, γ₂ ← P(γ₂ − c·Dᵀe), so that g = Dᵀe follows
-g ← (1 − c)·g + DᵀD·Δγ₂ by itself: DᵀD is a convolution from w channels to w with filters of twice the reach, and C is
-met only in the first step and in the last, when γ₁ is made. DᵀD is a convolution only where no border cuts it, so this
-is for the periodic boundary; for zeros it would be wrong near them. Both in float64 first, where they must agree.
+g ← (1 − c)·g + DᵀD·Δγ₂: DᵀD is a convolution from w channels to w with filters of twice the reach, and all C channels
+are used only in the first step and in the last, when γ₁ is computed. DᵀD is a convolution only where no border cuts
+it, so this is for the periodic boundary; with zero padding it would be wrong near the border. Both are run in float64
+first, where they must agree.
 """
 
 import argparse

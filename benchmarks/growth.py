@@ -3,12 +3,11 @@
     python benchmarks/growth.py [--depth 12] [--width 32] [--batch 32] [--rounds 3] [--steps 3] [--threads 2]
                                 [--device cpu] [--out runs/growth] [--record]
 
-Time: a training step and an inference at unfolding 0 to 8, each in a process of its own, in turn in every round,
-medians; the slope of the line through them beside what it stands against, one convolution and one transposed
-convolution in every layer (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the
-peak of one training step above the start, each in a process of its own, with and without checkpointing, and of an
-inference. Writes JSON and a picture to a folder of its own; with --record to benchmarks/results/ and docs/, where the
-page docs/speed.md has them.
+Time: a training step and an inference at unfolding 0 to 8, each in a separate process, in turn in every round,
+medians; the slope of the line through them is compared with one convolution and one transposed convolution in every
+layer (their own forward and backward pass, on the same shapes, in the same rounds). Memory: the peak of one training
+step above the start, each in a separate process, with and without checkpointing, and of an inference. Writes JSON and
+a picture to --out; with --record to benchmarks/results/ and docs/, where the page docs/speed.md shows them.
 """
 
 import argparse

@@ -22,7 +22,7 @@ class LiteralMSD(nn.Module):
         self.head.load_state_dict(model.head.state_dict())
 
     def _take(self, layer: pn.PursuitLayer) -> int:
-        """Take over F, b and c of a layer; return its number."""
+        """Copy F, b and c of a layer; return its index."""
         convolution, threshold, c = layer.dictionary.dictionary, layer.threshold, layer.step()[0].detach().clone()
         beta = torch.cat([threshold.identity_penalty, threshold.penalty]).detach()
         self.filters.append(convolution.weight.detach().clone())

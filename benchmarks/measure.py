@@ -1,7 +1,7 @@
-"""Time, memory and floor of one step of a network, each in a process of its own, as a user's network has one.
+"""Time, memory and floor of one step of a network, each in a separate process, as a user runs it.
 
-What a process has allocated before decides how fast it is given memory again, so that networks timed in turn in one
-process are not timed as anybody would run them.
+Earlier allocations of a process affect how fast it gets memory again, so that networks timed in turn in one process
+are not timed as in practice.
 """
 
 import argparse

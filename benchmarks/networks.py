@@ -1,19 +1,19 @@
-"""A training step and an inference of MSD-CSC and Res-CSC: ours beside the paper's algorithms written out, one run.
+"""A training step and an inference of MSD-CSC and Res-CSC: ours and the paper's algorithms as printed, in one run.
 
     python benchmarks/networks.py [--depth 12] [--unfolding 2] [--batch 64] [--rounds 3] [--steps 3] [--threads 2]
                                   [--device cpu] [--only TEXT] [--out runs/networks] [--record]
 
-The baselines are Algorithms 2 and 3 as they are printed, concatenations and all, and Eq. 5 with its four convolutions;
-they hold the same weights and give the same numbers, which is checked first. If pytorchcv is installed, its ResNet-20
-runs beside ours. In every round each competitor has a process of its own, in turn, and times some steps on fresh
-images; medians, and their range. The peak of the memory is that of one more process, above what it took before the
-step. Beside each time stands its floor: what the convolutions need at least, by operations at the machine's rate in a
-matrix product or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's
-share of the first. Prints the table of docs/speed.md and writes JSON and a picture to a folder of its own; with
---record to benchmarks/results/ and docs/, where the page has them.
+The baselines are Algorithms 2 and 3 as they are printed, including all concatenations, and Eq. 5 with its four
+convolutions; they have the same weights and give the same numbers, which is checked first. If pytorchcv is installed,
+its ResNet-20 is timed as well. In every round each competitor has a separate process, in turn, and times some steps on
+fresh images; medians, and their range. The peak memory is that of one more process, above the memory before the step.
+The floor of each time is the minimum time of the convolutions, by operations at the machine's rate in a matrix product
+or by bytes at its rate in a copy, whichever takes longer; both rates are printed, and each network's fraction of the
+first. Prints the table of docs/speed.md and writes JSON and a picture to --out; with --record to benchmarks/results/
+and docs/, where the page shows them.
 
-On a GPU, whose memory is handed out by PyTorch's own allocator, all are timed in one process, and the trainer's CUDA
-graph beside the plain step; torch.compile, which takes minutes, with --compiled.
+On a GPU, whose memory is managed by PyTorch's own allocator, all are timed in one process, as well as the trainer's
+CUDA graph; torch.compile, which takes minutes, with --compiled.
 """
 
 import argparse
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="on a GPU, torch.compile too")
     records.add_out(parser, "networks")
-    parser.add_argument("--only", action="append", help="competitors whose names hold this; such a part is no record")
+    parser.add_argument("--only", action="append", help="competitors whose names contain this; not with --record")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,6 +1,6 @@
-"""Results of the benchmarks: a file for each time, machine and commit, of which none is ever overwritten.
+"""Results of the benchmarks: a file for each time, machine and commit, which is never overwritten.
 
-They lie in results/BENCHMARK/TIME-MACHINE-COMMIT.json; the pages in docs/ show the newest of each benchmark.
+They are in results/BENCHMARK/TIME-MACHINE-COMMIT.json; the pages in docs/ show the newest of each benchmark.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""Time to solve convolutional sparse coding of one image: our solvers beside sporco's, same problem, one run.
+"""Time to solve convolutional sparse coding of one image: our solvers and sporco's, same problem, one run.
 
     python benchmarks/sparse_coding.py [--image FILE] [--size 256] [--seconds 25] [--threads 2]
                                        [--clock wall|processor] [--out runs/sparse_coding] [--record]
 
 A gray image of size × size, by default the upper left corner of china.jpg, which comes with scikit-learn, high-passed;
-64 random atoms of 8 × 8 with mean zero and unit length, circular boundary, β = 0.1·‖Dᵀx‖∞, single precision. Every
-solver is run in pieces; the objective of each code is computed outside of its time, in double precision, and compared
-with a minimum that a duality gap proves. With one thread the seconds are the processor's, which other programs on the
-machine do not lengthen; with more they are wall time. Needs sporco (`pip install -e ".[dev]"`). Prints the table of
-docs/solving.md and writes JSON and a picture to a folder of its own; with --record to benchmarks/results/ and docs/,
-where the page has them.
+64 random atoms of 8 × 8 with mean zero and unit norm, circular boundary, β = 0.1·‖Dᵀx‖∞, single precision. Every
+solver is run in pieces; the objective of each code is computed outside of the timing, in double precision, and
+compared with a minimum that is proven by a duality gap. With one thread the seconds are processor time, which other
+programs on the machine do not affect; with more they are wall time. Needs sporco (`pip install -e ".[dev]"`). Prints
+the table of docs/solving.md and writes JSON and a picture to --out; with --record to benchmarks/results/ and docs/,
+where the page shows them.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def reached(curve: list[tuple[float, float]], target: float) -> float | None:
 
 def table(curves: dict[str, list[tuple[float, float]]]) -> str:
     """Return the times and their ratios as Markdown."""
-    lines = ["| solver | to 1e-3 | to 1e-5 | reached in all |", "|---|---|---|---|"]
+    lines = ["| solver | to 1e-3 | to 1e-5 | final distance |", "|---|---|---|---|"]
     for name, curve in curves.items():
         times = [reached(curve, t) for t in TARGETS]
         shown = [f"{t:.1f} s" if t is not None else "not reached" for t in times]
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=25, help="time limit of each solver")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=("wall", "processor"), help="by default the processor's with one thread")
+    parser.add_argument("--clock", choices=("wall", "processor"), help="default: processor with one thread, else wall")
     records.add_out(parser, "sparse_coding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,8 +1,8 @@
-"""A certified network on the digits: what is right, what is certified, and attacks that fail inside the radius.
+"""A certified network on the digits: accuracy, certified accuracy, and attacks that fail inside the radius.
 
     python experiments/certified.py [--epochs 60] [--seeds 1] [--attacks 100] [--out runs/certified]
 
-About 45 seconds of one core a seed. Images have zero mean and unit norm, as in Sulam et al. (2020), whose supervised
+About 45 seconds of one core per seed. Images have zero mean and unit norm, as in Sulam et al. (2020), whose supervised
 sparse coding certifies 60 % of MNIST at 0.064.
 """
 

@@ -3,11 +3,11 @@
     python experiments/denoise.py --train FOLDER --test FOLDER [FOLDER …] [--sigma 25 | 5-55] [--minutes 60]
                                   [--out runs/denoise] [--choice layers=8 width=49 …]
 
-Trains ``csc_denoiser`` on gray patches of the photographs in a folder, for so many minutes of processor time on one
-thread, and prints the PSNR on each folder of test images by the usual protocol: white noise of σ/255 added to gray
-images in [0, 1], not clipped and drawn by a seed for each image, the result clipped, the mean over the images. It goes
-on where it was broken off. Leaves denoiser.pt (the state of the training), denoise.json and model.safetensors (for
-``pursuitnet apply``) in --out.
+Trains ``csc_denoiser`` on gray patches of the photographs in a folder, for --minutes of processor time on one thread,
+and prints the PSNR on each folder of test images by the usual protocol: white noise of σ/255 added to gray images in
+[0, 1], not clipped, with a seed for each image, the result clipped, the mean over the images. An interrupted training
+is resumed. Writes denoiser.pt (the state of the training), denoise.json and model.safetensors (for ``pursuitnet
+apply``) to --out.
 """
 
 import argparse
@@ -150,12 +150,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="folders of test images")
-    parser.add_argument("--sigma", default="25", help="noise of 255, or a range such as 5-55 for one network for all")
+    parser.add_argument("--sigma", default="25", help="σ on the scale of 255, or a range such as 5-55")
     parser.add_argument("--levels", type=float, nargs="+", help="noise to test at; by default σ, or 15 25 50 75")
-    parser.add_argument("--minutes", type=float, default=60, help="of processor time for training")
+    parser.add_argument("--minutes", type=float, default=60, help="processor time for training")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--side", type=int, default=64, help="of a patch, in pixels")
+    parser.add_argument("--side", type=int, default=64, help="side of a patch in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--choice", nargs="*", default=[], help="choices of csc_denoiser, such as layers=8 width=49")
     parser.add_argument("--out", type=Path, default=Path("runs", "denoise"), help="folder for state and numbers")

@@ -3,8 +3,7 @@
     python experiments/depth.py [--out runs/depth] [--record]
 
 Digits, batch 64, SGD with lr 0.05 and momentum 0.9, the same seed for all. Prints the table of docs/depth.md and
-writes depth.json and depth.png to a folder of its own; with --record to where the page has them, and the table into
-the page.
+writes depth.json and depth.png to --out; with --record to the files of the page, and the table into the page.
 """
 
 import argparse

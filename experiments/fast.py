@@ -1,11 +1,10 @@
-"""The recipe "fast" on the whole of CIFAR-10: accuracy of the last epoch, and how fast.
+"""The recipe "fast" on the whole of CIFAR-10: accuracy of the last epoch, and speed.
 
     python experiments/fast.py --data-dir DIR [--epochs 30] [--seed 0] [--only TEXT] [--speed] [--table]
                                 [--out experiments/results/fast]
 
-Every network is one cell of a ledger, by default that of docs/training.md in experiments/results/fast/; only what is
-missing is run, and a run that was broken off goes on. With --table the ledger is printed, whatever machine each cell
-was run on.
+Every network is one cell of a ledger, by default that of docs/training.md in experiments/results/fast/; only missing
+cells are run, and an interrupted run is resumed. With --table the ledger is printed, with cells of all machines.
 """
 
 import argparse
@@ -86,7 +85,7 @@ def table(ledger: Path = RESULTS) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder that holds cifar-10-batches-bin")
+    parser.add_argument("--data-dir", type=Path, help="folder that contains cifar-10-batches-bin")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the ledger; by default that of docs/training.md")
     parser.add_argument("--runs", type=Path, default=Path("runs", "fast"))
     parser.add_argument("--epochs", type=int, default=30)
@@ -96,7 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.data_dir is None and not arguments.table:
-        parser.error("--data-dir is missing: where CIFAR-10 lies; or --table for what is known")
+        parser.error("--data-dir is missing: the folder of CIFAR-10; or --table for the results so far")
     if arguments.speed:
         print(speeds(arguments.data_dir))
     elif not arguments.table:

@@ -1,14 +1,14 @@
-"""A GPU for minutes: the tests marked gpu, the benchmarks, and cells of the tables, each kept as soon as it ends.
+"""A GPU for minutes: the tests marked gpu, the benchmarks, and cells of the tables, each saved as soon as it ends.
 
     python experiments/gpu_minutes.py --minutes 9 --out DIR --data DIR [--only tests,benchmarks,medium,cells]
 
 In this order: the tests (failures are recorded, not fatal), benchmarks/gpu.py and benchmarks/networks.py, the scale
-medium, and full cells of Tables II and III, several at once. Each part has its share of the time and leaves what it
-does not use to the next. The data set is read by the last two parts only. Needs neither a network nor a registry.
+medium, and full cells of Tables II and III, several at once. Each part has its share of the time; time that it does
+not use is left to the next. Only the last two parts need the data set. Needs neither a network nor a registry.
 
-In --out lie at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json,
-networks-cuda.json, records.tar (of the ledger), runs-1.tar and runs-2.tar: the checkpoints of what was cut off, from
-which a later call goes on where --out or --archive names their folder. Records join the ledger by tar -xf records.tar.
+--out gets at most 8 files of at most 16 MB: log.txt, output.txt (of tests and benchmarks), gpu.json,
+networks-cuda.json, records.tar (of the ledger), runs-1.tar and runs-2.tar: the checkpoints of interrupted runs, which
+a later call resumes if --out or --archive is their folder. Add the records to the ledger with tar -xf records.tar.
 """
 
 import argparse
@@ -266,8 +266,8 @@ def main() -> None:
     """Do the parts in their order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where everything goes")
-    parser.add_argument("--data", type=Path, help="folder that holds cifar-10-batches-bin")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all output")
+    parser.add_argument("--data", type=Path, help="folder that contains cifar-10-batches-bin")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, of " + ", ".join(PARTS))
     parser.add_argument("--archive", type=Path, action="append", default=[], help="--out of an earlier call")
     parser.add_argument(

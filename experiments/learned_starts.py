@@ -3,9 +3,9 @@
     python experiments/learned_starts.py --data-dir DIR [--scale small] [--depths 8,20] [--seeds 3] [--out DIR]
 
 The four networks of Table II are the corners of a square, anchor = a·X₋₁ and probe = p·X₋₁. ``learned`` begins at each
-corner and learns a and p of every block; ``multistep`` and ``momentum`` also recall X₋₂. Runs are kept in a ledger and
-go on where they were cut off, so that the script may be killed and started again. The gap is that of each second
-layer's Lasso after the first step, as ``inspect`` reads it, in the median block.
+corner and learns a and p of every block; ``multistep`` and ``momentum`` also use X₋₂. Runs are kept in a ledger and
+are resumed after an interruption, so that the script may be killed and started again. The gap is that of each second
+layer's Lasso after the first step, as ``inspect`` computes it, in the median block.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python experiments/pretrained.py [RUN …] [--data-dir DIR] [--out FOLDER] [--page docs/models.md]
 
-A run becomes MODEL.safetensors: its weights in the smallest number format that leaves the accuracy what it was, and in
-the metadata card, recipe, classes, mean, std and checksum. The accuracy on the card is that of the packed weights on
-the test images, measured here. Without a run only the table is made again.
+A run becomes MODEL.safetensors: its weights in the smallest number format that preserves the accuracy, with card,
+recipe, classes, mean, std and checksum in the metadata. The accuracy on the card is that of the packed weights on the
+test images, measured here. Without a run only the table is updated.
 """
 
 import argparse

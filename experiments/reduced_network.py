@@ -1,14 +1,13 @@
-"""The reduced pursuit in a network: MSD-CSC whose identity part is solved for in every step, instead of being stepped.
+"""The reduced pursuit in a network: MSD-CSC with the identity part solved for in every step, instead of a step on it.
 
     python experiments/reduced_network.py --data-dir DIR [--seeds 3] [--table]
                                            [--out experiments/results/reduced_network.json]
 
-For γ₂ given, the best identity part is γ₁ = P_β₁(x − Dγ₂); what is left of the signal is cut off at β₁, and a step on
-γ₂ alone follows it, with L = λmax(DᵀD) instead of 1 + λmax(DᵀD). The optimum is that of Algorithm 2, and there are
-fewer steps to it (docs/solving.md). Here both stand in msd_csc_6, trained like the small scale of
-docs/reproduction.md, with the paper's batch normalization: β₁ is in units of the root mean square of the signal, and
-the code is normalized as Algorithm 2's. Every run is a cell of one file, by default that
-of docs/speed.md; a cell that is there is not run again.
+For given γ₂ the best identity part is γ₁ = P_β₁(x − Dγ₂); the remaining residual is clipped at β₁, followed by a step
+on γ₂ alone, with L = λmax(DᵀD) instead of 1 + λmax(DᵀD). The optimum is that of Algorithm 2, and it takes fewer steps
+(docs/solving.md). Here both are used in msd_csc_6, trained like the small scale of docs/reproduction.md, with the
+paper's batch normalization: β₁ is in units of the root mean square of the signal, and the code is normalized as
+Algorithm 2's. Every run is a cell of one file, by default that of docs/speed.md; an existing cell is not run again.
 """
 
 import argparse
@@ -136,7 +135,7 @@ def main() -> None:
     arguments = parser.parse_args()
     records = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     if not arguments.table and arguments.data_dir is None:
-        parser.error("--data-dir is missing: where CIFAR-10 lies")
+        parser.error("--data-dir is missing: the folder of CIFAR-10")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds if not arguments.table else 0):
         for unfolding, penalty in CELLS:

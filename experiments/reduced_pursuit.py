@@ -3,10 +3,10 @@
     python experiments/reduced_pursuit.py [--out runs/reduced_pursuit] [--record]
 
 One step costs one convolution and one transposed convolution in all of them. Every pursuit starts at zero, on [I Fᵀ]
-with Γ ≥ 0 and one β for both parts; the dictionaries are the two first layers of MSD-CSC as they are drawn at random
-and as a short training on the digits leaves them (with atoms at length 1 and as they are), the signals what 64 test
-images send into them. Prints the table of docs/solving.md and writes reduced_pursuit.json and reduced_pursuit.png to
-a folder of its own; with --record to experiments/results/ and docs/, where the page has them.
+with Γ ≥ 0 and one β for both parts; the dictionaries are the first two layers of MSD-CSC, random and after a short
+training on the digits (with atoms of norm 1 and as trained), the signals are the inputs of these layers for 64 test
+images. Prints the table of docs/solving.md and writes reduced_pursuit.json and reduced_pursuit.png to --out; with
+--record to experiments/results/ and docs/, where the page shows them.
 """
 
 import argparse
@@ -104,7 +104,9 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 def main() -> None:
     """Run everything and leave numbers, picture and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs", "reduced_pursuit"), help="folder for what is written")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs", "reduced_pursuit"), help="folder for numbers and picture"
+    )
     parser.add_argument("--record", action="store_true", help="write the page's own record and picture instead")
     arguments = parser.parse_args()
     results = {

@@ -1,9 +1,9 @@
-"""docs/reproduction.md: its tables and pictures, made from the ledger and from nothing else.
+"""docs/reproduction.md: its tables and pictures, made only from the ledger.
 
     python experiments/reproduction.py [--ledger DIR] [--out docs]
 
-Its purpose is to write the tracked page: it replaces what stands between <!-- NAME --> and <!-- end --> in it, and
-draws Figs. 7 and 8 at the scales small and medium beside it. The words around the tables are written by hand.
+It updates the tracked page: it replaces the tables between <!-- NAME --> and <!-- end -->, and draws Figs. 7 and 8 at
+the scales small and medium into the same folder. The text around the tables is written by hand.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python experiments/stacks.py [--only TEXT] [--out experiments/results/stacks.json]
 
-Layers as PursuitLayer(dictionary, start) makes them, with filters from torch.randn, one behind the other, and a linear
-head, on the digits of scikit-learn: 5 epochs of Adam in batches of 32, seed 0, accuracy on all test images after the
-last epoch. Codes with places are averaged over them before the head.
+Layers PursuitLayer(dictionary, start) with filters from torch.randn, one after the other, and a linear head, on the
+digits of scikit-learn: 5 epochs of Adam in batches of 32, seed 0, accuracy on all test images after the last epoch.
+Convolutional codes are averaged over all positions before the head.
 """
 
 import argparse

@@ -3,9 +3,8 @@
     python experiments/trainability.py --data-dir DIR [--only TEXT] [--out experiments/results/trainability]
 
 Depth 6, width 32, the first 10,000 training images of CIFAR-10, 8 epochs, batch 64, SGD with a cosine schedule, the
-last epoch on all 10,000 test images; the candidates differ in what is named and in nothing else. Each run is one file
-of a ledger, by default that of docs/trainability.md. Several processes may work at once: a run belongs to the one that
-begins it.
+last epoch on all 10,000 test images; the candidates differ only in the named choices. Each run is one file of a ledger,
+by default that of docs/trainability.md. Several processes may work at once: a run belongs to the one that starts it.
 """
 
 import argparse
@@ -114,7 +113,7 @@ def _mean(values: list[float], digits: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--data-dir", type=Path, help="folder that holds cifar-10-batches-bin; without it, only the table"
+        "--data-dir", type=Path, help="folder that contains cifar-10-batches-bin; without it, only the table"
     )
     parser.add_argument("--only", default="", help="only the runs whose name contains this text")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the ledger; by default that of docs/trainability.md")

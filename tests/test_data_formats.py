@@ -174,7 +174,7 @@ def test_cifar100_binary_without_checksums_is_checked_by_its_labels(tmp_path, mo
     for place, value, words in (
         (3074 * 3, 20, r"test\.bin cannot be read \(it has coarse label 20, expected 0\.\.19\)"),
         (3074 * 3 + 1, 100, r"test\.bin has label 100, expected 0\.\.99"),
-        (3074 * 3 + 1, (good[3074 * 3 + 1] + 1) % 100, "from 0 to 2 images of a class in the test files"),
+        (3074 * 3 + 1, (good[3074 * 3 + 1] + 1) % 100, "0 to 2 images per class in the test files"),
     ):
         content = bytearray(good)
         content[place] = value

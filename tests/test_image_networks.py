@@ -215,7 +215,7 @@ def test_the_networks_for_images_are_listed():
     assert all(pn.create_model(name, task="image").eval().halo > 0 for name in pn.list_models(task="image"))
 
 
-def test_tiles_of_a_solution_are_refused_because_it_hangs_on_the_whole_signal():
+def test_tiles_of_a_solution_are_refused_because_it_depends_on_the_whole_signal():
     """Far beyond any filter, one pixel changes the code; the message says so."""
     torch.manual_seed(0)
     D, x = pn.ConvDictionary(torch.randn(4, 1, 3)), torch.randn(1, 1, 40, dtype=torch.float64)
@@ -223,5 +223,5 @@ def test_tiles_of_a_solution_are_refused_because_it_hangs_on_the_whole_signal():
     other[..., 0] += 1
     codes = [pn.solve(signal, D.double(), 0.01, max_steps=50_000, tol=1e-12).code for signal in (x, other)]
     assert (codes[0] - codes[1])[..., 12:].abs().max() > 1e-8
-    with pytest.raises(ValueError, match="an optimum has no tiles: each coefficient hangs on the whole signal"):
+    with pytest.raises(ValueError, match="an optimum has no tiles: each coefficient depends on the whole signal"):
         pn.solve(x, D, 0.01, tile=16)

@@ -378,7 +378,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
 def test_a_checkpoint_that_is_damaged_or_of_another_problem_is_refused(tmp_path):
     x, D, path = normal(4, 1, 7, 7), pn.ConvDictionary(unit(normal(3, 1, 3, 3))), tmp_path / "c.safetensors"
     pn.learn(x, D, 0.3, max_iterations=2, checkpoint=path)
-    with pytest.raises(ValueError, match=r"begun with beta = \[0\.3\], and \[0\.4\] is asked for"):
+    with pytest.raises(ValueError, match=r"started with beta = \[0\.3\], and now beta is \[0\.4\]"):
         pn.learn(x, D, 0.4, max_iterations=2, checkpoint=path)
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
@@ -445,7 +445,7 @@ BAD = {
     "too many atoms": (
         lambda: pn.learn(normal(2, 1, 4, 4), pn.ConvDictionary(normal(9, 1, 3, 3)), 0.1),
         ValueError,
-        "9 atoms and the images have 8 places",
+        "9 atoms and the images have 8 positions",
     ),
     "a filter larger than the image": (
         lambda: pn.learn(normal(2, 1, 4, 4), pn.ConvDictionary(normal(2, 1, 5, 5)), 0.1),
@@ -455,7 +455,7 @@ BAD = {
     "β above all": (
         lambda: pn.learn(X, pn.ConvDictionary(W), 1e3),
         ValueError,
-        "beta is 1000, and what an atom of norm 1 can explain .* every code is zero; expected a smaller beta",
+        "beta is 1000, and the correlation of an atom of norm 1 .* every code is zero; expected a smaller beta",
     ),
     "β below 0": (lambda: pn.learn(X, pn.ConvDictionary(W), -1.0), ValueError, "beta is -1"),
     "β of another number of rows": (

@@ -357,7 +357,7 @@ BAD_INPUT = {
     "negative residual": (lambda: pn.OMP(residual=-0.1), ["residual is -0.1", "≥ 0"]),
     "residual NaN": (lambda: pn.OMP(residual=float("nan")), ["residual is nan", "≥ 0"]),
     "non-negative": (lambda: run(pn.OMP(2), nonnegative=True), ["nonnegative=True", "any sign"]),
-    "start": (lambda: run(pn.OMP(2), start=torch.zeros(2, 20).double()), ["a start", "from nothing"]),
+    "start": (lambda: run(pn.OMP(2), start=torch.zeros(2, 20).double()), ["a start", "start at zero"]),
     "beta negative": (lambda: run(pn.OMP(2), beta=-1.0), ["beta is -1", "≥ 0"]),
     "signal shape": (
         lambda: pn.solve(normal(2, 11), pn.LinearDictionary(normal(20, 12)), solver=pn.OMP(1)),

@@ -2,8 +2,8 @@
 Code a photograph, with its certificate
 =======================================
 
-A photograph is written as a sum of a few shifted filters, and the answer comes with a proof of how good it is.
-The problem is min ½‖x − DΓ‖² + β‖Γ‖₁; D holds every shift of 32 random filters.
+A photograph is written as a sum of a few shifted filters, and the solution comes with a proof of how good it is.
+The problem is min ½‖x − DΓ‖² + β‖Γ‖₁; the columns of D are all shifts of 32 random filters.
 """
 
 import torch
@@ -20,23 +20,23 @@ smooth = torch.nn.functional.avg_pool2d(photograph[None, None], 9, stride=1, pad
 x = photograph[None, None] - smooth  # (batch, channels, height, width)
 
 # %%
-# The dictionary: 32 filters of 7×7, of mean zero and unit length.
+# The dictionary: 32 filters of 7×7, of mean zero and unit norm.
 filters = torch.randn(32, 1, 7, 7, generator=torch.Generator().manual_seed(0))
 filters -= filters.mean((2, 3), keepdim=True)
 filters /= filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 D = pn.ConvDictionary(filters, padding=3).requires_grad_(False)
 
 # %%
-# ``beta_max`` is the smallest β whose code is zero; a share of it is a penalty that fits any image. ``solve`` stops
+# ``beta_max`` is the smallest β whose code is zero; a fraction of it is a penalty that suits any image. ``solve`` stops
 # when the duality gap proves the objective to be within ``tol`` of the minimum, relative to the objective.
 beta = 0.2 * pn.beta_max(x, D)
 solution = pn.solve(x, D, beta, pn.WorkingSet(), tol=1e-3)
 used = int((solution.code != 0).sum())
-print(f"{used} of {solution.code.numel()} coefficients are used")
-print(f"at most {float(solution.gap):.1e} of the objective is above the minimum, after {solution.steps} steps")
+print(f"{used} of {solution.code.numel()} coefficients are non-zero")
+print(f"the objective is within {float(solution.gap):.1e} of the minimum, relatively, after {solution.steps} steps")
 
 # %%
-# The image, its reconstruction DΓ, and where on the image the code has its coefficients.
+# The image, its reconstruction DΓ, and the positions of the coefficients in the image.
 reconstruction = D.synthesize(solution.code, x.shape)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
 for axis, picture, title in zip(

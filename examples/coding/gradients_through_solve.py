@@ -38,7 +38,7 @@ with torch.no_grad():
 print(f"implicit {float(implicit):.6f}, finite differences {float(difference):.6f}")
 
 # %%
-# Now the filter is learned, from a random one: up to a shift, which no signal can tell.
+# Now the filter is learned, from a random one: up to a shift, which the signals do not determine.
 D = pn.ConvDictionary(guess.clone(), padding=3)
 optimizer, losses = torch.optim.Adam(D.parameters(), lr=0.05), []
 for _ in range(50):
@@ -47,7 +47,7 @@ for _ in range(50):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    D.weight.data /= D.weight.data.norm()  # unit length, so that the penalty means the same all along
+    D.weight.data /= D.weight.data.norm()  # unit norm, so that the penalty has the same effect throughout
     losses.append(loss.item())
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

@@ -2,9 +2,9 @@
 [I D] is sparse coding with outliers
 ====================================
 
-Dense connection adds the identity to the dictionary: x ≈ Γ_I + DΓ_D. Solved, not unrolled, the identity part takes
-what the atoms cannot explain, broken pixels for instance. ``ReducedSolver`` minimizes over that part in closed form,
-which leaves a Huber loss in Γ_D alone, and runs FISTA on it.
+Dense connection adds the identity to the dictionary: x ≈ Γ_I + DΓ_D. Solved, not unrolled, the identity part contains
+what the atoms cannot explain, such as broken pixels. ``ReducedSolver`` minimizes over that part in closed form, which
+leaves a Huber loss in Γ_D alone, and runs FISTA on it.
 """
 
 import math
@@ -30,12 +30,12 @@ D = pn.LinearDictionary(torch.kron(basis, basis)).requires_grad_(False)
 
 
 def patches(picture):
-    """Return (64, 256) of (128, 128)."""
+    """Return the 64 patches of a picture (128, 128) as (64, 256)."""
     return picture.view(8, 16, 8, 16).transpose(1, 2).reshape(64, 256)
 
 
 def picture_of(rows):
-    """Return (128, 128) of (64, 256)."""
+    """Return the picture (128, 128) of 64 patches (64, 256)."""
     return rows.view(8, 8, 16, 16).transpose(1, 2).reshape(128, 128)
 
 
@@ -45,8 +45,8 @@ x, beta = patches(broken), 0.15
 plain = pn.solve(x, D, beta)
 robust = pn.solve(x, pn.WithIdentity(D), beta, pn.ReducedSolver())
 slow = pn.solve(x, pn.WithIdentity(D), beta)
-off = float((robust.objective / slow.objective - 1).abs().max())
-print(f"{robust.steps} steps reduced, {slow.steps} with FISTA on [I D]; the minimum is the same to {off:.0e}")
+difference = float((robust.objective / slow.objective - 1).abs().max())
+print(f"{robust.steps} steps reduced, {slow.steps} with FISTA on [I D]; the minima differ by {difference:.0e}")
 
 identity, code = robust.code.split([256, 256], dim=1)
 restored = {"by D": picture_of(D.synthesize(plain.code)), "by [I D], atoms": picture_of(D.synthesize(code))}

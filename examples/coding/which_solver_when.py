@@ -3,7 +3,7 @@ Which solver when
 =================
 
 ``ISTA`` is the plain step, ``FISTA`` adds momentum, ``WorkingSet`` solves small problems on the columns in use. Which
-one is ahead depends on how sparse the solution is, that is, on β. All three prove their distance from the minimum.
+one is fastest depends on how sparse the solution is, that is, on β. All three prove their distance from the minimum.
 """
 
 import time
@@ -26,12 +26,12 @@ filters -= filters.mean((2, 3), keepdim=True)
 D = pn.ConvDictionary(filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1), padding=2).requires_grad_(False)
 
 # %%
-# Each solver is given more and more steps; a dot is one run, from zero.
+# Each solver takes more and more steps; a dot is one run, from zero.
 budgets = {"ISTA": (20, 100, 400), "FISTA": (20, 100, 400), "WorkingSet": (1, 2, 4, 6)}
 solvers = {"ISTA": pn.ISTA(), "FISTA": pn.FISTA(), "WorkingSet": pn.WorkingSet()}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
-for axis, share in zip(axes, (0.3, 0.05), strict=True):
-    beta = share * pn.beta_max(x, D)
+for axis, fraction in zip(axes, (0.3, 0.05), strict=True):
+    beta = fraction * pn.beta_max(x, D)
     for name, solver in solvers.items():
         seconds, gaps = [], []
         for steps in budgets[name]:
@@ -39,15 +39,15 @@ for axis, share in zip(axes, (0.3, 0.05), strict=True):
             solution = pn.solve(x, D, beta, solver, max_steps=steps, tol=1e-5)
             seconds.append(time.perf_counter() - began)
             gaps.append(float(solution.gap))
-        print(f"β = {share} of the largest: {name} reaches a gap of {gaps[-1]:.0e}")
+        print(f"β = {fraction}·beta_max: {name} reaches a gap of {gaps[-1]:.0e}")
         axis.semilogy(seconds, gaps, "o-", label=name)
-    filled = float((solution.code != 0).float().mean())
-    axis.set(title=f"β = {share}·beta_max, {100 * filled:.1f} % non-zero", xlabel="seconds")
+    density = float((solution.code != 0).float().mean())
+    axis.set(title=f"β = {fraction}·beta_max, {100 * density:.1f} % non-zero", xlabel="seconds")
 axes[0].set_ylabel("proven relative distance from the minimum")
 axes[0].legend()
 plt.show()
 
 # %%
-# Few non-zeros: ``WorkingSet``. Many: ``FISTA``, the default. ``ISTA`` is for reading and for layers, where one step is
-# what a network computes. For a number of non-zeros instead of a β there is ``OMP``, see
+# Few non-zeros: ``WorkingSet``. Many: ``FISTA``, the default. ``ISTA`` is for studying, and for layers, where one step
+# is what a network computes. For a number of non-zeros instead of a β there is ``OMP``, see
 # :ref:`sphx_glr_auto_examples_coding_matching_pursuit.py`.

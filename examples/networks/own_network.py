@@ -2,8 +2,8 @@
 A layer in your own network
 ===========================
 
-``PursuitLayer`` is an ``nn.Module``: it takes the place of a convolution with its normalization and ReLU, in any
-network, under any optimizer. It has one more choice, ``unfolding``, which costs time but no parameters.
+``PursuitLayer`` is an ``nn.Module``: it replaces a convolution with its normalization and ReLU, in any network, with
+any optimizer. It has one more choice, ``unfolding``, which costs time but no parameters.
 """
 
 import torch
@@ -19,7 +19,7 @@ x, test = images.float() / 255, test_images.float() / 255
 
 
 # %%
-# A network of one's own: a pursuit over 16 filters, then one over [I D], which passes its input on (dense connection).
+# A network: a pursuit over 16 filters, then one over [I D], which passes its input on (dense connection).
 def network(unfolding):
     """Return a small classifier; the number of its parameters does not depend on the unfolding."""
     first = pn.ConvDictionary(0.3 * torch.randn(16, 1, 3, 3), padding=1)
@@ -35,7 +35,7 @@ def network(unfolding):
 
 
 # %%
-# Trained as any other network is.
+# Trained like any other network.
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for unfolding in (0, 2):
     torch.manual_seed(0)

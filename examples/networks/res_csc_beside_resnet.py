@@ -1,9 +1,9 @@
 """
-Res-CSC beside ResNet
-=====================
+Res-CSC and ResNet
+==================
 
 A residual block is one step of a pursuit that starts at the block's input, with one term left out. Res-CSC keeps it:
-Dᵀ(x + c·D·X₋₁) instead of Dᵀx, with one learned number c a block. At c = 0 it *is* ResNet, and that is where it starts.
+Dᵀ(x + c·D·X₋₁) instead of Dᵀx, with one learned number c per block. At c = 0, where it starts, it *is* ResNet.
 """
 
 import torch
@@ -26,12 +26,12 @@ def model_of(name):
 # The same weights, and c = 0: the same logits.
 resnet, res_csc = model_of("resnet_20"), model_of("res_csc_20")
 with torch.no_grad():
-    apart = (resnet.eval()(x[:8]) - res_csc.eval()(x[:8])).abs().max()
+    difference = (resnet.eval()(x[:8]) - res_csc.eval()(x[:8])).abs().max()
 sizes = [sum(p.numel() for p in model.parameters()) for model in (resnet, res_csc)]
-print(f"largest difference of a logit {float(apart):.0e}; {sizes[0]:,} and {sizes[1]:,} parameters: nine c more")
+print(f"largest difference of a logit {float(difference):.0e}; {sizes[0]:,} and {sizes[1]:,} parameters: nine c more")
 
 # %%
-# Trained on the same batches, with a rate for c that lets it move in the short time that there is here.
+# Trained on the same batches, with a learning rate of c that is large enough for this short training.
 losses = {"resnet_20": [], "res_csc_20": []}
 for name, model in (("resnet_20", resnet), ("res_csc_20", res_csc)):
     model.train()

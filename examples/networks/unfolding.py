@@ -2,8 +2,8 @@
 Unfolding
 =========
 
-A layer is the first step of an algorithm. *Unfolding* lets it take more, with the same parameters. What does a further
-step do: to the layer's Lasso, and to a network that was not trained for it?
+A layer is the first step of an algorithm. With *unfolding* it takes more steps, with the same parameters. What does a
+further step change: in the layer's Lasso, and in a network that was not trained for it?
 """
 
 import torch
@@ -17,8 +17,8 @@ images, labels = pn.data.load("digits", split="train")
 x = images.float() / 255
 
 # %%
-# One layer, its problem, and its objective ½‖x − DΓ‖² + β‖Γ‖₁ after more and more steps. A bare threshold and a fixed
-# step 1/L make the layer the algorithm itself; ``solve`` tells where the minimum is.
+# One layer, its problem, and its objective ½‖x − DΓ‖² + β‖Γ‖₁ after more and more steps. With a threshold without
+# normalization and a fixed step 1/L the layer is the algorithm itself; ``solve`` computes the minimum.
 D = pn.ConvDictionary(torch.randn(12, 1, 3, 3) / 3, padding=1).requires_grad_(False)
 beta, batch = 0.05, x[:32]
 threshold = pn.Threshold(D.code_channels, beta, nonnegative=True)
@@ -39,7 +39,7 @@ axis.legend()
 plt.show()
 
 # %%
-# A network: trained with one further step, it is asked to take none, or more. It has to be trained for its number.
+# A network: trained with one further step, evaluated with none, or more. It must be trained for its number of steps.
 model = pn.create_model("msd_csc_3", in_chans=1, width=8, unfolding=1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 for _ in range(4):

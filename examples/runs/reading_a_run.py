@@ -2,8 +2,8 @@
 Reading a run
 =============
 
-A run is a folder. It holds the recipe, a line of numbers for each epoch, the weights with everything that is needed to
-use them, and a page. ``pursuitnet train`` leaves one; here the same is called from Python and read again.
+A run is a folder. It contains the recipe, a line of numbers for each epoch, the weights with everything that is needed
+to use them, and a page. ``pursuitnet train`` writes one; here the same is done from Python, and the folder is read.
 """
 
 import json
@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 import pursuitnet as pn
 
 # %%
-# Every field of a recipe is an option of ``pursuitnet train``, and the other way round.
+# Every field of a recipe is an option of ``pursuitnet train``, and vice versa.
 folder = Path(tempfile.mkdtemp(), "digits")
 recipe = pn.Recipe(data="digits", model="msd_csc_3", width=8, epochs=6, seed=1)
 pn.train(recipe, folder)
@@ -23,7 +23,7 @@ for file in sorted(folder.iterdir()):
     print(f"{file.stat().st_size:>9,} bytes  {file.name}")
 
 # %%
-# ``metrics.jsonl`` is one JSON object an epoch.
+# ``metrics.jsonl`` has one JSON object per epoch.
 records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 print(*(f"{name}: {value}" for name, value in list(records[-1].items())[:8]), sep="\n")
 
@@ -36,13 +36,13 @@ right.set(xlabel="epoch", ylabel="test accuracy")
 plt.show()
 
 # %%
-# The network back, with its classes and normalization. The accuracy of a run is that of its last epoch; none is ever
-# chosen on test data.
+# The trained network, with its classes and normalization. The accuracy of a run is that of its last epoch; no epoch is
+# ever chosen on test data.
 about = pn.trained(folder)
-print(about.recipe.model, "knows", ", ".join(about.classes))
+print(about.recipe.model, "has the classes", ", ".join(about.classes))
 images, labels = pn.data.load("digits", split="test")
 accuracy = (about.deployed()(images).argmax(1) == labels).float().mean()
-print(f"{float(accuracy):.4f} again; recorded was {records[-1]['test_accuracy']:.4f}")
+print(f"{float(accuracy):.4f}; the record has {records[-1]['test_accuracy']:.4f}")
 
 # %%
 # What the first layer has learned: its filters.

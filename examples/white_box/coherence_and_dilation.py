@@ -3,7 +3,7 @@ Coherence and dilation
 ======================
 
 Fig. 1 of the paper shows that dilation lowers the mutual coherence of a convolutional dictionary, from 0.47 to 0. That
-is right for its 4×4 image, and for no larger one: as soon as two shifts of the dilated filter can meet, μ is back.
+is right for its 4×4 image, and for no larger one: as soon as two shifts of the dilated filter overlap, μ is 0.47 again.
 """
 
 import torch
@@ -31,13 +31,13 @@ for s, marker in ((1, "o"), (2, "s"), (3, "^")):
     D = pn.ConvDictionary(kernel, dilation=s)
     mu = [pn.theory.mutual_coherence(D, (1, n, n)) for n in sizes]
     axis.plot(sizes, mu, marker + "-", label=f"D, s = {s}")
-beside = pn.theory.mutual_coherence(pn.WithIdentity(pn.CircularDictionary(kernel)))  # 4/√30, the largest tap over ‖f‖
-axis.axhline(beside, color="tab:red", ls="--", label="[I D], any s")
+with_identity = pn.theory.mutual_coherence(pn.WithIdentity(pn.CircularDictionary(kernel)))  # 4/√30, largest tap / ‖f‖
+axis.axhline(with_identity, color="tab:red", ls="--", label="[I D], any s")
 axis.set(xlabel="height and width of the image", ylabel="μ", ylim=(-0.03, 0.85))
 axis.legend()
 plt.show()
 
 # %%
-# What the number is for: a code with fewer than ½(1 + 1/μ) non-zeros is the sparsest of its signal (Lemma 1).
-for name, mu in (("D", 14 / 30), ("[I D]", beside)):
-    print(f"{name}: μ = {mu:.2f}, certain below {pn.theory.uniqueness_bound(mu):.2f} non-zeros")
+# What μ is for: a code with fewer than ½(1 + 1/μ) non-zeros is the sparsest of its signal (Lemma 1).
+for name, mu in (("D", 14 / 30), ("[I D]", with_identity)):
+    print(f"{name}: μ = {mu:.2f}, unique below {pn.theory.uniqueness_bound(mu):.2f} non-zeros")

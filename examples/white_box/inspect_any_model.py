@@ -1,10 +1,9 @@
 """
-Certificates of somebody else's network
-=======================================
+Certificates of any PyTorch model
+=================================
 
 ``inspect`` reads any PyTorch model of convolutions or matrices, batch normalization and ReLU: a convolution with its
-ReLU is one step of a pursuit, Γ = P_θ(Dᵀx), whether or not anybody meant it. Here a plain CNN that knows nothing of
-this library.
+ReLU is one step of a pursuit, Γ = P_θ(Dᵀx), whether it was designed as one or not. Here it reads a plain CNN.
 """
 
 import torch
@@ -17,7 +16,7 @@ images, labels = pn.data.load("digits", split="train")
 x = images.float() / 255
 
 # %%
-# Theirs: three convolutions and a head, trained for a few seconds.
+# The model: three convolutions and a head, trained for a few seconds.
 torch.manual_seed(0)
 model = nn.Sequential(
     *(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
@@ -34,23 +33,23 @@ for _ in range(4):
         optimizer.step()
 
 # %%
-# Ours: one call. What cannot be read is listed with the reason, never guessed.
-found = pn.inspect(model, x[:32])
-for layer in found.layers:
+# The inspection is one call. Modules that cannot be read are listed with the reason.
+inspection = pn.inspect(model, x[:32])
+for layer in inspection.layers:
     print(f"{layer.name}: {layer.dictionary}; ‖x − DΓ‖/‖x‖ = {layer.error_scaled:.2f} at the best scale")
-for name, reason in found.unread:
+for name, reason in inspection.unread:
     print(f"{name} is not read: {reason}")
 
 # %%
-# What a ReLU network leaves open, layer by layer: the coherence of its filters, how full its codes are, and how much of
-# the gain that its Lasso offers the code takes (below 0 no code at all would have been better).
+# Layer by layer: the coherence of the filters, the density of the codes, and the fraction of the possible decrease of
+# the Lasso's objective that the code reaches (below 0 the zero code would have been better).
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained")
-places = range(1, len(found.layers) + 1)
+numbers = range(1, len(inspection.layers) + 1)
 for axis, title, values in (
-    (axes[0], "mutual coherence μ(D)", [layer.coherence for layer in found.layers]),
-    (axes[1], "non-zero share of the code", [layer.density for layer in found.layers]),
-    (axes[2], "share of the possible gain", [layer.solving.gain for layer in found.layers]),
+    (axes[0], "mutual coherence μ(D)", [layer.coherence for layer in inspection.layers]),
+    (axes[1], "non-zero fraction of the code", [layer.density for layer in inspection.layers]),
+    (axes[2], "fraction of the possible gain", [layer.solving.gain for layer in inspection.layers]),
 ):
-    axis.bar(places, values)
-    axis.set(title=title, xlabel="layer", xticks=places)
+    axis.bar(numbers, values)
+    axis.set(title=title, xlabel="layer", xticks=numbers)
 plt.show()

@@ -17,5 +17,5 @@ figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width
 for axis, (name, D) in zip(axes, dictionaries.items(), strict=True):
     axis.imshow(D.matrix((1, 1, 12)).detach(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     axis.set(title=name, xlabel="entry of the code", xticks=[], yticks=[])
-axes[0].set_ylabel("place in the signal")
+axes[0].set_ylabel("position in the signal")
 plt.show()

@@ -1,4 +1,4 @@
-"""A signal, its code after more and more steps, and what the code explains of it."""
+"""A signal, its code after more and more steps, and its reconstruction."""
 
 import torch
 from matplotlib import pyplot as plt

@@ -98,7 +98,7 @@ def _checked(model: nn.Module) -> CertifiedNetwork:
 def _why_not_lipschitz(model: nn.Module) -> str | None:
     """Return why a network is not known to be 1-Lipschitz; None where it is."""
     if not isinstance(model, CertifiedNetwork):
-        return f"the layers of a {type(model).__name__} have no small known Lipschitz constant"
+        return f"the layers of a {type(model).__name__} have no Lipschitz constant known to be small"
     if not isinstance(model.head, UnitLinear) or model.num_classes < 2:
         return "it has no head of two classes or more"
     for name, part in model.features.named_children():

@@ -309,9 +309,7 @@ def _paired(
     if isinstance(values, (str, dict)) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise TypeError(f"{name} is {kind_of(values)}; expected one for each of the dictionaries, as in [0.1, 0.1]")
     if not len(dictionaries) or len(dictionaries) != len(values):
-        raise ValueError(
-            f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected equal numbers, at least 1"
-        )
+        raise ValueError(f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected the same number, ≥ 1")
     for i, D in enumerate(dictionaries, 1):
         check_dictionary(D, f"dictionary {i}")
     for i, (above, below) in enumerate(pairwise(dictionaries), 1):
