@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from pursuitnet import data
 from pursuitnet.data.streamed import seeded
+from pursuitnet.dictionaries.inputs import kind_of
 
 FORMS = (
     "(train_images, train_labels, test_images, test_labels), or (train, test) where each is a torch Dataset or a pair "
@@ -54,7 +55,7 @@ def _parts(given: Any) -> tuple[Any, Any]:
         count = len(given[0]) if _arrays(given) else len(given)
         tested = np.arange(count) % EVERY == 0
         return tuple(_chosen(given, np.flatnonzero(which)) for which in (~tested, tested))
-    raise TypeError(f"data is {type(given).__name__}; expected {FORMS}")
+    raise TypeError(f"data is {kind_of(given)}; expected {FORMS}")
 
 
 def _chosen(given: Any, indices: Any) -> Any:
@@ -82,7 +83,7 @@ def _split(part: Any, name: str, workers: int) -> tuple[data.Pixels, Sequence[An
         images: data.Pixels = _images(part[0], name)
         labels = part[1]
     elif isinstance(part, tuple | list) or not _is_dataset(part):
-        raise TypeError(f"the {name} data are {type(part).__name__}; expected {FORMS}")
+        raise TypeError(f"the data to {name} on is {kind_of(part)}; expected {FORMS}")
     else:
         images, labels = _streamed(part, name, workers)
     if len(images) != len(labels):
