@@ -160,6 +160,8 @@ WRONG = {
     "certify, swapped": (lambda: pn.certify(X, D), TypeError, ["model is a tensor of shape", "certified_6"]),
     "apply, swapped": (lambda: pn.apply(X, D), TypeError, ["model is a tensor of shape", "task='image'"]),
     "inspect, swapped": (lambda: pn.inspect(X, D), ValueError, ["the model is a tensor of shape", "torch.nn.Module"]),
+    "trained, a number": (lambda: pn.trained(3), TypeError, ["the path is 3", "a string or a Path"]),
+    "load, nothing": (lambda: pn.load(None), TypeError, ["the path is None", "a string or a Path"]),
     "norms, one size": (lambda: D.atom_norms(6), TypeError, ["signal_shape is 6", "signal.shape"]),
     # the theory
     "coherence, one size": (lambda: theory.mutual_coherence(D, 6), TypeError, ["signal_shape is 6", "signal.shape"]),
