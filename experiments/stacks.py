@@ -1,26 +1,31 @@
 """How far do stacks of default layers learn? Trains what is missing, then prints the table of docs/trainability.md.
 
-    python experiments/stacks.py [--only TEXT] [--out experiments/results/stacks.json]
+    python experiments/stacks.py --record        all rows into the record and the page
+    python experiments/stacks.py --epochs 1 --layers 3        a reduced setting, into runs/stacks
 
 Layers PursuitLayer(dictionary, start) with filters from torch.randn, one after the other, and a linear head, on the
 digits of scikit-learn: 5 epochs of Adam in batches of 32, seed 0, accuracy on all test images after the last epoch.
-Convolutional codes are averaged over all positions before the head.
+Convolutional codes are averaged over all positions before the head. A row that has a result is not trained again.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pursuitnet as pn
+from pursuitnet.program import train
 
 RECORD = Path(__file__).parent / "results" / "stacks.json"
+PAGE = Path(__file__).parents[1] / "docs" / "trainability.md"
+EPOCHS = 5
 DICTIONARIES: dict[str, tuple[int, Callable[[int, int], pn.Dictionary]]] = {
     "64 vectors": (64, lambda n, c: pn.LinearDictionary(torch.randn(n, c))),
     "64 vectors / √32": (64, lambda n, c: pn.LinearDictionary(torch.randn(n, c) / math.sqrt(32))),
@@ -90,15 +95,15 @@ def digits(split: str, dims: int) -> tuple[Tensor, Tensor]:
     return (images.flatten(1), images[:, 0], images, thick)[dims] / 255, labels
 
 
-def trained(stack: Stack) -> float:
-    """Return the accuracy of a stack after training."""
+def trained(stack: Stack, epochs: int = EPOCHS) -> float:
+    """Return the accuracy of a stack on the test images after so many epochs."""
     torch.manual_seed(0)
     number, make = DICTIONARIES[stack.dictionary]
     dims = make(number, 1).dims
     images, labels = digits("train", dims)
     network = Classifier(stack, images.shape[1])
     optimizer = torch.optim.Adam(network.parameters(), stack.rate)
-    for _ in range(5):
+    for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(32):
             optimizer.zero_grad()
             F.cross_entropy(network(images[batch]), labels[batch]).backward()
@@ -113,23 +118,55 @@ def name_of(stack: Stack) -> str:
     return f"| {stack.dictionary} | `{stack.start}` | {stack.depth} | {stack.rate:g} |"
 
 
-def table(record: dict[str, float]) -> str:
+def table(results: dict[str, dict[str, Any]], stacks: Iterable[Stack] = STACKS) -> str:
     """Return the accuracies as Markdown."""
     lines = ["| dictionary of each layer | start | layers | rate | test accuracy |", "|---|---|---|---|---|"]
-    accuracies = ((name_of(stack), record.get(name_of(stack))) for stack in STACKS)
-    return "\n".join(
-        [*lines, *(f"{name} {'not run' if found is None else f'{100 * found:.0f} %'} |" for name, found in accuracies)]
+    for name in map(name_of, stacks):
+        accuracy = f"{100 * results[name]['test_accuracy']:.0f} %" if name in results else "not run"
+        lines.append(f"{name} {accuracy} |")
+    return "\n".join(lines)
+
+
+def page(text: str, results: dict[str, dict[str, Any]]) -> str:
+    """Return a page with its table made again."""
+    return re.sub(
+        r"\| dictionary of each layer \|.*?(?=\n\n)", lambda _: table(results), text, count=1, flags=re.DOTALL
     )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run(stacks: Iterable[Stack], epochs: int, path: Path) -> dict[str, dict[str, Any]]:
+    """Train the stacks that have no result after so many epochs, keep each as it comes, and return all results."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stack in stacks:
+        name = name_of(stack)
+        if results.get(name, {}).get("epochs") != epochs:
+            accuracy = trained(stack, epochs)
+            about = {"torch": torch.__version__, "commit": train.commit()}
+            results[name] = {"test_accuracy": accuracy, "epochs": epochs, **about}
+            path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            print(name, f"{accuracy:.4f}", flush=True)
+    return results
+
+
+def main() -> None:
+    """Train what is missing, print the table, leave numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only the rows whose beginning contains this text")
-    parser.add_argument("--out", type=Path, default=RECORD, help="the record; by default that of docs/trainability.md")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of each row")
+    parser.add_argument("--layers", type=int, help="at most so many layers in every row")
+    parser.add_argument("--out", type=Path, default=Path("runs", "stacks"), help="folder for the numbers")
+    parser.add_argument("--record", action="store_true", help="write docs/trainability.md and its record instead")
     arguments = parser.parse_args()
-    record = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    for stack in STACKS:
-        if arguments.only in name_of(stack) and name_of(stack) not in record:
-            record[name_of(stack)] = trained(stack)
-            arguments.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    print(table(record))
+    if arguments.record and (arguments.epochs != EPOCHS or arguments.layers):
+        parser.error("--record takes the page's own setting: leave --epochs and --layers out")
+    stacks = [s._replace(depth=min(s.depth, arguments.layers or s.depth)) for s in STACKS]
+    stacks = [s for s in dict.fromkeys(stacks) if arguments.only in name_of(s)]
+    results = run(stacks, arguments.epochs, RECORD if arguments.record else arguments.out / "stacks.json")
+    if arguments.record:
+        PAGE.write_text(page(PAGE.read_text(), results))
+    print(table(results, stacks))
+
+
+if __name__ == "__main__":
+    main()

@@ -135,6 +135,19 @@ def test_norms_lipschitz_matching_and_solving_work_on_computed_weights(make, cha
     )
 
 
+@pytest.mark.parametrize("change", [pruned, old_weight_norm], ids=lambda f: f.__name__)
+@kinds
+def test_beta_max_is_of_the_weights_of_now(make, change):
+    dictionary, x = make(), normal(2, *SIGNALS[make], seed=5)
+    change(dictionary)
+    before = dictionary.weight.detach().clone()
+    for parameter in dictionary.parameters():
+        parameter.data.mul_(0.5)
+    dictionary.weight = before  # as the last forward left it
+    torch.testing.assert_close(pn.beta_max(x, dictionary), pn.beta_max(x, plain_copy(dictionary)))
+    assert not torch.equal(dictionary.weight, before)
+
+
 @pytest.mark.parametrize("change", [pruned, halved], ids=lambda f: f.__name__)
 def test_a_network_with_computed_weights_is_inspected(change):
     torch.manual_seed(0)

@@ -68,6 +68,7 @@ CALLS = {
     "circular": (lambda: pn.CircularDictionary(1, 16, 3), ["weight is 1", "CircularDictionary(torch.randn("]),
     "integer weight": (lambda: pn.LinearDictionary(torch.ones(2, 3, dtype=torch.long)), ["torch.int64", ".float()"]),
     "integer array": (lambda: pn.LinearDictionary(np.ones((2, 3), int)), ["torch.int64", ".float()"]),
+    "stride in quotes": (lambda: conv(stride="22"), ["stride is '22'", "one integer ≥ 1"]),
     "image as weight": (
         lambda: pn.ConvDictionary(Image.new("L", (3, 3))),
         ["weight is an Image;", "(atoms, channels, *"],

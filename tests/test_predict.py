@@ -130,7 +130,8 @@ def test_twelve_bits_ask_for_white_and_take_it(place, here, monkeypatch, capsys)
         (("cat", "--csv", "mine.txt"), "mine.txt exists and is not a table of predictions; name another --csv"),
         (("cat", "--page", "mine.txt"), "mine.txt exists and is not a page of predictions; name another --page"),
         (("cat", "--csv", "cat/0.png"), "cat/0.png exists and is not a table"),
-        (("cat", "--csv", "none/out.csv"), "none is not a folder"),
+        (("cat", "--csv", "none/out.csv"), "none is not a folder; create it, or name another --csv"),
+        (("cat", "--page", "none/page.html"), "none is not a folder; create it, or name another --page"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_lost(place, here, monkeypatch, capsys, arguments, says):

@@ -114,6 +114,10 @@ def told_by_depth(module):
     return module.table(json.loads(module.RECORD.read_text())["results"])
 
 
+def told_by_stacks(module):
+    return module.table(json.loads(module.RECORD.read_text()))
+
+
 def told_by_reduced_pursuit(module):
     return module.table(json.loads(module.RECORD.read_text()))
 
@@ -135,6 +139,7 @@ PAGES = {
     "experiments/depth.py": ("depth.md", told_by_depth),
     "experiments/reduced_pursuit.py": ("solving.md", told_by_reduced_pursuit),
     "experiments/reduced_network.py": ("speed.md", told_by_reduced_network),
+    "experiments/stacks.py": ("trainability.md", told_by_stacks),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
     "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),

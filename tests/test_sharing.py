@@ -79,6 +79,8 @@ def test_whole_numbers_are_prepared_as_in_training():
 def test_images_that_the_network_was_not_made_for_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         made("resnet_8", width=2).deployed()(torch.rand(shape))
+    with pytest.raises(TypeError, match=r"images is an array of shape \(1, 3, 6, 6\); expected a tensor"):
+        made("resnet_8", width=2).deployed()(torch.rand(1, 3, 6, 6).numpy())
     with pytest.raises(TypeError, match=r"torch\.int64; expected uint8"):
         made("resnet_8", width=2).prepare(torch.zeros(shape, dtype=torch.int64))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from makers import normal
+from PIL import Image
 from sklearn.linear_model import lars_path
 
 import pursuitnet as pn
@@ -136,7 +137,34 @@ WRONG = {
     "beta_max, swapped": (lambda: pn.beta_max(D, X), TypeError, ["the signal is a ConvDictionary", "swap"]),
     "beta_max, shape": (lambda: pn.beta_max(X[0], D), ValueError, ["(1, 6, 6)", "(B, 1, and 2 sizes)"]),
     "beta_max, type": (lambda: pn.beta_max(X.float(), D), ValueError, ["float32", "float64"]),
+    "beta_max, NaN": (lambda: pn.beta_max(X * torch.nan, D), ValueError, ["the signal holds NaN", "finite"]),
+    "beta_max, image": (
+        lambda: pn.beta_max(Image.new("L", (6, 6)), D),
+        TypeError,
+        ["the signal is an Image", "for a PIL image", "/ 255"],
+    ),
+    # the operators and the other problems
+    "soft threshold, text": (lambda: pn.soft_threshold(X, "0.1"), TypeError, ["theta is '0.1'", "numbers"]),
+    "threshold, image": (
+        lambda: pn.nonnegative_threshold(Image.new("L", (6, 6)), 0.1),
+        TypeError,
+        ["z is an Image", "numbers"],
+    ),
+    "learn, file": (lambda: pn.learn("a.png", D, 0.1), TypeError, ["images is 'a.png'", "a tensor (N, channels, …)"]),
+    "learn, bytes": (lambda: pn.learn(X.to(torch.uint8), D, 0.1), ValueError, ["uint8", ".double() / 255"]),
+    "certify, array": (
+        lambda: pn.certify(pn.create_model("certified_6", in_chans=1, width=4), X.numpy()),
+        TypeError,
+        ["the images are an array of shape (2, 1, 6, 6)", "a tensor of floats"],
+    ),
+    "certify, swapped": (lambda: pn.certify(X, D), TypeError, ["model is a tensor of shape", "certified_6"]),
+    "apply, swapped": (lambda: pn.apply(X, D), TypeError, ["model is a tensor of shape", "task='image'"]),
+    "inspect, swapped": (lambda: pn.inspect(X, D), ValueError, ["the model is a tensor of shape", "torch.nn.Module"]),
+    "trained, a number": (lambda: pn.trained(3), TypeError, ["the path is 3", "a string or a Path"]),
+    "load, nothing": (lambda: pn.load(None), TypeError, ["the path is None", "a string or a Path"]),
+    "norms, one size": (lambda: D.atom_norms(6), TypeError, ["signal_shape is 6", "signal.shape"]),
     # the theory
+    "coherence, one size": (lambda: theory.mutual_coherence(D, 6), TypeError, ["signal_shape is 6", "signal.shape"]),
     "stripe, swapped": (lambda: theory.stripe_norm(D, CODE), TypeError, ["the code is a ConvDictionary", "swap"]),
     "stripe, weight": (
         lambda: theory.stripe_norm(CODE, D.weight),

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.hooks import float64_copy
-from pursuitnet.dictionaries.inputs import check_tensor, kind_of
+from pursuitnet.dictionaries.inputs import check_shape, check_tensor, kind_of
 from pursuitnet.utils.inplace import reusable
 
 Code = tuple[Tensor, ...]
@@ -131,6 +131,7 @@ class Dictionary(nn.Module, ABC):
 
     def _example(self, signal_shape: Sequence[int] | None) -> tuple[int, ...]:
         """Return the shape of one example, (channels, …), from a shape with or without the batch."""
+        check_shape(signal_shape or ())
         shape = (self.channels,) if signal_shape is None and self.dims == 0 else tuple(signal_shape or ())
         shape = shape[1:] if len(shape) == self.dims + 2 else shape
         if len(shape) != self.dims + 1 or shape[0] != self.channels:
@@ -141,8 +142,7 @@ class Dictionary(nn.Module, ABC):
         """Raise TypeError or ValueError unless this has the shape of a code of such a signal, (B, channels, …)."""
         if not isinstance(code, Tensor):
             raise TypeError(f"{name} is {kind_of(code)}; expected a tensor: for an array, torch.as_tensor(array)")
-        if not isinstance(signal_shape, Sequence):
-            raise TypeError(f"signal_shape is {kind_of(signal_shape)}; expected the shape of a signal, as signal.shape")
+        check_shape(signal_shape)
         shape = tuple(signal_shape)
         if len(shape) != self.dims + 2 or shape[1] != self.channels:
             sizes = f", and {self.dims} sizes" if self.dims else ""

@@ -182,9 +182,9 @@ class ConvDictionary(Dictionary):
 
 
 def _sizes(name: str, value: Sizes, dims: int, least: int) -> tuple[int, ...]:
-    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * dims
+    sizes = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * dims
     if len(sizes) != dims or any(not isinstance(n, int) or n < least for n in sizes):
-        raise ValueError(f"{name} is {value}; expected one integer ≥ {least}, or {dims} of them")
+        raise ValueError(f"{name} is {value!r}; expected one integer ≥ {least}, or {dims} of them")
     return sizes
 
 

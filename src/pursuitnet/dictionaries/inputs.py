@@ -11,6 +11,7 @@ from torch import Tensor
 
 P = ParamSpec("P")
 S = TypeVar("S")
+IMAGE_AS_TENSOR = "for a PIL image, torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
 
 
 def as_weight(weight: object, shape: str) -> Tensor:
@@ -76,6 +77,12 @@ def check_count(name: str, value: object, least: int, expected: str) -> None:
         raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}, {expected}")
 
 
+def check_shape(value: object) -> None:
+    """Raise TypeError unless this is the shape of a signal."""
+    if not isinstance(value, Sequence) or not all(isinstance(size, int) for size in value):
+        raise TypeError(f"signal_shape is {kind_of(value)}; expected the shape of a signal, as signal.shape")
+
+
 def check_tensor(signal: object, weight: Tensor | None = None) -> None:
     """Raise TypeError unless this is a tensor, and ValueError unless it holds floats of the weight's type.
 
@@ -84,18 +91,29 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
     if not isinstance(signal, Tensor):
         raise TypeError(
             f"the signal is {kind_of(signal)}; expected a tensor of floats (B, channels, …): for an array or a "
-            "list, torch.as_tensor(array).float(); for a PIL image, "
-            "torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
+            f"list, torch.as_tensor(array).float(); {IMAGE_AS_TENSOR}"
         )
     dtype = torch.get_default_dtype() if weight is None else weight.dtype
-    convert = {torch.float32: ".float()", torch.float64: ".double()"}.get(dtype, f".to({dtype})")
     if not signal.is_floating_point():
         raise ValueError(
-            f"the signal holds {signal.dtype}; expected {dtype}: convert it with {convert}, and an image of 0…255 with "
-            f"{convert} / 255"
+            f"the signal holds {signal.dtype}; expected {dtype}: convert it with {_cast(dtype)}, and an image of 0…255 "
+            f"with {_cast(dtype)} / 255"
         )
-    if weight is not None and signal.dtype != dtype and not torch.is_autocast_enabled(signal.device.type):
-        raise ValueError(f"the signal is {signal.dtype}, the dictionary {dtype}; convert one, as in signal{convert}")
+    if weight is not None and not torch.is_autocast_enabled(signal.device.type):
+        check_same_type(signal, dtype)
+
+
+def check_same_type(signal: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError unless a signal has the number type of the dictionary."""
+    if signal.dtype != dtype:
+        raise ValueError(
+            f"the signal is {signal.dtype}, the dictionary {dtype}; convert one, as in signal{_cast(dtype)}"
+        )
+
+
+def _cast(dtype: torch.dtype) -> str:
+    """Return the call that converts a tensor to a type."""
+    return {torch.float32: ".float()", torch.float64: ".double()"}.get(dtype, f".to({dtype})")
 
 
 def takes_weight(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.networks.certified import (
     SMALLEST,
     Center,
@@ -68,7 +69,7 @@ def certify(model: nn.Module, images: Float[Tensor, "B channels height width"], 
     """
     network = _checked(model)
     if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        kind = images.dtype if isinstance(images, Tensor) else kind_of(images)
         raise TypeError(f"the images are {kind}; expected a tensor of floats (B, channels, height, width)")
     if not bool(images.isfinite().all()):
         raise ValueError("the images hold NaN or infinite values; expected finite ones")
@@ -89,7 +90,7 @@ def lipschitz_constant(model: nn.Module) -> float:
 
 def _checked(model: nn.Module) -> CertifiedNetwork:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {type(model).__name__}; expected a network, such as create_model('certified_6')")
+        raise TypeError(f"model is {kind_of(model)}; expected a network, such as create_model('certified_6')")
     if why := _why_not_lipschitz(model):
         raise ValueError(f"no radius can be certified: {why}; expected a network of create_model('certified_6', …)")
     return cast(CertifiedNetwork, model)

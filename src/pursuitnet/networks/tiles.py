@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pursuitnet.dictionaries.inputs import check_tensor
+from pursuitnet.dictionaries.inputs import check_tensor, kind_of
 from pursuitnet.networks.image import ImageNetwork
 
 Box = tuple[slice, ...]
@@ -74,7 +74,7 @@ def apply(
     """
     if not isinstance(model, ImageNetwork):
         raise TypeError(
-            f"model is of type {type(model).__name__}, which returns no images; expected an image network or a "
+            f"model is {kind_of(model)}, which returns no images; expected an image network or a "
             "denoiser, such as create_model('msd_csc_30', task='image') or create_model('csc_denoiser')"
         )
     check_tensor(image)

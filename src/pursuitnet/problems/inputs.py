@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
-from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.dictionaries.inputs import IMAGE_AS_TENSOR, check_same_type, check_tensor, kind_of
 
 
 def with_dictionary(name: str, value: Any, dictionary: Any) -> Tensor:
@@ -53,6 +53,7 @@ def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
         return value
     device = torch.device("cpu") if like is None else like.device
     expected = f"{name} is {kind_of(value)}; expected a tensor, or an array of numbers"
+    expected += f": {IMAGE_AS_TENSOR}" if hasattr(value, "__array_interface__") else ""
     if isinstance(value, (str, bytes, type, Dictionary)) or value is None:
         raise TypeError(expected)
     try:
@@ -68,22 +69,12 @@ def tensor_of(name: str, value: Any, like: Tensor | None = None) -> Tensor:
 def check_types(signal: Tensor, dictionary: Dictionary) -> None:
     """Raise ValueError unless a signal and a dictionary are of one number type, float32 or float64, on one device."""
     weight = next(dictionary.parameters(), signal)
-    kind, own = signal.dtype, weight.dtype
-    cast = {torch.float32: "float", torch.float64: "double"}.get(own, "float")
-    if not kind.is_floating_point:
+    check_tensor(signal, weight)
+    check_same_type(signal, weight.dtype)  # under autocast too
+    if signal.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"the signal holds {kind} where the dictionary is {own}; convert it, as in signal.{cast}(), and scale it "
-            "to the range that you want"
-        )
-    if kind != own:
-        raise ValueError(
-            f"the signal is {kind}, the dictionary {own}; convert one, as in signal.{cast}() or "
-            "dictionary.to(signal.dtype)"
-        )
-    if kind not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"signal and dictionary are {kind}, too coarse for a duality gap; convert both, as in signal.float() and "
-            "dictionary.float()"
+            f"signal and dictionary are {signal.dtype}, too coarse for a duality gap; convert both, as in "
+            "signal.float() and dictionary.float()"
         )
     if signal.device != weight.device:
         raise ValueError(

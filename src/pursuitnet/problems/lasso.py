@@ -245,12 +245,6 @@ def lasso(
         ValueError: for shapes or types that do not match, an empty batch, values that are not finite, or a β < 0.
     """
     signal = _checked(signal, dictionary)
-    run_hooks(dictionary, (signal,))
-    weight = next(dictionary.parameters(), signal)
-    if not signal.isfinite().all():
-        raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")
-    if not weight.isfinite().all():
-        raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
     betas = _betas(beta, signal, dictionary)
     kind = UnpricedLasso if any(bool((b == 0).any()) for b in betas) else Lasso
     return kind(signal, dictionary, betas, nonnegative, step_of(dictionary))
@@ -273,7 +267,7 @@ def beta_max(
 
     Raises:
         TypeError: if signal or dictionary is of the wrong kind.
-        ValueError: for shapes or types that do not match, or an empty batch.
+        ValueError: for shapes or types that do not match, an empty batch, or values that are not finite.
 
     Example:
         >>> import torch
@@ -289,12 +283,17 @@ def beta_max(
 
 
 def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
-    """Return the signal as a tensor, after checking that it fits the dictionary."""
+    """Return the signal as a tensor that fits the dictionary, after the dictionary's hooks have run."""
     signal = with_dictionary("the signal", signal, dictionary)
     dictionary.check_signal(signal)
     if not len(signal):
         raise ValueError("the batch is empty; expected one signal or more")
     check_types(signal, dictionary)
+    run_hooks(dictionary, (signal,))
+    if not signal.isfinite().all():
+        raise ValueError("the signal holds NaN or infinite values; expected finite ones: remove or replace them")
+    if not next(dictionary.parameters(), signal).isfinite().all():
+        raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
     return signal
 
 

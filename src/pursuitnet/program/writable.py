@@ -33,11 +33,11 @@ def check_folder(folder: Path, *names: str, option: str = "--out") -> None:
             raise PermissionError(f"{path} cannot be replaced; name another {option}")
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, option: str = "--out") -> None:
     """Raise OSError if a file cannot be written at its path; its folder is not created."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is not a folder; create it, or name another --out")
-    check_folder(path.parent, path.name)
+        raise FileNotFoundError(f"{path.parent} is not a folder; create it, or name another {option}")
+    check_folder(path.parent, path.name, option=option)
 
 
 def temporary_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
-from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number
+from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number, kind_of
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
 from pursuitnet.utils.inplace import reusable
 
@@ -31,7 +31,7 @@ def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
         >>> pn.soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
         [-2.0, 0.0, 1.0]
     """
-    z = z if isinstance(z, Tensor) else torch.as_tensor(z)
+    z, theta = _tensor("z", z), theta if isinstance(theta, float) else _tensor("theta", theta)
     return z.sign() * (z.abs() - theta).relu_()
 
 
@@ -46,8 +46,18 @@ def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
         >>> pn.nonnegative_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0).tolist()
         [0.0, 0.0, 1.0]
     """
-    z = z if isinstance(z, Tensor) else torch.as_tensor(z)
+    z, theta = _tensor("z", z), theta if isinstance(theta, float) else _tensor("theta", theta)
     return (z - theta).relu_()
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    """Return a tensor as it is, and an array or numbers as a tensor."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is {kind_of(value)}; expected a tensor, or numbers") from error
 
 
 class IdentityPenalty(StrEnum):

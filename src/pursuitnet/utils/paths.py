@@ -1,5 +1,6 @@
 """Paths as a user writes them."""
 
+import os
 from pathlib import Path
 
 
@@ -7,8 +8,11 @@ def expanded(path: str | Path) -> Path:
     """Return a path with ~ or ~NAME replaced by that home directory.
 
     Raises:
+        TypeError: if it is not a path.
         ValueError: if that home directory is unknown.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"the path is {path!r:.50}; expected a string or a Path, such as 'runs/first'")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -105,7 +105,7 @@ def whole(images: Any, filters: Filters, mask: Mask) -> list[Batch]:
 
 def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batch]:
     """Yield the batches of a stream; of a pair (images, labels), the images."""
-    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
+    if isinstance(images, str) or (not isinstance(images, Iterable) and not hasattr(images, "__getitem__")):
         raise TypeError(f"images is {kind_of(images)}; expected a tensor (N, channels, …) or an iterable of batches")
     for i, value in enumerate(images):
         first = value[0] if isinstance(value, list | tuple) and len(value) else value

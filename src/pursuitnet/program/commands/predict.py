@@ -54,7 +54,7 @@ def predict(
     if explain or page is not None:
         page = _checked_page(page)
     if csv is not None:
-        check_file(csv)
+        check_file(csv, "--csv")
         check_table(csv)
     loaded = trained(run, device_of(Recipe(device=device)))
     check_classifies(loaded, run)
@@ -89,7 +89,7 @@ def _checked_page(page: Path | None) -> Path:
     from pursuitnet.program.predict.predictions import check_replaceable
 
     page = page or Path("explain.html")
-    check_file(page)
+    check_file(page, "--page")
     check_replaceable(page, MARK, "a page of predictions", "--page")
     return page
 

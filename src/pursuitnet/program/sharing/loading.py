@@ -158,6 +158,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         ValueError: for another number of axes or channels, and for floats far outside of [0, 1], such as
             0 to 255 or images that are normalized already.
     """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images is {kind_of(images)}; expected a tensor (B, C, H, W): torch.as_tensor(array)")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"the images are {images.dtype}; expected uint8, or floats in [0, 1]")
     if images.dim() != 4 or images.shape[1] != len(mean):  # one channel would be broadcast to all

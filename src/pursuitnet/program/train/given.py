@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from pursuitnet import data
 from pursuitnet.data.streamed import seeded
+from pursuitnet.dictionaries.inputs import kind_of
 
 FORMS = (
     "(train_images, train_labels, test_images, test_labels), or (train, test) where each is a torch Dataset or a pair "
@@ -55,7 +56,7 @@ def _parts(given: Any) -> tuple[Any, Any]:
         count = len(given[0]) if _is_pair(given) else len(given)
         is_test = np.arange(count) % EVERY == 0
         return tuple(_subset(given, np.flatnonzero(mask)) for mask in (~is_test, is_test))
-    raise TypeError(f"data is {type(given).__name__}; expected {FORMS}")
+    raise TypeError(f"data is {kind_of(given)}; expected {FORMS}")
 
 
 def _subset(given: Any, indices: Any) -> Any:
@@ -83,7 +84,7 @@ def _split(part: Any, name: str, workers: int) -> tuple[data.Pixels, Sequence[An
         images: data.Pixels = _image_tensor(part[0], name)
         labels = part[1]
     elif isinstance(part, tuple | list) or not _is_dataset(part):
-        raise TypeError(f"the {name} data are {type(part).__name__}; expected {FORMS}")
+        raise TypeError(f"the data to {name} on is {kind_of(part)}; expected {FORMS}")
     else:
         images, labels = _stream(part, name, workers)
     if len(images) != len(labels):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pursuitnet import theory
 from pursuitnet.data.progress import Advance, counted, nothing
 from pursuitnet.dictionaries.hooks import detached_copy
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.trace import LayerTrace
@@ -116,13 +117,13 @@ def inspect(
 def _check(model: nn.Module, images: Tensor, unfolding: int) -> None:
     """Raise ValueError for wrong arguments, before the model is run."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+        raise ValueError(f"the model is {kind_of(model)}; expected a torch.nn.Module")
     if not isinstance(unfolding, int) or unfolding < 0:
         raise ValueError(
             f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first to try at most"
         )
     if not isinstance(images, Tensor) or images.dtype not in (torch.float32, torch.float64):
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        kind = images.dtype if isinstance(images, Tensor) else kind_of(images)
         raise ValueError(f"the images are {kind}; expected a float32 or float64 tensor, the input of the network")
     if images.dim() < 2 or not images.numel():
         raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, …) with one image or more")
