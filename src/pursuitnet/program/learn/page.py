@@ -1,12 +1,10 @@
 """The page of a learned dictionary: atoms sorted by use, the objective, and reconstructions of some images."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -79,15 +77,13 @@ def _samples(learned: Learned, images: Tensor, settings: "Settings") -> list[dic
 
 def curve(history: tuple[Report, ...]) -> str:
     """Return the certified objectives against time as an SVG element."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
-        figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         per_image = [report.objective / report.images for report in history]
         axes.plot([report.seconds for report in history], per_image, color=pictures.COOL, marker="o", ms=3.2, lw=1.6)
         pictures.plain(axes, pictures.INK, pictures.SOFT)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("seconds", color=pictures.INK)
         pictures.loss_axis(axes, per_image, "objective per image", pictures.INK)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return pictures.inline(text.getvalue())
+
+    return pictures.panels({"objective per image over time": draw}, (6, 3))

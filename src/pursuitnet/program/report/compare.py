@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +14,10 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from pursuitnet.program.report.pictures import INK, SOFT, inline, loss_axis, plain
+from pursuitnet.program.report.pictures import INK, SOFT, loss_axis, panels, plain
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import written
 from pursuitnet.program.run_folder import RunFolder
@@ -48,15 +50,14 @@ def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
     started = [run for run in runs if run.records]
     if not started:
         raise ValueError("none of the runs has an epoch to draw; wait until one has ended")
-    picture = io.BytesIO()
+    started.sort(key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     if path.suffix.lower() == ".png":
+        picture = io.BytesIO()
         _figure(started, "#22252a", "#d9d7d2").savefig(picture, format="png", dpi=160)
         return write_whole(path, picture.getvalue())
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "runs"}):
-        _figure(started, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {
-        "curves": inline(picture.getvalue().decode()),
+        "curves": _elements(started),
         "titles": (*TITLES[:3], *SETTINGS, *TITLES[3:], "ended"),
         "rows": [_row(path, run, row) for run, row in zip(runs, cells(runs)[1:], strict=True)],
         "now": now,
@@ -91,33 +92,61 @@ def _next_command(run: RunSummary) -> str:
 
 
 def _figure(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
-    """Return a figure of both curves above one legend, sorted by the last accuracy."""
-    runs = sorted(runs, key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
-    rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
+    """Return a figure of both curves above one legend."""
+    columns = 1 if len(runs) <= 3 else 2
     with matplotlib.rc_context({"font.size": 9.5}):
-        figure = Figure(figsize=(9.5, 3.6 + 0.22 * rows), layout="constrained")
+        figure = Figure(figsize=(9.5, 3.6 + 0.22 * -(-len(runs) // columns)), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for index, run in enumerate(runs):
-            _curves(left, right, run, index)
-        for axes in (left, right):
-            plain(axes, ink, soft)
-        left.set_title("test accuracy", loc="left", color=ink, fontsize=10.5)
-        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        loss_axis(right, [record["train_loss"] for run in runs for record in run.records], "training loss", ink)
+        _accuracy(runs, ink, soft, left)
+        _loss(runs, ink, soft, right)
         handles, names = left.get_legend_handles_labels()
-        columns = 1 if len(runs) <= 3 else 2
         figure.legend(
             handles, names, loc="outside lower left", ncols=columns, frameon=False, labelcolor=ink, handlelength=3.2
         )
     return figure
 
 
-def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
-    epochs = [record["epoch"] for record in run.records]
-    last = run.records[-1]
-    result = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
-    part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
-    style: dict[str, Any] = {
+def _elements(runs: Sequence[RunSummary]) -> str:
+    """Return both curves and their legend as SVG elements."""
+    curves = {
+        "test accuracy of the runs after every epoch": partial(_accuracy, runs, INK, SOFT),
+        "training loss of the runs after every epoch": partial(_loss, runs, INK, SOFT),
+    }
+    return panels(curves) + panels({"legend": partial(_legend, runs)}, (4.5, 0.2 + 0.22 * len(runs)))
+
+
+def _accuracy(runs: Sequence[RunSummary], ink: str, soft: str, axes: Axes) -> None:
+    _curves(axes, runs, "test_accuracy")
+    plain(axes, ink, soft)
+    axes.set_title("test accuracy", loc="left", color=ink, fontsize=10.5)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+
+
+def _loss(runs: Sequence[RunSummary], ink: str, soft: str, axes: Axes) -> None:
+    _curves(axes, runs, "train_loss")
+    plain(axes, ink, soft)
+    loss_axis(axes, [record["train_loss"] for run in runs for record in run.records], "training loss", ink)
+
+
+def _legend(runs: Sequence[RunSummary], axes: Axes) -> None:
+    handles = _curves(axes, runs, "train_loss")
+    axes.clear()
+    axes.axis("off")
+    axes.legend(handles=handles, loc="upper left", frameon=False, labelcolor=INK, handlelength=3.2, borderaxespad=0)
+
+
+def _curves(axes: Axes, runs: Sequence[RunSummary], key: str) -> list[Line2D]:
+    """Draw a number of every epoch for each run."""
+    lines = []
+    for index, run in enumerate(runs):
+        epochs = [record["epoch"] for record in run.records]
+        values = [record.get(key, math.nan) for record in run.records]
+        lines += axes.plot(epochs, values, label=_label(run), **_style(index))
+    return lines
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {
         "color": COLORS[index % len(COLORS)],
         "linestyle": STYLES[index // len(COLORS) % len(STYLES)],
         "linewidth": 1.6,
@@ -125,7 +154,11 @@ def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
         "markevery": [-1],  # the last epoch
         "markersize": 3.5,
     }
+
+
+def _label(run: RunSummary) -> str:
+    last = run.records[-1]
+    result = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
+    part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
     name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
-    label = f"{name}  {result}{part}".replace("$", r"\$")  # a dollar would begin a formula
-    for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
-        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **style)
+    return f"{name}  {result}{part}".replace("$", r"\$")  # a dollar would begin a formula

@@ -1,10 +1,11 @@
-"""Numbers as pictures inside a page: PNG mosaics and an SVG of the curves."""
+"""Numbers as pictures inside a page: PNG mosaics and SVG elements of curves."""
 
 import base64
+import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
@@ -74,25 +75,47 @@ def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
 
 
 def curves(records: Sequence[dict[str, Any]]) -> str:
-    """Return losses and accuracies over the epochs as an SVG element; validation if any epoch has it."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
-        left, right = figure.subplots(1, 2)
-        losses = {"train_loss": ("training", COOL), "val_loss": ("validation", INK), "test_loss": ("test", WARM)}
-        _lines(left, records, losses)
-        psnr = any("test_psnr" in record for record in records)
-        accuracies = {"val_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
-        _lines(right, records, {"test_psnr": ("test", WARM)} if psnr else accuracies)
-        loss_axis(left, [r[key] for r in records for key in losses if key in r], "loss", INK)
-        validated = any("val_accuracy" in record for record in records)
-        title = "test PSNR in dB" if psnr else "accuracy" if validated else "test accuracy"
-        right.set_title(title, loc="left", color=INK, fontsize=10.5)
+    """Return losses and accuracies over the epochs as SVG elements; validation where any epoch has it."""
+    losses = {"train_loss": ("training", COOL), "val_loss": ("validation", INK), "test_loss": ("test", WARM)}
+    accuracies = {"val_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
+    psnr = any("test_psnr" in record for record in records)
+    validated = any("val_accuracy" in record for record in records)
+    title = "test PSNR in dB" if psnr else "accuracy" if validated else "test accuracy"
+
+    def loss(axes: Axes) -> None:
+        _lines(axes, records, losses)
+        loss_axis(axes, [r[key] for r in records for key in losses if key in r], "loss", INK)
+
+    def accuracy(axes: Axes) -> None:
+        _lines(axes, records, {"test_psnr": ("test", WARM)} if psnr else accuracies)
+        axes.set_title(title, loc="left", color=INK, fontsize=10.5)
         if not psnr:
-            right.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return inline(text.getvalue())
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+
+    return panels({"loss after every epoch": loss, f"{title} after every epoch": accuracy})
+
+
+def panels(drawings: Mapping[str, Callable[[Axes], None]], size: tuple[float, float] = (4.5, 3.0)) -> str:
+    """Return drawings as SVG elements, next to each other where the page is wide and below each other where not.
+
+    Args:
+        drawings: by their alternative text, what draws one into its axes.
+        size: of each in inches, for a font of 9.5 points.
+    """
+    elements = []
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
+        for label, draw in drawings.items():
+            figure = Figure(figsize=size, layout="constrained")
+            draw(figure.add_subplot())
+            elements.append(element(figure, label))
+    return f'<div class="panels">{"".join(elements)}</div>'
+
+
+def element(figure: Figure, label: str) -> str:
+    """Return a figure as an SVG element with an alternative text."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return inline(text.getvalue(), label)
 
 
 def _lines(axes: Axes, records: Sequence[dict[str, Any]], series: dict[str, tuple[str, str]]) -> None:
@@ -128,10 +151,10 @@ def loss_axis(axes: Axes, losses: list[float], title: str, ink: str) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def inline(svg: str) -> str:
+def inline(svg: str, label: str) -> str:
     """Return an SVG file's element in the page's colors and fonts, without its own size and metadata."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="curves">', svg)
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(label)}">', svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
     for placeholder, name in NAMES.items():
         svg = svg.replace(placeholder, name)

@@ -1,15 +1,12 @@
 """The curves of the white-box page: accuracy and gap by number of steps."""
 
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pursuitnet.program.report.pictures import COOL, INK, SOFT, WARM, inline
+from pursuitnet.program.report.pictures import COOL, INK, SOFT, WARM, panels
 from pursuitnet.program.whitebox.layers import Layer
 from pursuitnet.program.whitebox.unfolding import AtSteps
 
@@ -17,22 +14,19 @@ Line = Sequence[float | None]
 
 
 def curves(layers: Sequence[Layer], steps: Sequence[AtSteps]) -> str:
-    """Return up to three panels as an SVG element: accuracy, gaps of the network, gaps after further steps."""
-    panels: list[Any] = []
+    """Return up to three panels as SVG elements: accuracy, gaps of the network, gaps after further steps."""
+    drawings: dict[str, Callable[[Axes], None]] = {}
     if any(at.accuracy is not None for at in steps):
-        panels.append(lambda axes: _accuracy(axes, steps))
+        drawings["test accuracy over the unfolding"] = lambda axes: _accuracy(axes, steps)
     if len(steps) > 1:
-        panels.append(lambda axes: _network(axes, steps))
-    panels.append(lambda axes: _further_steps(axes, layers))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
-        figure = Figure(figsize=(10.5, 3.1), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
-        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw(axes)
-            _style_axes(axes)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return inline(text.getvalue())
+        drawings["duality gap of the layers over the unfolding"] = lambda axes: _network(axes, steps)
+    drawings["duality gap of each layer over further steps"] = lambda axes: _further_steps(axes, layers)
+    return panels({label: partial(_styled, draw) for label, draw in drawings.items()}, (3.6, 2.9))
+
+
+def _styled(draw: Callable[[Axes], None], axes: Axes) -> None:
+    draw(axes)
+    _style_axes(axes)
 
 
 def median(values: Line) -> float | None:
