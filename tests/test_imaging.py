@@ -270,7 +270,7 @@ def test_a_recipe_of_a_task_has_its_own_defaults(photographs):
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path, pairs):
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         pictures_of(denoising(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="holds no images"):
         pictures_of(denoising(tmp_path))

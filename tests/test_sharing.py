@@ -351,7 +351,7 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
     one = made("plain_8", width=2)
     with pytest.raises(ValueError, match="format is 'tflite'; expected onnx or pt2"):
         export(one, tmp_path / "model.tflite", "tflite")
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         export(one, tmp_path / "nowhere" / "model.pt2", "pt2")
     monkeypatch.setattr(exporting, "_program", lambda model: None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
