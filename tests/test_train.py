@@ -204,7 +204,7 @@ def test_a_loss_that_explodes_between_two_looks_is_not_kept(tmp_path, monkeypatc
 
 
 def test_a_test_loss_that_is_no_number_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.Trainer, "evaluate", lambda self, split: (float("nan"), 0.1))
+    monkeypatch.setattr(train.Trainer, "loss_and_accuracy", lambda self, split: (float("nan"), 0.1))
     with pytest.raises(FloatingPointError, match=r"the loss on the test images is nan.*after 0 epochs"):
         train.train(TINY, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -220,7 +220,7 @@ def test_weights_that_are_no_numbers_are_not_kept_though_the_losses_are(tmp_path
         return found
 
     monkeypatch.setattr(train.Trainer, "epoch", spoiling)
-    monkeypatch.setattr(train.Trainer, "evaluate", lambda self, split: (1.0, 0.5))
+    monkeypatch.setattr(train.Trainer, "loss_and_accuracy", lambda self, split: (1.0, 0.5))
     with pytest.raises(FloatingPointError, match=r"weights are no longer finite after epoch 1.*after 0 epochs"):
         train.train(replace(TINY, train_images=64), tmp_path / "run")
     assert_finite(tmp_path / "run")

@@ -56,10 +56,8 @@ class Corruption:
 
     def seeded(self, images: Tensor, severity: int, seed: int) -> Tensor:
         """Return the images with random numbers that depend only on seed and name: the same at every severity."""
-        own_seed = zlib.crc32(self.name.encode()) + 1_000_003 * seed
-        return self(
-            images, severity, torch.Generator().manual_seed(own_seed % 2**32)
-        )  # the CPU's generator takes 32 bits
+        own_seed = (zlib.crc32(self.name.encode()) + 1_000_003 * seed) % 2**32  # the CPU's generator takes 32 bits
+        return self(images, severity, torch.Generator().manual_seed(own_seed))
 
 
 def named(names: Sequence[str]) -> tuple[Corruption, ...]:
