@@ -164,7 +164,7 @@ def medium_runs(options: Callable[..., reproduce.Options]) -> list[plan.PlannedR
         if cell.recipe.model == "resnet_20" or (cell.recipe.model, cell.recipe.solver, cell.unfolding) == _MSD
     ]
     given = options("tables", scale="medium", seeds=None)
-    planned = plan.runs(single, None, given.data_dir, given.device)
+    planned = plan.planned_runs(single, None, given.data_dir, given.device)
     return runs + plan.missing(planned, reproduce.Ledger(given.ledger))
 
 
@@ -206,11 +206,11 @@ def train(
     log(f"{len(todo)} runs missing, {number} at once{' by the multi-process service' if service else ''}")
 
     def ended(run: plan.PlannedRun, end: str | BaseException) -> None:
-        if not (isinstance(end, TimeoutError) and str(end).startswith("not begun")):
+        if not (isinstance(end, TimeoutError) and str(end).startswith("not started")):
             log(f"{run.cell.name}, seed {run.recipe.seed}: {end}")
 
     with gpu.service(service) as where, set_environment(where):
-        reproduce.run(options("tables"), todo, ended, seconds=clock.left, at_once=number)
+        reproduce.run_missing(options("tables"), todo, ended, seconds=clock.left, at_once=number)
 
 
 @contextmanager

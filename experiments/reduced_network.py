@@ -82,7 +82,7 @@ def run(unfolding: int, penalty: float | None, seed: int, data_dir: Path) -> dic
             layer.__class__ = ReducedLayer
             torch.nn.init.constant_(layer.threshold.identity_weight, penalty)
     epochs = [trainer.epoch(epoch) for epoch in range(1, recipe.epochs + 1)]
-    accuracy = trainer.evaluate(trainer.images.test)[1]
+    accuracy = trainer.loss_and_accuracy(trainer.images.test)[1]
     by_batch = accuracy_by_batch(trainer)
     about = {"unfolding": unfolding, "penalty": penalty, "seed": seed, "commit": train.commit()}
     return {

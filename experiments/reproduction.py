@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
-from pursuitnet.program.reproduce.tables import Questions, contrast, markdown, paper_table, tested, verdicts
+from pursuitnet.program.reproduce.tables import Questions, comparison_table, contrast, markdown, paper_table, verdicts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -76,7 +76,7 @@ def ablations(ledger: Path) -> str:
         kind = (cell.method.partition(",")[0], cell.unfolding)
         first = base.setdefault(kind, row)
         difference = "–" if first is row else contrast((row, first))
-        table.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.said} | {difference} |")
+        table.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.summary} | {difference} |")
     return "\n".join(table)
 
 
@@ -121,7 +121,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "table3-details": lambda ledger: details("table3", ledger),
     "ablation-small": ablations,
     "medium": lambda ledger: markdown(rows_of("tables", "medium", ledger)),
-    "medium-questions": lambda ledger: tested(medium_questions(ledger)),
+    "medium-questions": lambda ledger: comparison_table(medium_questions(ledger)),
     "medium-verdicts": lambda ledger: verdicts(medium_questions(ledger)),
 }
 

@@ -70,7 +70,7 @@ def run(name: str, recipe: Recipe, data_dir: Path, ledger: Path = RESULTS) -> No
     here = replace(recipe, data_dir=data_dir)
     trainer, began = train.Trainer(here), time.perf_counter()
     losses = [trainer.epoch(e)["train_loss"] for e in range(1, recipe.epochs + 1)]
-    loss, accuracy = trainer.evaluate(trainer.images.test)
+    loss, accuracy = trainer.loss_and_accuracy(trainer.images.test)
     record = {
         "name": name,
         "recipe": recipe.to_json(),

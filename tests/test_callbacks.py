@@ -68,7 +68,7 @@ def test_one_that_fails_is_left_out_with_one_warning_and_the_others_hear_all():
     first, failing, last = Noted(), Failing(OSError("no space\nleft on device"), "epoch"), Noted()
     several = callbacks.CallbackList([first, failing, last])
     several.on_train_begin({})
-    with pytest.warns(UserWarning, match="Failing has failed and is left out: no space left on device") as warned:
+    with pytest.warns(UserWarning, match="Failing has failed and is removed: no space left on device") as warned:
         several.on_epoch_end({"epoch": 1})
     assert len(warned) == 1
     several.on_step_end(2, 1, 9)
@@ -104,11 +104,11 @@ def test_lines_hold_what_there_is_and_nothing_else(capsys, tmp_path):
     lines = callbacks.ProgressLines()
     lines.on_train_begin(about(tmp_path, epochs=10))
     lines.on_epoch_end(record(1))
-    lines.on_epoch_end(record(2, valid_accuracy=0.5, images_per_second=1234.4))
+    lines.on_epoch_end(record(2, val_accuracy=0.5, images_per_second=1234.4))
     head, first, second = capsys.readouterr().out.splitlines()
     assert head == f"msd_csc_6 on digits: 1,234 parameters, 1,000 images, cpu, into {tmp_path}"
     assert first == "epoch  1/10  train loss 2.0000  test loss 2.5000  test accuracy 25.00 %  1.5 s"
-    assert "valid accuracy 50.00 %  test accuracy 25.00 %  1234 images/s  1.5 s" in second
+    assert "val accuracy 50.00 %  test accuracy 25.00 %  1234 images/s  1.5 s" in second
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_terminal_is_in_order_before_the_first_epoch_and_without_a_beginning(t
     assert text_of(console).count("\x1b[?25h") == 1  # the cursor is seen even while the table lives
     live.close()
     live.close()
-    assert not live.picture.is_started
+    assert not live.live.is_started
 
 
 def test_the_table_takes_no_more_than_a_fiftieth_of_the_time(terminal, tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_the_table_takes_no_more_than_a_fiftieth_of_the_time(terminal, tmp_path,
         drawn.append(live.place[1])
         now[0] += 0.015625
 
-    monkeypatch.setattr(live.picture, "update", update)
+    monkeypatch.setattr(live.live, "update", update)
     live.on_train_begin(about(tmp_path))
     for step in range(1, 41):
         now[0] += 0.0625
@@ -202,14 +202,14 @@ def test_the_time_left_counts_from_where_the_run_was_taken_up(monkeypatch):
     monkeypatch.setattr("pursuitnet.program.callbacks.terminal.time.monotonic", lambda: now[0])
     clock = TimeEstimate(epochs=10, images=1000)
     assert clock.left is None
-    clock.at(6, 1, 10)  # the first step: half of the run was done before
+    clock.update(6, 1, 10)  # the first step: half of the run was done before
     assert clock.left is None
     now[0] = 104.0
-    clock.at(6, 5, 10)
+    clock.update(6, 5, 10)
     assert clock.rate == pytest.approx(100)  # 400 of 1000 images in 4 s
     assert clock.left == pytest.approx(4 / 0.04 * (1 - 0.55))
     now[0] = 110.0
-    clock.at(7, 1, 10)
+    clock.update(7, 1, 10)
     assert clock.rate == pytest.approx(100)  # a new epoch is measured from its first step, not from the test before it
 
 
@@ -238,7 +238,7 @@ def test_tensorboard_reads_what_was_written_and_a_resumed_run_takes_back_what_it
     assert found["run/lr"] == [(1, 0.1), (2, 0.2)]
     assert found["loss/train"] == [(1, 2.0), (2, 1.0)]
     assert set(found) == {"run/lr", "loss/train", "loss/test", "accuracy/test", "time/seconds", "time/data"}
-    assert tag("valid_accuracy") == "accuracy/valid"
+    assert tag("val_accuracy") == "accuracy/val"
 
 
 def test_tensorboard_that_is_not_installed_is_missed_before_the_training(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_full_disk_costs_tensorboards_events_and_not_the_training(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(board.open, "add_scalar", full)
-    with pytest.warns(UserWarning, match="TensorBoard has failed and is left out: .*No space left") as warned:
+    with pytest.warns(UserWarning, match="TensorBoard has failed and is removed: .*No space left") as warned:
         last = train(TINY, tmp_path / "run", callbacks.CallbackList([board]))
     assert last["epoch"] == 2
     assert len(warned) == 1

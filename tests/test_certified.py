@@ -317,6 +317,8 @@ def test_evaluate_certifies_a_run(tmp_path):
     paths = found.save(tmp_path / "out", plot=True)
     assert [path.name for path in paths] == ["evaluation.json", "evaluation.png", "certification.png"]
     written = json.loads(paths[0].read_text())
-    assert "a map that moves no two images apart" in page.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "a map that never increases the distance of two images" in page.write(tmp_path / "run").read_text(
+        encoding="utf-8"
+    )
     assert len(inspect_run(tmp_path / "run", images=4, unfolding=1, test_images=20).layers) == 3
     assert written["certification"]["radii"] == list(sure.radii) and "fragile_images" not in written

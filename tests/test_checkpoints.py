@@ -19,7 +19,7 @@ from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import read
 from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager
-from pursuitnet.program.writable import beside
+from pursuitnet.program.writable import temporary_path
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=64, test_images=40, batch_size=8)  # 24 steps
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ class Interrupter(train.NoOpCallback):
 @pytest.mark.parametrize("after", [1, 8, 13])
 def test_a_signal_ends_the_run_after_its_step_and_resume_ends_the_same(tmp_path, whole, after, number):
     handler = signal.getsignal(number)
-    with pytest.raises(StoppedError, match=r"go on with: pursuitnet train --out .* --resume") as stop:
+    with pytest.raises(StoppedError, match=r"continue with: pursuitnet train --out .* --resume") as stop:
         train.train(TINY, tmp_path / "run", Interrupter(after, number))
     assert stop.value.signal == number
     assert signal.getsignal(number) is handler
@@ -141,7 +141,7 @@ def test_a_full_disk_in_the_first_save_is_no_dead_end(tmp_path, monkeypatch, who
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="make room, then --resume"):
+        with pytest.raises(OSError, match="free some space, then --resume"):
             train.train(TINY, tmp_path / "run")
     train.train(train.read_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
     assert_same_end(tmp_path / "run", whole)
@@ -210,9 +210,9 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 def test_a_whole_file_that_was_not_moved_yet_counts(tmp_path):
     for epoch in (1, 2):
         checkpoints.save(tmp_path, state_of(epoch))
-    os.replace(RunFolder(tmp_path).checkpoint, beside(RunFolder(tmp_path).checkpoint))
+    os.replace(RunFolder(tmp_path).checkpoint, temporary_path(RunFolder(tmp_path).checkpoint))
     assert checkpoints.load(tmp_path, CPU) == (state_of(2), [])
-    beside(RunFolder(tmp_path).checkpoint).write_bytes(b"pursuitnet checkpoint, sha2")
+    temporary_path(RunFolder(tmp_path).checkpoint).write_bytes(b"pursuitnet checkpoint, sha2")
     assert checkpoints.load(tmp_path, CPU) == (state_of(1), [])
 
 

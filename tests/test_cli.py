@@ -129,7 +129,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained):
         (["train", "--resume"], "--out"),
         (["train", "--out", "nothing", "--resume"], "nothing"),
         (["train", "--device", "tpu"], "tpu"),
-        (["evaluate", "nothing"], "holds no run"),
+        (["evaluate", "nothing"], "nothing does not exist; name a run folder"),
         (["evaluate"], "run"),
         (["tarin"], "tarin"),
     ],

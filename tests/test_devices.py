@@ -315,7 +315,7 @@ def test_cuda_graphs_evaluate_batch_after_batch():
     recipe = Recipe(model="msd_csc_3", width=8, train_images=64, device="cuda", precision="float32")
     plain, graphs = train.Trainer(recipe), train.Trainer(Recipe(**{**vars(recipe), "cuda_graphs": True}))
     graphs.restore(plain.state())
-    expected, found = (train.evaluate(t.model, t.images, t.images.test, size=90) for t in (plain, graphs))
+    expected, found = (train.evaluate_split(t.model, t.images, t.images.test, size=90) for t in (plain, graphs))
     assert found[0] == pytest.approx(expected[0], rel=1e-3) and (found[2] == expected[2]).float().mean() > 0.98
 
 

@@ -22,7 +22,7 @@ from pursuitnet.program import train
 from pursuitnet.program.evaluation import CORRUPTIONS, Adaptation, evaluate, robustness, with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.adaptation import CRITERIA, errors, usage
 from pursuitnet.program.evaluation.evaluate_run import EvaluationRecord, Settings, evaluate_run
-from pursuitnet.program.evaluation.measures import measured
+from pursuitnet.program.evaluation.measures import metrics_of
 from pursuitnet.program.evaluation.robustness import Robustness, Row
 from pursuitnet.program.evaluation.text import lines
 from pursuitnet.program.recipe import Recipe
@@ -69,10 +69,10 @@ def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
     logits, labels = torch.eye(4), torch.arange(4)
     row = Row("clean", (0.5,), (0.5,), (1.0,))
     five = Row("contrast", (0.5,) * 5, (0.5,) * 5, (1.0,) * 5)
-    settings, found = Settings(corruptions=(), adapt=adapt), measured(logits, labels, list("abcd"))
+    settings, found = Settings(corruptions=(), adapt=adapt), metrics_of(logits, labels, list("abcd"))
     text = "\n".join(EvaluationRecord("a network", settings, found, Robustness(4, row, (five,), 0.5, 0.5)).lines())
-    assert CRITERIA[adapt].brings in text
-    assert not any(other.brings in text for name, other in CRITERIA.items() if name != adapt)
+    assert CRITERIA[adapt].effect in text
+    assert not any(other.effect in text for name, other in CRITERIA.items() if name != adapt)
     assert ("reconstructs its input" in text) == (adapt == "reconstruction")
     with pytest.raises(ValueError, match=r"unknown adaptation 'usages': .*did you mean usage\?"):
         Settings(corruptions=(), adapt="usages")
@@ -80,7 +80,7 @@ def test_what_the_thresholds_were_chosen_by_is_what_is_said(adapt):
 
 def test_the_numbers_are_those_of_scikit_learn():
     logits, labels = answers()
-    found, classes = measured(logits, labels, "abcdefghi"), np.arange(9)
+    found, classes = metrics_of(logits, labels, "abcdefghi"), np.arange(9)
     predicted = logits.argmax(1)
     assert found.top1 == metrics.accuracy_score(labels, predicted)
     assert found.top5 == pytest.approx(metrics.top_k_accuracy_score(labels, logits, k=5, labels=classes), abs=1e-15)
@@ -93,7 +93,7 @@ def test_the_numbers_are_those_of_scikit_learn():
 @pytest.mark.parametrize("seed", range(3))
 def test_among_equal_logits_the_first_counts(seed):
     logits, labels = answers(seed=seed, levels=1)
-    found = measured(logits, labels, "abcdefghi")
+    found = metrics_of(logits, labels, "abcdefghi")
     ranks = [  # how many classes stand before the label: larger ones, and equal ones with a smaller number
         sum((z[k], -k) > (z[label], -label) for k in range(9))
         for z, label in zip(logits.tolist(), labels.tolist(), strict=True)
@@ -111,7 +111,7 @@ def test_the_calibration_error_is_that_of_its_definition():
         inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
         if inside.any():
             total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    found = measured(logits, labels, "abcdefghi")
+    found = metrics_of(logits, labels, "abcdefghi")
     assert found.ece == pytest.approx(total, abs=1e-12)
     assert sum(b.count for b in found.bins) == 400 and len(found.bins) == 15
     empty = [b for b in found.bins if not b.count]
@@ -119,10 +119,10 @@ def test_the_calibration_error_is_that_of_its_definition():
 
 
 def test_one_sure_answer_fills_the_last_bin_and_nothing_else():
-    found = measured(torch.tensor([[50.0, 0.0]]), torch.tensor([0]), ["cat", "dog"])
+    found = metrics_of(torch.tensor([[50.0, 0.0]]), torch.tensor([0]), ["cat", "dog"])
     assert [b.count for b in found.bins] == [0] * 14 + [1]
     assert (found.top1, found.top5, found.per_class, found.ece) == (1.0, None, (1.0, None), pytest.approx(0, abs=1e-12))
-    assert measured(torch.tensor([[0.0, 50.0]]), torch.tensor([0]), ["cat", "dog"]).ece == pytest.approx(1)
+    assert metrics_of(torch.tensor([[0.0, 50.0]]), torch.tensor([0]), ["cat", "dog"]).ece == pytest.approx(1)
 
 
 def test_batches_of_one_image_give_the_same():
@@ -137,18 +137,19 @@ def test_batches_of_one_image_give_the_same():
 
 def test_confusions_come_most_frequent_first():
     labels, taken = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([1, 1, 0, 1, 0, 2, 2])
-    found = measured(nn.functional.one_hot(taken, 3).double(), labels, ["cat", "dog", "eel"])
+    found = metrics_of(nn.functional.one_hot(taken, 3).double(), labels, ["cat", "dog", "eel"])
     assert found.confusions() == [("cat", "dog", 2), ("dog", "cat", 1)]
     assert found.confusions(1) == [("cat", "dog", 2)]
     text = list(lines(found))
     assert text[0] == f"accuracy {100 * 4 / 7:.2f} % ({4 / 7!r}), loss {found.loss:.4f}, 7 test images"
-    assert "cat taken for dog: 2 times, 66.67 % of cat" in text
+    assert "cat predicted as dog: 2 images, 66.67 % of cat" in text
+    assert "dog predicted as cat: 1 image, 50.00 % of dog" in text
     assert not any("top-5" in line for line in text)
 
 
 def test_many_classes_are_cut_to_the_weakest():
     logits, labels = answers(classes=30)
-    text = next(line for line in lines(measured(logits, labels, [f"c{i}" for i in range(30)])) if "weakest" in line)
+    text = next(line for line in lines(metrics_of(logits, labels, [f"c{i}" for i in range(30)])) if "weakest" in line)
     assert text.count("%") == 10
 
 
@@ -157,9 +158,9 @@ def test_what_cannot_be_evaluated_is_refused():
     broken = logits.clone()
     broken[3, 2] = torch.nan
     with pytest.raises(FloatingPointError, match="1 of 400"):
-        measured(broken, labels, "abcdefghi")
+        metrics_of(broken, labels, "abcdefghi")
     with pytest.raises(ValueError, match="labels from 0 to 7"):
-        measured(logits, labels, "abcdefgh")
+        metrics_of(logits, labels, "abcdefgh")
     with pytest.raises(ValueError, match="at least one"):
         evaluate(nn.Identity(), logits[:0], labels[:0], "abcdefghi")
     with pytest.raises(ValueError, match="as many"):
@@ -387,7 +388,7 @@ def test_labels_have_no_part_in_the_choice():
     some = [CORRUPTIONS["gaussian_blur"], CORRUPTIONS["gaussian_noise"]]
     shuffled = labels[torch.randperm(60, generator=generator())]
     told = []
-    one = robustness(model, images, labels, some, prepare, adaptation=adaptation, tell=told.append)
+    one = robustness(model, images, labels, some, prepare, adaptation=adaptation, on_row=told.append)
     two = robustness(model, images, shuffled, some, prepare, adaptation=adaptation)
     assert [row.factors for row in one.rows] == [row.factors for row in two.rows]
     assert one.clean.factors == two.clean.factors and any(S != 1 for row in one.rows for S in row.factors)
@@ -443,9 +444,9 @@ def test_evaluate_prints_and_writes_everything(run, capsys, monkeypatch, tmp_pat
     found = json.loads((tmp_path / "o" / "evaluation.json").read_text())
     top1 = found["evaluation"]["top1"]
     assert printed.splitlines()[0].startswith(f"accuracy {100 * top1:.2f} % ({top1!r}), loss ")
-    for word in ("top-5", "by class: 0 ", "ECE", "taken for", "contrast", "jpeg", "adapted", "evaluation.png"):
+    for word in ("top-5", "by class: 0 ", "ECE", "predicted as", "contrast", "jpeg", "adapted", "evaluation.png"):
         assert word in printed
-    assert CRITERIA["reconstruction"].brings in printed and CRITERIA["usage"].brings not in printed
+    assert CRITERIA["reconstruction"].effect in printed and CRITERIA["usage"].effect not in printed
     assert found["settings"]["test_images"] == 40 == found["evaluation"]["images"] == found["robustness"]["images"]
     assert [row["name"] for row in found["robustness"]["rows"]] == ["contrast", "jpeg"]
     assert (tmp_path / "o" / "evaluation.png").read_bytes().startswith(b"\x89PNG")

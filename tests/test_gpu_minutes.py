@@ -34,7 +34,7 @@ def test_a_cell_that_was_cut_off_goes_on_in_the_next_call(gpu_minutes, tmp_path,
     cell = Cell("MSD-CSC", 3, replace(TINY, unfolding=1, epochs=3), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (cell,))
     monkeypatch.setattr(gpu_minutes, "CELLS", (("table3", "msd_csc_3", 1),))
-    (run,) = plan.runs([cell], 1, tmp_path, "cpu")
+    (run,) = plan.planned_runs([cell], 1, tmp_path, "cpu")
     first, second = tmp_path / "first" / "out", tmp_path / "second" / "out"
     begun = first.parent / "gpu-minutes" / "runs" / run.key
     with pytest.raises(KeyboardInterrupt):

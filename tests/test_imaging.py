@@ -14,7 +14,7 @@ from programs import program
 import pursuitnet as pn
 from pursuitnet.program import sharing
 from pursuitnet.program.apply import work as applying
-from pursuitnet.program.apply.work import Settings, work
+from pursuitnet.program.apply.work import Settings, apply_to_files
 from pursuitnet.program.callbacks.base import NoOpCallback
 from pursuitnet.program.imaging import files, folders, measures
 from pursuitnet.program.recipe import Recipe
@@ -99,7 +99,7 @@ def test_what_is_written_is_read(tmp_path, shape, ending, dtype):
 
 def test_tiff_is_read_without_tifffile(tmp_path, monkeypatch):
     arrays = [np.arange(60, dtype=t).reshape(s) for t in ("uint8", "uint16", "float32") for s in ((10, 6), (2, 5, 6))]
-    monkeypatch.setattr(files, "_there", lambda name: None)
+    monkeypatch.setattr(files, "_optional_module", lambda name: None)
     for number, array in enumerate(arrays):
         path = tmp_path / f"{number}.tif"
         files.write(path, files.as_pages(array, path), array.shape)
@@ -109,8 +109,8 @@ def test_tiff_is_read_without_tifffile(tmp_path, monkeypatch):
 def test_units_and_ranges_are_each_other_s_inverse():
     for dtype in ("uint8", "uint16", "float32", "bool"):
         array = np.array([[0, 1]], dtype) if dtype != "uint16" else np.array([[0, 40_000, 65_535]], dtype)
-        assert np.array_equal(files.ranged(files.unit(array), dtype), array)
-    assert files.ranged(np.float32([-1, 0.5, 2]), "uint8").tolist() == [0, 128, 255]
+        assert np.array_equal(files.to_dtype(files.unit(array), dtype), array)
+    assert files.to_dtype(np.float32([-1, 0.5, 2]), "uint8").tolist() == [0, 128, 255]
 
 
 def test_measures_are_those_of_the_field():
@@ -159,7 +159,7 @@ def test_values_of_any_range_are_learned_and_given_back(pairs, tmp_path):
         np.save(tmp_path / "targets" / f"{path.stem}.npy", image.astype(np.float64) / 255 * 100 + 273)
     last = train(of_pairs("regress", tmp_path, epochs=16, lr=0.05), tmp_path / "run")
     assert last["test_psnr"] > 18  # of the best constant it is 17
-    list(work(tmp_path / "run", [tmp_path / "images" / "5.npy"], tmp_path / "out", Settings()))
+    list(apply_to_files(tmp_path / "run", [tmp_path / "images" / "5.npy"], tmp_path / "out", Settings()))
     found, target = np.load(tmp_path / "out" / "5.npy"), np.load(tmp_path / "targets" / "5.npy")
     assert found.dtype == np.float64 and np.abs(found - target).mean() < 12
 
@@ -293,7 +293,7 @@ def test_apply_keeps_types_and_ranges(runs, photographs, tmp_path):
         files.write(tmp_path / name, files.as_pages(array, tmp_path), array.shape)
         given[name] = array
     out = tmp_path / "out"
-    done = list(work(runs / "denoise", [tmp_path / name for name in given], out, Settings()))
+    done = list(apply_to_files(runs / "denoise", [tmp_path / name for name in given], out, Settings()))
     assert not any(d.failed for d in done), [str(d) for d in done]
     for name, array in given.items():
         pages = files.read(out / name)
@@ -302,21 +302,21 @@ def test_apply_keeps_types_and_ranges(runs, photographs, tmp_path):
         assert np.abs(found - gray / 255.0).mean() < 0.6 * np.abs(noisy / 255.0 - gray / 255.0).mean(), name
     network = pn.load(runs / "denoise")
     expected = pn.apply(network, torch.from_numpy(noisy / np.float32(255))[None], sigma=25 / 255)
-    assert np.array_equal(files.read(out / "a.png")[0, ..., 0], files.ranged(expected[0].numpy(), "uint8"))
+    assert np.array_equal(files.read(out / "a.png")[0, ..., 0], files.to_dtype(expected[0].numpy(), "uint8"))
 
 
 def test_apply_gives_labels_as_the_targets_have_them(runs, pairs, tmp_path):
-    list(work(runs / "segment", [pairs / "images"], tmp_path, Settings()))
+    list(apply_to_files(runs / "segment", [pairs / "images"], tmp_path, Settings()))
     labels = files.read(tmp_path / "5.png")
     assert labels.dtype == np.uint8 and set(np.unique(labels)) <= {7, 200}
-    list(work(runs / "regress", [pairs / "images" / "0.png"], tmp_path / "values", Settings()))
+    list(apply_to_files(runs / "regress", [pairs / "images" / "0.png"], tmp_path / "values", Settings()))
     assert files.read(tmp_path / "values" / "0.png").dtype == np.uint8
 
 
 @pytest.mark.parametrize("task", ["denoise", "segment", "regress"])
 def test_tiles_give_the_same_files(runs, pairs, tmp_path, task):
     for tile in ("none", 11):
-        list(work(runs / task, [pairs / "images"], tmp_path / str(tile), Settings(tile)))
+        list(apply_to_files(runs / task, [pairs / "images"], tmp_path / str(tile), Settings(tile)))
     for path in (tmp_path / "none").glob("*.png"):
         whole, tiled = (files.read(p).astype(int) for p in (path, tmp_path / "11" / path.name))
         assert np.abs(whole - tiled).max() <= (1 if task != "segment" else 0)
@@ -342,12 +342,12 @@ def test_apply_goes_on_where_it_was(runs, tmp_path, monkeypatch):
     """Killed after some tiles of a large result, the next call computes the others only, and ends with the same."""
     image = np.concatenate([blobs(i)[0] for i in range(3)])
     np.save(tmp_path / "image.npy", image)
-    list(work(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "whole", Settings(20)))
+    list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "whole", Settings(20)))
     from pursuitnet.program.apply import canvas
 
     monkeypatch.setattr(canvas, "LARGE", 1)
     monkeypatch.setattr(canvas, "EVERY", 0.0)
-    part, computed = applying._part, []
+    part, computed = applying._tile_result, []
 
     def killed(about, page, tile, *others):
         if len(computed) == 5:
@@ -355,21 +355,21 @@ def test_apply_goes_on_where_it_was(runs, tmp_path, monkeypatch):
         computed.append(tile)
         return part(about, page, tile, *others)
 
-    monkeypatch.setattr(applying, "_part", killed)
+    monkeypatch.setattr(applying, "_tile_result", killed)
     with pytest.raises(KeyboardInterrupt):
-        list(work(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
+        list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
     assert not (tmp_path / "out" / "image.npy").exists()
     first, computed = list(computed), []
-    monkeypatch.setattr(applying, "_part", lambda a, p, tile, *o: computed.append(tile) or part(a, p, tile, *o))
-    list(work(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
+    monkeypatch.setattr(applying, "_tile_result", lambda a, p, tile, *o: computed.append(tile) or part(a, p, tile, *o))
+    list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
     assert len(first) == 5 and len(computed) == 12 - 5
     assert np.array_equal(np.load(tmp_path / "out" / "image.npy"), np.load(tmp_path / "whole" / "image.npy"))
     left = {p.name for p in (tmp_path / "out").iterdir()}
     assert left == {"image.npy", "apply.json", "run.lock"}
-    (again,) = work(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20))
+    (again,) = apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20))
     assert "done before" in str(again) and len(computed) == 7
     assert json.loads((tmp_path / "out" / "apply.json").read_text())["image.npy"]
-    (other,) = work(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20, sigma=10.0))
+    (other,) = apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20, sigma=10.0))
     assert other.failed and "not overwritten" in str(other)
 
 
@@ -393,4 +393,4 @@ def test_the_program_trains_and_says_what_it_found(photographs, tmp_path, monkey
 def test_runs_that_classify_have_no_images_to_give(tmp_path):
     train(Recipe(model="msd_csc_3", width=2, epochs=1, train_images=16, test_images=4, batch_size=8), tmp_path / "run")
     with pytest.raises(ValueError, match="classifies images; expected a run of --task"):
-        list(work(tmp_path / "run", [], tmp_path / "out", Settings()))
+        list(apply_to_files(tmp_path / "run", [], tmp_path / "out", Settings()))

@@ -131,7 +131,7 @@ def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, 
         return made(*given, **options)
 
     monkeypatch.setattr("pursuitnet.program.train.loop.trainer_of", late)
-    with pytest.raises(LockedError, match="begun by another process"):
+    with pytest.raises(LockedError, match="just been started by another process"):
         train.train(recipe, tmp_path / "run")
     assert read(tmp_path / "run").state == "finished"
 

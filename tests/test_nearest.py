@@ -53,7 +53,7 @@ def test_every_other_name_leads_to_ours_even_beside_all_fields():
         (lambda: pn.create_model("msd_csc_3", n_iter=2), "no choice 'n_iter'; did you mean unfolding?"),
         (lambda: pn.create_model("msd_csc_3", solver="fist"), "did you mean fista?"),
         (lambda: data.load("cifar-10"), "did you mean cifar10?"),
-        (lambda: device_of(Recipe(device="gpu")), "device is 'gpu', which is not here; did you mean cuda?"),
+        (lambda: device_of(Recipe(device="gpu")), "device is 'gpu', which is not available here; did you mean cuda?"),
         (lambda: device_of(Recipe(device="meta")), "device is 'meta', which holds no numbers"),
     ],
 )
@@ -98,4 +98,4 @@ def test_the_library_says_what_is_meant(call, says):
 def test_the_program_says_what_is_meant(line, says):
     with pytest.raises(cli.CycloptsError) as caught:
         cli.app(line.split(), exit_on_error=False, print_error=False)
-    assert says in hints.said(caught.value)
+    assert says in hints.error_line(caught.value)

@@ -1,4 +1,4 @@
-"""Predictions for image files: classes and probabilities, a table, and a page that takes a decision apart."""
+"""Predictions for image files: classes and probabilities, a table, and a page that explains them."""
 
 import csv
 import re
@@ -125,12 +125,12 @@ def test_twelve_bits_ask_for_white_and_take_it(place, here, monkeypatch, capsys)
     ("arguments", "says"),
     [
         ((), "no images are named"),
-        (("empty",), "no images are in empty"),
+        (("empty",), "there are no images in empty"),
         (("cat", "--top", "0"), "top is 0; expected at least 1"),
         (("cat", "--csv", "mine.txt"), "mine.txt exists and is not a table of predictions; name another --csv"),
         (("cat", "--page", "mine.txt"), "mine.txt exists and is not a page of predictions; name another --page"),
         (("cat", "--csv", "cat/0.png"), "cat/0.png exists and is not a table"),
-        (("cat", "--csv", "none/out.csv"), "none is no folder"),
+        (("cat", "--csv", "none/out.csv"), "none is not a folder"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_lost(place, here, monkeypatch, capsys, arguments, says):
@@ -237,7 +237,7 @@ def test_the_logits_are_the_bias_and_the_sum_of_the_contributions(name, choices)
     for label in range(4):
         torch.testing.assert_close(seen.bias[label] + seen.evidence(label).mean(), logits[label], rtol=1e-4, atol=1e-5)
     assert seen.ranking()[0] == int(logits.argmax())
-    assert seen.contributions.shape[1] == len(seen.rows) == about.network.num_features
+    assert seen.contributions.shape[1] == len(seen.channels) == about.network.num_features
 
 
 def test_without_an_atom_the_logit_is_less_by_its_contribution():

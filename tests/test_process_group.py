@@ -131,7 +131,7 @@ def test_the_place_that_a_launcher_gives():
         group_of({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == SINGLE_PROCESS
     )  # a batch script that srun has not started
     for wrong in ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, {"WORLD_SIZE": "2"}):
-        with pytest.raises(ValueError, match="expected a place among a number"):
+        with pytest.raises(ValueError, match="expected whole numbers, the rank below the size"):
             group_of(wrong)
 
 

@@ -71,7 +71,7 @@ def test_evaluation_counts_every_image_that_is_tested(run, corruptions):
 
 def test_inspection_counts_layers_and_numbers_of_steps(run):
     told = Told()
-    inspect_run(run, 4, 1, 8, tell=told)
+    inspect_run(run, 4, 1, 8, advance=told)
     assert told.done == told.total == 3 + 2
 
 

@@ -273,7 +273,7 @@ def test_damaged_weights_and_recipes_are_named(copy):
 
 
 def test_a_folder_that_is_not_there_is_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist; name a run folder"):
         report.write(tmp_path / "nowhere")
 
 
@@ -369,9 +369,9 @@ def test_a_run_that_has_ended_does_not_reload_its_page(tmp_path, done, says):
 def test_what_the_epochs_hold_is_shown_and_what_they_lack_is_not(tmp_path):
     bare = progress(tmp_path, RECORDS)
     assert not any(
-        word in bare for word in ("validation", "images a second", "memory", "time of a step", "learning rate")
+        word in bare for word in ("validation", "images per second", "memory", "time of a step", "learning rate")
     )
-    more = {"valid_loss": 2.0, "valid_accuracy": 0.5, "images_per_second": 1234.5, "peak_memory_mb": 2345.6, "lr": 0.1}
+    more = {"val_loss": 2.0, "val_accuracy": 0.5, "images_per_second": 1234.5, "peak_memory_mb": 2345.6, "lr": 0.1}
     full = progress(tmp_path, [RECORDS[0], {**RECORDS[1], **more, "data": 0.25, "forward": 0.5}])
     assert "validation" in full
     assert "2,346 MB" in full
@@ -407,4 +407,4 @@ def test_the_page_of_a_run_with_validation_has_its_curves(tmp_path):
     train(Recipe(model="ml_csc", width=2, epochs=1, train_images=100, val_images=30, device="cpu"), folder)
     words = page_of(report.write(folder).parent).words
     assert "validation" in words
-    assert "images a second" in words
+    assert "images per second" in words

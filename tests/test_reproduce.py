@@ -128,9 +128,9 @@ def test_shallow_networks_come_first_and_every_cell_has_its_own_number_of_runs()
         Cell("ResNet", layers, replace(TINY, model=f"resnet_{layers}"), None, seeds)
         for layers, seeds in ((56, 2), (20, 3))
     )
-    order = [(run.cell.layers, run.recipe.seed) for run in plan.runs([deep, shallow], None, None)]
+    order = [(run.cell.layers, run.recipe.seed) for run in plan.planned_runs([deep, shallow], None, None)]
     assert order == [(20, 0), (20, 1), (20, 2), (56, 0), (56, 1)]
-    assert len(plan.runs([deep, shallow], 1, None)) == 2
+    assert len(plan.planned_runs([deep, shallow], 1, None)) == 2
 
 
 # the ledger
@@ -205,7 +205,7 @@ def test_a_damaged_or_misnamed_record_is_named(tmp_path):
     ],
 )
 def test_an_expression_chooses_cells(expressions, count):
-    assert len(plan.chosen(cells.table3(), expressions)) == count
+    assert len(plan.filter_cells(cells.table3(), expressions)) == count
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,12 @@ def test_an_expression_chooses_cells(expressions, count):
         ("unfolding=7", "there are 1, 2, none"),
         ("unfoldings=2", "did you mean unfolding?"),
         ("zzz=2", "no recipe has it"),
-        ("msdnet_6, unfolding=2", "no cell is all of 'msdnet_6, unfolding=2'"),
+        ("msdnet_6, unfolding=2", "no cell matches 'msdnet_6, unfolding=2'"),
     ],
 )
 def test_a_bad_expression_lists_what_exists(expression, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        plan.chosen(cells.table3(), [expression])
+        plan.filter_cells(cells.table3(), [expression])
     assert message in str(caught.value)
 
 
@@ -275,7 +275,9 @@ def test_one_run_that_fails_loses_that_run_alone(options, monkeypatch):
         cells.TABLES, "table3", lambda: (Cell("broken", 3, replace(TINY, width=60_000), None), CELLS[0])
     )
     ends = []
-    failed = reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append((run.cell.method, end)))
+    failed = reproduce.run_missing(
+        options, reproduce.missing(options), lambda run, end: ends.append((run.cell.method, end))
+    )
     assert failed == 1
     (error,) = [end for method, end in ends if method == "broken"]
     assert isinstance(error, RuntimeError) and "expected at most 1e+10: lower its width" in str(error)
@@ -286,13 +288,13 @@ def test_a_run_whose_loss_stops_being_a_number_is_recorded_as_that_and_not_repea
     broken = Cell("broken", 3, replace(TINY, lr=1e9, norm="none", step="free", epochs=20), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (broken,))
     ends = []
-    assert reproduce.run(options, reproduce.missing(options), lambda run, end: ends.append(end)) == 0
+    assert reproduce.run_missing(options, reproduce.missing(options), lambda run, end: ends.append(end)) == 0
     (entry,) = ledger.Ledger(options.ledger).entries()
     assert "the loss is" in entry["diverged"] and str(options.runs) not in entry["diverged"] and entry["seconds"] >= 0
     assert entry["precision"] == "float32"
     assert ends == [entry["key"]] and reproduce.missing(options) == []
     (row,) = tables.cell_results(options.cells(), [entry])
-    assert row.said == "1 of 1 diverged" and row.accuracies == []
+    assert row.summary == "1 of 1 diverged" and row.accuracies == []
     assert "| 1 | 1 of 1 diverged | – | – |" in tables.markdown([row])
     assert tables.numbers([row])[0]["diverged"] == 1
     assert reproduce.hours(options, reproduce.missing(replace(options, seeds=2))) > 0
@@ -333,11 +335,11 @@ def test_what_is_cut_off_by_the_budget_goes_on_and_ends_the_same(
 ):
     run, ends = reproduce.missing(options)[0], []
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "_over", lambda job, stop: "the time is up" if held_up.exists() else "")
-        assert reproduce.run(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 1
+        patch.setattr(jobs, "_stop_reason", lambda job, stop: "the time is up" if held_up.exists() else "")
+        assert reproduce.run_missing(options, [run], lambda run, end: ends.append(end), seconds=1e6) == 1
     assert isinstance(ends[0], TimeoutError) and not list(ledger.Ledger(options.ledger).entries())
     assert len((options.runs / run.key / "metrics.jsonl").read_text().splitlines()) == 1
-    with pytest.raises(TimeoutError, match="not begun"):
+    with pytest.raises(TimeoutError, match="not started"):
         jobs.run_in_subprocess(job_of(run, options, deadline=time.time() - 1))
     assert jobs.run_job(job_of(run, options, deadline=time.time() + 1e6)) == run.key
     assert_same_as_uninterrupted(options, run)
@@ -423,11 +425,11 @@ def test_a_retry_waits_for_the_lock_of_a_lost_worker_and_does_not_run_what_is_do
 def test_the_number_of_runs_at_once_grows_while_it_pays(monkeypatch):
     said, rates = [], {1: 100.0, 2: 180.0, 4: 190.0, 8: 1000.0}
     monkeypatch.setattr(throughput, "throughput", lambda recipe, number, seconds: rates[number])
-    assert throughput.best(TINY, 16, said.append) == 2
+    assert throughput.best_number(TINY, 16, said.append) == 2
     assert said == ["1 run: 100 images/s", "2 runs at once: 180 images/s", "4 runs at once: 190 images/s"]
-    assert throughput.best(TINY, 1, said.append) == 1
+    assert throughput.best_number(TINY, 1, said.append) == 1
     rates[4] = 350.0
-    assert throughput.best(TINY, 15, said.append) == 8
+    assert throughput.best_number(TINY, 15, said.append) == 8
 
 
 @pytest.mark.slow
@@ -439,7 +441,7 @@ def test_runs_at_once_are_measured_by_training_them(options, monkeypatch, capsys
 
 @pytest.mark.slow
 def test_jobs_auto_measures_before_it_runs_what_is_missing(options, monkeypatch, capsys):
-    monkeypatch.setattr(program, "best", partial(throughput.best, seconds=0.05))
+    monkeypatch.setattr(program, "best_number", partial(throughput.best_number, seconds=0.05))
     monkeypatch.setattr(program, "available", lambda: 1)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS[:1])
     out = options.ledger.parent / "out"
@@ -485,7 +487,7 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(options, monkeypatch, tmp_pa
     workers = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "preload": [str(script)]}
     with LocalCluster(**workers, dashboard_address=None) as local:
         end = lambda run, end: ends.append(end)  # noqa: E731
-        assert reproduce.run(options, [run], end, cluster=dask(local.scheduler_address)) == 0
+        assert reproduce.run_missing(options, [run], end, cluster=dask(local.scheduler_address)) == 0
     assert ends == [run.key] and mark.exists()
     assert_same_as_uninterrupted(options, run)
 
@@ -496,7 +498,7 @@ def test_a_terminal_shows_the_runs_under_way_below_the_lines_that_are_said(tmp_p
     (folder / "recipe.json").write_text(json.dumps(TINY.to_json()))
     paper = io.StringIO()
     console = Console(file=paper, force_terminal=True, width=200)
-    with run_lock(folder), running(folder), program.live(folder.parent, console) as say:
+    with run_lock(folder), running(folder), program.show_running(folder.parent, console) as say:
         say("[1/2] done [bold]")
     assert "[1/2] done [bold]" in paper.getvalue() and "msd_csc_3" in paper.getvalue()
 
@@ -560,8 +562,8 @@ def test_a_table_by_layers_and_differences_seed_by_seed():
     both = [(by["Res-CSC", depth], by["ResNet", depth]) for depth in (56, 110)]
     assert tables.contrast(*both) == "+1.10 ± 0.04, beyond noise"
     assert tables.contrast(both[0], (by["Res-CSC", 56], by["plain", 56])) == tables.contrast(both[0])
-    run_in_subprocess = tables.cell_results(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
-    assert tables.contrast((run_in_subprocess[3], by["ResNet", 56])).endswith("within noise")
+    varied = tables.cell_results(found, [entry_of(found[3], s, a) for s, a in enumerate((0.5, 0.6, 0.58))])
+    assert tables.contrast((varied[3], by["ResNet", 56])).endswith("within noise")
 
 
 def test_records_of_different_data_are_not_mixed():
@@ -600,7 +602,7 @@ def test_the_program_makes_a_table_of_nothing_and_says_what_is_wrong(tmp_path, m
         call("table3", "--seeds", "0")
     with pytest.raises(ValueError, match="jobs is -1; expected an integer ≥ 1"):
         call("table3", "--jobs", "-1", "--device", "cpu")
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="give only one of them"):
         call("table3", "--dask", "tcp://x:1", "--cluster", "x.yaml")
     (tmp_path / "x.yaml").write_text("queue: short\n")
     with pytest.raises(ValueError, match="describes no cluster; expected jobs: a number, and system: SLURM"):
@@ -655,19 +657,19 @@ def test_questions_are_supported_refuted_or_open_after_correction():
     unsure, few = accurate(70.4, 70.2, 70.1, 70.2, 70.6), accurate(80.0, 80.1)
     asked = [("up", (high, low)), ("down", (low, high)), ("unsure", (unsure, low)), ("few", (few, low))]
     asked.append(("unsure again", (unsure, low)))
-    found = {answer.name: answer for answer in tables.answers(asked)}
+    found = {answer.name: answer for answer in tables.compare(asked)}
     assert {name: answer.verdict for name, answer in found.items()} == {
         "up": "supported", "down": "refuted", "unsure": "open", "few": "open", "unsure again": "open"
     }  # fmt: skip
     assert found["unsure"].difference.p < 0.05 < found["unsure"].corrected  # of two such, one may be chance
     assert {answer.tests for answer in found.values()} == {4} and found["few"].corrected is None
-    alone, corrected = map(float, found["up"].seen.split("; "))
+    alone, corrected = map(float, found["up"].detectable.split("; "))
     assert alone == pytest.approx(found["up"].difference.detectable(), abs=0.005) and corrected > 1.3 * alone
     told = tables.verdicts(asked).splitlines()
-    assert told[0].startswith("- **Supported:** up (+4.94 points, n = 5") and "p < 0.001 as corrected" in told[0]
+    assert told[0].startswith("- **Supported:** up (+4.94 points, n = 5") and "p < 0.001 corrected" in told[0]
     assert told[1].startswith("- **Refuted, the reverse holds:** down (-") and told[1].endswith(").")
     assert "unsure" in told[2] and "few (not enough runs)" in told[2]
-    assert "| down | 5 |" in tables.tested(asked) and "refuted: the reverse" in tables.tested(asked)
+    assert "| down | 5 |" in tables.comparison_table(asked) and "refuted: the reverse" in tables.comparison_table(asked)
 
 
 # the page

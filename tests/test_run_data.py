@@ -183,7 +183,7 @@ def test_classes_are_matched_by_name(tmp_path):
     assert (level[opened.images.test[1] == 1] < 150).all() and (level[opened.images.test[1] == 2] > 190).all()
     whole = train.open_run(tmp_path / "run").images.test
     same = whole[1] > 0
-    expected = train.evaluate(opened.model, opened.images, (whole[0][same], whole[1][same]))[1]
+    expected = train.evaluate_split(opened.model, opened.images, (whole[0][same], whole[1][same]))[1]
     found = evaluate_run(tmp_path / "run", Settings(), data_dir=tmp_path / "two")
     assert found.evaluation.top1 == expected
     assert [
@@ -287,14 +287,14 @@ def test_the_first_so_many_of_a_folder_are_of_all_classes(many):
     recipe = recipe_for(many, train_images=40, test_images=20, val_images=10)
     found = train.images_of(recipe)
     assert found.train[1].bincount().tolist() == [15, 15]
-    assert found.valid[1].bincount().tolist() == [5, 5]
+    assert found.val[1].bincount().tolist() == [5, 5]
     assert found.test[1].bincount().tolist() == [10, 10]
     for labels in (found.train[1], found.test[1]):
         assert all((labels[:n].double().mean() - 0.5).abs() <= 2 / n for n in range(1, len(labels)))
     assert (
         train.images_of(replace(recipe, seed=1)).test[0].equal(found.test[0])
     )  # seeds are compared on the same images
-    assert not train.images_of(replace(recipe, seed=1)).valid[0].equal(found.valid[0])
+    assert not train.images_of(replace(recipe, seed=1)).val[0].equal(found.val[0])
     for seed in range(1, 6):
         held, kept = train.images.held_out(replace(recipe, seed=seed), torch.tensor([0, 1] * 20))
         assert (held % 2).sum() == 5 and len(kept) == 30
@@ -321,7 +321,7 @@ def test_evaluate_inspect_and_adapt_look_at_all_classes(many, tmp_path, monkeypa
         raise SeenError(sum(float(x.float().mean()) < 128 for x in clean))
 
     monkeypatch.setattr("pursuitnet.program.evaluation.evaluate_run.Adaptation.to", stop)
-    monkeypatch.setattr("pursuitnet.program.evaluation.evaluate_run.LOOKED_AT", 20)
+    monkeypatch.setattr("pursuitnet.program.evaluation.evaluate_run.ADAPTATION_IMAGES", 20)
     with pytest.raises(SeenError, match="10"):
         evaluate_run(tmp_path / "run", Settings(corruptions=("contrast",), adapt="usage"))
 
@@ -366,7 +366,7 @@ def test_the_report_is_made_where_the_program_was_told_to_train(tmp_path, monkey
 
 def test_a_device_that_is_not_here_names_the_option(first, monkeypatch, capsys):
     code, _, said = program(monkeypatch, capsys, "evaluate", first / "run", "--device", "cuda:99")
-    assert code == 2 and "device is 'cuda:99', which is not here (--device names another)" in said
+    assert code == 2 and "device is 'cuda:99', which is not available here (--device names another)" in said
 
 
 def test_a_relative_data_folder_works_from_elsewhere(tmp_path, monkeypatch):

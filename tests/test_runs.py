@@ -63,6 +63,14 @@ def test_a_run_folder_reads_what_is_there_and_says_what_is_not_yet(tmp_path):
     assert RunFolder(tmp_path / "b").read_record()["device"] == "cuda:1"
 
 
+def test_metrics_of_older_versions_are_read_under_the_names_of_now(tmp_path):
+    old = {**line(1), "valid_loss": 1.5, "valid_accuracy": 0.5, "optimiser": 0.25}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(old) + "\n")
+    [epoch] = RunFolder(tmp_path).read_epochs()
+    assert (epoch["val_loss"], epoch["val_accuracy"], epoch["optimizer"]) == (1.5, 0.5, 0.25)
+    assert "valid_loss" not in epoch
+
+
 def test_what_cannot_be_written_leaves_what_was_there_and_says_how_to_go_on(tmp_path, monkeypatch):
     run = RunFolder(made(tmp_path / "a"))
     before = {path: path.read_bytes() for path in run.path.iterdir()}
@@ -222,7 +230,7 @@ def test_json_is_for_machines(tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_listed_or_drawn_ends_in_one_line(tmp_path, monkeypatch, capsys):
     code, _, said = program(monkeypatch, capsys, "runs", tmp_path / "nowhere")
     assert code == 2
-    assert "nowhere is no folder" in said
+    assert "nowhere is not a folder" in said
     code, printed, _ = program(monkeypatch, capsys, "runs", tmp_path)
     assert code == 0
     assert printed.startswith("no runs below")

@@ -118,9 +118,9 @@ def test_a_cut_file_is_found_out(run, tmp_path, length):
 
 
 def test_what_is_no_trained_network_is_refused(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run: neither model\.safetensors nor recipe\.json is there"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: it has neither model\.safetensors nor recipe\.json"):
         pn.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is missing; name a run"):
+    with pytest.raises(FileNotFoundError, match="does not exist; name a run"):
         pn.load(tmp_path / "nothing.safetensors")
     state, about = weights.unpack(run / "model.safetensors")
     (tmp_path / "less.safetensors").write_bytes(weights.pack(state, {"recipe": about["recipe"]}))
@@ -132,15 +132,15 @@ def test_what_is_no_trained_network_is_refused(run, tmp_path):
     ("changes", "says"),
     [
         ({"classes": ["a", "b"]}, r"than msd_csc_3: size mismatch for head\.bias"),
-        ({"classes": 10}, "has classes, mean or std that no network has"),
-        ({"classes": list(range(10))}, "has classes, mean or std that no network has"),
-        ({"mean": 0.0}, "has classes, mean or std that no network has"),
-        ({"mean": [], "std": []}, "has classes, mean or std that no network has"),
-        ({"std": [1.0, 1.0]}, "has classes, mean or std that no network has"),
-        ({"std": [0.0]}, "has classes, mean or std that no network has"),
-        ({"mean": [float("nan")]}, "has classes, mean or std that no network has"),
+        ({"classes": 10}, "has invalid classes, mean or std"),
+        ({"classes": list(range(10))}, "has invalid classes, mean or std"),
+        ({"mean": 0.0}, "has invalid classes, mean or std"),
+        ({"mean": [], "std": []}, "has invalid classes, mean or std"),
+        ({"std": [1.0, 1.0]}, "has invalid classes, mean or std"),
+        ({"std": [0.0]}, "has invalid classes, mean or std"),
+        ({"mean": [float("nan")]}, "has invalid classes, mean or std"),
         ({"recipe": []}, r"the recipe in .* is \[\]"),
-        ({"recipe": {"model": "alexnet"}}, "this version cannot make: no model is called 'alexnet'"),
+        ({"recipe": {"model": "alexnet"}}, "this version cannot create: no model is called 'alexnet'"),
         ({"recipe": {"later": 1}}, "unknown field 'later'"),
     ],
     ids=str,
@@ -265,7 +265,7 @@ def test_the_hub_refuses_weights_and_configs_that_lack_something(run, tmp_path):
         HubNetwork.from_pretrained(tmp_path)
     path.write_bytes(whole)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds no network of pursuitnet"):
+    with pytest.raises(ValueError, match="is not a network of pursuitnet"):
         HubNetwork.from_pretrained(tmp_path)
 
 
@@ -363,7 +363,7 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
 def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     one = made("plain_8", width=2)
     monkeypatch.setattr("pursuitnet.program.sharing.export._difference", lambda *given: float("nan"))
-    with pytest.raises(ValueError, match="the exported logits are off by nan"):
+    with pytest.raises(ValueError, match="the exported logits differ by nan"):
         export(one, tmp_path / "model.pt2", "pt2")
     assert not list(tmp_path.iterdir())
 
@@ -403,7 +403,11 @@ def test_a_folder_whose_name_is_not_utf_8_takes_an_export(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["nothing"], "nothing is missing; name a run"), ([".", "--format", "tflite"], "tflite"), (["."], "holds no run")],
+    [
+        (["nothing"], "nothing does not exist; name a run"),
+        ([".", "--format", "tflite"], "tflite"),
+        (["."], "holds no run"),
+    ],
     ids=str,
 )
 def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, arguments, says):
@@ -416,7 +420,7 @@ def test_what_a_user_of_export_gets_wrong_ends_in_one_line_and_code_2(tmp_path, 
 
 
 def test_a_folder_that_is_no_run_says_so_and_which_one_may_be_meant(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run: neither model\.safetensors nor recipe\.json is there$"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: it has neither model\.safetensors nor recipe\.json$"):
         pn.trained(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"holds no run: .*did you mean {run}"):
         pn.load(run.parent)

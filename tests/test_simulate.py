@@ -48,10 +48,10 @@ def test_fig1_is_what_the_matrices_say(size, s):
 
 
 def test_fig1_the_paper_s_0_is_that_of_a_small_image():
-    mu = fig1.run().numbers["mu"]
+    mu = fig1.compute().numbers["mu"]
     assert (round(mu[1][0], 2), mu[2][0]) == (0.47, 0)
     assert set(mu[1]) == set(mu[2][1:]) == set(mu[3][3:]) == {round(14 / 30, 6)}
-    assert set(fig1.run().numbers["mu_with_identity"][2]) == {round(4 / math.sqrt(30), 6)}
+    assert set(fig1.compute().numbers["mu_with_identity"][2]) == {round(4 / math.sqrt(30), 6)}
 
 
 # Fig. 4
@@ -212,7 +212,7 @@ def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch):
     tiny = {t: replace(r, iterations=2, every=1, counted=10) for t, r in variations.variations(2).items()}
     monkeypatch.setattr(fig4, "variations", lambda iterations: tiny)
     seen = []
-    result = fig4.run_variations(seen.append, seeds=1, iterations=2)
+    result = fig4.compute_variations(seen.append, seeds=1, iterations=2)
     assert len(seen) == len(tiny) >= 20
     full = variations.variations()
     assert full["the default"] == replace(variations.DEFAULT, every=5)
@@ -231,7 +231,7 @@ def test_readings_that_cannot_be_run_are_named(wrong):
 
 
 def test_the_ill_conditioned_example_by_hand():
-    numbers = ill_conditioned.run().numbers
+    numbers = ill_conditioned.compute().numbers
     rows, third = numbers["codes"], 1 / 3
     lost, best = rows["D, optimum"], rows["[I D], optimum"]
     assert (lost["code"], lost["unsuccessful"], lost["objective"]) == ([0, 0, 0], 2, 1)
@@ -246,7 +246,7 @@ def test_the_ill_conditioned_example_by_hand():
 
 
 def test_every_row_of_table_1_holds_where_it_says_so():
-    rows = table1.run().numbers["rows"]
+    rows = table1.compute().numbers["rows"]
     assert len({row["cnn"] for row in rows}) == 7  # the six of the paper, and Res-CSC
     *equal, signed = rows
     assert all(row["difference"] < 1e-12 for row in equal)
@@ -309,7 +309,7 @@ def test_what_a_user_gets_wrong_ends_in_one_line_and_code_2(arguments, says, tmp
 @pytest.mark.parametrize(
     ("figure", "choices", "says"),
     [
-        ("fig9", {}, "there is no figure 'fig9'; there are fig1, fig4"),
+        ("fig9", {}, "unknown figure 'fig9'; expected one of fig1, fig4"),
         ("table1", {"variations": True}, "table1 has no --variations; only fig4"),
         ("fig4", {"seeds": 0}, "seeds is 0"),
         ("fig4", {"seeds": 0, "variations": True}, "seeds is 0"),

@@ -123,6 +123,6 @@ def test_no_more_runs_at_once_are_tried_than_there_are_cores(monkeypatch, tmp_pa
     todo = [plan.PlannedRun(cell, replace(cell.recipe, device="cpu"), "") for cell in options.cells()[:5]]
     monkeypatch.setattr(program.reproduce, "missing", lambda options: todo)
     monkeypatch.setattr(program, "available", lambda: 3)
-    monkeypatch.setattr(program, "best", best)
+    monkeypatch.setattr(program, "best_number", best)
     with pytest.raises(TriedError, match=r"^3$"):
         program.program(options, tmp_path / "out", lambda line: None, at_once=None)

@@ -89,7 +89,7 @@ def test_the_kept_weights_are_those_that_were_evaluated(tmp_path):
     record = train.train(TINY, tmp_path / "run")
     recipe, model = train.load_run(tmp_path / "run")
     images = train.images_of(recipe)
-    assert train.evaluate(model, images, images.test)[:2] == (record["test_loss"], record["test_accuracy"])
+    assert train.evaluate_split(model, images, images.test)[:2] == (record["test_loss"], record["test_accuracy"])
     assert recipe == TINY
 
 
@@ -111,13 +111,13 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
     whole = train.images_of(TINY)
     recipe = replace(TINY, val_images=20)
     images, again, other = (train.images_of(r) for r in (recipe, recipe, replace(recipe, seed=1)))
-    assert torch.equal(images.valid[0], again.valid[0])
-    assert not torch.equal(images.valid[0], other.valid[0])
-    assert [len(part[1]) for part in (images.train, images.valid, images.test)] == [44, 20, 360]
-    together = torch.cat([images.train[0], images.valid[0]]).flatten(1).tolist()
+    assert torch.equal(images.val[0], again.val[0])
+    assert not torch.equal(images.val[0], other.val[0])
+    assert [len(part[1]) for part in (images.train, images.val, images.test)] == [44, 20, 360]
+    together = torch.cat([images.train[0], images.val[0]]).flatten(1).tolist()
     assert sorted(together) == sorted(whole.train[0].flatten(1).tolist())
     assert not {tuple(i) for i in images.train[0].flatten(1).tolist()} & {
-        tuple(i) for i in images.valid[0].flatten(1).tolist()
+        tuple(i) for i in images.val[0].flatten(1).tolist()
     }
     with pytest.raises(ValueError, match="val_images is 63; expected at most 62"):
         train.images_of(replace(TINY, val_images=63))
@@ -125,7 +125,7 @@ def test_the_validation_images_are_drawn_by_the_seed_and_never_trained_on():
 
 def test_a_record_tells_the_validation_accuracy_and_where_the_time_went(tmp_path):
     record = train.train(replace(TINY, val_images=20), tmp_path / "run")
-    assert 0 <= record["valid_accuracy"] <= 1 and record["valid_loss"] > 0
+    assert 0 <= record["val_accuracy"] <= 1 and record["val_loss"] > 0
     assert sum(record[name] for name in ("data", "forward", "backward", "optimizer")) == pytest.approx(1, abs=1e-3)
     assert record["images_per_second"] > 0 and record["peak_memory_mb"] > 50
     about = json.loads((tmp_path / "run" / "record.json").read_text())
@@ -152,7 +152,7 @@ def test_what_explodes_is_stopped_before_it_is_kept(tmp_path):
 @pytest.fixture
 def seldom(monkeypatch):
     """Look at the loss as seldom as on an accelerator, where each look waits for the device."""
-    monkeypatch.setitem(trainer.LOOK, "cpu", 50)
+    monkeypatch.setitem(trainer.CHECK_EVERY, "cpu", 50)
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 66, 97])
@@ -316,5 +316,7 @@ def test_a_run_on_a_cuda_device_goes_on_from_its_checkpoint(tmp_path):
 def test_a_compiled_network_trains_as_a_plain_one():
     plain, compiled = (train.Trainer(replace(TINY, compile=compile)) for compile in (False, True))
     assert compiled.epoch(1)["train_loss"] == pytest.approx(plain.epoch(1)["train_loss"], rel=1e-5)
-    assert compiled.evaluate(compiled.images.test) == pytest.approx(plain.evaluate(plain.images.test), rel=1e-4)
+    assert compiled.loss_and_accuracy(compiled.images.test) == pytest.approx(
+        plain.loss_and_accuracy(plain.images.test), rel=1e-4
+    )
     assert compiled.state()["model"].keys() == plain.state()["model"].keys()

@@ -202,7 +202,7 @@ def test_a_run_does_not_go_on_with_other_data_or_without_them(tmp_path):
         pn.train(TINY, tmp_path, Stop(1, 2), every=0.0, data=FOUR)
     with pytest.raises(ValueError, match="is not what the run was trained on: other images to test on"):
         pn.train(TINY, tmp_path, resume=True, data=(IMAGES, LABELS, TEST ^ 1, ANSWERS))
-    with pytest.raises(ValueError, match="were handed over in Python and are not kept"):
+    with pytest.raises(ValueError, match="were passed in from Python and are not stored"):
         pn.train(replace(TINY, data="given"), tmp_path, resume=True)
     pn.train(TINY, tmp_path, resume=True, data=FOUR)
 
@@ -244,7 +244,7 @@ def test_an_own_augmentation_sees_every_batch_and_goes_on_to_the_last_bit(tmp_pa
 def test_a_run_goes_on_with_its_own_augmentation_only(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pn.train(TINY, tmp_path, Stop(1, 2), every=0.0, data=FOUR, augment=noise)
-    with pytest.raises(ValueError, match=r"started with augment = .*noise, and is to go on with None"):
+    with pytest.raises(ValueError, match=r"started with augment = .*noise, and resumed with augment = None"):
         pn.train(TINY, tmp_path, resume=True, data=FOUR)
 
 
@@ -384,6 +384,9 @@ def test_the_program_takes_the_network_from_the_run_that_it_begins_with(tmp_path
     assert code == 0, errors
     recipe = train.read_recipe(tmp_path / "two")
     assert (recipe.model, recipe.width, recipe.init) == ("resnet_8", 2, str(tmp_path / "one"))
+    weights = ("--init", tmp_path / "one" / "model.safetensors")
+    code, _, errors = program(monkeypatch, capsys, "train", *tiny, *weights, "--out", tmp_path / "four")
+    assert code == 0 and train.read_recipe(tmp_path / "four").width == 2, errors
     code, _, errors = program(
         monkeypatch, capsys, "train", *tiny, "--init", tmp_path / "one", "--width", 3, "--out", tmp_path / "three"
     )

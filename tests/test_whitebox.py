@@ -20,8 +20,8 @@ import pursuitnet as pn
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.program.trace import trace_layers
 from pursuitnet.program.whitebox import SolverBudget
-from pursuitnet.program.whitebox.interpret import read
-from pursuitnet.program.whitebox.problem import LayerLasso, _fastest, solved
+from pursuitnet.program.whitebox.interpret import interpret
+from pursuitnet.program.whitebox.problem import LayerLasso, _reduced, solve_lasso
 from pursuitnet.program.whitebox.torch_models import trace_torch_layers
 from pursuitnet.program.whitebox.unfolding import at_steps
 from pursuitnet.prox.norms import BatchNorm
@@ -100,7 +100,7 @@ def test_the_last_step_is_a_proximal_step_on_the_lasso_that_is_read(norm, unfold
     model = stirred(pn.create_model("msd_csc_3", width=3, norm=norm, unfolding=unfolding))
     layer = model.pursuits()[0]
     x = uniform(0, 1, 2, 3, 6, 5, seed=1)
-    found = read(trace_layers(model, x)[0], "first")
+    found = interpret(trace_layers(model, x)[0], "first")
     probe = trace_layers(model, x)[0].codes[-2] if unfolding else None
     D, c = layer.dictionary.matrix(x.shape).detach(), float(layer.step()[0].detach())
     at = torch.zeros(2, D.shape[1]).double() if probe is None else probe.flatten(1)
@@ -173,7 +173,7 @@ def test_a_zero_penalty_leaves_a_proven_bound_where_the_plain_certificate_has_no
     x = uniform(0, 1, 2, 6, 4, 4, seed=3)
     plain = plain_lasso(x, dictionary, beta)
     problem = LayerLasso(*vars(plain).values(), dictionary.lipschitz_bound().item())
-    found = solved(problem.with_slack(), 3000, 1e-8)
+    found = solve_lasso(problem.with_slack(), 3000, 1e-8)
     # the same minimum by another route: ½‖x − DΓ‖² + βᵀΓ is a bounded least-squares problem where D has full rank
     D, b = dictionary.matrix(x.shape).detach().numpy(), beta.repeat_interleave(16).numpy()
     for i, signal in enumerate(x.flatten(1).numpy()):
@@ -195,7 +195,7 @@ def test_where_free_atoms_can_cancel_each_other_the_bound_stays_zero():
     x = uniform(0, 1, 1, 1, 4, 4)
     problem = LayerLasso(*vars(plain_lasso(x, dictionary, 0.0)).values(), dictionary.lipschitz_bound().item())
     assert problem.with_slack().slack is None
-    assert float(solved(problem.with_slack(), 50, 1e-9).bound) == 0
+    assert float(solve_lasso(problem.with_slack(), 50, 1e-9).bound) == 0
 
 
 def test_a_signed_identity_part_makes_the_minimum_zero_and_says_so():
@@ -227,7 +227,7 @@ def test_the_step_of_the_solver_is_never_too_long(identity):
     problem = LayerLasso(
         *vars(lasso(uniform(0, 1, 1, 2, 9, 9), dictionary, 0.1, True)).values(), dictionary.lipschitz_bound().item()
     )
-    c = float(_fastest(problem).step)
+    c = float(_reduced(problem).step)
     assert 0.5 < c * inner.lipschitz((1, 2, 9, 9)) <= 1
 
 
@@ -373,7 +373,7 @@ def test_an_overflow_is_no_number_and_never_an_accuracy():
     images = uniform(0, 1, 4, 3, 8, 8).float()
     found = pn.inspect(model, images, (images, torch.zeros(4, dtype=torch.long)), unfolding=4)
     assert found.steps[4].accuracy is None and found.steps[4].gaps[-1] is None
-    assert any("longer than 1/L" in note for note in found.layers[0].notes)
+    assert any("above 1/L" in note for note in found.layers[0].notes)
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -431,7 +431,7 @@ def test_of_a_plain_layer_the_penalty_is_the_bias_times_l():
     with torch.no_grad():
         conv.bias.copy_(torch.tensor([-0.2, -0.1, 0.3]))
     x = normal(4, 2, 16, seed=1)
-    at = read(trace_torch_layers(nn.Sequential(conv, nn.ReLU()), x)[0][0][1], "0")
+    at = interpret(trace_torch_layers(nn.Sequential(conv, nn.ReLU()), x)[0][0][1], "0")
     largest = pn.ConvDictionary(conv.weight.detach(), padding=1).lipschitz_bound().item()
     L = 1 / largest  # of D, the filters divided by their own λmax
     assert at.dictionary.lipschitz_bound().item() == pytest.approx(L)
@@ -530,7 +530,7 @@ def test_the_model_comes_back_unchanged():
         (Plain(), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, "uint8"),
         (Plain(), torch.rand(2, 3, 8, 8).double(), {}, "convert one"),
         (Plain(), torch.rand(2, 3, 12, 12), {"unfolding": -1}, "unfolding is -1"),
-        (Plain(), torch.rand(2, 3, 12, 12), {"labeled": (torch.rand(2, 3, 12, 12), torch.zeros(3))}, "one an image"),
+        (Plain(), torch.rand(2, 3, 12, 12), {"labeled": (torch.rand(2, 3, 12, 12), torch.zeros(3))}, "one per image"),
     ],
 )
 def test_bad_input_gets_a_sentence(model, images, choices, says):
@@ -626,6 +626,6 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     called("inspect", "one", "--out", "two", "--images", "2", cwd=tmp_path)
     assert json.loads((tmp_path / "two" / "inspect.json").read_text())["images"] == 2
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"inspect.json", "inspect.html"}
-    assert "holds no run" in called("inspect", "nowhere", cwd=tmp_path, code=2)
+    assert "nowhere does not exist; name a run folder" in called("inspect", "nowhere", cwd=tmp_path, code=2)
     assert "images is 0" in called("inspect", "one", "--images", "0", cwd=tmp_path, code=2)
     assert "unfolding is -1" in called("inspect", "one", "--unfolding", "-1", cwd=tmp_path, code=2)

@@ -39,11 +39,11 @@ def test_a_folder_is_tried_and_left_as_it_is(tmp_path):
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     (tmp_path / "x.json").mkdir()
-    with pytest.raises(NotADirectoryError, match=r"file is no folder; name another --out"):
+    with pytest.raises(NotADirectoryError, match=r"file is not a folder; name another --out"):
         check_folder(tmp_path / "file" / "below")
     with pytest.raises(PermissionError, match=r"x\.json cannot be replaced"):
         check_folder(tmp_path, "x.json")
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder; make it"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; create it"):
         check_file(tmp_path / "nowhere" / "x.json")
 
 
@@ -68,9 +68,9 @@ WORK = {
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.find_runs", [".", "--out", "runs.html"]),
-    "apply": ("pursuitnet.program.apply.work.work", ["RUN", "x.png", "--out", "OUT"]),
-    "predict": ("pursuitnet.program.predict.predictions.answers", ["RUN", "x.png", "--csv", "OUT"]),
-    "learn": ("pursuitnet.program.learn.run.run", ["x.png", "--out", "OUT"]),
+    "apply": ("pursuitnet.program.apply.work.apply_to_files", ["RUN", "x.png", "--out", "OUT"]),
+    "predict": ("pursuitnet.program.predict.predictions.predictions", ["RUN", "x.png", "--csv", "OUT"]),
+    "learn": ("pursuitnet.program.learn.run.learn_from_files", ["x.png", "--out", "OUT"]),
 }
 
 
@@ -119,8 +119,8 @@ def reproduced(tmp_path, monkeypatch, capsys):
     """The program's ``reproduce`` of one tiny cell, up to its first run; returns its code and what it said."""
     for table in ("table3", "fig8"):
         monkeypatch.setitem(cells.TABLES, table, lambda: (Cell("MSD-CSC, ISTA", 3, TINY, None),))
-    monkeypatch.setattr("pursuitnet.program.reproduce.program.best", _reached)
-    monkeypatch.setattr("pursuitnet.program.reproduce.run", _reached)
+    monkeypatch.setattr("pursuitnet.program.reproduce.program.best_number", _reached)
+    monkeypatch.setattr("pursuitnet.program.reproduce.run_missing", _reached)
     places = {option: tmp_path / option for option in ("--out", "--ledger", "--runs")}
 
     def call(table, *given, **elsewhere):
@@ -142,7 +142,7 @@ def test_no_table_is_begun_that_cannot_be_written(option, jobs, reproduced, tmp_
     (tmp_path / "file").touch()
     code, said = reproduced("table3", "--jobs", jobs, **{option: tmp_path / "file" / "below"})
     assert code == 2 and said.count("\n") == 1
-    assert f"file is no folder; name another --{option}\n" in said
+    assert f"file is not a folder; name another --{option}\n" in said
     with pytest.raises(ReachedError):
         reproduced("table3", "--jobs", jobs)
 

@@ -91,47 +91,22 @@ class PursuitLayer(nn.Module):
         max_steps: int = 1000,
     ) -> None:
         super().__init__()
-        check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight)")
-        if not isinstance(start, LearnedStart):
-            check_kind(
-                "start",
-                start,
-                Start,
-                "pursuitnet.zero, resnet, res_csc_simplified, res_csc or LearnedStart(), not a string",
-            )
         solved = unfolding == "solved"
         solver = (FISTA() if solved else ISTA()) if solver is None else solver
-        (check_problem_solver if solved else check_solver)(solver)
-        if isinstance(solver, OMP):
-            raise TypeError(
-                f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or ReducedSolver()"
-            )
+        check_arguments(dictionary, start, solver, unfolding, step, threshold)
         check_budget(max_steps, tol)
-        if step is not None:
-            check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
-        if threshold is not None:
-            check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
-        if not solved:
-            check_count("unfolding", unfolding, 0, "the number of steps after the first, or 'solved'")
-        if solved and step is not None:
-            raise ValueError("a solved layer has no step to learn: leave step out, or give a number of steps")
-        self.tol, self.max_steps = tol, max_steps
         self.dictionary, self.start, self.solver, self.unfolding = dictionary, start, solver, unfolding
+        self.tol, self.max_steps = tol, max_steps
         self.grad_checkpointing = False
+        channels = dictionary.code_channels
         if isinstance(unfolding, str):
-            step = BoundedStep(1.0, learned=False)
-            threshold = Threshold(dictionary.code_channels, 0.1) if threshold is None else threshold
-        self.step = BoundedStep() if step is None else step
-        self.threshold = (
-            default_threshold(dictionary.code_channels, start, int(unfolding)) if threshold is None else threshold
-        )
-        if self.threshold.code_channels != dictionary.code_channels:
-            raise ValueError(
-                f"the threshold is made for code_channels {self.threshold.code_channels}; expected those of the "
-                f"dictionary, {dictionary.code_channels}"
-            )
-        if solved and (why := self.why_not_solvable()):
-            raise ValueError(f"the layer cannot be solved: {why}")
+            self.step: Step = BoundedStep(1.0, learned=False)
+            self.threshold = Threshold(channels, 0.1) if threshold is None else threshold
+            if why := self.why_not_solvable():
+                raise ValueError(f"the layer cannot be solved: {why}")
+        else:
+            self.step = BoundedStep() if step is None else step
+            self.threshold = default_threshold(channels, start, unfolding) if threshold is None else threshold
         self.update_lipschitz()
         self.register_forward_pre_hook(prepare)
 
@@ -297,6 +272,42 @@ def default_threshold(code_channels: tuple[int, ...], start: AnyStart = zero, un
         penalty = -0.2 if start.anchored else -0.7
     norm = BatchNorm(on=on, identity="scale", eps=1e-14)  # far below the variance of c·Dᵀx for signals of size 1e-3
     return Threshold(code_channels, penalty, free=not dense, norm=norm, steps=unfolding + 1)
+
+
+def check_arguments(
+    dictionary: Dictionary,
+    start: AnyStart,
+    solver: object,
+    unfolding: int | Literal["solved"],
+    step: Step | None,
+    threshold: Threshold | None,
+) -> None:
+    """Raise TypeError or ValueError unless these make a ``PursuitLayer``."""
+    check_kind("dictionary", dictionary, Dictionary, "such as ConvDictionary(weight)")
+    starts = "pursuitnet.zero, resnet, res_csc_simplified, res_csc or LearnedStart(), not a string"
+    if not isinstance(start, LearnedStart):
+        check_kind("start", start, Start, starts)
+    if unfolding == "solved":
+        check_problem_solver(solver)
+        if step is not None:
+            raise ValueError("a solved layer has no step to learn: leave step out, or give a number of steps")
+    else:
+        check_solver(solver)
+        check_count("unfolding", unfolding, 0, "the number of steps after the first, or 'solved'")
+    if isinstance(solver, OMP):
+        raise TypeError(
+            f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or ReducedSolver()"
+        )
+    if step is not None:
+        check_kind("step", step, nn.Module, "such as BoundedStep() or FreeStep(0.1)")
+    if threshold is None:
+        return
+    check_kind("threshold", threshold, Threshold, "such as Threshold(dictionary.code_channels, 0.1)")
+    if threshold.code_channels != dictionary.code_channels:
+        raise ValueError(
+            f"the threshold is made for code_channels {threshold.code_channels}; expected those of the dictionary, "
+            f"{dictionary.code_channels}"
+        )
 
 
 def check_solver(solver: object) -> None:

@@ -1,4 +1,4 @@
-"""What a recipe names, made: its device, its data set, its network."""
+"""Create what a recipe names: its device, its data set, its network."""
 
 import torch
 
@@ -16,7 +16,7 @@ def device_of(recipe: Recipe, local: int = 0) -> torch.device:
 
     Args:
         recipe: the run.
-        local: number of the process on its machine, which takes the device of that number unless one is named.
+        local: number of the process on its machine; it selects the device unless the recipe names one with its index.
     """
     if recipe.device != "auto":
         return _device(recipe.device, local)
@@ -25,45 +25,45 @@ def device_of(recipe: Recipe, local: int = 0) -> torch.device:
 
 
 def _device(name: str, local: int) -> torch.device:
-    """Return the device of that name, if it is here and holds numbers."""
+    """Return the device of that name, if it is available and holds numbers."""
     try:
         device = torch.device(name)
         if device.type != "cpu" and device.index is None:
             device = torch.device(device.type, local)
-        found = torch.empty(0, device=device).device
+        device_used = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:
         near = "" if name.partition(":")[0] in DEVICES else did_you_mean(name, DEVICES)
-        why = (str(error).splitlines() or ["it is not known"])[0]
+        why = (str(error).splitlines() or ["unknown device"])[0]
         hint = near or f" (--device names another): {why:.200}"
-        raise ValueError(f"device is {name!r}, which is not here{hint}") from error
-    if found.type == "meta":
+        raise ValueError(f"device is {name!r}, which is not available here{hint}") from error
+    if device_used.type == "meta":
         raise ValueError(f"device is {name!r}, which holds no numbers; expected {', '.join(DEVICES)}")
-    return found
+    return device_used
 
 
 def dataset_of(recipe: Recipe) -> data.Dataset:
-    """Return what the recipe's data set holds."""
-    check_kept(recipe)
+    """Return the description of the recipe's data set: classes, channels, sizes."""
+    check_stored(recipe)
     return data.info(**recipe.images())
 
 
-def check_kept(recipe: Recipe) -> None:
-    """Raise ValueError if a recipe's images were handed over in Python, where they are no longer at hand."""
+def check_stored(recipe: Recipe) -> None:
+    """Raise ValueError if a recipe's images were passed in from Python, since those are not stored with the run."""
     if recipe.data == GIVEN:
         raise ValueError(
-            "the images of this run were handed over in Python and are not kept: go on there, with train(…, data=…, "
-            "resume=True); to look at the run name a folder of images with --data-dir"
+            "the images of this run were passed in from Python and are not stored: continue there, with "
+            "train(…, data=…, resume=True); to evaluate or inspect the run, give a folder of images with --data-dir"
         )
 
 
 def model_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Network:
-    """Create the recipe's network from its seed; torch's global generator is left as it was."""
-    about, device = dataset or dataset_of(recipe), device_of(recipe) if device is None else device
-    return drawn(recipe, about.num_classes, about.in_chans, device)
+    """Create the recipe's network from its seed; torch's global generator is not changed."""
+    dataset, device = dataset or dataset_of(recipe), device_of(recipe) if device is None else device
+    return seeded_network(recipe, dataset.num_classes, dataset.in_chans, device)
 
 
-def drawn(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> Network:
-    """Create a network of so many outputs and input channels from the recipe's seed, on a device."""
+def seeded_network(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> Network:
+    """Create a network with these numbers of outputs and input channels from the recipe's seed, on a device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = network_of(recipe, outputs, channels)
@@ -71,7 +71,7 @@ def drawn(recipe: Recipe, outputs: int, channels: int, device: torch.device) -> 
 
 
 def network_of(recipe: Recipe, outputs: int, channels: int) -> Network:
-    """Create the recipe's network for so many outputs and input channels, from torch's global generator."""
+    """Create the recipe's network with these numbers of outputs and input channels, from torch's global generator."""
     choices = recipe.choices()
     if recipe.model == "csc_denoiser" and recipe.task != "denoise":
         other = "msd_csc_6" if recipe.task == "classify" else "msd_csc_30"

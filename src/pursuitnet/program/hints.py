@@ -1,4 +1,4 @@
-"""What the program says of a command line that it does not understand, with what is likely meant."""
+"""Errors of the command line in one line, with suggestions of what was likely meant."""
 
 import os
 from itertools import chain
@@ -13,37 +13,37 @@ EVERYWHERE = ("--version", "--help")
 
 
 def error_line(error: CycloptsError) -> str:
-    """Return an error of the command line in one line."""
+    """Return the message of an error of the command line, in one line."""
     if isinstance(error, UnknownOptionError):
-        return _option(error)
+        return _unknown_option(error)
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        return _command(error, error.unused_tokens[0])
+        return _unknown_command(error, error.unused_tokens[0])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return _argument(error, error.unused_tokens[0])
+        return _unexpected_argument(error, error.unused_tokens[0])
     return " ".join(str(error).split())
 
 
-def _option(error: UnknownOptionError) -> str:
+def _unknown_option(error: UnknownOptionError) -> str:
     given = (error.token.keyword or error.token.value).split("=")[0]
     names = chain.from_iterable(argument.names for argument in error.argument_collection if argument.parse)
-    return f"unknown option {given}{did_you_mean(given, [*names, *EVERYWHERE], _listed(error))}"
+    return f"unknown option {given}{did_you_mean(given, [*names, *EVERYWHERE], _see_help(error))}"
 
 
-def _command(error: CycloptsError, given: str) -> str:
+def _unknown_command(error: CycloptsError, given: str) -> str:
     if given.startswith("-"):
-        return f"unknown option {given}{did_you_mean(given, EVERYWHERE, _listed(error))}"
+        return f"unknown option {given}{did_you_mean(given, EVERYWHERE, _see_help(error))}"
     commands = [name for name in error.app or () if not name.startswith("-")]
     return f"unknown command {given}{did_you_mean(given, commands, '.')} There are {', '.join(commands)}"
 
 
-def _argument(error: CycloptsError, given: str) -> str:
-    """Say which option an argument belongs to, if it can be known."""
-    option = _owner(given) if tuple(error.command_chain or ()) == ("train",) else ""
-    return f"unexpected argument {given!r}" + (f"; did you mean {option} {given}?" if option else _listed(error))
+def _unexpected_argument(error: CycloptsError, given: str) -> str:
+    """Return the message, with the option that the argument belongs to if that can be inferred."""
+    option = _option_for(given) if tuple(error.command_chain or ()) == ("train",) else ""
+    return f"unexpected argument {given!r}" + (f"; did you mean {option} {given}?" if option else _see_help(error))
 
 
-def _owner(given: str) -> str:
-    """Return the option of `train` that takes this: a recipe, a network, a data set, or where its files are."""
+def _option_for(given: str) -> str:
+    """Return the option of `train` that takes this: a recipe, a network, a data set, or the folder of its files."""
     from pursuitnet.data import NAMES
     from pursuitnet.networks import list_models
 
@@ -54,6 +54,6 @@ def _owner(given: str) -> str:
     return "--data-dir" if os.sep in given or os.path.isdir(given) else ""
 
 
-def _listed(error: CycloptsError) -> str:
-    """Return where the options are listed."""
+def _see_help(error: CycloptsError) -> str:
+    """Return where the options are listed, as the end of a message."""
     return f"; {' '.join(['pursuitnet', *(error.command_chain or ()), '--help'])} lists what there is"

@@ -1,4 +1,4 @@
-"""Who works in a run folder: one process at a time, told by a lock that dies with its process. Loads no PyTorch."""
+"""The lock of a run folder: one process at a time, released when that process ends. Loads no PyTorch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,27 +7,28 @@ from pathlib import Path
 from pursuitnet.program.run_folder import RunFolder
 
 LOCK_TIMEOUT = 2.0
-"""Seconds to wait for a lock: whoever only looks whether a run is at work holds it for an instant."""
+"""Seconds to wait for a lock; a process that only checks whether a run is active holds it for an instant."""
 
 
 class LockedError(OSError):
-    """Another process is at work in this run folder."""
+    """Another process is using this run folder."""
 
 
 @contextmanager
 def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """Own a run folder, which is made if it is not there; again and again in one thread, but no one else beside it.
+    """Hold the lock of a run folder, which is created if missing; reentrant in one thread, exclusive between processes.
 
-    The lock is the operating system's: it ends with the process, however that ends, on another machine of a shared
-    file system too (on NFS by its own locks, which a server gives up up to some minutes after a machine is lost).
+    The lock is the operating system's: it is released when the process ends, however it ends, also for processes on
+    other machines of a shared file system (on NFS by its own locks, which a server may release some minutes after it
+    has lost a machine).
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         wait: seconds to wait for it.
 
     Raises:
         OSError: if the folder cannot be written to.
-        LockedError: if another process owns it.
+        LockedError: if another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -46,14 +47,17 @@ def run_lock(folder: Path, wait: float = LOCK_TIMEOUT) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise LockedError if another process owns a run folder."""
+    """Raise LockedError if another process holds the lock of a run folder."""
     if RunFolder(folder).lock.exists():
         with run_lock(folder):
             pass
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process owns a run folder; one that cannot be looked at counts as owned while it says so."""
+    """Return whether a process holds the lock of a run folder.
+
+    A lock that cannot be tried counts as held as long as the folder has a running.json.
+    """
     from filelock import FileLock, Timeout
 
     path = RunFolder(folder.resolve()).lock

@@ -1,4 +1,4 @@
-"""The runs below a folder: what each was, how far it has come, and whether it still goes on. Loads no PyTorch."""
+"""The runs in a folder: their settings, their progress, and whether they are still running. Loads no PyTorch."""
 
 import json
 import os
@@ -23,27 +23,27 @@ State = Literal["finished", "running", "stopped", "failed", "damaged"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a run folder says of its run; None stands for what it does not say.
+    """Summary of a run folder; None for what is not known.
 
     Attributes:
-        name: the folder, seen from where the search began.
-        folder: where it is.
+        name: path of the folder, relative to where the search began.
+        folder: path of the folder.
         state: finished, running, stopped, failed or damaged.
         note: why it failed or is damaged, or where it runs.
         model: name of the network.
         data: name of the data set.
-        done: epochs that have ended.
-        epochs: epochs it is to have.
+        done: finished epochs.
+        epochs: epochs in total.
         test_accuracy: of the last epoch, as a fraction; never that of the best.
-        seconds: the epochs' time.
-        device: where it was computed.
+        seconds: of all epochs together.
+        device: that it was computed on.
         commit: of the package.
-        unfolding: steps after the first, if the recipe asks for a number.
-        width: atoms a layer, if the recipe asks for a number.
+        unfolding: steps after the first, if the recipe gives it.
+        width: atoms per layer, if the recipe gives it.
         seed: of the recipe.
         lr: largest learning rate.
         date: when its last epoch ended, in local time.
-        records: every epoch's line.
+        records: of every epoch.
     """
 
     name: str
@@ -66,7 +66,7 @@ class RunSummary:
     records: list[Record] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field but the records as JSON has it."""
+        """Return every field except the records, as JSON values."""
         values = asdict(self)
         del values["records"]
         return {**values, "folder": str(self.folder)}
@@ -76,8 +76,8 @@ TITLES = ("run", "model", "data", "state", "epochs", "test accuracy", "time", "d
 
 
 def cells(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
-    """Return the title row and a row a run, in words; a dash stands for what a run does not say."""
-    return [TITLES, *(_cells(run) for run in runs)]
+    """Return the title row and one row per run, as text; a dash stands for what is not known."""
+    return [TITLES, *(_row(run) for run in runs)]
 
 
 def to_json(runs: Sequence[RunSummary]) -> str:
@@ -85,7 +85,7 @@ def to_json(runs: Sequence[RunSummary]) -> str:
     return json.dumps([run.to_json() for run in runs], indent=2)
 
 
-def _cells(run: RunSummary) -> tuple[str, ...]:
+def _row(run: RunSummary) -> tuple[str, ...]:
     commit = "" if run.commit is None else re.sub(r"^([0-9a-f]{9})[0-9a-f]*", r"\1", run.commit)
     return (
         run.name,
@@ -102,7 +102,7 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def table(runs: Sequence[RunSummary]) -> list[str]:
-    """Return the rows as lines in columns."""
+    """Return the rows as lines with aligned columns."""
     rows = cells(runs)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = {TITLES.index(title) for title in ("epochs", "test accuracy", "time")}
@@ -118,14 +118,14 @@ def table(runs: Sequence[RunSummary]) -> list[str]:
 
 @contextmanager
 def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] = (), **about: str) -> Iterator[None]:
-    """Say in a run's folder who is at it: ``running.json`` while this process is, ``failed.json`` if it fails.
+    """Mark a run folder as in use: ``running.json`` while this process runs it, ``failed.json`` if it fails.
 
-    A killed process leaves ``running.json``; that it is dead is told by its lock (``owner``), which it leaves free.
+    A killed process leaves ``running.json`` behind, but its lock is free (``lock.is_locked``).
 
     Args:
-        folder: the run's, which this process owns (``lock.run_lock``).
-        stops: exceptions by which a run stops in good order; any other one is a failure.
-        about: what else to say of it, such as the device and the commit.
+        folder: the run folder, whose lock this process holds (``lock.run_lock``).
+        stops: exceptions that stop a run in an orderly way; any other one is a failure.
+        about: more fields of ``running.json``, such as the device and the commit.
     """
     run = RunFolder(folder)
     since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -136,38 +136,40 @@ def running(folder: Path, stops: type[Exception] | tuple[type[Exception], ...] =
     except stops:
         raise
     except Exception as error:
-        said = {"error": type(error).__name__, "reason": " ".join(str(error).split())}
-        with suppress(OSError):  # the error that came first is the one to hear of
-            write_whole(run.failed, json.dumps(said))
+        failure = {"error": type(error).__name__, "reason": " ".join(str(error).split())}
+        with suppress(OSError):  # the first error is the one to report
+            write_whole(run.failed, json.dumps(failure))
         raise
     finally:
         run.running.unlink(missing_ok=True)
 
 
 def find_runs(folder: Path) -> list[RunSummary]:
-    """Return the runs in a folder and below it, in the order of their names; a damaged one says why.
+    """Return the runs in a folder and its subfolders, sorted by name; the note of a damaged one says why.
 
     Raises:
         NotADirectoryError: if there is no such folder.
     """
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder; name one that holds runs, as `pursuitnet train` leaves them")
-    found = sorted(_walk(folder), key=_natural)
-    return [read(at, at.relative_to(folder).as_posix() if at != folder else folder.resolve().name) for at in found]
+        raise NotADirectoryError(
+            f"{folder} is not a folder; name one that holds runs, as `pursuitnet train` writes them"
+        )
+    paths = sorted(_walk(folder), key=_natural_key)
+    return [read(run, run.relative_to(folder).as_posix() if run != folder else folder.resolve().name) for run in paths]
 
 
 def read(folder: Path, name: str | None = None) -> RunSummary:
-    """Return what a run folder says; what is wrong with it is in the note, and nothing raises."""
-    given: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
+    """Return the summary of a run folder; if it is damaged, its note says why, and nothing raises."""
+    place: dict[str, Any] = {"name": folder.name if name is None else name, "folder": folder}
     try:
-        return RunSummary(**given, **_content(RunFolder(folder)))
+        return RunSummary(**place, **_summary_fields(RunFolder(folder)))
     except (OSError, ValueError) as error:
         note = str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder} ")
-        return RunSummary(**given, state="damaged", note=" ".join(note.split()))
+        return RunSummary(**place, state="damaged", note=" ".join(note.split()))
 
 
-def earlier(folder: Path) -> list[Record]:
-    """Return the epochs that a run has behind it, for those who watch it go on; none if they cannot be read."""
+def finished_epochs(folder: Path) -> list[Record]:
+    """Return the records of a run's finished epochs, to be shown when it resumes; none if they cannot be read."""
     try:
         return RunFolder(folder).read_epochs()
     except (OSError, ValueError):
@@ -175,39 +177,39 @@ def earlier(folder: Path) -> list[Record]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield run folders, and those that cannot be looked into; runs hold no runs, and a link is followed once."""
+    """Yield run folders, and folders that cannot be read; runs contain no runs, and a link is followed once."""
     seen: set[tuple[int, int]] = set()
-    closed: list[Path] = []
-    for root, inside, files in os.walk(folder, followlinks=True, onerror=lambda e: closed.append(Path(e.filename))):
-        at = os.stat(root)
-        known = (at.st_dev, at.st_ino) in seen
-        seen.add((at.st_dev, at.st_ino))
+    unreadable: list[Path] = []
+    for root, inside, files in os.walk(folder, followlinks=True, onerror=lambda e: unreadable.append(Path(e.filename))):
+        status = os.stat(root)
+        known = (status.st_dev, status.st_ino) in seen
+        seen.add((status.st_dev, status.st_ino))
         run = RunFolder(root)
-        if known or run.marked(files):
+        if known or run.is_run(files):
             inside.clear()
-        if not known and run.marked(files):
+        if not known and run.is_run(files):
             yield run.path
-    yield from closed
+    yield from unreadable
 
 
-def _natural(folder: Path) -> list[tuple[int, str]]:
-    """Return a key by which seed2 comes before seed10."""
+def _natural_key(folder: Path) -> list[tuple[int, str]]:
+    """Return a sorting key by which seed2 comes before seed10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(folder).lower())]
 
 
-def _content(folder: RunFolder) -> dict[str, Any]:
-    """Return the fields of a run that are not damaged.
+def _summary_fields(folder: RunFolder) -> dict[str, Any]:
+    """Return the fields of a run's summary.
 
     Raises:
         OSError: if a file cannot be read.
         ValueError: if a file is damaged.
     """
     recipe = folder.read_fields({"model": str, "data": str, "epochs": int})
-    records, record = folder.read_epochs(), _if_there(folder.read_record)
+    records, record = folder.read_epochs(), _read_if_exists(folder.read_record)
     if len(records) > recipe["epochs"]:
         raise ValueError(f"{folder.metrics} is damaged: {len(records)} epochs of {recipe['epochs']}")
-    mark = _if_there(folder.read_running)
-    state, note = _state(folder, mark, complete=bool(record) and len(records) == recipe["epochs"])
+    process = _read_if_exists(folder.read_running)
+    state, note = _state_and_note(folder, process, complete=bool(record) and len(records) == recipe["epochs"])
     last = records[-1] if records else {}
     return {
         "state": state,
@@ -218,8 +220,8 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "epochs": recipe["epochs"],
         "test_accuracy": last.get("test_accuracy"),
         "seconds": sum(entry["seconds"] for entry in records) if records else None,
-        "device": record.get("device") or mark.get("device"),
-        "commit": record.get("commit") or mark.get("commit") or None,
+        "device": record.get("device") or process.get("device"),
+        "commit": record.get("commit") or process.get("commit") or None,
         **{name: recipe.get(name) for name in ("unfolding", "width", "seed", "lr")},
         "date": date_of(folder.metrics),
         "records": records,
@@ -234,27 +236,27 @@ def date_of(path: Path) -> str | None:
 
 
 def repeat_command(folder: Path, recipe: dict[str, Any]) -> str:
-    """Return the command that repeats a run, to be called where it was; of data from Python, the call."""
+    """Return the command that repeats a run, from the same working directory; for data from Python, the call."""
     file = RunFolder(folder).recipe
     if recipe.get("data") == GIVEN:
         return f'pn.train(pn.Recipe.named("{file}"), "{folder}-again", data=…)'
     return shlex.join(["pursuitnet", "train", "--recipe", str(file), "--out", f"{folder}-again"])
 
 
-def _state(folder: RunFolder, mark: Record, *, complete: bool) -> tuple[State, str]:
-    """Return whether a run goes on, has ended or broken off, and a note on it."""
+def _state_and_note(folder: RunFolder, process: Record, *, complete: bool) -> tuple[State, str]:
+    """Return the state of a run and a note on it."""
     if is_locked(folder.path):
-        return "running", f"on {mark['host']}" if mark and mark["host"] != socket.gethostname() else ""
-    if failure := _if_there(folder.read_failed):
+        return "running", f"on {process['host']}" if process and process["host"] != socket.gethostname() else ""
+    if failure := _read_if_exists(folder.read_failed):
         return "failed", failure["reason"]
     if complete:
         _check_weights(folder.weights)
         return "finished", ""
-    return "stopped", "killed" if mark else ""
+    return "stopped", "killed" if process else ""
 
 
-def _if_there(read: Callable[[], Record]) -> Record:
-    """Return what a file holds; nothing if there is none, or it has gone since: a run may just end."""
+def _read_if_exists(read: Callable[[], Record]) -> Record:
+    """Return the content of a file; empty if it does not exist, or no longer: a run may end at this moment."""
     try:
         return read()
     except FileNotFoundError:
@@ -262,7 +264,7 @@ def _if_there(read: Callable[[], Record]) -> Record:
 
 
 def _check_weights(path: Path) -> None:
-    """Raise ValueError if a file of weights is not whole, as far as can be seen without reading all of it."""
+    """Raise ValueError if a file of weights is damaged, as far as its header shows."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""The program's standard streams, whatever they lead to: a terminal with few letters, a pipe that closes, nothing."""
+"""The program's standard streams, wherever they go: a terminal with a small character set, a closed pipe, nothing."""
 
 import codecs
 import io
@@ -6,13 +6,13 @@ import os
 import sys
 
 GONE = 128 + 13
-"""Exit code after the reader of the output has gone, as of a program that SIGPIPE ends."""
+"""Exit code after the reader of the output has closed it, as for a program that SIGPIPE ends."""
 
 
 def prepare() -> None:
-    """Make standard output and error take any text, and stand for those that the program was started without."""
+    """Make standard output and error accept any text, and replace those that the program was started without."""
     _fill_descriptors()
-    codecs.register_error("pursuitnet", _shown)
+    codecs.register_error("pursuitnet", _encodable)
     sys.stdout, sys.stderr = sys.stdout or _null_stream(), sys.stderr or _null_stream()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -20,7 +20,7 @@ def prepare() -> None:
 
 
 def discard_output() -> None:
-    """Send what is still to be written to nowhere; else the interpreter would complain of it as it ends."""
+    """Discard what is not written yet; otherwise the interpreter would report an error as it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -29,7 +29,7 @@ def discard_output() -> None:
 
 
 def _fill_descriptors() -> None:
-    """Let closed ones lead nowhere, so that no file is opened in their place and written into by mistake."""
+    """Open closed ones on the null device, so that no file takes their number and is written into by mistake."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(opened, True)
     os.close(opened)
@@ -39,9 +39,9 @@ def _null_stream() -> io.TextIOWrapper:
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def _shown(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for a letter that a stream cannot write: the byte itself of a name that is not UTF-8, or ?."""
+def _encodable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return the replacement of a character that a stream cannot write: the raw byte of a name not in UTF-8, or "?"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    letter = ord(error.object[error.start])
-    return bytes([letter - 0xDC00]) if 0xDC80 <= letter <= 0xDCFF else "?", error.start + 1
+    character = ord(error.object[error.start])
+    return bytes([character - 0xDC00]) if 0xDC80 <= character <= 0xDCFF else "?", error.start + 1

@@ -1,18 +1,18 @@
-"""How many cores this process may use, and how its threads wait; PyTorch, which is not loaded here, reads both then."""
+"""How many cores this process may use, and how its threads wait; set before PyTorch, which reads both, is loaded."""
 
 import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux shows its control groups, and which of them this process is in."""
+"""Where Linux lists its control groups, and which of them this process is in."""
 
 
 def set_thread_defaults(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads follow the cores of this process and wait without spinning, unless the user says otherwise.
+    """Make OpenMP use the cores of this process and wait without spinning, unless the user has set otherwise.
 
-    A thread that spins takes the time of whoever it waits for where others use the cores too. Affinity is followed by
-    OpenMP itself; a quota of a control group is not.
+    On shared cores, a spinning thread takes time from the thread that it waits for. OpenMP respects the affinity by
+    itself, but not the quota of a control group.
     """
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if available() < affinity():
@@ -20,11 +20,11 @@ def set_thread_defaults(environment: MutableMapping[str, str] = os.environ) -> N
 
 
 def available(groups: Path = GROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Return how many cores this process may keep busy: those of its affinity, or fewer by the quota of a container.
+    """Return how many cores this process may keep busy: those of its affinity, or fewer if a container has a quota.
 
     Args:
         groups: folder of the control groups, version 1 or 2.
-        membership: file that names those of this process.
+        membership: file that lists those of this process.
     """
     return max(1, int(min([affinity(), *_quotas(groups, membership)])))
 
@@ -37,7 +37,7 @@ def affinity() -> int:
 
 
 def _quotas(groups: Path, membership: Path) -> Iterator[float]:
-    """Yield the cores that each control group around this process allows, where it limits them."""
+    """Yield the number of cores that each control group of this process allows, if it limits them."""
     for folder in _folders(groups, membership):
         limit = _numbers(folder / "cpu.max") or (
             *_numbers(folder / "cpu.cfs_quota_us"),
@@ -48,13 +48,13 @@ def _quotas(groups: Path, membership: Path) -> Iterator[float]:
 
 
 def _folders(groups: Path, membership: Path) -> Iterator[Path]:
-    """Yield the folders of the groups of this process and of those around them; some may not be there.
+    """Yield the folders of the groups of this process and of their parents; some may not exist.
 
-    A container often sees its own group as the root, under a name that exists outside alone.
+    A container often sees its own group as the root, while the name of the group exists only outside of it.
     """
     try:
         lines = membership.read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for line in lines:
         _, controllers, name = line.split(":", 2)
@@ -65,7 +65,7 @@ def _folders(groups: Path, membership: Path) -> Iterator[Path]:
 
 
 def _numbers(path: Path) -> tuple[int, ...]:
-    """Return the numbers in a file; none if there is no such file or no limit in it, which is "max" or −1."""
+    """Return the numbers in a file; none if the file is missing or says "max", which is no limit, as −1 is."""
     try:
         return tuple(int(word) for word in path.read_text().split())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""timm makes and lists the networks of this library once both are imported, in either order. Loads neither."""
+"""Let timm create and list the networks of this library once both are imported, in either order. Loads neither."""
 
 import importlib.util
 import sys
@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import Any
 
 MODELS = "timm.models"
-"""The module of timm that models register themselves with."""
+"""The module of timm in which models are registered."""
 
 
 def watch() -> None:
-    """Register the networks with timm if it is loaded, or as soon as it will be; do nothing otherwise."""
+    """Register the networks with timm now if it is loaded, or else when it is loaded."""
     if MODELS in sys.modules:
         _register(sys.modules[MODELS])
     elif not any(isinstance(finder, _TimmFinder) for finder in sys.meta_path):
@@ -22,14 +22,14 @@ def watch() -> None:
 
 
 class _TimmFinder(MetaPathFinder):
-    """Lets timm be found as ever, and registers the networks when it has been loaded."""
+    """Finds timm as usual, and registers the networks after it has been loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != MODELS:
             return None
-        sys.meta_path.remove(self)  # who looks for it now is not to ask here again
+        sys.meta_path.remove(self)  # so that the search below does not come back here
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             run: Callable[[ModuleType], None] = spec.loader.exec_module
@@ -43,18 +43,18 @@ class _TimmFinder(MetaPathFinder):
 
 
 def _register(models: ModuleType) -> None:
-    """Register every listed network; a timm that takes none is left as it is, with a warning."""
+    """Register every listed network; if timm does not accept them, warn and go on."""
     try:
         from pursuitnet.networks import list_models
 
         for name in list_models():
-            models.register_model(_maker(name))
-    except Exception as error:  # whatever it is, it must not keep anyone from importing timm
+            models.register_model(_factory(name))
+    except Exception as error:  # whatever it is, importing timm must not fail because of it
         warnings.warn(f"the networks of pursuitnet are not registered with timm: {error!r}", stacklevel=2)
 
 
-def _maker(name: str) -> Callable[..., Any]:
-    """Return a function as timm calls it, of the network's name."""
+def _factory(name: str) -> Callable[..., Any]:
+    """Return a factory function with timm's signature and the network's name."""
 
     def make(
         pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **choices: Any

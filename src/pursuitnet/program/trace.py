@@ -1,4 +1,4 @@
-"""What goes on inside a trained network: signal and code of every layer, and the way back to the image."""
+"""Signal and code of every layer of a trained network, and the way back to the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from pursuitnet.multilayer import MultiLayerPursuit
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one layer did with a batch.
+    """The signals and codes of one layer for a batch.
 
     Attributes:
         layer: the layer.
-        signals: its input in every step, (B, channels, H, W); a new one each time in a sweep over several layers.
+        signals: its input in every step, (B, channels, H, W); different in each step of a sweep over several layers.
         codes: its code after every step, (B, code_channels, h, w).
-        input_layer: index of the layer whose code is the input as it stands; None after the image or a pooling.
+        input_layer: index of the layer whose code is the unchanged input; None if that is the image or a pooled code.
     """
 
     layer: PursuitLayer
@@ -35,7 +35,7 @@ class LayerTrace:
 
     @property
     def identity_channels(self) -> int:
-        """Rows of the code that come before those of the learned atoms."""
+        """Channels of the code that come before those of the learned atoms."""
         return self.dictionary.code_channels[0] if isinstance(self.dictionary, WithIdentity) else 0
 
     @property
@@ -43,7 +43,7 @@ class LayerTrace:
         """The last code without its identity part, (B, atoms, h, w)."""
         return self.codes[-1][:, self.identity_channels :]
 
-    def models(self) -> list[Tensor]:
+    def reconstructions(self) -> list[Tensor]:
         """Return DΓ after every step, (B, channels, H, W)."""
         return [self.reconstruct(c, s.shape) for c, s in zip(self.codes, self.signals, strict=True)]
 
@@ -54,9 +54,9 @@ class LayerTrace:
 
 @torch.no_grad()
 def trace_layers(model: nn.Module, x: Tensor) -> list[LayerTrace]:
-    """Return what every layer does with x (B, C, H, W), in the order in which the image meets them.
+    """Return the trace of every layer for x (B, C, H, W), in the order in which the image passes them.
 
-    Every step ends in the layer's threshold: hooks there see each code, also in a sweep over several layers.
+    Every step ends in the layer's threshold: hooks there record each code, also in a sweep over several layers.
     """
     pursuits = [m for m in model.modules() if isinstance(m, PursuitLayer | MultiLayerPursuit)]
     codes: dict[PursuitLayer, list[Tensor]] = {layer: [] for layer in pursuits if isinstance(layer, PursuitLayer)}
@@ -67,7 +67,7 @@ def trace_layers(model: nn.Module, x: Tensor) -> list[LayerTrace]:
 
     def keep_call(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         swept = [m for m in module.modules() if isinstance(m, PursuitLayer)]
-        if isinstance(module, PursuitLayer) and not codes[module]:  # a layer that is solved shows its optimum alone
+        if isinstance(module, PursuitLayer) and not codes[module]:  # a solved layer has only its optimum
             codes[module].append(output)
         calls.append((swept, inputs[0], output))
 
@@ -81,15 +81,15 @@ def trace_layers(model: nn.Module, x: Tensor) -> list[LayerTrace]:
     finally:
         for handle in handles:
             handle.remove()
-    return _linked(calls, codes)
+    return _link_layers(calls, codes)
 
 
-def _linked(
+def _link_layers(
     calls: list[tuple[list[PursuitLayer], Tensor, Tensor]], codes: dict[PursuitLayer, list[Tensor]]
 ) -> list[LayerTrace]:
-    """Return the layers that the calls went through, each linked to the one whose code it was handed."""
+    """Return the traces of the layers in the calls, each linked to the layer whose code is its input."""
     traces: list[LayerTrace] = []
-    ends: dict[int, int] = {}  # a call's result, by identity → the layer it came from
+    ends: dict[int, int] = {}  # id of a call's result → index of its last layer
     for layers, x, output in calls:
         signals, input_layer = [x] * len(codes[layers[0]]), ends.get(id(x))
         for layer in layers:
@@ -108,12 +108,12 @@ def synthesize_down(traces: Sequence[LayerTrace], index: int, code: Tensor) -> t
 
 
 class LayerReconstruction(NamedTuple):
-    """What layer i keeps of one image, D_b … D_i Γ, beside layer b's signal; (1, channels, H, W) both.
+    """What layer i keeps of one image, D_b … D_i Γ, with layer b's signal; both (1, channels, H, W).
 
     Attributes:
         target: the image, or the image's channels of the pooled code that layer b codes.
-        down: the code carried down to it.
-        scale: a, which makes ‖target − a·down‖ smallest, (1, 1, 1, 1).
+        down: the code, synthesized down to it.
+        scale: a, which minimizes ‖target − a·down‖, (1, 1, 1, 1).
         base: b; 0 stands for the image.
     """
 
@@ -124,12 +124,12 @@ class LayerReconstruction(NamedTuple):
 
 
 def layer_reconstruction(traces: Sequence[LayerTrace], index: int, channels: int) -> LayerReconstruction | None:
-    """Return what layer i keeps of one image; None where no channels of layer b's signal are the image's.
+    """Return what layer i keeps of one image; None if no channels of layer b's signal are the image's.
 
     Args:
-        traces: what every layer did with the image alone.
+        traces: of every layer, for a batch of that one image.
         index: i.
-        channels: of the image, that are compared.
+        channels: number of the image's channels to compare.
     """
     down, base = synthesize_down(traces, index, traces[index].codes[-1])
     if not has_image_channels(traces, base):
@@ -139,7 +139,7 @@ def layer_reconstruction(traces: Sequence[LayerTrace], index: int, channels: int
 
 
 def receptive_field(traces: Sequence[LayerTrace], index: int) -> int:
-    """Return over how many pixels of layer b's signal an atom of layer i reaches, along its longer axis."""
+    """Return how many pixels of layer b's signal an atom of layer i covers, along its longer axis."""
     pixels = 1
     for i in _path(traces, index):
         d = filters(traces[i])
@@ -148,18 +148,18 @@ def receptive_field(traces: Sequence[LayerTrace], index: int) -> int:
 
 
 def has_image_channels(traces: Sequence[LayerTrace], base: int) -> bool:
-    """Return whether layer b's signal has the image in its first channels: is it, or got it on from [I D]."""
-    return base == 0 or all(isinstance(at.dictionary, WithIdentity) for at in traces[:base])
+    """Return whether the first channels of layer b's signal are the image: b is 0, or [I D] in all layers before."""
+    return base == 0 or all(isinstance(trace.dictionary, WithIdentity) for trace in traces[:base])
 
 
 @torch.no_grad()
 def effective_atoms(traces: Sequence[LayerTrace], index: int, most: int, in_chans: int) -> Tensor | None:
-    """Return D_b … D_i e_j of the most used atoms j, cut to where they are not zero: (n, in_chans, h, w).
+    """Return D_b … D_i e_j of the most used atoms j, cropped to where they are not zero: (n, in_chans, h, w).
 
-    On the image an atom ends at the image's borders; on a pooled signal, often smaller than the atom, it is given
-    the room it needs. None where a pooling lies before the layer and no channels of its signal are the image's.
+    On the image an atom ends at the image's borders; a pooled signal, often smaller than the atom, is extended to
+    the atom's size. None if a pooling comes before the layer and no channels of its signal are the image's.
     """
-    at, path = traces[index], _path(traces, index)
+    trace, path = traces[index], _path(traces, index)
     if not has_image_channels(traces, path[-1]):
         return None
     size = tuple(
@@ -169,64 +169,68 @@ def effective_atoms(traces: Sequence[LayerTrace], index: int, most: int, in_chan
     for i in reversed(path):
         shapes[i] = (traces[i].layer.dictionary.channels, *size)
         size = filters(traces[i]).code_size(size)
-    chosen = most_used(at, most)
-    code = at.codes[-1].new_zeros(len(chosen), at.codes[-1].shape[1], *size)
-    code[torch.arange(len(chosen)), chosen + at.identity_channels, size[0] // 2, size[1] // 2] = 1
+    chosen = most_used(trace, most)
+    code = trace.codes[-1].new_zeros(len(chosen), trace.codes[-1].shape[1], *size)
+    code[torch.arange(len(chosen)), chosen + trace.identity_channels, size[0] // 2, size[1] // 2] = 1
     for i in path:
         code = traces[i].reconstruct(code, (len(chosen), *shapes[i]))
-    return _cut(code[:, :in_chans])
+    return _crop(code[:, :in_chans])
 
 
-def strongest_kernels(at: LayerTrace, most: int, channels: int) -> Tensor:
-    """Return the most used atoms on the channels where each is largest: (channels · n, 1, h, w)."""
-    weight = filters(at).weight[most_used(at, most)]
+def strongest_kernels(trace: LayerTrace, most: int, channels: int) -> Tensor:
+    """Return the most used atoms on the channels where each has its largest norm: (channels · n, 1, h, w)."""
+    weight = filters(trace).weight[most_used(trace, most)]
     order = weight.flatten(2).norm(dim=2).argsort(dim=1, descending=True, stable=True)[:, :channels]
     picked = weight.detach().gather(1, order[..., None, None].expand(-1, -1, *weight.shape[2:]))
     return picked.transpose(0, 1).flatten(0, 1).unsqueeze(1)
 
 
-def most_used(at: LayerTrace, most: int) -> Tensor:
-    """Return the atoms with the largest mean |Γ|, at most so many, in their own order."""
-    use = at.atom_codes.abs().mean(dim=(0, 2, 3))
+def most_used(trace: LayerTrace, most: int) -> Tensor:
+    """Return the indices of the atoms with the largest mean |Γ|, at most ``most``, in ascending order."""
+    use = trace.atom_codes.abs().mean(dim=(0, 2, 3))
     return use.argsort(descending=True, stable=True)[:most].sort().values
 
 
 def relative_error(signal: Tensor, model: Tensor) -> Tensor:
     """Return ‖x − DΓ‖/‖x‖ of every example, (B,)."""
-    off: Tensor = (signal - model).flatten(1).norm(dim=1)
-    return off / signal.flatten(1).norm(dim=1).clamp(min=1e-12)
+    error: Tensor = (signal - model).flatten(1).norm(dim=1)
+    return error / signal.flatten(1).norm(dim=1).clamp(min=1e-12)
 
 
 def best_scale(signal: Tensor, model: Tensor) -> Tensor:
-    """Return the a ≥ 0 that makes ‖x − a·DΓ‖ smallest for every example, as (B, 1, 1, 1)."""
+    """Return the a ≥ 0 that minimizes ‖x − a·DΓ‖ for every example, as (B, 1, 1, 1)."""
     x, m = signal.flatten(1), model.flatten(1)
     a: Tensor = (x * m).sum(dim=1) / m.square().sum(dim=1).clamp(min=1e-24)
     return a.clamp(min=0).view(-1, 1, 1, 1)
 
 
-def filters(at: LayerTrace | PursuitLayer) -> ConvDictionary:
+def filters(trace: LayerTrace | PursuitLayer) -> ConvDictionary:
     """Return the learned part of a layer's dictionary."""
-    d = at.dictionary.dictionary if isinstance(at.dictionary, WithIdentity | ScaledDictionary) else at.dictionary
+    d = (
+        trace.dictionary.dictionary
+        if isinstance(trace.dictionary, WithIdentity | ScaledDictionary)
+        else trace.dictionary
+    )
     if not isinstance(d, ConvDictionary):
         raise ValueError(f"the layer has a {type(d).__name__}; a report shows convolutional dictionaries")
     return d
 
 
 def describe_dictionary(D: Dictionary) -> str:
-    """Return a dictionary in a few words, such as [I D], 16 atoms 3 × 3, dilation 2."""
+    """Return a short description of a dictionary, such as [I D], 16 atoms 3 × 3, dilation 2."""
     inner = D.dictionary if isinstance(D, WithIdentity) else D
-    letters = "[I D]" if isinstance(D, WithIdentity) else "D"
+    symbol = "[I D]" if isinstance(D, WithIdentity) else "D"
     if not isinstance(inner, ConvDictionary):
-        return f"{letters}, {inner.code_channels[-1]} atoms in {inner.channels}"
+        return f"{symbol}, {inner.code_channels[-1]} atoms in {inner.channels}"
     size = " × ".join(str(n) for n in inner.weight.shape[2:])
     more = {"dilation": max(inner.dilation), "stride": max(inner.stride)}
-    return f"{letters}, {inner.code_channels[0]} atoms {size}" + "".join(
+    return f"{symbol}, {inner.code_channels[0]} atoms {size}" + "".join(
         f", {name} {n}" for name, n in more.items() if n > 1
     )
 
 
 def density(code: Tensor) -> float:
-    """Return the non-zero share of a code."""
+    """Return the fraction of a code's entries that are not zero."""
     return float((code != 0).double().mean())
 
 
@@ -238,8 +242,8 @@ def _path(traces: Sequence[LayerTrace], index: int) -> list[int]:
     return path
 
 
-def _cut(atoms: Tensor) -> Tensor:
-    """Return the smallest window that holds every atom's non-zero pixels."""
+def _crop(atoms: Tensor) -> Tensor:
+    """Crop atoms to the smallest window that contains all their non-zero pixels."""
     used = (atoms != 0).any(dim=0).any(dim=0)
     if not used.any():
         return atoms

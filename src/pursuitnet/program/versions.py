@@ -1,4 +1,4 @@
-"""What numbers depend on beside what was asked for: versions, and the commit of the package."""
+"""What results depend on besides the recipe: versions, and the commit of the package."""
 
 import subprocess
 import sys
@@ -27,13 +27,18 @@ def versions(*more: str) -> dict[str, str | None]:
 def commit() -> str | None:
     """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
     commands = (
-        ["git", "ls-files", "--error-unmatch", "__init__.py"],  # a checkout around an installed package is not its own
+        [
+            "git",
+            "ls-files",
+            "--error-unmatch",
+            "__init__.py",
+        ],  # a checkout that merely contains an installed package does not count
         ["git", "rev-parse", "HEAD"],
         ["git", "status", "--porcelain", "--", "."],
     )
     here = Path(pursuitnet.__file__).parent
     try:
-        said = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
+        outputs = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said[1].strip() + ("+changes" if said[2].strip() else "")
+    return outputs[1].strip() + ("+changes" if outputs[2].strip() else "")

@@ -1,4 +1,4 @@
-"""Output: whether it can be written, found out before the work is done, and files that are whole. Loads no PyTorch."""
+"""Output: checked for being writable before the work starts, and files written whole. Loads no PyTorch."""
 
 import io
 import os
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def check_folder(folder: Path, *names: str, option: str = "--out") -> None:
-    """Raise OSError if a folder cannot be made or written into, or holds a file of these names that cannot be replaced.
+    """Raise OSError if a folder cannot be created or written to, or a file of these names in it cannot be replaced.
 
-    It is tried, with a file that is gone at once: permissions do not tell of a file system that can only be read.
+    It is tried with a temporary file: permissions do not show that a file system is read-only.
 
     Args:
         folder: where the output goes.
         names: of its files.
-        option: that names another folder.
+        option: the option that gives another folder.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{folder} cannot be written to: {there} is no folder; name another {option}")
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be written to: {existing} is not a folder; name another {option}")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise type(error)(f"{folder} cannot be written to ({error.strerror}); name another {option}") from error
@@ -34,39 +34,39 @@ def check_folder(folder: Path, *names: str, option: str = "--out") -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise OSError if a file cannot be written where it is to be; its folder is not made."""
+    """Raise OSError if a file cannot be written at its path; its folder is not created."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder; make it, or name another --out")
+        raise FileNotFoundError(f"{path.parent} is not a folder; create it, or name another --out")
     check_folder(path.parent, path.name)
 
 
-def beside(path: Path) -> Path:
-    """Return where a file is written before it takes its place; what is there is left by a process that was killed."""
+def temporary_path(path: Path) -> Path:
+    """Return where a file is written before it is moved to its path; a killed process may leave it behind."""
     return path.with_name(path.name + ".new")
 
 
 def write_whole(path: Path, content: str | bytes, previous: Path | None = None) -> Path:
-    """Write a file beside its place and move it there, so that it is always whole, the old one or the new one.
+    """Write a file next to its path and move it there, so that the path always holds a whole file, old or new.
 
     Args:
         path: the file.
-        content: what is to be in it; text is written in UTF-8.
+        content: of the file; text is written in UTF-8.
         previous: where to move the file that was there; None if it is not kept.
 
     Returns:
         The path.
 
     Raises:
-        OSError: if that cannot be done; what was there is as it was.
+        OSError: if it cannot be written; the old file is unchanged.
     """
-    # the name of a folder need not be UTF-8, and a page that holds it is
+    # pages are UTF-8, but the folder names in them need not be
     content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    new = beside(path)
+    new = temporary_path(path)
     try:
         with new.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # before the name is moved: after a power cut the file would be empty
+            os.fsync(file.fileno())  # before it is moved: otherwise the file may be empty after a power cut
         if previous is not None and path.exists():
             os.replace(path, previous)
         os.replace(new, path)

@@ -16,7 +16,7 @@ Kind = type | None | tuple["Kind", ...] | list["Kind"]
 
 Kinds = Mapping[str, Kind]
 
-RENAMED = {"optimiser": "optimizer"}
+RENAMED = {"optimiser": "optimizer", "valid_loss": "val_loss", "valid_accuracy": "val_accuracy"}
 """Numbers by the names that they had once."""
 
 

@@ -1,1 +1,1 @@
-"""``pursuitnet apply``: a trained network on image files, of any size, in tiles that equal the whole."""
+"""``pursuitnet apply``: apply a trained network to image files of any size, in tiles, with the result of the whole."""

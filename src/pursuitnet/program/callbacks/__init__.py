@@ -1,4 +1,4 @@
-"""Watching training: a live table or plain lines, TensorBoard, and a page that reloads itself."""
+"""Callbacks that show the progress of training: a live table or plain lines, TensorBoard, and a page that reloads."""
 
 import os
 
@@ -21,15 +21,15 @@ __all__ = [
 
 
 def of_program(*, terminal: bool, tensorboard: bool = False) -> CallbackList:
-    """Return what `pursuitnet train` tells of a run; nothing happens before it begins.
+    """Return the callbacks of `pursuitnet train`; nothing is shown or written before the run begins.
 
     Args:
-        terminal: whether standard output is a terminal, on which a table can live.
-        tensorboard: whether to write for TensorBoard too.
+        terminal: whether standard output is a terminal, which can show a live table.
+        tensorboard: whether to write events for TensorBoard too.
 
     Raises:
-        ImportError: if TensorBoard is asked for and not installed.
+        ImportError: if TensorBoard is requested but not installed.
     """
     logs = [TensorBoard()] if tensorboard else []
-    said = LiveProgress() if terminal and os.environ.get("TERM") != "dumb" else ProgressLines()
-    return CallbackList([said, *logs, ReportPage()])
+    progress = LiveProgress() if terminal and os.environ.get("TERM") != "dumb" else ProgressLines()
+    return CallbackList([progress, *logs, ReportPage()])

@@ -1,4 +1,4 @@
-"""What wants to see a run go by, and several at once."""
+"""The interface of callbacks that follow a run, and a list of them."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -8,27 +8,30 @@ from typing import Any, Protocol
 from pursuitnet.program.run_folder import Record
 
 SHARE = 0.02
-"""The most of a training's time that a callback takes for a picture."""
+"""Largest share of the training time that a callback may spend on drawing."""
 
 
 class Callback(Protocol):
-    """Something that wants to see a run go by."""
+    """What a run calls at its begin, after every step and epoch, and at its end."""
 
     def on_train_begin(self, about: dict[str, Any]) -> None:
-        """A run begins, or goes on: recipe, folder, parameters, device, images (training, test), steps an epoch."""
+        """Called when a run begins or resumes.
+
+        ``about`` holds recipe, folder, parameters, device, images (training, test), steps (of an epoch) and more.
+        """
 
     def on_step_end(self, epoch: int, step: int, steps: int) -> None:
-        """A step of an epoch has been taken; both count from 1."""
+        """Called after every step; epoch and step count from 1."""
 
     def on_epoch_end(self, record: Record) -> None:
-        """An epoch has ended; its line need not be in metrics.jsonl yet."""
+        """Called after every epoch; its line may not be in metrics.jsonl yet."""
 
     def close(self) -> None:
-        """The run has ended or broken off; may come twice, and without any of the others before it."""
+        """Called when the run has ended or failed; may be called twice, and without any of the others before it."""
 
 
 class NoOpCallback:
-    """A callback that looks away."""
+    """A callback that does nothing; a base class for those that need only some of the methods."""
 
     def on_train_begin(self, about: dict[str, Any]) -> None: ...
 
@@ -40,10 +43,10 @@ class NoOpCallback:
 
 
 class CallbackList:
-    """Several callbacks; one that fails is left out with one warning, so that the training goes on.
+    """Several callbacks; one that raises is removed with one warning, and the training goes on.
 
     Args:
-        callbacks: what is told of everything, in this order.
+        callbacks: called in this order.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
@@ -61,16 +64,18 @@ class CallbackList:
     def close(self) -> None:
         self._notify(lambda callback: callback.close())
 
-    def _notify(self, what: Callable[[Callback], None]) -> None:
+    def _notify(self, call: Callable[[Callback], None]) -> None:
         for callback in tuple(self.callbacks):
             try:
-                what(callback)
-            except Exception as error:  # whatever it is, the training matters more
-                self._leave_out(callback, error)
+                call(callback)
+            except Exception as error:  # whatever it is, the training must go on
+                self._remove(callback, error)
 
-    def _leave_out(self, failed: Callback, error: Exception) -> None:
+    def _remove(self, failed: Callback, error: Exception) -> None:
         self.callbacks = [callback for callback in self.callbacks if callback is not failed]
         with suppress(Exception):
-            failed.close()  # a terminal is put back in order
-        said = " ".join(f"{error}".split()) or type(error).__name__
-        warnings.warn(f"{type(failed).__name__} has failed and is left out: {said}; the training goes on", stacklevel=4)
+            failed.close()  # it may have to restore the terminal
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        warnings.warn(
+            f"{type(failed).__name__} has failed and is removed: {reason}; the training goes on", stacklevel=4
+        )

@@ -1,26 +1,23 @@
-"""What is written while a run goes on: the page that reloads itself, and TensorBoard's events."""
+"""Callbacks that write files during a run: the page that reloads itself, and TensorBoard's events."""
 
 import json
 import time
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
 from pursuitnet.program.run_folder import SHARES, Record, RunFolder
-from pursuitnet.program.runs import earlier
-
-if TYPE_CHECKING:
-    pass
+from pursuitnet.program.runs import finished_epochs
 
 
 class ReportPage(NoOpCallback):
-    """``report.html`` during training: written at the start and after an epoch, and it reloads itself in a browser.
+    """``report.html`` during training: written at the start and after epochs, it reloads itself in a browser.
 
-    At the end it says how far the run has come; ``report.write`` then adds what needs the weights.
+    At the end it shows how far the run has come; ``report.write`` then adds what needs the weights.
 
     Args:
-        every: least seconds between two pages; more where a page takes long.
+        every: seconds between two pages, at least; more if a page takes long to write.
     """
 
     def __init__(self, every: float = 60.0) -> None:
@@ -30,7 +27,7 @@ class ReportPage(NoOpCallback):
         self.written, self.cost = 0.0, 0.0
 
     def on_train_begin(self, about: dict[str, Any]) -> None:
-        self.about, self.records = about, earlier(Path(about["folder"]))
+        self.about, self.records = about, finished_epochs(Path(about["folder"]))
         self._write(training=True)
 
     def on_epoch_end(self, record: Record) -> None:
@@ -39,7 +36,7 @@ class ReportPage(NoOpCallback):
             self._write(training=True)
 
     def close(self) -> None:
-        """Write what the page says from now on; it does not reload itself any more."""
+        """Write the final page, which no longer reloads itself."""
         if self.about:
             self._write(training=False)
             self.about = {}
@@ -47,10 +44,10 @@ class ReportPage(NoOpCallback):
     def _write(self, *, training: bool) -> None:
         from pursuitnet.program import report
 
-        began = time.monotonic()
+        start = time.monotonic()
         report.write_progress(Path(self.about["folder"]), self.about, self.records, training=training)
         self.written = time.monotonic()
-        self.cost = self.written - began
+        self.cost = self.written - start
 
 
 class TensorBoard(NoOpCallback):
@@ -62,7 +59,7 @@ class TensorBoard(NoOpCallback):
 
     def __init__(self) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter  # now, to find out before the training begins
+            from torch.utils.tensorboard import SummaryWriter  # imported here to fail before the training begins
         except ImportError as error:
             raise ImportError(
                 f"--tensorboard needs tensorboard ({error}); install it with: pip install 'pursuitnet[tensorboard]'"
@@ -72,8 +69,10 @@ class TensorBoard(NoOpCallback):
 
     def on_train_begin(self, about: dict[str, Any]) -> None:
         run = RunFolder(about["folder"])
-        self.writer = self.open(run.tensorboard, purge_step=len(earlier(run.path)) + 1)
-        self.writer.add_text("recipe", indent(json.dumps(about["recipe"], indent=2), "    "))  # which Markdown leaves
+        self.writer = self.open(run.tensorboard, purge_step=len(finished_epochs(run.path)) + 1)
+        self.writer.add_text(
+            "recipe", indent(json.dumps(about["recipe"], indent=2), "    ")
+        )  # indented: Markdown shows it as code
         self.writer.flush()
 
     def on_epoch_end(self, record: Record) -> None:
@@ -82,7 +81,7 @@ class TensorBoard(NoOpCallback):
         for name, value in record.items():
             if name != "epoch" and isinstance(value, int | float):
                 self.writer.add_scalar(tag(name), value, record["epoch"])
-        self.writer.flush()  # what went wrong in its thread comes up here
+        self.writer.flush()  # raises what has failed in its thread
 
     def close(self) -> None:
         writer, self.writer = self.writer, None
@@ -91,8 +90,8 @@ class TensorBoard(NoOpCallback):
 
 
 def tag(name: str) -> str:
-    """Return the name that a number of an epoch has in TensorBoard, which groups by what stands before the slash."""
+    """Return the TensorBoard tag of a number of an epoch; TensorBoard groups tags by the part before the slash."""
     split, _, what = name.partition("_")
-    if split in ("train", "valid", "test"):
+    if split in ("train", "val", "test"):
         return f"{what}/{split}"
     return f"time/{name}" if name in SHARES or name == "seconds" else f"run/{name}"

@@ -1,4 +1,4 @@
-"""Training on a terminal, as a table that lives, and in a log, as plain lines."""
+"""The progress of training: a live table on a terminal, plain lines in a log."""
 
 import time
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pursuitnet.program.callbacks.base import SHARE, NoOpCallback
 from pursuitnet.program.report.text import duration, written
 from pursuitnet.program.run_folder import Record
-from pursuitnet.program.runs import earlier
+from pursuitnet.program.runs import finished_epochs
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
 class Column(NamedTuple):
-    """A number of an epoch: its key, its title, how it is written, and how gladly it gives way on a narrow terminal."""
+    """A number of an epoch: key, title and format; a narrow terminal drops the columns with the largest ``yields``."""
 
     key: str
     title: str
@@ -26,7 +26,7 @@ COLUMNS = (
     Column("epoch", "epoch", "{:d}", 0),
     Column("train_loss", "train loss", "{:.4f}", 1),
     Column("test_loss", "test loss", "{:.4f}", 4),
-    Column("valid_accuracy", "valid accuracy", "{:.2%}", 2),
+    Column("val_accuracy", "val accuracy", "{:.2%}", 2),
     Column("test_accuracy", "test accuracy", "{:.2%}", 0),
     Column("test_psnr", "test PSNR", "{:.2f} dB", 0),
     Column("test_ssim", "test SSIM", "{:.4f}", 2),
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 class ProgressLines(NoOpCallback):
-    """A plain line an epoch, for logs and pipes."""
+    """One plain line per epoch, for logs and pipes."""
 
     def __init__(self) -> None:
         self.epochs = 0
@@ -52,21 +52,21 @@ class ProgressLines(NoOpCallback):
         print(self.line(record), flush=True)  # noqa: T201
 
     def line(self, record: Record) -> str:
-        """Return the epoch's numbers as a line; what was not measured is not in it."""
+        """Return the epoch's numbers as a line, without those that were not measured."""
         count = f"epoch {record['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
         parts = {"train_loss": "train loss {:.4f}", "test_loss": "test loss {:.4f}"}
-        parts |= {"valid_accuracy": "valid accuracy {:.2%}", "test_accuracy": "test accuracy {:.2%}"}
+        parts |= {"val_accuracy": "val accuracy {:.2%}", "test_accuracy": "test accuracy {:.2%}"}
         parts |= {"test_psnr": "test PSNR {:.2f} dB", "test_dice": "test Dice {:.4f}"}
         parts |= {"images_per_second": "{:.0f} images/s", "seconds": "{:.1f} s"}
-        said = [written(form, record[key]) for key, form in parts.items() if key in record]
-        return "  ".join([count, *said])
+        values = [written(form, record[key]) for key, form in parts.items() if key in record]
+        return "  ".join([count, *values])
 
 
 class LiveProgress(NoOpCallback):
-    """A table of the last epochs over two bars, one for the epoch and one for the run, for a terminal.
+    """A table of the last epochs above two progress bars, one of the epoch and one of the run, for a terminal.
 
-    Drawn in the training's own thread, so that nothing goes on behind it, and seldom enough to take no more than
-    ``SHARE`` of its time; the cursor stays visible, so that a terminal is in order however the program ends.
+    Drawn in the training's own thread, so that nothing runs in the background, and rarely enough to take no more than
+    ``SHARE`` of its time; the cursor stays visible, so that the terminal is usable however the program ends.
 
     Args:
         console: where to draw; by default the terminal.
@@ -74,26 +74,26 @@ class LiveProgress(NoOpCallback):
 
     def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
-        from rich.live import Live as Picture
+        from rich.live import Live
 
         self.console = Console() if console is None else console
-        self.picture = Picture(console=self.console, auto_refresh=False)
+        self.live = Live(console=self.console, auto_refresh=False)
         self.records: list[Record] = []
         self.about: dict[str, Any] = {}
         self.drawn = self.cost = 0.0
 
     def on_train_begin(self, about: dict[str, Any]) -> None:
-        self.about, self.records = about, earlier(Path(about["folder"]))
+        self.about, self.records = about, finished_epochs(Path(about["folder"]))
         self.place = (len(self.records) + 1, 0, about["steps"])
         self.clock = TimeEstimate(about["recipe"]["epochs"], about["images"][0])
         self.console.print(headline(about), highlight=False)
-        self.picture.start()
+        self.live.start()
         self.console.show_cursor(True)
         self._draw()
 
     def on_step_end(self, epoch: int, step: int, steps: int) -> None:
         self.place = (epoch, step, steps)
-        self.clock.at(*self.place)
+        self.clock.update(*self.place)
         self._draw_if_due()
 
     def on_epoch_end(self, record: Record) -> None:
@@ -101,12 +101,12 @@ class LiveProgress(NoOpCallback):
         self._draw_if_due()
 
     def close(self) -> None:
-        """Leave the table of the last epochs, without bars."""
-        if self.picture.is_started:
+        """Leave the table of the last epochs, without the progress bars."""
+        if self.live.is_started:
             try:
-                self.picture.update(self.table() if self.records else "", refresh=True)
+                self.live.update(self.table() if self.records else "", refresh=True)
             finally:
-                self.picture.stop()
+                self.live.stop()
 
     def _draw_if_due(self) -> None:
         if time.monotonic() - self.drawn >= self.cost / SHARE:
@@ -115,13 +115,13 @@ class LiveProgress(NoOpCallback):
     def _draw(self) -> None:
         from rich.console import Group
 
-        began = time.monotonic()
-        self.picture.update(Group(*([self.table(), ""] if self.records else []), self.bars()), refresh=True)
+        start = time.monotonic()
+        self.live.update(Group(*([self.table(), ""] if self.records else []), self.bars()), refresh=True)
         self.drawn = time.monotonic()
-        self.cost = self.drawn - began
+        self.cost = self.drawn - start
 
     def table(self) -> "RenderableType":
-        """Return the last epochs, as many as there is room for, without the columns for which there is none."""
+        """Return the table of the last epochs, with as many rows and columns as there is room for."""
         from rich.table import Table
 
         last = self.records[-max(1, min(12, self.console.height - 8)) :]
@@ -140,7 +140,7 @@ class LiveProgress(NoOpCallback):
         return columns
 
     def bars(self) -> "RenderableType":
-        """Return the bar of the epoch with its speed, and that of the run with the time that is left."""
+        """Return the progress bar of the epoch with its speed, and that of the run with the remaining time."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -157,11 +157,11 @@ class LiveProgress(NoOpCallback):
 
 
 class TimeEstimate:
-    """How fast a run goes and how long it will take, by the steps that it has taken since it was begun or resumed.
+    """Speed and remaining time of a run, estimated from the steps since it was started or resumed.
 
     Args:
         epochs: of the run.
-        images: of an epoch.
+        images: per epoch.
     """
 
     def __init__(self, epochs: int, images: int) -> None:
@@ -171,10 +171,10 @@ class TimeEstimate:
         self.epoch_first = self.share = self.rate = 0.0
         self.epoch = 0
 
-    def at(self, epoch: int, step: int, steps: int) -> None:
-        """Take note of where the run stands."""
+    def update(self, epoch: int, step: int, steps: int) -> None:
+        """Record how far the run has come."""
         now, self.share = time.monotonic(), (epoch - 1 + step / steps) / self.epochs
-        if epoch != self.epoch:  # the first step of an epoch is the start of its measurement, and warms up
+        if epoch != self.epoch:  # the measurement starts after the first step of an epoch, which warms up
             self.epoch, self.epoch_began, self.epoch_first = epoch, now, step / steps
         if self.first is None:
             self.first = self.share
@@ -183,14 +183,14 @@ class TimeEstimate:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the end, tests included; None as long as nothing is known of it."""
+        """Remaining seconds, tests included; None while that cannot be estimated."""
         if self.first is None or self.share <= self.first:
             return None
         return (time.monotonic() - self.began) * (1 - self.share) / (self.share - self.first)
 
 
 def headline(about: dict[str, Any]) -> str:
-    """Return what is trained, in a line."""
+    """Return what is trained, as one line."""
     recipe = about["recipe"]
     return (
         f"{recipe['model']} on {recipe['data']}: {about['parameters']:,} parameters, {about['images'][0]:,} images, "

@@ -1,8 +1,9 @@
-"""Evaluation: how often a network is right, how well it knows it, and what is left of that on corrupted images.
+"""Evaluation: accuracy and calibration of a network, on the test images and on corrupted ones.
 
-``measures``: accuracy, calibration, confusions. ``settings``: the same weights with other steps and thresholds.
-``corruptions``: images spoilt in seven ways. ``robustness``: accuracy on them. ``adaptation``: thresholds chosen for
-images without labels. ``run``: all of it for a run folder. ``words`` and ``figures``: as text and as a picture.
+``measures``: accuracy, calibration, confusion matrix. ``settings``: the same weights with other steps and thresholds.
+``corruptions``: images corrupted in seven ways. ``robustness``: accuracy on them. ``adaptation``: thresholds chosen
+for images without labels. ``certification``: certified accuracy. ``evaluate_run``: all of it for a run folder.
+``text``, ``plots`` and ``certification_plot``: the results as text and as figures.
 """
 
 from pursuitnet.program.evaluation.adaptation import Adaptation

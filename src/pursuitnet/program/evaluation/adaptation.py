@@ -1,14 +1,14 @@
-"""Thresholds chosen for images as they come, without labels: noise wants them higher, blur lower.
+"""Thresholds chosen at test time for images without labels: noise needs higher ones, blur lower ones.
 
-The network was trained on codes of a certain kind. So the factor S of all thresholds is chosen that brings its codes
-back to what they are on clean training images:
+The factor S of all thresholds is chosen such that the codes have the statistics that they have on clean training
+images:
 
     S = argmin ‖u(S) − u_clean‖²/‖u_clean‖²
 
 where u is one of two statistics. ``errors``: how well each layer's code reconstructs its input, ‖x − DΓ‖/‖x‖,
 (layers,). ``usage``: how often each atom of the last layer is used, (atoms,), which did somewhat better on the networks
-tried. Only images enter; labels are not at hand here. Pixels predicted from their neighbors' code, a white residual
-and the sparsity of all layers together did worse.
+tried. Only images are used, no labels. Pixels predicted from their neighbors' code, a white residual and the sparsity
+of all layers together did worse.
 """
 
 import math
@@ -35,7 +35,7 @@ class Adaptation:
 
     Attributes:
         model: the network.
-        prepare: brings a batch of images to what the network expects.
+        prepare: turns a batch of images into input of the network.
         clean: u of clean images.
         factors: the S to choose from.
         statistic: u, ``usage`` or ``errors``.
@@ -49,26 +49,26 @@ class Adaptation:
 
     @classmethod
     def to(cls, clean: Tensor, model: nn.Module, prepare: Prepare, by: str = "usage") -> "Adaptation":
-        """Return the choice that brings codes back to what they are on clean training images.
+        """Return the choice that makes codes like those of clean training images.
 
         Args:
             clean: training images.
             model: the network.
-            prepare: brings a batch of images to what the network expects.
+            prepare: turns a batch of images into input of the network.
             by: "reconstruction" or "usage".
         """
         statistic = CRITERIA[by].statistic
         return cls(model, prepare, statistic(model, clean, prepare), statistic=statistic)
 
     def factor(self, images: Tensor) -> float:
-        """Return S for images without labels; of several that are equally good the one nearest to 1."""
-        return min(sorted(self.factors, key=_from_one), key=lambda S: self.distance(images, S))
+        """Return S for images without labels; of several that are equally good, the one nearest to 1."""
+        return min(sorted(self.factors, key=_distance_from_one), key=lambda S: self.distance(images, S))
 
     def distance(self, images: Tensor, factor: float) -> float:
-        """Return ‖u(S) − u_clean‖²/‖u_clean‖²; infinite where a code overflows."""
+        """Return ‖u(S) − u_clean‖²/‖u_clean‖²; infinite if a code overflows."""
         with with_thresholds(self.model, factor):
-            off = self.statistic(self.model, images, self.prepare) - self.clean
-        return float((off.square().sum() / self.clean.square().sum().clamp(min=1e-12)).nan_to_num(torch.inf))
+            change = self.statistic(self.model, images, self.prepare) - self.clean
+        return float((change.square().sum() / self.clean.square().sum().clamp(min=1e-12)).nan_to_num(torch.inf))
 
 
 @torch.no_grad()
@@ -78,34 +78,34 @@ def errors(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) -
     Args:
         model: the network; it is left in evaluation mode.
         images: (N, C, H, W), at least one.
-        prepare: brings a batch of the images to what the network expects.
-        size: images a batch.
+        prepare: turns a batch of the images into input of the network.
+        size: images per batch.
     """
-    found, model = [], model.eval()
+    sums, model = [], model.eval()
     for part in images.split(size):
-        layers = trace_layers(model, prepare(part))
-        lost = [(at.signals[-1] - at.models()[-1]).flatten(1).norm(dim=1) for at in layers]
-        whole = [at.signals[-1].flatten(1).norm(dim=1).clamp(min=1e-12) for at in layers]
-        found.append(torch.stack([(a / b).double().sum() for a, b in zip(lost, whole, strict=True)]))
-    return torch.stack(found).sum(dim=0) / len(images)
+        traces = trace_layers(model, prepare(part))
+        residuals = [(t.signals[-1] - t.reconstructions()[-1]).flatten(1).norm(dim=1) for t in traces]
+        norms = [t.signals[-1].flatten(1).norm(dim=1).clamp(min=1e-12) for t in traces]
+        sums.append(torch.stack([(a / b).double().sum() for a, b in zip(residuals, norms, strict=True)]))
+    return torch.stack(sums).sum(dim=0) / len(images)
 
 
 def usage(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) -> Tensor:
-    """Return how often each atom of the last layer is used: the non-zero share of its code, (atoms,).
+    """Return how often each atom of the last layer is used: the fraction of its code that is not zero, (atoms,).
 
-    The code is that after the last step; the identity part of a code of [I D] is left out, and an atom whose code is
-    not finite has the share NaN.
+    The code is that after the last step, without the identity part of a code of [I D]; the result is NaN for an atom
+    whose code is not finite.
 
     Args:
         model: the network; it is left in evaluation mode.
         images: (N, C, H, W), at least one.
-        prepare: brings a batch of the images to what the network expects.
-        size: images a batch.
+        prepare: turns a batch of the images into input of the network.
+        size: images per batch.
     """
     last: list[Tensor] = []
 
     def keep(threshold: nn.Module, inputs: Any, parts: tuple[Tensor, ...]) -> None:
-        last[:] = parts[-1:]  # every step of every layer overwrites the one before
+        last[:] = parts[-1:]  # every step of every layer overwrites the previous one
 
     shares, model = [], model.eval()
     handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, Threshold)]
@@ -122,10 +122,10 @@ def usage(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) ->
 
 
 class Criterion(NamedTuple):
-    """What S can be chosen by, and what that brings about, in words."""
+    """A criterion for S: its statistic, and a description of its effect."""
 
     statistic: Statistic
-    brings: str
+    effect: str
 
 
 CRITERIA = {
@@ -134,5 +134,5 @@ CRITERIA = {
 }
 
 
-def _from_one(factor: float) -> float:
+def _distance_from_one(factor: float) -> float:
     return abs(math.log(factor)) if factor else math.inf

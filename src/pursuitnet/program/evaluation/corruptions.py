@@ -1,8 +1,8 @@
 """Common corruptions of images at five strengths, after Hendrycks and Dietterich (2019).
 
 The strengths are theirs for 32 × 32 images (CIFAR-10-C). Ours differ in that pixels are rounded to the nearest of 256
-values instead of cut, that every blur continues the border pixels outwards, and that the draws are ours, so numbers
-are near those on the published files but not the same. On smaller images, such as the digits, a blur of so many
+values instead of truncated, that every blur replicates the border pixels, and in the random numbers, so results are
+near those on the published files but not equal. On smaller images, such as the digits, a blur of the same width in
 pixels is stronger than on theirs.
 """
 
@@ -28,11 +28,11 @@ Apply = Callable[[Tensor, Level, Generator], Tensor]
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil images: uint8 (B, C, H, W) → uint8 (B, C, H, W).
+    """One corruption of images: uint8 (B, C, H, W) → uint8 (B, C, H, W).
 
     Attributes:
-        name: as the program takes it.
-        levels: what ``apply`` takes at severity 1 to 5.
+        name: its name in the program.
+        levels: arguments of ``apply`` at severity 1 to 5.
         apply: (images in [0, 1], level, generator) → images, which may leave [0, 1].
     """
 
@@ -41,7 +41,7 @@ class Corruption:
     apply: Apply = field(repr=False)
 
     def __call__(self, images: Tensor, severity: int, generator: Generator) -> Tensor:
-        """Return the images at a severity from 1 to 5; all chance comes from the generator, which is the CPU's.
+        """Return the images at a severity from 1 to 5; all random numbers come from the generator, on the CPU.
 
         Raises:
             ValueError: for images of another type or shape, or another severity.
@@ -51,20 +51,22 @@ class Corruption:
         if severity not in SEVERITIES:
             raise ValueError(f"severity is {severity}; expected 1, 2, 3, 4 or 5")
         unit = data.to_unit(images.cpu())
-        spoilt = self.apply(unit, self.levels[severity - 1], generator) if len(images) else unit
-        return spoilt.clamp(0, 1).mul(255).round().to(torch.uint8).to(images.device)
+        corrupted = self.apply(unit, self.levels[severity - 1], generator) if len(images) else unit
+        return corrupted.clamp(0, 1).mul(255).round().to(torch.uint8).to(images.device)
 
     def seeded(self, images: Tensor, severity: int, seed: int) -> Tensor:
-        """Return the images with draws that depend on the seed and the name alone: the same at every severity."""
-        own = zlib.crc32(self.name.encode()) + 1_000_003 * seed
-        return self(images, severity, torch.Generator().manual_seed(own % 2**32))  # the CPU's takes 32 bits
+        """Return the images with random numbers that depend only on seed and name: the same at every severity."""
+        own_seed = zlib.crc32(self.name.encode()) + 1_000_003 * seed
+        return self(
+            images, severity, torch.Generator().manual_seed(own_seed % 2**32)
+        )  # the CPU's generator takes 32 bits
 
 
 def named(names: Sequence[str]) -> tuple[Corruption, ...]:
-    """Return corruptions by name, each once; all of them for none.
+    """Return corruptions by name, each once; all of them if no name is given.
 
     Raises:
-        ValueError: for a name that is not known; the message lists those that are.
+        ValueError: for an unknown name; the message lists the known ones.
     """
     for name in names:
         require_known("corruption", name, CORRUPTIONS)
@@ -85,7 +87,7 @@ def _impulse_noise(x: Tensor, level: Level, generator: Generator) -> Tensor:
 
 
 def _gaussian_blur(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    line = _bell(round(4 * level[0]), level[0]).to(x.device)
+    line = _gaussian_window(round(4 * level[0]), level[0]).to(x.device)
     return _filtered(x, line[:, None] * line)
 
 
@@ -94,7 +96,7 @@ def _defocus_blur(x: Tensor, level: Level, generator: Generator) -> Tensor:
     radius, smoothing = level
     grid = torch.arange(-2, 3, device=x.device)
     disk = (grid[:, None] ** 2 + grid**2 <= radius**2).float()
-    line = _bell(1, smoothing).to(x.device)
+    line = _gaussian_window(1, smoothing).to(x.device)
     kernel = F.conv2d(disk[None, None], (line[:, None] * line)[None, None], padding=2)
     return _filtered(x, kernel[0, 0] / disk.sum())
 
@@ -105,14 +107,14 @@ def _contrast(x: Tensor, level: Level, generator: Generator) -> Tensor:
 
 
 def _jpeg(x: Tensor, level: Level, generator: Generator) -> Tensor:
-    """Compress color images as such, and each channel of others by itself."""
+    """Compress images of three channels as color images, and each channel of others as a gray image."""
     channels = 3 if x.shape[1] == 3 else 1
     pixels = x.mul(255).round().to(torch.uint8).reshape(-1, channels, *x.shape[2:])
-    coded = np.stack([_through_jpeg(image, int(level[0])) for image in pixels.movedim(1, -1).numpy()])
+    coded = np.stack([_jpeg_round_trip(image, int(level[0])) for image in pixels.movedim(1, -1).numpy()])
     return data.to_unit(torch.from_numpy(coded).movedim(-1, 1)).reshape(x.shape)
 
 
-def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _jpeg_round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Return (H, W, 1 or 3) after compression."""
     from PIL import Image
 
@@ -121,14 +123,14 @@ def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.array(Image.open(file)).reshape(image.shape)
 
 
-def _bell(reach: int, sigma: float) -> Tensor:
+def _gaussian_window(reach: int, sigma: float) -> Tensor:
     """Return Gaussian weights at −reach … reach, which sum to 1."""
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device="cpu") / sigma) ** 2)
     return weights / weights.sum()
 
 
 def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
-    """Return every channel filtered by one odd square kernel; the border pixels go on outwards."""
+    """Return every channel filtered with one odd square kernel; border pixels are replicated."""
     reach = len(kernel) // 2
     padded = F.pad(x.flatten(0, 1)[:, None], (reach,) * 4, mode="replicate")
     return F.conv2d(padded, kernel[None, None]).view(x.shape)
@@ -150,4 +152,4 @@ CORRUPTIONS: dict[str, Corruption] = {
         Corruption("jpeg", _levels(80, 65, 58, 50, 40), _jpeg),
     )
 }
-"""By name. Levels: noise σ; photons at white; share of pixels; blur σ; (radius, smoothing); factor; quality."""
+"""By name. Levels: noise σ; photons at white; fraction of pixels; blur σ; (radius, smoothing); factor; quality."""

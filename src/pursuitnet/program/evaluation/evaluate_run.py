@@ -1,4 +1,4 @@
-"""A trained run, evaluated: what the program prints of it and leaves as files."""
+"""Evaluate a trained run: what the program prints and the files it writes."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
 from pursuitnet.program.evaluation.certification import Certification, certification
 from pursuitnet.program.evaluation.corruptions import SEVERITIES, named
 from pursuitnet.program.evaluation.measures import Evaluation, evaluate
-from pursuitnet.program.evaluation.robustness import LOOKED_AT, Robustness, robustness
+from pursuitnet.program.evaluation.robustness import ADAPTATION_IMAGES, Robustness, robustness
 from pursuitnet.program.evaluation.settings import with_thresholds, with_unfolding
 from pursuitnet.program.evaluation.text import certified_lines, lines
 from pursuitnet.program.run_folder import RunFolder
@@ -35,10 +35,10 @@ class Settings:
     Attributes:
         unfolding: steps after the first; None for those of the training.
         threshold: factor S of all thresholds; None for 1.
-        corruptions: names; none of them for all, None for no test of robustness.
-        adapt: "reconstruction" or "usage": what S is chosen by for corrupted images, without labels; None for not.
-        test_images: only the first so many test images; None for all.
-        certify: also the radius inside which the label of an image cannot change, for certified networks.
+        corruptions: names; an empty tuple for all, None for no test of robustness.
+        adapt: criterion of S for corrupted images, without labels: "reconstruction" or "usage"; None for S = 1.
+        test_images: number of test images, the first ones; None for all.
+        certify: also compute the radius inside which the label of an image cannot change, for certified networks.
     """
 
     unfolding: int | None = None
@@ -64,7 +64,7 @@ class Settings:
             raise ValueError("adapt chooses the thresholds itself; leave out --threshold")
 
     def notes(self, model: nn.Module) -> Iterator[str]:
-        """Yield what is not as a network was trained."""
+        """Yield descriptions of what differs from the training."""
         if self.unfolding is not None:
             trained = sorted({pursuit.unfolding for pursuit in unfolded(model)})
             yield f"unfolding {self.unfolding}, trained with {' and '.join(map(str, trained))}"
@@ -89,16 +89,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """A run's evaluation.
+    """The results of evaluating a run.
 
     Attributes:
-        title: which network on which data.
-        settings: how it was evaluated.
-        evaluation: on the test images as they are.
-        robustness: on corrupted ones, if they were asked for.
-        notes: what is not as it was trained, in words.
-        certification: certified accuracy, if it was asked for.
-        fragile_images: those that it names, uint8 (n, C, H, W), for the picture.
+        title: network and data set.
+        settings: of the evaluation.
+        evaluation: on the original test images.
+        robustness: on corrupted ones, if requested.
+        notes: descriptions of what differs from the training.
+        certification: certified accuracy, if requested.
+        fragile_images: the images with the smallest radii, uint8 (n, C, H, W), for the figure.
     """
 
     title: str
@@ -112,8 +112,8 @@ class EvaluationRecord:
     def lines(self) -> Iterator[str]:
         """Yield what the program prints, accuracy first."""
         first, *others = lines(self.evaluation, self.robustness, self.settings.adapt)
-        guaranteed = () if self.certification is None else certified_lines(self.certification)
-        yield from (first, *self.notes, *guaranteed, *others)
+        certified = () if self.certification is None else certified_lines(self.certification)
+        yield from (first, *self.notes, *certified, *others)
 
     def save(self, folder: Path, plot: bool = False) -> list[Path]:
         """Write evaluation.json and, with plot, evaluation.png into a folder, and return their paths."""
@@ -122,61 +122,63 @@ class EvaluationRecord:
         text = json.dumps(content | {"versions": versions("matplotlib")}, indent=1, allow_nan=False)
         paths = [write_whole(RunFolder(folder).evaluation, text + "\n")]
         if plot:
-            from pursuitnet.program.evaluation.plots import drawn
+            from pursuitnet.program.evaluation.plots import plot_evaluation
 
-            picture = drawn(self.title, self.evaluation, self.robustness)
-            paths.append(write_picture(RunFolder(folder).evaluation_picture, picture))
+            figure = plot_evaluation(self.title, self.evaluation, self.robustness)
+            paths.append(write_picture(RunFolder(folder).evaluation_picture, figure))
             if self.certification is not None and self.fragile_images is not None:
-                from pursuitnet.program.evaluation.certification_plot import drawn as certified
+                from pursuitnet.program.evaluation.certification_plot import plot_certification
 
-                picture = certified(self.title, self.certification, self.fragile_images)
-                paths.append(write_picture(RunFolder(folder).certification_picture, picture))
+                figure = plot_certification(self.title, self.certification, self.fragile_images)
+                paths.append(write_picture(RunFolder(folder).certification_picture, figure))
         return paths
 
 
 def evaluate_run(
     folder: Path,
     settings: Settings,
-    tell: Advance = nothing,
+    advance: Advance = nothing,
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> EvaluationRecord:
     """Evaluate the network of a run folder on the test images of its data set.
 
     Args:
-        folder: as ``pursuitnet train`` has left it.
+        folder: as written by ``pursuitnet train``.
         settings: what to evaluate.
-        tell: is told how many more images have been tested, a corrupted one as one more, and of how many.
-        data_dir: where the data set is now; None for where it was.
+        advance: called with the number of further images that have been tested, corrupted ones included, and the
+            total.
+        data_dir: where the data set is now; None if it has not moved.
         device: where to compute.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
-        ValueError: if a file is damaged, the data set has classes that the network does not know, or the network has
+        FileNotFoundError: if the folder is not that of a finished run, or the data are missing.
+        ValueError: if a file is damaged, the data set has classes that the network does not have, or the network has
             no steps or thresholds to change, or no radius that can be certified.
         FloatingPointError: if the network's output is not finite.
     """
     run = open_run(folder, data_dir, device)
     recipe, model, images = run.recipe, run.model, run.images
     pixels, labels = images.test[0][: settings.test_images], images.test[1][: settings.test_images]
-    looked_at = ("test", "train") if settings.adapt else ("test",)
-    changed = dict.fromkeys(filter(None, map(run.changes, looked_at)))
+    splits = ("test", "train") if settings.adapt else ("test",)
+    changed = dict.fromkeys(filter(None, map(run.changes, splits)))
     notes = (*settings.notes(model), *changed)
     with settings.of(model):
         kinds = () if settings.corruptions is None else named(settings.corruptions)
         total = len(labels) * (1 + (1 + len(SEVERITIES) * len(kinds) if kinds else 0))
-        count = partial(tell, total=total)
-        found = evaluate(model, pixels, labels, run.classes, prepare=images.prepared, tell=count)
-        hard = sure = fragile = None
+        count = partial(advance, total=total)
+        evaluation = evaluate(model, pixels, labels, run.classes, prepare=images.prepared, advance=count)
+        robust = certified = fragile = None
         if settings.certify:
-            shown = in_memory(pixels)
-            sure = certification(model, shown, labels, images.prepared, images.std)
-            fragile = shown[list(sure.fragile)].cpu()
+            loaded = in_memory(pixels)
+            certified = certification(model, loaded, labels, images.prepared, images.std)
+            fragile = loaded[list(certified.fragile)].cpu()
         if settings.corruptions is not None:
-            clean, pixels = in_memory(images.train[0][:LOOKED_AT]), in_memory(pixels)
+            clean, pixels = in_memory(images.train[0][:ADAPTATION_IMAGES]), in_memory(pixels)
             adaptation = Adaptation.to(clean, model, images.prepared, settings.adapt) if settings.adapt else None
-            hard = robustness(
+            robust = robustness(
                 model, pixels, labels, kinds, images.prepared, adaptation=adaptation,
-                tell=lambda row: count(len(labels) * len(row.accuracy)),
+                on_row=lambda row: count(len(labels) * len(row.accuracy)),
             )  # fmt: skip
-    return EvaluationRecord(f"{recipe.model} on {recipe.data}", settings, found, hard, notes, sure, fragile)
+    title = f"{recipe.model} on {recipe.data}"
+    return EvaluationRecord(title, settings, evaluation, robust, notes, certified, fragile)

@@ -1,4 +1,4 @@
-"""What a classifier's answers are worth: loss, accuracy, calibration, and what is taken for what."""
+"""Metrics of a classifier: loss, accuracy, calibration, and the confusion matrix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The answers whose confidence lies in (lower, upper]; means are None where there are none."""
+    """The predictions whose confidence is in (lower, upper]; their means are None if there are none."""
 
     lower: float
     upper: float
@@ -28,18 +28,18 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A classifier on labeled images; shares are between 0 and 1.
+    """Metrics of a classifier on labeled images; fractions are between 0 and 1.
 
     Attributes:
         classes: their names, by label.
-        images: how many were tested.
+        images: number of images tested.
         loss: mean cross-entropy, in nats.
-        top1: share whose label has the largest logit, the first of several that are equally large.
-        top5: share whose label is among the five largest; None where there are five classes or fewer.
-        per_class: share of each class that is recognized; None for a class without images.
+        top1: fraction whose label has the largest logit; of equal logits the first counts.
+        top5: fraction whose label is among the five largest; None if there are five classes or fewer.
+        per_class: fraction of each class that is classified correctly; None for a class without images.
         ece: expected calibration error, Σ (count/images)·|accuracy − confidence| over the bins.
         bins: 15 of equal width over the largest softmax probability, for a reliability diagram.
-        confusion: how many images of each class (row) were taken for each class (column).
+        confusion: number of images of each class (row) that were predicted as each class (column).
     """
 
     classes: tuple[str, ...]
@@ -53,14 +53,14 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
 
     def confusions(self, most: int = 5) -> list[tuple[str, str, int]]:
-        """Return the most frequent mistakes: (the class, what it was taken for, how often)."""
-        found = [
+        """Return the most frequent confusions: (true class, predicted class, count)."""
+        mistakes = [
             (self.classes[i], self.classes[j], count)
             for i, row in enumerate(self.confusion)
             for j, count in enumerate(row)
             if i != j and count
         ]
-        return sorted(found, key=lambda mistake: -mistake[2])[:most]
+        return sorted(mistakes, key=lambda mistake: -mistake[2])[:most]
 
 
 def evaluate(
@@ -71,33 +71,33 @@ def evaluate(
     *,
     prepare: Callable[[Tensor], Tensor] | None = None,
     size: int = 500,
-    tell: Advance = nothing,
+    advance: Advance = nothing,
 ) -> Evaluation:
-    """Return what a network's answers to labeled images are worth.
+    """Return the metrics of a network on labeled images.
 
     Args:
         model: images → logits (B, classes); it is left in evaluation mode.
         images: (N, C, H, W).
         labels: (N,), from 0.
         classes: names of the classes.
-        prepare: brings a batch of the images to what the network expects; by default they are as it does.
-        size: images a batch.
-        tell: is told how many more are done.
+        prepare: turns a batch of the images into input of the network; by default they are that already.
+        size: images per batch.
+        advance: called with the number of images of each batch that is done.
 
     Raises:
-        ValueError: for no images, or labels that are not those of the images or of the classes.
+        ValueError: if there are no images, or the labels do not fit the images or the classes.
         FloatingPointError: if a logit is not finite.
     """
     if not len(images) or labels.shape != (len(images),):
         raise ValueError(f"{len(images)} images and labels {tuple(labels.shape)}; expected as many, and at least one")
-    return measured(logits_of(model, images, prepare, size, tell), labels, classes)
+    return metrics_of(logits_of(model, images, prepare, size, advance), labels, classes)
 
 
-def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
-    """Return what logits (N, classes) are worth for labels (N,).
+def metrics_of(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluation:
+    """Return the metrics of logits (N, classes) for labels (N,).
 
     Raises:
-        ValueError: for labels or a number of logits that are not those of the classes.
+        ValueError: if the labels or the number of logits do not fit the classes.
         FloatingPointError: if a logit is not finite.
     """
     count, K = len(labels), len(classes)
@@ -109,15 +109,15 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
     if broken := int((~logits.isfinite()).any(dim=1).sum()):
         raise FloatingPointError(f"the network's output is not finite for {broken} of {count} images")
     order = logits.argsort(dim=1, descending=True, stable=True)
-    predicted, found = order[:, 0], order == labels[:, None]
+    predicted, is_label = order[:, 0], order == labels[:, None]
     table = confusion(labels, predicted, K)
     bins = reliability(logits, predicted == labels)
     return Evaluation(
         classes=tuple(classes),
         images=count,
         loss=float(F.cross_entropy(logits, labels, reduction="sum")) / count,
-        top1=int(found[:, 0].sum()) / count,
-        top5=int(found[:, :TOP].sum()) / count if K > TOP else None,
+        top1=int(is_label[:, 0].sum()) / count,
+        top5=int(is_label[:, :TOP].sum()) / count if K > TOP else None,
         per_class=tuple(int(row[i]) / int(row.sum()) if row.any() else None for i, row in enumerate(table)),
         ece=calibration_error(bins),
         bins=bins,
@@ -126,7 +126,7 @@ def measured(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Evaluati
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Return how many images of each class (row) were taken for each class (column), (classes, classes)."""
+    """Return the number of images of each class (row) predicted as each class (column), (classes, classes)."""
     return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images, by corruption and strength, with the thresholds as trained and adapted."""
+"""Accuracy on corrupted images, by corruption and strength, with the trained and with adapted thresholds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from pursuitnet.program.evaluation.corruptions import SEVERITIES, Corruption
 from pursuitnet.program.evaluation.settings import with_thresholds
 from pursuitnet.program.train import accuracy, logits_of
 
-LOOKED_AT = 256
-"""Images that S is chosen by."""
+ADAPTATION_IMAGES = 256
+"""Number of images by which S is chosen."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of images at each of its strengths.
+    """Accuracy on one kind of images at each of its strengths.
 
     Attributes:
         name: of the corruption, or "clean", which has one strength.
-        accuracy: share recognized, at each strength.
+        accuracy: fraction classified correctly, at each strength.
         adapted: the same with the chosen thresholds; None without adaptation.
-        factors: the S that was chosen.
+        factors: the chosen S.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracy on clean and corrupted images; the means are over corruptions and strengths, clean ones left out.
+    """Accuracy on clean and corrupted images; the means are over corruptions and strengths, without the clean images.
 
     Attributes:
-        images: how many of each were tested.
-        clean: the images as they are.
-        rows: a row for each corruption.
+        images: number of images tested of each kind.
+        clean: on the original images.
+        rows: one for each corruption.
         mean: mean accuracy.
         adapted_mean: with the chosen thresholds; None without adaptation.
     """
@@ -70,54 +70,55 @@ def robustness(
     *,
     adaptation: Adaptation | None = None,
     seed: int = 0,
-    tell: Callable[[Row], object] = lambda row: None,
+    on_row: Callable[[Row], object] = lambda row: None,
 ) -> Robustness:
     """Return the accuracy of a network under every corruption at every strength.
 
-    The draws of a corruption are the same at all strengths. S is chosen for each corruption and strength by the first
-    few images, never by labels.
+    The random numbers of a corruption are the same at all strengths. S is chosen for each corruption and strength by
+    the first few images, never by labels.
 
     Args:
         model: images → logits; it is left in evaluation mode.
         images: uint8 (N, C, H, W), at least one.
         labels: (N,).
         corruptions: at least one.
-        prepare: brings a batch of the images to what the network expects.
+        prepare: turns a batch of the images into input of the network.
         adaptation: chooses the thresholds.
-        seed: of the corruptions' draws.
-        tell: is told of every row as soon as it is known.
+        seed: of the corruptions' random numbers.
+        on_row: called with every row as soon as it is computed.
     """
 
-    def row(name: str, each: Sequence[Callable[[], Tensor]]) -> Row:
-        plain, adapted, factors = zip(*(_tested(model, e(), labels, prepare, adaptation) for e in each), strict=True)
-        made = Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
-        tell(made)
-        return made
+    def test(name: str, strengths: Sequence[Callable[[], Tensor]]) -> Row:
+        results = (_accuracies(model, images_at(), labels, prepare, adaptation) for images_at in strengths)
+        plain, adapted, factors = zip(*results, strict=True)
+        row = Row(name, plain, adapted, factors) if adaptation else Row(name, plain)
+        on_row(row)
+        return row
 
-    clean = row("clean", [lambda: images])
-    rows = tuple(row(c.name, [partial(c.seeded, images, s, seed) for s in SEVERITIES]) for c in corruptions)
+    clean = test("clean", [lambda: images])
+    rows = tuple(test(c.name, [partial(c.seeded, images, s, seed) for s in SEVERITIES]) for c in corruptions)
     adapted = [r.adapted_mean for r in rows if r.adapted_mean is not None]
     return Robustness(len(images), clean, rows, _mean([r.mean for r in rows]), _mean(adapted) if adapted else None)
 
 
-def _tested(
+def _accuracies(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     prepare: Callable[[Tensor], Tensor],
     adaptation: Adaptation | None,
 ) -> tuple[float, float, float]:
-    """Return the accuracy as trained, the accuracy adapted, and S; the first again and 1 without adaptation."""
+    """Return the accuracy as trained, the accuracy with adapted thresholds, and S; without adaptation S is 1."""
 
-    def tested() -> float:
+    def measure() -> float:
         return accuracy(logits_of(model, images, prepare), labels)
 
-    plain = tested()
-    factor = 1.0 if adaptation is None else adaptation.factor(images[:LOOKED_AT])
+    plain = measure()
+    factor = 1.0 if adaptation is None else adaptation.factor(images[:ADAPTATION_IMAGES])
     if factor == 1:
         return plain, plain, factor
     with with_thresholds(model, factor):
-        return plain, tested(), factor
+        return plain, measure(), factor
 
 
 def _mean(values: Sequence[float]) -> float:

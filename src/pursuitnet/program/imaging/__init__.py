@@ -1,1 +1,1 @@
-"""Images to learn from and to apply networks to: files, folders, measures."""
+"""Images to train on and to apply networks to: files, folders, metrics."""

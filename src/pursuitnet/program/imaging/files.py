@@ -1,4 +1,4 @@
-"""Image files as arrays and back, of the number types that they have: PNG, TIFF, NPY, zarr."""
+"""Read and write image files as arrays of their own number types: PNG, TIFF, NPY, zarr."""
 
 import importlib
 import os
@@ -15,23 +15,23 @@ Array = NDArray[Any]
 KINDS = (".png", ".tif", ".tiff", ".npy", ".zarr", ".jpg", ".jpeg", ".bmp")
 """Endings of the files that are read."""
 WHITE = {"uint8": 255.0, "uint16": 65_535.0, "bool": 1.0}
-"""Value of white by number type; floats are taken as they are."""
+"""Value of white by number type; floats are not scaled."""
 MOST_CHANNELS = 4
-"""A last axis of at most so many holds channels, if there are three axes or more."""
+"""A last axis of at most this size holds channels, if there are three axes or more."""
 
 
-def listed(folder: Path) -> list[Path]:
-    """Return the image files of a folder in the order of their names."""
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder, sorted by name."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; expected one of images: {', '.join(KINDS)}")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and not path.name.startswith("."))
-    if not found:
+        raise FileNotFoundError(f"{folder} is not a folder; expected one of images: {', '.join(KINDS)}")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and not path.name.startswith("."))
+    if not paths:
         raise FileNotFoundError(f"{folder} holds no images; expected files with {', '.join(KINDS)}")
-    return found
+    return paths
 
 
 def read(path: Path) -> Array:
-    """Return the images in a file, (pages, H, W, C), mapped into memory where the file is an uncompressed NPY or TIFF.
+    """Return the images in a file, (pages, H, W, C), memory-mapped if the file is an uncompressed NPY or TIFF.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -39,15 +39,14 @@ def read(path: Path) -> Array:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    reader = {".npy": _npy, ".zarr": _zarr, ".tif": _tiff, ".tiff": _tiff}.get(path.suffix.lower(), _picture)
     try:
-        found = reader(path)
+        array = _reader(path)(path)
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # decoders of damaged files raise anything
-        said = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ValueError(f"{path} cannot be read as an image ({said:.200}): repair or remove it") from error
-    pages = as_pages(found, path)
+    except Exception as error:  # decoders raise anything for damaged files
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ValueError(f"{path} cannot be read as an image ({reason:.200}): repair or remove it") from error
+    pages = as_pages(array, path)
     if pages.dtype.name not in WHITE and pages.dtype.kind != "f":
         raise ValueError(f"{path} holds {pages.dtype}; expected uint8, uint16, bool or floats: convert it")
     return pages
@@ -56,59 +55,59 @@ def read(path: Path) -> Array:
 def as_pages(array: Array, path: Path) -> Array:
     """Return (H, W), (H, W, C), (pages, H, W) or (pages, H, W, C) as (pages, H, W, C): a view."""
     if array.ndim == 4 and array.shape[3] <= MOST_CHANNELS:
-        found = array
+        pages = array
     elif array.ndim == 3:
-        found = array[None] if array.shape[2] <= MOST_CHANNELS else array[..., None]
+        pages = array[None] if array.shape[2] <= MOST_CHANNELS else array[..., None]
     elif array.ndim == 2:
-        found = array[None, ..., None]
+        pages = array[None, ..., None]
     else:
         raise ValueError(f"{path} holds an array of shape {array.shape}; expected (H, W), (H, W, C) or pages of these")
-    if 0 in found.shape:
+    if 0 in pages.shape:
         raise ValueError(f"{path} holds an array of shape {array.shape}; expected at least one pixel")
-    return found
+    return pages
 
 
 def write(path: Path, pages: Array, like: tuple[int, ...]) -> None:
-    """Write pages (pages, H, W, C) to a file that is there whole or not at all, and never in place of another.
+    """Write pages (pages, H, W, C) to a new file: whole or not at all, and never over an existing one.
 
     Args:
-        path: the file; its ending says the format.
-        pages: of a number type that the format has.
-        like: shape of the array that was read; the axes are those.
+        path: the file; its suffix gives the format.
+        pages: of a number type that the format supports.
+        like: shape of the array that was read; the file gets the same axes.
 
     Raises:
-        FileExistsError: if the file is there.
+        FileExistsError: if the file exists.
         ValueError: if the format cannot hold them.
     """
-    beside = path.with_name(f".{path.stem}.new{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     array = squeezed(pages, like)
     writers: dict[str, Callable[[Path, Array], None]] = {".npy": np.save, ".tif": _to_tiff, ".tiff": _to_tiff}
     writer = {**writers, ".zarr": _to_zarr}.get(path.suffix.lower(), _to_picture)
     try:
-        writer(beside, array)
-        if beside.is_dir():
-            beside.rename(path)  # which fails where there is a folder that is not empty
+        writer(temporary, array)
+        if temporary.is_dir():
+            temporary.rename(path)  # which fails if there is a folder that is not empty
         else:
-            os.link(beside, path)  # which, unlike a move, does not take the place of a file
+            os.link(temporary, path)  # which, unlike a move, does not replace a file
     except OSError as error:
         raise FileExistsError(f"{path} cannot be written ({error.strerror}): name another --out") from None
     finally:
-        shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
 
 def squeezed(pages: Array, like: tuple[int, ...]) -> Array:
-    """Return pages with the axes that the array had which was read."""
+    """Return pages with the axes of the array that was read."""
     channels = len(like) == 4 or (len(like) == 3 and like[2] <= MOST_CHANNELS)
     pages = pages if len(like) == 4 or (len(like) == 3 and not channels) else pages[0]
     return pages[..., 0] if pages.shape[-1] == 1 and (not channels or like[-1] != 1) else pages
 
 
 def unit(array: Array) -> NDArray[np.float32]:
-    """Return pixels as floats, with white at 1 where the number type says what white is."""
+    """Return pixels as floats, with white at 1 if the number type has a value of white."""
     return array.astype(np.float32) / np.float32(WHITE.get(array.dtype.name, 1.0))
 
 
-def ranged(values: NDArray[np.float32], dtype: str) -> Array:
+def to_dtype(values: NDArray[np.float32], dtype: str) -> Array:
     """Return floats in the number type and range of an image, rounded and clipped."""
     if dtype not in WHITE:
         return values.astype(dtype)
@@ -117,9 +116,13 @@ def ranged(values: NDArray[np.float32], dtype: str) -> Array:
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
-    """Return the shape of the array in a file as it is stored."""
-    reader = {".npy": _npy, ".zarr": _zarr, ".tif": _tiff, ".tiff": _tiff}.get(path.suffix.lower(), _picture)
-    return reader(path).shape
+    """Return the shape of the array stored in a file."""
+    return _reader(path)(path).shape
+
+
+def _reader(path: Path) -> Callable[[Path], Array]:
+    """Return the function that reads files with the suffix of this one."""
+    return {".npy": _npy, ".zarr": _zarr, ".tif": _tiff, ".tiff": _tiff}.get(path.suffix.lower(), _picture)
 
 
 def _npy(path: Path) -> Array:
@@ -127,15 +130,15 @@ def _npy(path: Path) -> Array:
 
 
 def _zarr(path: Path) -> Array:
-    zarr: Any = _needed("zarr", path)
-    found = zarr.open(str(path), mode="r")
-    if not hasattr(found, "shape"):
+    zarr: Any = _required_module("zarr", path)
+    array = zarr.open(str(path), mode="r")
+    if not hasattr(array, "shape"):
         raise ValueError("it is a group; name one of its arrays")
-    return np.asarray(found)
+    return np.asarray(array)
 
 
 def _tiff(path: Path) -> Array:
-    if (tifffile := _there("tifffile")) is None:
+    if (tifffile := _optional_module("tifffile")) is None:
         return _picture(path)
     try:
         return tifffile.memmap(path, mode="r")
@@ -149,7 +152,7 @@ def _picture(path: Path) -> Array:
     try:
         Image.open(path).close()
     except UnidentifiedImageError:
-        raise ValueError("it is no image") from None
+        raise ValueError("it is not an image") from None
     with path.open("rb") as file, Image.open(file) as image:
         tile = getattr(image, "tile", None)
         if image.mode.startswith("RGB") and tile and ";16" in str(tile[0][3]):
@@ -161,12 +164,12 @@ def _picture(path: Path) -> Array:
 def _frame(image: Any) -> Array:
     if image.mode in ("P", "LA", "PA", "RGBA", "CMYK", "YCbCr"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
-    found = np.array(image)
-    return found.astype(np.uint16) if image.mode.startswith("I;16") else found
+    pixels = np.array(image)
+    return pixels.astype(np.uint16) if image.mode.startswith("I;16") else pixels
 
 
 def _to_tiff(path: Path, array: Array) -> None:
-    if (tifffile := _there("tifffile")) is not None:
+    if (tifffile := _optional_module("tifffile")) is not None:
         rgb = array.ndim >= 3 and array.shape[-1] in (3, 4)
         tifffile.imwrite(path, array, photometric="rgb" if rgb else "minisblack", bigtiff=array.nbytes > 2**31)
         return
@@ -179,7 +182,7 @@ def _to_tiff(path: Path, array: Array) -> None:
 
 def _to_zarr(path: Path, array: Array) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    _needed("zarr", path).save_array(str(path), array)
+    _required_module("zarr", path).save_array(str(path), array)
 
 
 def _to_picture(path: Path, array: Array) -> None:
@@ -191,15 +194,15 @@ def _to_picture(path: Path, array: Array) -> None:
     Image.fromarray(array).save(path)
 
 
-def _there(name: str) -> Any:
-    """Return a module, if it is installed."""
+def _optional_module(name: str) -> Any:
+    """Return a module, or None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
 
 
-def _needed(name: str, path: Path) -> Any:
-    if (found := _there(name)) is None:
+def _required_module(name: str, path: Path) -> Any:
+    if (module := _optional_module(name)) is None:
         raise ImportError(f"{path} needs {name}; install it with: pip install 'pursuitnet[images]'")
-    return found
+    return module

@@ -1,1 +1,1 @@
-"""``pursuitnet learn``: a dictionary learned from image files, with its history and a page of pictures."""
+"""``pursuitnet learn``: learn a dictionary from image files, with its history and a page of figures."""

@@ -1,4 +1,4 @@
-"""The page of a learned dictionary: atoms sorted by use, the objective, and what the codes make of some images."""
+"""The page of a learned dictionary: atoms sorted by use, the objective, and reconstructions of some images."""
 
 import io
 from pathlib import Path
@@ -23,55 +23,55 @@ if TYPE_CHECKING:
     from pursuitnet.program.learn.run import Settings
 
 SHOWN = 400
-"""Atoms on the page at most."""
+"""Most atoms on the page."""
 
 
-def write_page(path: Path, found: Learned, images: Tensor, settings: "Settings", count: int) -> Path:
+def write_page(path: Path, learned: Learned, images: Tensor, settings: "Settings", count: int) -> Path:
     """Write the page and return its path.
 
     Args:
         path: of the page.
-        found: what was learned.
-        images: a few of them, as they were learned from.
-        settings: what was asked for.
-        count: how many images there were.
+        learned: the result.
+        images: a few of the prepared images.
+        settings: of the run.
+        count: number of images in total.
     """
-    return write_whole(path, render("learn.html.j2", _content(found, images, settings, count)))
+    return write_whole(path, render("learn.html.j2", _content(learned, images, settings, count)))
 
 
 @torch.no_grad()
-def _content(found: Learned, images: Tensor, settings: "Settings", count: int) -> dict[str, Any]:
+def _content(learned: Learned, images: Tensor, settings: "Settings", count: int) -> dict[str, Any]:
     """Return everything that the template shows."""
-    weight, order = filters_of(found.dictionary).weight, found.usage.argsort(descending=True, stable=True)
+    weight, order = filters_of(learned.dictionary).weight, learned.usage.argsort(descending=True, stable=True)
     atoms = weight[order[:SHOWN]]
     return {
         "settings": settings,
         "count": count,
-        "history": found.history,
-        "last": found.history[-1] if found.history else None,
-        "reason": found.reason,
+        "history": learned.history,
+        "last": learned.history[-1] if learned.history else None,
+        "reason": learned.reason,
         "atoms": pictures.mosaic(pictures.signed(atoms), max(1, round(len(atoms) ** 0.5 * 1.6))),
-        "unused": int((found.usage == 0).sum()),
+        "unused": int((learned.usage == 0).sum()),
         "shown": len(atoms),
-        "curve": curve(found.history),
-        "samples": _samples(found, images, settings),
+        "curve": curve(learned.history),
+        "samples": _samples(learned, images, settings),
     }
 
 
-def _samples(found: Learned, images: Tensor, settings: "Settings") -> list[dict[str, Any]]:
-    """Return some images beside what the atoms make of them and what is left."""
+def _samples(learned: Learned, images: Tensor, settings: "Settings") -> list[dict[str, Any]]:
+    """Return some images with their reconstruction by the atoms and the residual."""
     beta = torch.tensor([settings.beta]).to(images)
-    coded = Coder(beta, settings.nonnegative)(found.dictionary, Batch(images, None), 1e-3)
-    left = residual_of(found.dictionary, coded.batch, coded.code)
+    coded = Coder(beta, settings.nonnegative)(learned.dictionary, Batch(images, None), 1e-3)
+    residuals = residual_of(learned.dictionary, coded.batch, coded.code)
     identity = coded.code[0] if len(coded.code) > 1 else torch.zeros_like(images)
     rows = []
-    for image, rest, own, code in zip(images, left, identity, coded.code[-1], strict=True):
-        shown = [image, image - rest - own, rest + own]
+    for image, residual, own, code in zip(images, residuals, identity, coded.code[-1], strict=True):
+        shown = [image, image - residual - own, residual + own]
         scale = image.abs().amax().clamp(min=1e-12)
         tiles = pictures.images(torch.stack([(each / scale + 1) / 2 for each in shown]))
         rows.append({
             "picture": pictures.mosaic(tiles, 3, 200),
-            "error": float((rest + own).norm() / image.norm().clamp(min=1e-12)),
+            "error": float((residual + own).norm() / image.norm().clamp(min=1e-12)),
             "share": float((code != 0).double().mean()),
         })  # fmt: skip
     return rows
@@ -87,7 +87,7 @@ def curve(history: tuple[Report, ...]) -> str:
         pictures.plain(axes, pictures.INK, pictures.SOFT)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("seconds", color=pictures.INK)
-        pictures.loss_axis(axes, per_image, "objective of an image", pictures.INK)
+        pictures.loss_axis(axes, per_image, "objective per image", pictures.INK)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return pictures.inline(text.getvalue())

@@ -1,4 +1,4 @@
-"""Image files as learning takes them: gray or in color, and with their low frequencies taken out."""
+"""Read image files for dictionary learning: gray or in color, and without their low frequencies."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,46 +11,46 @@ from torch.nn import functional as F
 from pursuitnet.data.pixels import FULL, decoded, head
 
 NAMES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".webp"}
-"""What files of images are called in a folder; any other file may be named itself."""
+"""Suffixes of the image files that are used of a folder; other files can be named one by one."""
 DEVIATION = 3.0
-"""Of the Gaussian window whose mean and deviation are local, in pixels."""
+"""Standard deviation in pixels of the Gaussian window of the local mean and deviation."""
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that are named, and those of images in folders, in order.
+    """Return the files among the paths, and the image files in the folders among them, in order.
 
     Raises:
-        FileNotFoundError: for a path that is not there.
-        ValueError: where there is no image.
+        FileNotFoundError: if a path does not exist.
+        ValueError: if there is no image.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in NAMES and not p.name.startswith("."))
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in NAMES and not p.name.startswith("."))
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise FileNotFoundError(f"{path} does not exist; name image files, or folders of them")
-    if not found:
-        known = ", ".join(sorted(NAMES))
-        raise ValueError(f"{', '.join(map(str, paths))} holds no image; expected files that end in {known}")
-    return found
+    if not files:
+        suffixes = ", ".join(sorted(NAMES))
+        raise ValueError(f"{', '.join(map(str, paths))} holds no image; expected files that end in {suffixes}")
+    return files
 
 
 def read(path: Path, color: bool, prepare: str) -> Tensor:
     """Return one image, prepared, (1, channels, H, W) in float32."""
-    about = head(path)
-    white = about.white or {"8 bits": 255.0, "16 bits": float(FULL), "16-bit colors": float(FULL)}.get(about.depth)
+    header = head(path)
+    white = header.white or {"8 bits": 255.0, "16 bits": float(FULL), "16-bit colors": float(FULL)}.get(header.depth)
     if white is None:
-        raise ValueError(f"{path} has {about.depth} a pixel, whose scale is not known; save it with 8 or 16 bits")
-    pixels = decoded(path, 3 if color else 1, about.size, False, white)
+        raise ValueError(f"{path} has {header.depth} a pixel, whose scale is not known; save it with 8 or 16 bits")
+    pixels = decoded(path, 3 if color else 1, header.size, False, white)
     return prepared(torch.tensor(pixels)[None].float() / 255, prepare)
 
 
 def prepared(image: Tensor, prepare: str) -> Tensor:
-    """Return an image in [0, 1] without its local mean ("highpass"), and of local deviation 1 ("contrast").
+    """Return an image in [0, 1] without its local mean ("highpass"), and also with local deviation 1 ("contrast").
 
-    Where the local deviation is below its mean over the image, it is divided by that, so that noise is not raised.
+    Where the local deviation is below its mean over the image, that mean divides, so that noise is not amplified.
     """
     if prepare == "none":
         return image
@@ -77,14 +77,14 @@ def smoothed(image: Tensor) -> Tensor:
 
 
 def by_size(images: Sequence[Tensor]) -> list[Tensor]:
-    """Return batches of the images of each size."""
+    """Return one batch of the images of each size."""
     sizes: dict[tuple[int, ...], list[Tensor]] = {}
     for image in images:
         sizes.setdefault(tuple(image.shape), []).append(image)
-    return [torch.cat(some) for some in sizes.values()]
+    return [torch.cat(group) for group in sizes.values()]
 
 
 def one_by_one(files: Sequence[Path], color: bool, prepare: str, device: torch.device) -> Iterator[Tensor]:
-    """Yield the images of files, each when it is asked for."""
+    """Yield the images of files, each read when it is needed."""
     for path in files:
         yield read(path, color, prepare).to(device)

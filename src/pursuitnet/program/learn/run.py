@@ -1,4 +1,4 @@
-"""A run of ``pursuitnet learn``: files in, a folder out."""
+"""A run of ``pursuitnet learn``: from image files to a folder of results."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ CHECKPOINT, DICTIONARY, HISTORY, SETTINGS, PAGE = (
     "learn.html",
 )
 FIRST = 20
-"""Images that the atoms of a stream start from."""
+"""Images from which the initial atoms are drawn with --online."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for, as the command describes it."""
+    """Settings of ``pursuitnet learn``; see the command."""
 
     atoms: int = 100
     size: int = 11
@@ -55,47 +55,49 @@ class Settings:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if self.robust and self.size % 2 == 0:
-            raise ValueError(f"size is {self.size}; with --robust expected an odd one: codes have the images' size")
+            raise ValueError(
+                f"size is {self.size}; expected an odd number with --robust, where codes have the size of the images"
+            )
         if self.online and self.iterations is not None:
-            raise ValueError("--online sees every image once; leave out --iterations")
+            raise ValueError("--online uses every image once; leave out --iterations")
 
 
-def run(
+def learn_from_files(
     paths: Sequence[Path],
     out: Path,
     settings: Settings,
     resume: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    report_line: Callable[[str], None] = lambda line: None,
 ) -> Learned:
-    """Learn from image files and leave dictionary, history and page in a folder.
+    """Learn a dictionary from image files and write dictionary, history and page into a folder.
 
     Args:
         paths: image files, and folders of them.
         out: the folder.
-        settings: what to learn.
-        resume: go on after the last finished round of the run in the folder.
-        tell: is told of every round, and of the files.
+        settings: of the run.
+        resume: continue after the last finished round of the run in the folder.
+        report_line: called with a line of text after every round, and with the paths of the results.
 
     Raises:
-        FileExistsError: if the folder holds a run and ``resume`` is not asked for.
-        FileNotFoundError: if a file is not there, or no run to go on with.
-        ValueError: for input that does not fit, or a run that was begun with other settings.
+        FileExistsError: if the folder is not empty and ``resume`` is False.
+        FileNotFoundError: if a file is missing, or there is no run to resume.
+        ValueError: if input does not fit, or the run was started with other settings.
     """
     files, device = pixels.files_of(paths), device_of(Recipe(device=settings.device))
-    _check_place(out, settings, resume)
+    _check_folder(out, settings, resume)
     first = [
         pixels.read(path, settings.color, settings.prepare) for path in files[: FIRST if settings.online else None]
     ]
     batches = [batch.to(device) for batch in pixels.by_size(first)]
-    dictionary = _start(settings, batches)
+    dictionary = _initial_dictionary(settings, batches)
     stream = pixels.one_by_one(files, settings.color, settings.prepare, device)
 
-    def told(report: Report, _: Dictionary) -> None:  # by then the input has been found good
+    def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / SETTINGS, json.dumps(_asked(settings)) + "\n")
-        tell(_line(report))
+        write_whole(out / SETTINGS, json.dumps(_fixed_settings(settings)) + "\n")
+        report_line(_line(report))
 
-    found = learn_from(
+    learned = learn_from(
         stream if settings.online else batches,
         dictionary,
         settings.beta,
@@ -103,46 +105,46 @@ def run(
         max_iterations=settings.iterations,
         tol=settings.tol,
         seed=settings.seed,
-        callback=told,
+        callback=on_round,
         checkpoint=out / CHECKPOINT,
     )
-    _write(out, settings, found)
-    page = write_page(out / PAGE, found, batches[0][:3], settings, len(files))
-    tell(f"{out / DICTIONARY}\n{page}")
-    return found
+    _write(out, settings, learned)
+    page = write_page(out / PAGE, learned, batches[0][:3], settings, len(files))
+    report_line(f"{out / DICTIONARY}\n{page}")
+    return learned
 
 
-def _check_place(out: Path, settings: Settings, resume: bool) -> None:
-    """Raise an error unless a run may begin, or go on, in a folder."""
-    begun = out / SETTINGS
-    if resume and not begun.is_file():
-        raise FileNotFoundError(f"{out} holds no run of learn to resume; leave out --resume to begin one")
+def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
+    """Raise an error unless a run can begin, or continue, in a folder."""
+    saved = out / SETTINGS
+    if resume and not saved.is_file():
+        raise FileNotFoundError(f"{out} holds no run of learn to resume; leave out --resume to start one")
     if not resume and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; name another --out, or pass --resume to go on with what is there")
+        raise FileExistsError(f"{out} is not empty; name another --out, or pass --resume to continue the run in it")
     if resume:
-        before = json.loads(begun.read_text(encoding="utf-8"))
-        changed = [name for name, value in _asked(settings).items() if before.get(name) != value]
+        before = json.loads(saved.read_text(encoding="utf-8"))
+        changed = [name for name, value in _fixed_settings(settings).items() if before.get(name) != value]
         if changed:
             raise ValueError(
-                f"--resume goes on with the settings the run was begun with; {', '.join(changed)} differ: give "
+                f"--resume continues with the settings of the start of the run; {', '.join(changed)} differ: give "
                 f"{', '.join(f'--{name} {before.get(name)}' for name in changed)}, or another --out"
             )
 
 
-def _asked(settings: Settings) -> dict[str, Any]:
-    """Return what decides the result; a run may go on elsewhere, and for longer."""
+def _fixed_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that must not change on resume: all but the device and when to stop."""
     return {k: v for k, v in asdict(settings).items() if k not in ("device", "iterations", "tol")}
 
 
-def _start(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
-    """Return the dictionary to start from: patches of the images."""
+def _initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
+    """Return the initial dictionary: patches of the images."""
     channels = 3 if settings.color else 1
-    one = torch.zeros(1, channels, settings.size, settings.size, device=batches[0].device)
+    shape_only = torch.zeros(1, channels, settings.size, settings.size, device=batches[0].device)
     padding = settings.size // 2 if settings.robust else settings.size - 1
     smallest = min(min(batch.shape[2:]) for batch in batches)
     if settings.size > smallest:
         raise ValueError(f"size is {settings.size} and the smallest image has {smallest} pixels; expected less")
-    filters = from_patches(batches, ConvDictionary(one, padding=padding), settings.atoms, settings.seed)
+    filters = from_patches(batches, ConvDictionary(shape_only, padding=padding), settings.atoms, settings.seed)
     return WithIdentity(filters) if settings.robust else filters
 
 
@@ -153,17 +155,17 @@ def _line(report: Report) -> str:
     )
 
 
-def _write(out: Path, settings: Settings, found: Learned) -> None:
-    """Leave dictionary and history."""
-    about = {**asdict(settings), "kind": "conv", "padding": list(_convolution(found).padding)}
-    weight = filters_of(found.dictionary).weight.detach().cpu().contiguous()
-    tensors = {"weight": weight, "usage": found.usage.cpu().contiguous()}
-    write_whole(out / DICTIONARY, save(tensors, {"pursuitnet": json.dumps(about)}))
-    write_whole(out / HISTORY, "".join(json.dumps(asdict(report)) + "\n" for report in found.history))
+def _write(out: Path, settings: Settings, learned: Learned) -> None:
+    """Write dictionary and history."""
+    metadata = {**asdict(settings), "kind": "conv", "padding": list(_convolution(learned).padding)}
+    weight = filters_of(learned.dictionary).weight.detach().cpu().contiguous()
+    tensors = {"weight": weight, "usage": learned.usage.cpu().contiguous()}
+    write_whole(out / DICTIONARY, save(tensors, {"pursuitnet": json.dumps(metadata)}))
+    write_whole(out / HISTORY, "".join(json.dumps(asdict(report)) + "\n" for report in learned.history))
 
 
-def _convolution(found: Learned) -> ConvDictionary:
-    filters = filters_of(found.dictionary)
+def _convolution(learned: Learned) -> ConvDictionary:
+    filters = filters_of(learned.dictionary)
     if not isinstance(filters, ConvDictionary):
         raise TypeError(f"the dictionary is {filters}; expected filters")
     return filters

@@ -1,1 +1,1 @@
-"""Prediction for image files: classes, a table of them, and a page that takes a decision apart. Loads no PyTorch."""
+"""Prediction for image files: classes, a table of them, and a page that explains them. Loads no PyTorch."""

@@ -1,6 +1,6 @@
-"""Self-contained pages: a run while it trains, a finished run and what its layers do, several runs beside each other.
+"""Self-contained pages: a run while it trains, a finished run and its layers, and a comparison of runs.
 
-The names below are loaded on first use: only the page of a finished run needs PyTorch.
+The functions are imported on first use: only the page of a finished run needs PyTorch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Several runs beside each other, in one picture or page."""
+"""Comparison of several runs in one figure or page."""
 
 import io
 import math
@@ -23,37 +23,37 @@ from pursuitnet.program.runs import TITLES, RunSummary, cells
 from pursuitnet.program.writable import write_whole
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
-"""Told apart by most color-blind eyes, and seen on white and on black."""
+"""Distinguishable with most kinds of color blindness, and visible on white and on black."""
 
 SETTINGS = ("unfolding", "width", "seed", "rate")
-"""Columns of the page beside those of the terminal."""
+"""Columns of the page in addition to those on the terminal."""
 
 STYLES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-"""One more for every time that the colors have been used up."""
+"""The next one is used each time that all colors have been used."""
 
 
 def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
-    """Write the runs' test accuracy and training loss over the epochs as a picture or a page; return its path.
+    """Write a figure or a page of the runs' test accuracy and training loss over the epochs; return its path.
 
     Args:
-        path: a file in PNG or HTML, by its suffix; the page holds the table of the runs too.
-        runs: what to compare; those without an epoch are in the table alone.
+        path: a PNG or HTML file, by its suffix; the page has the table of the runs too.
+        runs: to compare; those without a finished epoch are only in the table.
 
     Raises:
         OSError: if it cannot be written.
-        ValueError: for another suffix, and if no run has an epoch to draw.
+        ValueError: for another suffix, or if no run has a finished epoch.
     """
     if path.suffix.lower() not in (".png", ".html"):
         raise ValueError(f"{path} is neither .png nor .html; expected one of them")
-    drawn = [run for run in runs if run.records]
-    if not drawn:
+    started = [run for run in runs if run.records]
+    if not started:
         raise ValueError("none of the runs has an epoch to draw; wait until one has ended")
     picture = io.BytesIO()
     if path.suffix.lower() == ".png":
-        _drawn(drawn, "#22252a", "#d9d7d2").savefig(picture, format="png", dpi=160)
+        _figure(started, "#22252a", "#d9d7d2").savefig(picture, format="png", dpi=160)
         return write_whole(path, picture.getvalue())
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "runs"}):
-        _drawn(drawn, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+        _figure(started, INK, SOFT).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {
         "curves": inline(picture.getvalue().decode()),
@@ -66,32 +66,32 @@ def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
 
 
 def _row(page: Path, run: RunSummary, row: tuple[str, ...]) -> dict[str, Any]:
-    """Return a run's line of the table, and its pages seen from this one."""
+    """Return a run's row of the table, and links to its pages."""
     settings = [getattr(run, name if name != "rate" else "lr") for name in SETTINGS]
-    words = ["-" if value is None else f"{value:g}" for value in settings]
+    values = ["-" if value is None else f"{value:g}" for value in settings]
     files = RunFolder(run.folder)
     pages = {"report": files.report, "inspect": files.inspection_page}
-    links = {name: _link(page, at) for name, at in pages.items() if at.is_file()}
-    return {"cells": (*row[:3], *words, *row[3:], run.date or "-"), "links": links, "note": _next(run)}
+    links = {name: _link(page, file) for name, file in pages.items() if file.is_file()}
+    return {"cells": (*row[:3], *values, *row[3:], run.date or "-"), "links": links, "note": _next_command(run)}
 
 
 def _link(page: Path, target: Path) -> str:
-    """Return the address of a file beside or below a page's folder, or elsewhere."""
+    """Return the address of a file, relative to the folder of a page."""
     return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))
 
 
-def _next(run: RunSummary) -> str:
-    """Return the command that is likely wanted next."""
+def _next_command(run: RunSummary) -> str:
+    """Return the command that is likely needed next."""
     if run.state == "finished":
-        seen = RunFolder(run.folder).inspection_page.is_file()
-        return shlex.join(["pursuitnet", "evaluate" if seen else "inspect", str(run.folder)])
+        inspected = RunFolder(run.folder).inspection_page.is_file()
+        return shlex.join(["pursuitnet", "evaluate" if inspected else "inspect", str(run.folder)])
     if run.state in ("stopped", "failed"):
         return shlex.join(["pursuitnet", "train", "--out", str(run.folder), "--resume"])
     return ""
 
 
-def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
-    """Return both pictures side by side over one list of names, in the order of the last accuracy."""
+def _figure(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
+    """Return a figure of both curves above one legend, sorted by the last accuracy."""
     runs = sorted(runs, key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     rows = -(-len(runs) // 2) if len(runs) > 3 else len(runs)
     with matplotlib.rc_context({"font.size": 9.5}):
@@ -115,17 +115,17 @@ def _drawn(runs: Sequence[RunSummary], ink: str, soft: str) -> Figure:
 def _curves(left: Axes, right: Axes, run: RunSummary, index: int) -> None:
     epochs = [record["epoch"] for record in run.records]
     last = run.records[-1]
-    told = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
+    result = written("{:.2%}", last["test_accuracy"]) if "test_accuracy" in last else f"{last['test_psnr']:.2f} dB"
     part = "" if run.done == run.epochs else f", {run.done} of {run.epochs} epochs"
-    look: dict[str, Any] = {
+    style: dict[str, Any] = {
         "color": COLORS[index % len(COLORS)],
         "linestyle": STYLES[index // len(COLORS) % len(STYLES)],
         "linewidth": 1.6,
         "marker": "o",
-        "markevery": [-1],  # where it ends
+        "markevery": [-1],  # the last epoch
         "markersize": 3.5,
     }
     name = run.name if len(run.name) <= 44 else f"…{run.name[-43:]}"
-    label = f"{name}  {told}{part}".replace("$", r"\$")  # a dollar would begin a formula
+    label = f"{name}  {result}{part}".replace("$", r"\$")  # a dollar would begin a formula
     for axes, key in ((left, "test_accuracy"), (right, "train_loss")):
-        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **look)
+        axes.plot(epochs, [record.get(key, math.nan) for record in run.records], label=label, **style)

@@ -1,4 +1,4 @@
-"""The page of a finished run that returns images: test images in and out, and what the layers explain."""
+"""The page of a finished run that returns images: test images with their results, and what the layers explain."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from pursuitnet.program.train.tasks import ImageTrainer
 from pursuitnet.program.writable import write_whole
 
 SHOWN, SIDE = 4, 160
-"""Test images on the page, and the side of the part of them that is shown."""
+"""Test images on the page, and the side of their part that is shown."""
 
 
 def write_images(folder: Path) -> Path:
     """Write ``report.html`` into the folder of a finished run that returns images, and return its path.
 
     Raises:
-        FileNotFoundError: if the run has not finished, or its images are not there.
+        FileNotFoundError: if the run has not finished, or its images are missing.
         ValueError: if a file is damaged.
     """
     recipe = read_recipe(folder)
@@ -34,59 +34,59 @@ def write_images(folder: Path) -> Path:
     trainer.model.eval()
     about = RunFolder(folder).read_record({key: RECORD[key] for key in ("parameters", "images")})
     content = content_of({**about, "recipe": recipe.to_json(), "folder": folder}, records(folder), training=False)
-    seen = [_sample(trainer, number) for number in range(min(SHOWN, len(trainer.pictures.test[0])))]
-    layers = _layers(trainer, seen[0]["input"]) if seen else []
-    page = render("images.html.j2", {**content, "samples": seen, "layers": layers})
+    samples = [_sample(trainer, number) for number in range(min(SHOWN, len(trainer.pictures.test[0])))]
+    layers = _layers(trainer, samples[0]["input"]) if samples else []
+    page = render("images.html.j2", {**content, "samples": samples, "layers": layers})
     return write_whole(RunFolder(folder).report, page)
 
 
 @torch.no_grad()
 def _sample(trainer: ImageTrainer, number: int) -> dict[str, Any]:
-    """Return a test image with its result, its target and what was left over, side by side."""
+    """Return a test image with its result, its target and the difference, side by side."""
     pair, task = trainer.pictures.test[0][number], trainer.recipe.task
     image = _middle(trainer.pictures.image(pair.image))
-    given, found = trainer.result(image, number)
+    given, result = trainer.result(image, number)
     target = image if pair.target is None else _middle(trainer.pictures.target(pair.target))
-    found = found.cpu()
+    result = result.cpu()
     if task == "segment":
         most = max(1, len(trainer.pictures.labels) - 1)
-        found, target = found.argmax(0, keepdim=True) / most, target / most
-    parts = [("input", given), ("result", found), ("target", target)]
-    left = given - found if task == "denoise" else target - found
-    parts.append(("left over" if task == "denoise" else "target − result", 0.5 + left))
-    tiles = torch.stack([_shown(part) for _, part in parts])
+        result, target = result.argmax(0, keepdim=True) / most, target / most
+    parts = [("input", given), ("result", result), ("target", target)]
+    difference = given - result if task == "denoise" else target - result
+    parts.append(("input − result" if task == "denoise" else "target − result", 0.5 + difference))
+    tiles = torch.stack([_as_color(part) for _, part in parts])
     return {
         "name": pair.name,
-        "told": ", ".join(name for name, _ in parts) + " (gray is zero)",
+        "caption": ", ".join(name for name, _ in parts) + " (gray is zero)",
         "picture": pictures.mosaic(pictures.images(tiles), len(parts), SIDE),
         "input": given,
     }
 
 
 def _middle(image: Tensor) -> Tensor:
-    """Return the middle of an image (C, H, W), as far as it is shown."""
+    """Return the center of an image (C, H, W), of at most SIDE pixels."""
     for axis, n in enumerate(image.shape[1:], 1):
         image = image.narrow(axis, max(0, (n - SIDE) // 2), min(n, SIDE))
     return image
 
 
-def _shown(image: Tensor) -> Tensor:
+def _as_color(image: Tensor) -> Tensor:
     """Return three channels of an image."""
     return image.float().expand(3, -1, -1) if len(image) == 1 else image[[0, 1 % len(image), 2 % len(image)]].float()
 
 
 @torch.no_grad()
 def _layers(trainer: ImageTrainer, image: Tensor) -> list[dict[str, Any]]:
-    """Return what each layer that is called by itself makes of its input."""
-    found: list[dict[str, Any]] = []
+    """Return how well each layer that is called by itself reconstructs its input, and how dense its code is."""
+    rows: list[dict[str, Any]] = []
 
     def keep(layer: nn.Module, inputs: tuple[Any, ...], code: Tensor) -> None:
         if isinstance(layer, PursuitLayer):
             signal = inputs[0]
-            model = layer.reconstruct(code, signal.shape)
-            left = relative_error(signal, best_scale(signal, model) * model).mean()
+            reconstruction = layer.reconstruct(code, signal.shape)
+            error = relative_error(signal, best_scale(signal, reconstruction) * reconstruction).mean()
             channels = f"{sum(layer.dictionary.code_channels)} channels, of {layer.dictionary.channels}"
-            found.append({"dictionary": channels, "left": float(left), "density": float((code != 0).float().mean())})
+            rows.append({"dictionary": channels, "error": float(error), "density": float((code != 0).float().mean())})
 
     handles = [layer.register_forward_hook(keep) for layer in trainer.model.pursuits()]
     noise = {"sigma": trainer.tested_noise} if trainer.recipe.model == "csc_denoiser" else {}
@@ -96,4 +96,4 @@ def _layers(trainer: ImageTrainer, image: Tensor) -> list[dict[str, Any]]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return rows

@@ -1,4 +1,4 @@
-"""One self-contained page about a finished run: curves, confusions, and what each layer learned and does."""
+"""One self-contained page about a finished run: curves, confusion matrix, and what each layer has learned."""
 
 import os
 import shlex
@@ -25,7 +25,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import evenly
-from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_there
+from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_exists
 from pursuitnet.program.runs import date_of, repeat_command
 from pursuitnet.program.trace import (
     LayerTrace,
@@ -43,14 +43,14 @@ from pursuitnet.program.trace import (
 from pursuitnet.program.writable import write_whole
 from pursuitnet.prox.step_size import AbsorbedStep, BoundedStep
 
-MEASURED = 64  # test images behind the table
+MEASURED = 64  # test images that the table is measured on
 SHOWN_LAYERS, SHOWN_ATOMS, SHOWN_MAPS = 8, 32, 8
 RIGHT, WRONG = 3, 2  # test images shown
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, read and evaluated again on the test images."""
+    """A finished run, loaded and evaluated again on the test images."""
 
     recipe: Recipe
     model: Network
@@ -61,7 +61,7 @@ class TrainedRun:
     predicted: Tensor
 
     def traces(self, chosen: Tensor) -> list[LayerTrace]:
-        """Return what every layer does with the chosen test images."""
+        """Return the traces of every layer for the chosen test images."""
         return trace_layers(self.model, self.images.prepared(self.images.test[0][chosen]))
 
 
@@ -69,38 +69,38 @@ def write(folder: Path, data_dir: Path | None = None, device: str = "auto") -> P
     """Write ``report.html`` into a finished run's folder and return its path.
 
     Args:
-        folder: as ``train`` has left it.
-        data_dir: where the data set is now; None for where it was.
+        folder: as written by ``train``.
+        data_dir: where the data set is now; None if it has not moved.
         device: where to compute.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
-        ValueError: if a file in it is damaged, or the data set has classes that the network does not know.
+        FileNotFoundError: if the folder is not that of a finished run, or the data are missing.
+        ValueError: if a file in it is damaged, or the data set has classes that the network does not have.
     """
-    run = _read(Path(folder), data_dir, device)
+    run = _load(Path(folder), data_dir, device)
     files = RunFolder(folder)
-    return write_whole(files.report, render("report.html.j2", _content(run) | _about(files, run)))
+    return write_whole(files.report, render("report.html.j2", _content(run) | _footer(files, run)))
 
 
-def _read(folder: Path, data_dir: Path | None, device: str) -> TrainedRun:
+def _load(folder: Path, data_dir: Path | None, device: str) -> TrainedRun:
     opened = train.open_run(folder, data_dir, device)
     if changed := opened.changes("test"):
         warnings.warn(changed, stacklevel=3)
     needed = {key: RECORD[key] for key in ("parameters", "images", "seconds")}
     files = RunFolder(folder)
     about = files.read_record(needed)
-    check_there(files.metrics)
+    check_exists(files.metrics)
     lines = files.read_epochs({**NEEDED, "test_loss": EPOCH["test_loss"]})
     if not lines:
         raise ValueError(f"{files.metrics} is damaged: it holds no epoch")
-    predicted = train.evaluate(opened.model, opened.images, opened.images.test)[2]
+    predicted = train.evaluate_split(opened.model, opened.images, opened.images.test)[2]
     return TrainedRun(opened.recipe, opened.model, opened.images, opened.classes, lines, about, predicted)
 
 
-def _about(files: RunFolder, run: TrainedRun) -> dict[str, Any]:
-    """Return when the run ended, how it is repeated, what can be done with it, and the pages beside it."""
+def _footer(files: RunFolder, run: TrainedRun) -> dict[str, Any]:
+    """Return when the run ended, how to repeat it, what to do next, and links to other pages."""
     name = shlex.quote(str(files.path))
-    beside = {"layer by layer": files.inspection_page, "all runs": files.path.parent / "runs.html"}
+    pages = {"layer by layer": files.inspection_page, "all runs": files.path.parent / "runs.html"}
     return {
         "date": date_of(files.record),
         "repeat": repeat_command(files.path, run.recipe.to_json()),
@@ -110,7 +110,7 @@ def _about(files: RunFolder, run: TrainedRun) -> dict[str, Any]:
             f"pursuitnet predict {name} IMAGE … --explain": "classes of your own images, and why",
             f"pursuitnet export {name}": "ONNX, for other programs",
         },
-        "links": {title: os.path.relpath(file, files.path) for title, file in beside.items() if file.is_file()},
+        "links": {title: os.path.relpath(file, files.path) for title, file in pages.items() if file.is_file()},
     }
 
 
@@ -127,44 +127,44 @@ def _content(run: TrainedRun) -> dict[str, Any]:
         "about": run.about,
         "right": int((run.predicted == run.images.test[1]).sum()),
         "tested": len(run.predicted),
-        "words": describe_network(run.model),
+        "description": describe_network(run.model),
         "curves": pictures.curves(run.records),
         "speed": speed(run.records[-1]),
         "confusion": confusion(run.images.test[1], run.predicted, len(run.classes)).tolist(),
         "classes": run.classes,
         "measured": min(MEASURED, len(run.predicted)),
-        "layers": [_row(index, at) for index, at in enumerate(traces)],
+        "layers": [_row(index, trace) for index, trace in enumerate(traces)],
         "steps": len(traces[0].codes),
-        "layers_below_pooling": sum(at.input_layer is None for at in traces) > 1,
+        "layers_below_pooling": sum(trace.input_layer is None for trace in traces) > 1,
         "swept": _has(run.model, MultiLayerPursuit),
-        "residual": any(at.layer.start.needs_previous for at in traces),
-        "normed": any(at.layer.threshold.norm for at in traces),
-        "identity": any(at.identity_channels for at in traces),
+        "residual": any(trace.layer.start.needs_previous for trace in traces),
+        "normed": any(trace.layer.threshold.norm for trace in traces),
+        "identity": any(trace.identity_channels for trace in traces),
         "atoms": [_atoms(run, traces, index) for index in shown],
         "samples": list(_samples(run, shown)),
     }
 
 
 def describe_network(model: Network) -> str:
-    """Return one sentence on what the network is."""
+    """Return one sentence that describes the network."""
     layers = model.pursuits()
-    mix = "the input itself and learned atoms, [I D]," if _identity(layers[0]) else "learned atoms, D,"
+    mix = "the input itself and learned atoms, [I D]," if _has_identity(layers[0]) else "learned atoms, D,"
     starts = Counter(layer.start.name for layer in layers if layer.start.needs_previous)
-    begin = "".join(f" {n} of them begin at the input of their block ({name});" for name, n in starts.items())
+    begin = "".join(f" {n} of them start at the input of their block ({name});" for name, n in starts.items())
     if isinstance(model, CertifiedNetwork):
         return (
-            f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} and hands on the "
-            "input less twice that explanation, a map that moves no two images apart; a linear classifier with rows of "
-            "length 1 reads the result, so that a margin is a radius (evaluate --certify)."
+            f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} and passes "
+            "on the input minus twice that explanation, a map that never increases the distance of two images; a "
+            "linear classifier with rows of norm 1 follows, so that a margin is a radius (evaluate --certify)."
         )
     return (
         f"{len(layers)} pursuit layers, each of which explains its input as a sparse mix of {mix} "
-        "and hands the code on;"
-        f"{begin} {_pace(model)}; a linear classifier reads the average of the last code."
+        "and passes the code on;"
+        f"{begin} {_num_steps(model)}; a linear classifier reads the average of the last code."
     )
 
 
-def _pace(model: Network) -> str:
+def _num_steps(model: Network) -> str:
     """Return how many steps the layers take, in words."""
     sweeps = [module for module in model.modules() if isinstance(module, MultiLayerPursuit)]
     layer = model.pursuits()[0]
@@ -175,52 +175,52 @@ def _pace(model: Network) -> str:
     steps = f"1 + {k} = {k + 1} " + ("sweep" if sweeps else "pursuit step") + ("s" if k else "")
     if not sweeps:
         return f"unfolding {k} means {steps} a layer" + (f" ({name})" if k else "")
-    together = " + ".join(str(len(sweep.layers)) for sweep in sweeps)
-    return f"{together} layers are pursued together, where unfolding {k} means {steps} over them (ML-{name})"
+    swept = " + ".join(str(len(sweep.layers)) for sweep in sweeps)
+    return f"{swept} layers are solved together, where unfolding {k} means {steps} over them (ML-{name})"
 
 
-def _row(index: int, at: LayerTrace) -> dict[str, Any]:
-    """Return one line of the table on the layers."""
-    signal, models, code = at.signals[-1], at.models(), at.codes[-1]
-    step, threshold = at.layer.step, at.layer.threshold
+def _row(index: int, trace: LayerTrace) -> dict[str, Any]:
+    """Return one row of the table of layers."""
+    signal, reconstructions, code = trace.signals[-1], trace.reconstructions(), trace.codes[-1]
+    step, threshold = trace.layer.step, trace.layer.threshold
     return {
         "name": index + 1,
-        "start": at.layer.start.name,
-        "dictionary": describe_dictionary(at.dictionary),
+        "start": trace.layer.start.name,
+        "dictionary": describe_dictionary(trace.dictionary),
         "code": " × ".join(str(n) for n in code.shape[1:]),
         "c": None if isinstance(step, AbsorbedStep) else _value(step()[1]),
         "absorbed": _value(step.c) if isinstance(step, AbsorbedStep) and step.c is not None else None,
         "lipschitz": float(step.lipschitz) if isinstance(step, BoundedStep) else None,
         "beta": float(threshold.penalty.mean()) if threshold.atom_weight is not None else None,
-        "beta_identity": float(threshold.identity_penalty.mean()) if at.identity_channels else None,
-        "density": density(at.atom_codes),
-        "identity_density": density(code[:, : at.identity_channels]) if at.identity_channels else None,
-        "first": float(relative_error(at.signals[0], models[0]).mean()),
-        "last": float(relative_error(signal, models[-1]).mean()),
-        "scaled": float(relative_error(signal, best_scale(signal, models[-1]) * models[-1]).mean()),
+        "beta_identity": float(threshold.identity_penalty.mean()) if trace.identity_channels else None,
+        "density": density(trace.atom_codes),
+        "identity_density": density(code[:, : trace.identity_channels]) if trace.identity_channels else None,
+        "first": float(relative_error(trace.signals[0], reconstructions[0]).mean()),
+        "last": float(relative_error(signal, reconstructions[-1]).mean()),
+        "scaled": float(relative_error(signal, best_scale(signal, reconstructions[-1]) * reconstructions[-1]).mean()),
     }
 
 
 def _atoms(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any]:
-    """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels past a pooling."""
-    chans, at = len(run.images.mean), traces[index]
-    atoms = effective_atoms(traces, index, SHOWN_ATOMS, chans)
-    base = synthesize_down(traces, index, at.codes[-1][:1])[1]
+    """Return the picture of a layer's atoms and what it shows: effective atoms, or kernels after a pooling."""
+    channels, trace = len(run.images.mean), traces[index]
+    atoms = effective_atoms(traces, index, SHOWN_ATOMS, channels)
+    base = synthesize_down(traces, index, trace.codes[-1][:1])[1]
     grid = traces[base].signals[-1].shape[2:]
-    drawn = strongest_kernels(at, 16, 4) if atoms is None else atoms
+    drawn = strongest_kernels(trace, 16, 4) if atoms is None else atoms
     return {
         "name": index + 1,
         "picture": pictures.mosaic(pictures.signed(drawn), 16),
         "kind": "kernels" if atoms is None else "pooled" if base else "image",
-        "shown": min(SHOWN_ATOMS, at.atom_codes.shape[1]),
-        "all": at.atom_codes.shape[1],
+        "shown": min(SHOWN_ATOMS, trace.atom_codes.shape[1]),
+        "all": trace.atom_codes.shape[1],
         "grid": " × ".join(str(n) for n in grid),
         "reach": receptive_field(traces, index) if receptive_field(traces, index) > min(grid) else None,
     }
 
 
 def chosen_images(labels: Tensor, predicted: Tensor) -> list[int]:
-    """Return the first image recognized from each of the first few classes met, then the first ones mistaken."""
+    """Return the first correctly classified image of each of the first few classes, then the first wrong ones."""
     right: dict[int, int] = {}
     for index in (predicted == labels).nonzero().flatten().tolist():
         if len(right) < RIGHT:
@@ -244,27 +244,27 @@ def _samples(run: TrainedRun, shown: list[int]) -> Iterator[dict[str, Any]]:
 
 
 def _sample_row(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any]:
-    """Return the strongest maps of one layer's code of one image, and what they say of the image."""
-    at = traces[index]
-    code = at.atom_codes[0]
+    """Return the strongest maps of one layer's code of one image, and the reconstruction from the code."""
+    trace = traces[index]
+    code = trace.atom_codes[0]
     strongest = code.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:SHOWN_MAPS]
     return {
         "name": index + 1,
         "maps": pictures.mosaic(pictures.maps(code[strongest]), SHOWN_MAPS),
-        "density": density(at.atom_codes),
-        "down": _carried(run, traces, index),
+        "density": density(trace.atom_codes),
+        "down": _reconstruction(run, traces, index),
     }
 
 
-def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any] | None:
-    """Return a·D_b … D_i Γ beside the image, or the pooled code's image channels; None where there are none."""
-    found = layer_reconstruction(traces, index, len(run.images.mean))
-    if found is None:
+def _reconstruction(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str, Any] | None:
+    """Return a·D_b … D_i Γ with the image, or with the pooled code's image channels; None if there are none."""
+    kept = layer_reconstruction(traces, index, len(run.images.mean))
+    if kept is None:
         return None
-    target, down, a, base = found
+    target, down, a, base = kept
     both = torch.cat([target, a * down])
-    other = base or isinstance(run.model, CertifiedNetwork)  # of which the first layer sees the image padded or scaled
-    both = both / target.abs().amax().clamp(min=1e-12) if other else _unprepared(run, both)
+    other = base or isinstance(run.model, CertifiedNetwork)  # whose first layer gets the image padded or scaled
+    both = both / target.abs().amax().clamp(min=1e-12) if other else _denormalized(run, both)
     return {
         "pictures": pictures.mosaic(pictures.images(both), 2),
         "pooled": base > 0,
@@ -274,12 +274,12 @@ def _carried(run: TrainedRun, traces: list[LayerTrace], index: int) -> dict[str,
     }
 
 
-def _unprepared(run: TrainedRun, signal: Tensor) -> Tensor:
-    """Return a network's input as an image in [0, 1]."""
+def _denormalized(run: TrainedRun, signal: Tensor) -> Tensor:
+    """Return an input of the network as an image in [0, 1]."""
     return signal * run.images.std.view(-1, 1, 1) + run.images.mean.view(-1, 1, 1)
 
 
-def _identity(layer: PursuitLayer) -> bool:
+def _has_identity(layer: PursuitLayer) -> bool:
     return isinstance(layer.dictionary, WithIdentity)
 
 

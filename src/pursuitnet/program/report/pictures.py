@@ -1,4 +1,4 @@
-"""Numbers as pictures that can stand inside a page: PNG mosaics and an SVG of the curves."""
+"""Numbers as pictures inside a page: PNG mosaics and an SVG of the curves."""
 
 import base64
 import io
@@ -16,19 +16,19 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrM
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor  # the curves of a page do without PyTorch
+    from torch import Tensor  # the curves of a page need no PyTorch
 
 Pixels = NDArray[np.uint8]
 """RGBA tiles, (n, H, W, 4)."""
 
-# Stand-ins that the page's own colors replace, so that the curves follow its light and dark dress.
+# Placeholders that the page's own colors replace, so that the curves follow its light and dark mode.
 INK, SOFT, WARM, COOL = "#010203", "#010204", "#010205", "#010206"
 NAMES = {INK: "var(--ink)", SOFT: "var(--line)", WARM: "var(--warm)", COOL: "var(--cool)"}
 POSITIVE, NEGATIVE, LINE = (224, 122, 31), (49, 124, 204), (128, 128, 128, 80)
 
 
 class Picture(NamedTuple):
-    """An image as the page takes it: a data URI and its size in CSS pixels."""
+    """An image of a page: a data URI and its size in CSS pixels."""
 
     uri: str
     width: int
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 
 
 def images(values: "Tensor") -> Pixels:
-    """Return opaque tiles of images in [0, 1], (n, 1 or 3, H, W); what lies outside is cut off."""
+    """Return opaque tiles of images (n, 1 or 3, H, W), clipped to [0, 1]."""
     unit = values.detach().cpu().clamp(0, 1).movedim(1, -1).numpy()
     color = np.broadcast_to(unit, (*unit.shape[:3], 3))
     return np.concatenate([_bytes(color), np.full_like(_bytes(color[..., :1]), 255)], axis=-1)
@@ -45,21 +45,21 @@ def images(values: "Tensor") -> Pixels:
 def signed(values: "Tensor") -> Pixels:
     """Return tiles of (n, 1 or 3, H, W), each on its own symmetric scale.
 
-    One channel: positive warm, negative cool, zero see-through. Three channels: colors around a gray zero.
+    One channel: positive warm, negative cool, zero transparent. Three channels: colors around a gray zero.
     """
     unit = values.detach().cpu()
     unit = unit / unit.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-    return _hued(unit[:, 0].numpy()) if unit.shape[1] == 1 else images((unit + 1) / 2)
+    return _colored(unit[:, 0].numpy()) if unit.shape[1] == 1 else images((unit + 1) / 2)
 
 
 def maps(values: "Tensor") -> Pixels:
-    """Return tiles of code maps (n, H, W), all on the scale of the largest value, zero see-through."""
+    """Return tiles of code maps (n, H, W), all on the scale of the largest value, zero transparent."""
     unit = values.detach().cpu()
-    return _hued((unit / unit.abs().amax().clamp(min=1e-12)).numpy())
+    return _colored((unit / unit.abs().amax().clamp(min=1e-12)).numpy())
 
 
 def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
-    """Return the tiles in rows of so many, each about ``size`` CSS pixels wide, each in a frame."""
+    """Return the tiles in rows of ``columns``, each about ``size`` CSS pixels wide, each in a frame."""
     count, height, width, _ = tiles.shape
     zoom = 2 * max(1, round(size / max(height, width)))  # two pixels of the file for one of the page
     columns = min(columns, count)
@@ -74,18 +74,18 @@ def mosaic(tiles: Pixels, columns: int, size: int = 44) -> Picture:
 
 
 def curves(records: Sequence[dict[str, Any]]) -> str:
-    """Return losses and accuracies over the epochs as an SVG element; validation where any epoch has it."""
+    """Return losses and accuracies over the epochs as an SVG element; validation if any epoch has it."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
         figure = Figure(figsize=(9, 3), layout="constrained")
         figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr, call-arg]
         left, right = figure.subplots(1, 2)
-        losses = {"train_loss": ("training", COOL), "valid_loss": ("validation", INK), "test_loss": ("test", WARM)}
+        losses = {"train_loss": ("training", COOL), "val_loss": ("validation", INK), "test_loss": ("test", WARM)}
         _lines(left, records, losses)
         psnr = any("test_psnr" in record for record in records)
-        accuracies = {"valid_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
+        accuracies = {"val_accuracy": ("validation", INK), "test_accuracy": ("test", WARM)}
         _lines(right, records, {"test_psnr": ("test", WARM)} if psnr else accuracies)
         loss_axis(left, [r[key] for r in records for key in losses if key in r], "loss", INK)
-        validated = any("valid_accuracy" in record for record in records)
+        validated = any("val_accuracy" in record for record in records)
         title = "test PSNR in dB" if psnr else "accuracy" if validated else "test accuracy"
         right.set_title(title, loc="left", color=INK, fontsize=10.5)
         if not psnr:
@@ -95,19 +95,19 @@ def curves(records: Sequence[dict[str, Any]]) -> str:
     return inline(text.getvalue())
 
 
-def _lines(axes: Axes, records: Sequence[dict[str, Any]], what: dict[str, tuple[str, str]]) -> None:
+def _lines(axes: Axes, records: Sequence[dict[str, Any]], series: dict[str, tuple[str, str]]) -> None:
     epochs = [record["epoch"] for record in records]
-    look: dict[str, Any] = {"marker": "o" if len(records) <= 40 else "", "markersize": 3.2, "linewidth": 1.6}
-    what = {key: value for key, value in what.items() if any(key in record for record in records)}
-    for key, (label, color) in what.items():
-        axes.plot(epochs, [record.get(key, math.nan) for record in records], color=color, label=label, **look)
+    style: dict[str, Any] = {"marker": "o" if len(records) <= 40 else "", "markersize": 3.2, "linewidth": 1.6}
+    series = {key: value for key, value in series.items() if any(key in record for record in records)}
+    for key, (label, color) in series.items():
+        axes.plot(epochs, [record.get(key, math.nan) for record in records], color=color, label=label, **style)
     plain(axes, INK, SOFT)
-    if len(what) > 1:
+    if len(series) > 1:
         axes.legend(frameon=False, labelcolor=INK)
 
 
 def plain(axes: Axes, ink: str, soft: str) -> None:
-    """Leave of the axes what a curve over the epochs needs."""
+    """Style axes for a curve over the epochs, without the frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(soft)
     axes.tick_params(colors=soft, labelcolor=ink, which="both")
@@ -118,7 +118,7 @@ def plain(axes: Axes, ink: str, soft: str) -> None:
 
 
 def loss_axis(axes: Axes, losses: list[float], title: str, ink: str) -> None:
-    """Give a loss its title, and a logarithmic scale if it falls far."""
+    """Set the title of a loss, and a logarithmic scale if it falls far."""
     losses = [loss for loss in losses if math.isfinite(loss)]
     far = bool(losses) and min(losses) > 0 and max(losses) > 20 * min(losses)
     axes.set_title(f"{title}, logarithmic scale" if far else title, loc="left", color=ink, fontsize=10.5)
@@ -129,17 +129,17 @@ def loss_axis(axes: Axes, losses: list[float], title: str, ink: str) -> None:
 
 
 def inline(svg: str) -> str:
-    """Return an SVG file's element in the page's colors and letters, without its own size and metadata."""
+    """Return an SVG file's element in the page's colors and fonts, without its own size and metadata."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img" aria-label="curves">', svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", svg)
-    for stand_in, name in NAMES.items():
-        svg = svg.replace(stand_in, name)
+    for placeholder, name in NAMES.items():
+        svg = svg.replace(placeholder, name)
     return svg
 
 
-def _hued(unit: NDArray[np.float32]) -> Pixels:
-    """Return tiles of values in [−1, 1], (n, H, W): the sign as hue, the size as opacity."""
+def _colored(unit: NDArray[np.float32]) -> Pixels:
+    """Return tiles of values in [−1, 1], (n, H, W): the sign as hue, the magnitude as opacity."""
     hue = np.where(unit[..., None] < 0, np.array(NEGATIVE, np.uint8), np.array(POSITIVE, np.uint8))
     return np.concatenate([hue, _bytes(np.abs(unit))[..., None]], axis=-1)
 

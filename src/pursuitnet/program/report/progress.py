@@ -1,4 +1,4 @@
-"""The page of a run that goes on, from its recipe and its epochs' records alone."""
+"""The page of a run in progress, from its recipe and the records of its epochs alone."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.writable import write_whole
 
 RELOADS = 30
-"""Seconds after which the page of a run that goes on loads itself again."""
+"""Seconds after which the page of a run in progress reloads itself."""
 
 ROWS = 20
 """Epochs in the table."""
@@ -20,14 +20,14 @@ ROWS = 20
 COLUMNS = {
     "train_loss": ("training loss", "{:.4f}"),
     "test_loss": ("test loss", "{:.4f}"),
-    "valid_accuracy": ("validation accuracy", "{:.2%}"),
+    "val_accuracy": ("validation accuracy", "{:.2%}"),
     "test_accuracy": ("test accuracy", "{:.2%}"),
     "test_psnr": ("test PSNR, dB", "{:.2f}"),
     "test_ssim": ("test SSIM", "{:.4f}"),
     "test_dice": ("test Dice", "{:.4f}"),
     "test_iou": ("test IoU", "{:.4f}"),
     "lr": ("learning rate", "{:.3g}"),
-    "images_per_second": ("images a second", "{:,.0f}"),
+    "images_per_second": ("images per second", "{:,.0f}"),
     "seconds": ("seconds", "{:,.1f}"),
 }
 
@@ -35,23 +35,23 @@ COLUMNS = {
 def write_progress(
     folder: Path, about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool = True
 ) -> Path:
-    """Write ``report.html`` of a run that goes on or has broken off, and return its path.
+    """Write ``report.html`` of a run that is in progress or has stopped, and return its path.
 
     Args:
-        folder: the run's.
-        about: what is known of it: recipe, parameters, device, images (training, test).
-        records: the epochs that have ended; what they lack is not shown.
-        training: whether it goes on; then the page loads itself again.
+        folder: the run folder.
+        about: the run's recipe, parameters, device and images (training, test).
+        records: of the finished epochs; numbers that they do not have are not shown.
+        training: whether the run is in progress; then the page reloads itself.
 
     Raises:
-        OSError: if it cannot be written; the page that was there is as it was.
+        OSError: if it cannot be written; the old page is unchanged.
     """
     content = content_of(about, records, training=training)
     return write_whole(RunFolder(folder).report, render("progress.html.j2", content))
 
 
 def content_of(about: dict[str, Any], records: Sequence[dict[str, Any]], *, training: bool) -> dict[str, Any]:
-    """Return what the page shows; see ``write_progress``."""
+    """Return everything that the template shows; see ``write_progress``."""
     recipe, last = about["recipe"], records[-1] if records else {}
     return {
         "recipe": recipe,
@@ -70,7 +70,7 @@ def content_of(about: dict[str, Any], records: Sequence[dict[str, Any]], *, trai
 
 
 def _table(records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return the title row and a row an epoch, the last one first; a column for what any of them holds."""
+    """Return the title row and one row per epoch, the last first, with a column for each number that any has."""
     keys = [key for key in COLUMNS if any(key in record for record in records)]
     rows = [["epoch", *(COLUMNS[key][0] for key in keys)]]
     for record in reversed(records):

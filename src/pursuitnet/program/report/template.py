@@ -1,4 +1,4 @@
-"""What the pages have in common."""
+"""What all pages share."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pursuitnet.program.run_folder import SHARES
 
 
 def render(name: str, content: dict[str, Any]) -> str:
-    """Return a page, one HTML document that asks for nothing from elsewhere."""
+    """Return a page: one HTML document that loads nothing else."""
     templates = jinja2.PackageLoader("pursuitnet.program", "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
     page.filters |= {"fraction": fraction, "number": number, "duration": duration}
@@ -17,12 +17,12 @@ def render(name: str, content: dict[str, Any]) -> str:
 
 
 def speed(record: dict[str, Any]) -> dict[str, str]:
-    """Return what an epoch's record says of speed and memory, in words."""
-    said = {}
+    """Return speed and memory from an epoch's record, as text."""
+    rows = {}
     if "images_per_second" in record:
-        said["images a second"] = f"{record['images_per_second']:,.0f}"
+        rows["images per second"] = f"{record['images_per_second']:,.0f}"
     if record.get("peak_memory_mb"):
-        said["peak memory"] = f"{record['peak_memory_mb']:,.0f} MB"
+        rows["peak memory"] = f"{record['peak_memory_mb']:,.0f} MB"
     if shares := {name: record[name] for name in SHARES if name in record}:
-        said["time of a step"] = ", ".join(f"{name} {written('{:.0%}', share)}" for name, share in shares.items())
-    return said
+        rows["time of a step"] = ", ".join(f"{name} {written('{:.0%}', share)}" for name, share in shares.items())
+    return rows

@@ -1,22 +1,22 @@
-"""Numbers as pages and terminals show them, and how many of them."""
+"""Numbers as text for pages and terminals, and how many of them to show."""
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Return at most so many of 0 … count − 1, evenly apart, first and last among them."""
+    """Return at most ``most`` of 0 … count − 1, evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def fraction(value: float | None) -> str:
-    """Return a share in per cent."""
+    """Return a fraction in percent."""
     if value is None:
         return "–"
     return f"{100 * value:.1f} %"
 
 
 def number(value: float | None) -> str:
-    """Return three digits, as far as they are worth reading."""
+    """Return a number with three significant digits, or as an integer from 1000 on."""
     if value is None:
         return "–"
     size = abs(value)
@@ -34,5 +34,5 @@ def duration(seconds: float) -> str:
 
 
 def written(form: str, value: float) -> str:
-    """Return a number in a format, with a space before the sign of per cent."""
+    """Return a number in a format, with a space before the percent sign."""
     return form.format(value).replace("%", " %")

@@ -1,7 +1,7 @@
 """The paper's Tables II and III and Figs. 7 and 8, each from a ledger of runs.
 
-``cells`` says what the tables hold, ``plan`` what is missing, ``jobs`` runs it, ``ledger`` keeps what came out, and
-``tables`` and ``figures`` show it.
+``cells`` defines the cells of the tables, ``plan`` finds the missing runs, ``jobs`` runs them, ``ledger`` keeps the
+records, and ``tables`` and ``figures`` show them.
 """
 
 import json
@@ -31,19 +31,19 @@ __all__ = [
     "cells_of",
     "missing",
     "names",
-    "run",
+    "run_missing",
     "write",
 ]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What part of a table to run, and where.
+    """Which part of a table to run, and where.
 
     Attributes:
         table: table2, table3, tables (both), fig7, fig8 or ablation.
-        filter: expressions that choose cells; of several one must hold.
-        seeds: how many, from 0; None for as many as the scale has.
+        filter: expressions that choose cells; a cell is chosen if any of them holds.
+        seeds: number of seeds, from 0; None for the number of the scale.
         scale: "full", "fast", "medium" or "small".
         data_dir: folder of the data sets.
         device: of each run.
@@ -68,22 +68,22 @@ class Options:
             raise ValueError(f"seeds is {self.seeds}; expected an integer ≥ 1, the number of runs of every cell")
 
     def cells(self) -> list[Cell]:
-        """Return the cells that are meant."""
-        return plan.chosen(cells_of(self.table, self.scale), self.filter)
+        """Return the chosen cells."""
+        return plan.filter_cells(cells_of(self.table, self.scale), self.filter)
 
 
 def missing(options: Options) -> list[plan.PlannedRun]:
-    """Return the runs that the ledger lacks, the first seed of all cells first."""
-    planned = plan.runs(options.cells(), options.seeds, options.data_dir, options.device)
+    """Return the runs that are not in the ledger, the first seed of all cells first."""
+    planned = plan.planned_runs(options.cells(), options.seeds, options.data_dir, options.device)
     return plan.missing(planned, Ledger(options.ledger))
 
 
 def hours(options: Options, runs: Sequence[plan.PlannedRun]) -> float:
-    """Return how many hours runs would take one after another on this machine."""
+    """Return an estimate of the hours that runs take one after another on this machine."""
     return plan.hours(runs, Ledger(options.ledger).entries(), machine())
 
 
-def run(
+def run_missing(
     options: Options,
     runs: Sequence[plan.PlannedRun],
     ended: Callable[[plan.PlannedRun, str | BaseException], None],
@@ -92,35 +92,35 @@ def run(
     at_once: int = 1,
     cluster: AbstractContextManager[Executor] | None = None,
 ) -> int:
-    """Run what is missing and return how many runs did not end in the ledger.
+    """Run what is missing and return the number of runs that did not end in the ledger.
 
     Args:
-        options: what and where.
+        options: what to run, and where.
         runs: of ``missing``.
-        ended: is told of every run that has ended, and of its key or its error.
-        seconds: after which runs are cut off, to go on another time.
-        at_once: processes on this machine.
-        cluster: gives an executor on other machines, which then run everything.
+        ended: called with every run that has ended, and its key or its error.
+        seconds: after which runs are stopped, to be continued another time.
+        at_once: number of processes on this machine.
+        cluster: provides an executor on other machines, which then run everything.
     """
     deadline = None if seconds is None else time.time() + seconds
-    where = (str(options.ledger.resolve()), str(options.runs.resolve()))
-    jobs, stop = {Job(r.recipe, r.key, *where, deadline): r for r in runs}, Event()
-    one = partial(run_in_subprocess, at_once=at_once, stop=stop) if cluster is None else run_job
+    folders = (str(options.ledger.resolve()), str(options.runs.resolve()))
+    jobs, stop = {Job(r.recipe, r.key, *folders, deadline): r for r in runs}, Event()
+    function = partial(run_in_subprocess, at_once=at_once, stop=stop) if cluster is None else run_job
     with cluster or local(at_once) as executor:
         try:
-            return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), one)
+            return run_all(jobs, executor, lambda job, end: ended(jobs[job], end), function)
         finally:
             stop.set()
 
 
 def names(options: Options) -> list[str]:
-    """Return the names of the files of a table: Markdown, JSON and, of a figure, its picture."""
+    """Return the names of the files of a table: Markdown, JSON and, for a figure, PNG."""
     name = options.table if options.scale == "full" else f"{options.table}-{options.scale}"
     return [f"{name}.md", f"{name}.json", *([f"{name}.png"] if options.table.startswith("fig") else [])]
 
 
 def write(options: Options, folder: Path) -> list[Path]:
-    """Write the table, as Markdown and JSON, and the figure, if it is one, from the ledger alone."""
+    """Write a table as Markdown and JSON, and a figure as PNG too, from the ledger alone."""
     rows = cell_results(options.cells(), Ledger(options.ledger).entries())
     folder.mkdir(parents=True, exist_ok=True)
     note = caption(options)
@@ -135,17 +135,17 @@ def write(options: Options, folder: Path) -> list[Path]:
 
 
 def caption(options: Options) -> str:
-    """Return what a reader must know of how the numbers were made."""
+    """Return a note on how the numbers were produced."""
     if options.scale == "full":
         return "Trained as the paper says; accuracy of the last epoch; mean ± standard deviation over n seeds."
     short = cells_of(options.table, options.scale)[0].recipe
     parts = f"the first {short.train_images:,} training and {short.test_images:,} test" if short.train_images else "all"
-    how = (
-        f"batches of {short.batch_size} with a learning rate as much smaller as they are, otherwise its recipe"
+    training = (
+        f"batches of {short.batch_size} with the learning rate scaled by the batch size, otherwise its recipe"
         if short.train_images
         else 'the recipe "fast" (one cycle of a larger rate)'
     )
     return (
-        f"Not the paper's experiment: {parts} images of CIFAR-10, {short.epochs} epochs, {how}; "
+        f"Not the paper's experiment: {parts} images of CIFAR-10, {short.epochs} epochs, {training}; "
         "accuracy of the last epoch; mean ± standard deviation over n seeds."
     )

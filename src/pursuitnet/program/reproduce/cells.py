@@ -1,4 +1,4 @@
-"""Tables II and III and Figs. 7 and 8 as cells: a recipe each, and what the paper printed."""
+"""Tables II and III and Figs. 7 and 8 as cells, each with a recipe and the paper's number."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,7 +15,7 @@ RESIDUAL = {
     "res_csc": "Res-CSC",
 }
 
-# Table II, accuracy in per cent by depth: plain, Res-CSC-Simplified, ResNet, Res-CSC; None where the paper has a cross
+# Table II, accuracy in percent by depth: plain, Res-CSC-Simplified, ResNet, Res-CSC; None where the paper has a cross
 _TABLE2 = {
     "cifar10": (
         (90.74, 91.86, 91.30, 91.82),
@@ -43,7 +43,7 @@ _TABLE2 = {
     ),
 }
 
-# Table III, accuracy in per cent: CIFAR-10, CIFAR-100, SVHN
+# Table III, accuracy in percent: CIFAR-10, CIFAR-100, SVHN
 Solver = Literal["ista", "fista"] | None
 _TABLE3: dict[tuple[str, str, int | None, Solver], tuple[float, float, float]] = {
     ("feed-forward", "feed_forward", None, None): (82.16, 43.93, 94.68),
@@ -72,9 +72,9 @@ class Cell:
     Attributes:
         method: as the paper calls it.
         layers: of the network.
-        recipe: how it is trained, with seed 0.
-        paper: the accuracy that the paper prints, in per cent; None where it has none.
-        seeds: how many runs it is meant to have.
+        recipe: of its training, with seed 0.
+        paper: the paper's accuracy, in percent; None if it has none.
+        seeds: number of runs that it should have.
     """
 
     method: str
@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The network in words."""
+        """Description of the network."""
         steps = f", unfolding {self.unfolding}" if self.recipe.unfolding is not None else ""
         return f"{self.method}, {self.layers} layers{steps}"
 
@@ -135,16 +135,16 @@ def fig7() -> tuple[Cell, ...]:
 
 
 def fig8() -> tuple[Cell, ...]:
-    """Return Fig. 8, 12 layers: (A) MSD-CSC by FISTA at unfolding 0, 1, 2 (where 1 is ISTA), (B) it and the others."""
+    """Return Fig. 8, 12 layers: (A) MSD-CSC by FISTA at unfolding 0, 1, 2 (where 1 is ISTA), (B) all networks."""
     return tuple(cell for cell in table3() if cell.layers == 12 or cell.method.startswith(("feed", "ML")))
 
 
 def ablation() -> tuple[Cell, ...]:
-    """Return what the paper leaves open, one choice changed at a time: no table of the paper's."""
+    """Return the choices that the paper leaves open, changed one at a time; this is not a table of the paper."""
     msd = replace(Recipe.named("msd"), model="msd_csc_6", unfolding=1)
     two = replace(msd, unfolding=2)
     residual = Recipe.named("residual")
-    readings: list[tuple[str, int, Recipe]] = [
+    variants: list[tuple[str, int, Recipe]] = [
         ("MSD-CSC, layer by layer", 6, msd),
         ("MSD-CSC, layer by layer", 6, two),
         ("MSD-CSC, across layers", 6, replace(msd, sweep="multilayer")),
@@ -165,7 +165,7 @@ def ablation() -> tuple[Cell, ...]:
         ("ResNet, normalized before the sum", 20, replace(residual, model="resnet_20")),
         ("ResNet, normalized after the sum", 20, replace(residual, model="resnet_20", norm="whole")),
     ]
-    return tuple(Cell(method, layers, recipe, None) for method, layers, recipe in readings)
+    return tuple(Cell(method, layers, recipe, None) for method, layers, recipe in variants)
 
 
 def tables() -> tuple[Cell, ...]:
@@ -189,7 +189,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "medium": {**_TRAINING, "epochs": 4},
     "small": {"train_images": 1_600, "test_images": 1_000, "epochs": 4, "batch_size": 32},
 }
-"""What a scale changes in the paper's recipes: nothing; one cycle of 30 or of 4 epochs; few images and epochs."""
+"""Changes of each scale to the paper's recipes: none; one cycle of 30 or of 4 epochs; few images and epochs."""
 
 SEEDS: dict[str, dict[str, int]] = {
     "fast": dict.fromkeys(("resnet_20", "res_csc_20", "msdnet_6", "msd_csc_6"), 1),
@@ -199,7 +199,7 @@ SEEDS: dict[str, dict[str, int]] = {
         **dict.fromkeys(("plain_56", "resnet_56", "res_csc_56"), 3),
     },
 }
-"""The networks of a scale that does not take all, and how many runs each is meant to have."""
+"""The networks of the scales that do not have all of them, with the number of runs of each."""
 
 
 def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
@@ -207,8 +207,8 @@ def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
 
     Args:
         table: one of ``TABLES``.
-        scale: "full", as the paper trains; where the paper has no number: "fast" and "medium", some networks on all of
-            CIFAR-10, by one cycle of 30 or 4 epochs; "small", on a fixed part of CIFAR-10.
+        scale: "full", trained as in the paper; or, without numbers of the paper, "fast" and "medium", some networks on
+            all of CIFAR-10, with one cycle of 30 or 4 epochs; "small", on a fixed part of CIFAR-10.
     """
     cells = TABLES[table]()
     if scale == "full":
@@ -222,6 +222,6 @@ def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
 
 
 def _shortened(recipe: Recipe, scale: str) -> Recipe:
-    """Return a recipe at a scale; smaller batches take a learning rate that is as much smaller."""
+    """Return a recipe at a scale; the learning rate is scaled by the batch size."""
     short = replace(recipe, **SCALES[scale])
     return replace(short, lr=short.lr * short.batch_size / recipe.batch_size)

@@ -35,18 +35,18 @@ PANELS: dict[str, tuple[Panel, ...]] = {
 
 
 def _fista(row: CellResult) -> bool:
-    """MSD-CSC by FISTA, which is ISTA below two further steps, and MSDNet without any."""
+    """Return whether this is MSD-CSC by FISTA, which equals ISTA below two further steps, or MSDNet, without any."""
     cell = row.cell
     return cell.layers == 12 and (cell.unfolding < 2 or cell.method == "MSD-CSC, FISTA")
 
 
 def draw(name: str, rows: Sequence[CellResult], note: str) -> Figure:
-    """Draw a figure: a line of panels for each data set that the rows have.
+    """Plot a figure: one line of panels for each data set of the rows.
 
     Args:
-        name: of ``PANELS``: fig7 or fig8, or one in their manner of the networks of the scale medium.
-        rows: its cells, run or not.
-        note: what the reader must know of how they were run.
+        name: of ``PANELS``: fig7 or fig8, or a similar one of the networks of the scale medium.
+        rows: its cells, with or without runs.
+        note: on how they were run.
     """
     sets = [data for data in DATA if any(row.cell.recipe.data == data for row in rows)]
     panels = PANELS[name]
@@ -61,16 +61,18 @@ def draw(name: str, rows: Sequence[CellResult], note: str) -> Figure:
 
 
 def _panel(axes: Axes, rows: Sequence[CellResult]) -> None:
-    """Draw the mean over seeds and their range; what was not run is named as such."""
+    """Plot the mean over seeds and their range; cells without a result are listed in the legend."""
     for color, row in zip(COLORS, rows, strict=False):
         if not row.ended:
-            axes.plot([], [], color=color, linestyle=":", label=f"{row.cell.name}: {row.said}")
+            axes.plot([], [], color=color, linestyle=":", label=f"{row.cell.name}: {row.summary}")
             continue
         curves = [[100 * epoch["test_accuracy"] for epoch in record["epochs"]] for record in row.ended]
         epochs = range(1, len(curves[0]) + 1)
-        at = list(zip(*curves, strict=True))
-        axes.plot(epochs, [statistics.mean(a) for a in at], color=color, linewidth=1.4, label=row.cell.name)
-        axes.fill_between(epochs, [min(a) for a in at], [max(a) for a in at], color=color, alpha=0.15, linewidth=0)
+        by_epoch = list(zip(*curves, strict=True))
+        axes.plot(epochs, [statistics.mean(a) for a in by_epoch], color=color, linewidth=1.4, label=row.cell.name)
+        axes.fill_between(
+            epochs, [min(a) for a in by_epoch], [max(a) for a in by_epoch], color=color, alpha=0.15, linewidth=0
+        )
     axes.set_xlabel("epoch", fontsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("test accuracy, %", fontsize=8.5)

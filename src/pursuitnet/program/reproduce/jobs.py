@@ -1,4 +1,4 @@
-"""Running cells: each in a process of its own, several at once, on this machine or on a cluster."""
+"""Run cells, each in its own process, several at once, on this machine or on a cluster."""
 
 import json
 import os
@@ -17,23 +17,23 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.threads import available
 
-__all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "started"]
+__all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "start_process"]
 
 RETRY_TIMEOUT = 120.0
-"""Seconds that a run waits for its folder where a worker may have been lost with it: a file server needs as many to see
-that a machine is gone, and a run that is tried again at once must not be refused until then."""
+"""Seconds that a run waits for the lock of its folder: a file server needs about this time to notice that the machine
+of the last worker is gone, and a run that is retried at once must not fail until then."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to end in the ledger.
+    """A run whose record is to be added to the ledger.
 
     Attributes:
         recipe: with its seed, its data_dir and its device.
         key: name of its record.
         ledger: folder of the records.
         runs: folder of the run folders, which is shared by all machines.
-        deadline: time (as of ``time.time``) at which it is stopped, to go on another day; None for none.
+        deadline: time (as of ``time.time``) at which it is stopped, to be continued another time; None for none.
     """
 
     recipe: Recipe
@@ -56,16 +56,16 @@ class Job:
 
 
 def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
-    """Train in this process, going on where the run was cut off, and add the record; return its key.
+    """Train in this process, continuing from the last checkpoint, and add the record; return its key.
 
-    A loss that stops being a number is a result too: its record says so and has no accuracy.
+    A run whose loss diverges gets a record too, which says so and has no accuracy.
 
     Args:
         job: what to run.
-        wait: seconds to wait for another process that is at it.
+        wait: seconds to wait for another process that is running it.
 
     Raises:
-        LockedError: if another process is still at it.
+        LockedError: if another process is still running it.
         StoppedError: if it was asked to stop; and what ``train`` raises.
     """
     from pursuitnet.program import train
@@ -77,20 +77,20 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
     if job.key in ledger:
         return job.key
     if key(job.recipe, checksum(job.recipe.data, job.recipe.data_dir)) != job.key:
-        raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan anew")
+        raise ValueError(f"the data in {job.recipe.data_dir} is not that of the plan; plan again")
     with run_lock(job.folder, wait):
-        if job.key in ledger:  # by whoever had the folder before
+        if job.key in ledger:  # added by the process that held the lock before
             return job.key
         run = RunFolder(job.folder)
         try:
-            train.train(job.recipe, job.folder, resume=True)  # which begins where there is no checkpoint yet
+            train.train(job.recipe, job.folder, resume=True)  # starts if there is no checkpoint yet
             epochs, record = run.read_epochs(), run.read_record()
         except FloatingPointError as error:
             epochs = run.read_epochs()
-            said = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
+            outcome = {"seconds": sum(epoch["seconds"] for epoch in epochs), "diverged": str(error.__cause__ or error)}
             device = train.device_of(job.recipe)
             precision = number_formats(epochs, precision_name(precision_of(job.recipe, device)))
-            record = {**train.versions(), "device": str(device), "precision": precision, **said}
+            record = {**train.versions(), "device": str(device), "precision": precision, **outcome}
         recipe = {**job.recipe.to_json(), "data_dir": None}
         data = checksum(job.recipe.data, job.recipe.data_dir)
         ledger.add(job.key, {**record, "recipe": recipe, "data": data, "machine": machine(), "epochs": epochs})
@@ -98,52 +98,52 @@ def run_job(job: Job, wait: float = RETRY_TIMEOUT) -> str:
 
 
 def run_in_subprocess(job: Job, at_once: int = 1, stop: Event | None = None) -> str:
-    """Train in a process of its own, so that a crash loses this run alone; return the key.
+    """Train in a separate process, so that a crash loses only this run; return the key.
 
     Args:
         job: what to run.
-        at_once: how many such processes share this machine's cores.
-        stop: once it is set, the process keeps what it has and ends.
+        at_once: number of such processes that share this machine's cores.
+        stop: once it is set, the process saves a checkpoint and ends.
 
     Raises:
         RuntimeError: if it failed, with its last line.
-        TimeoutError: if the deadline or ``stop`` came; the run can go on another day.
+        TimeoutError: at the deadline or after ``stop``; the run can be continued another time.
     """
     stop = stop or Event()
-    if over := _over(job, stop):
-        raise TimeoutError(f"not begun: {over}")
-    with started("pursuitnet.program.reproduce.jobs", at_once) as process:
+    if reason := _stop_reason(job, stop):
+        raise TimeoutError(f"not started: {reason}")
+    with start_process("pursuitnet.program.reproduce.jobs", at_once) as process:
         content: str | None = job.to_json()
         while True:
             try:
-                said = process.communicate(content, timeout=0.2)[1]
+                stderr = process.communicate(content, timeout=0.2)[1]
                 break
             except subprocess.TimeoutExpired:
-                content = None  # it has been handed over
-            if over := _over(job, stop):
+                content = None  # it has been sent
+            if reason := _stop_reason(job, stop):
                 process.terminate()
                 process.communicate()
-                raise TimeoutError(f"cut off: {over}; it goes on from its checkpoint next time")
+                raise TimeoutError(f"stopped: {reason}; it continues from its checkpoint next time")
     if process.returncode:
-        last = (said.strip().splitlines() or [f"process ended with {process.returncode}"])[-1]
+        last = (stderr.strip().splitlines() or [f"process ended with {process.returncode}"])[-1]
         raise RuntimeError(last)
     return job.key
 
 
-def _over(job: Job, stop: Event) -> str:
-    """Return why no more of a job is to be run, or nothing."""
+def _stop_reason(job: Job, stop: Event) -> str:
+    """Return why a job must stop, or an empty string if it need not."""
     if stop.is_set():
         return "interrupted"
     return "the time is up" if job.deadline is not None and time.time() > job.deadline else ""
 
 
 def environment(at_once: int) -> dict[str, str]:
-    """Return the environment of one of so many processes: its share of the cores, unless the user says otherwise."""
+    """Return the environment of one of ``at_once`` processes: its share of the cores, unless the user has set it."""
     return {"OMP_NUM_THREADS": str(max(1, available() // at_once)), "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
-def started(module: str, at_once: int) -> "subprocess.Popen[str]":
-    """Start a module in a process that takes its share of the cores, unless OMP_NUM_THREADS says how many."""
+def start_process(module: str, at_once: int) -> "subprocess.Popen[str]":
+    """Start a module in a process that uses its share of the cores, unless OMP_NUM_THREADS is set."""
     return subprocess.Popen(
         [sys.executable, "-m", module],
         env=environment(at_once),
@@ -152,12 +152,12 @@ def started(module: str, at_once: int) -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the one who started it, who then ends it
+        start_new_session=True,  # Ctrl-C goes to the parent process, which then ends this one
     )
 
 
 def local(at_once: int) -> Executor:
-    """Return an executor that runs so many processes at once on this machine."""
+    """Return an executor that runs ``at_once`` processes at a time on this machine."""
     return ThreadPoolExecutor(at_once, "run")
 
 
@@ -168,13 +168,13 @@ def run_all(
     function: Callable[[Job], str] = run_in_subprocess,
     **options: Any,
 ) -> int:
-    """Run jobs through any executor; return how many did not end in the ledger.
+    """Run jobs with an executor; return the number of those that did not end in the ledger.
 
     Args:
-        jobs: what is missing.
+        jobs: to run.
         executor: of ``concurrent.futures``, or Dask's.
-        ended: is told of every job and its key, or what went wrong with it.
-        function: what is run: ``apart`` in this machine's processes, ``work`` where the executor has its own.
+        ended: called with every job and its key, or its error.
+        function: ``run_in_subprocess`` on this machine, or ``run_job`` if the executor has its own processes.
         options: for the executor's ``submit``, such as Dask's resources and retries.
     """
     futures: dict[Future[str], Job] = {executor.submit(function, job, **options): job for job in jobs}
@@ -191,14 +191,14 @@ def run_all(
 
 
 def main() -> None:
-    """Run the job on standard input; the last line of standard error says what went wrong."""
+    """Run the job given on standard input; an error is the last line of standard error."""
     from pursuitnet.program.train import StoppedError
 
     try:
         run_job(Job.from_json(sys.stdin.read()), wait=LOCK_TIMEOUT)
     except StoppedError as stop:
         sys.exit(128 + stop.signal)
-    except Exception as error:  # its last line is all that the other side reads
+    except Exception as error:  # the parent process reads only the last line
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 

@@ -1,4 +1,4 @@
-"""The ledger: one record for each cell and seed, found by its content, written once and whole."""
+"""The ledger: one record for each cell and seed, addressed by its content, written once and whole."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from pursuitnet.utils.records import Kinds, fitting, record_of
 Entry = dict[str, Any]
 
 ENTRY: Kinds = {"epochs": list, "machine": str, "parameters": int, "flops_per_image": int}
-"""What a record holds beside its recipe and its data's checksum."""
+"""What a record holds besides its recipe and its data's checksum."""
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields of a recipe that decide the result, where they differ from the default.
+    """Return the fields of a recipe that determine the result and differ from their default.
 
-    So a field that is added later leaves the old records what they are. Fields that have been renamed keep the name
-    under which the records before are found.
+    So fields that are added later do not change the keys of old records. Renamed fields keep the name that is in the
+    keys of old records.
     """
     plain, first = Recipe().to_json(), {new: old for old, new in RENAMED.items()}
     decisive = {n: value for n, value in recipe.to_json().items() if n not in MACHINE_FIELDS and value != plain[n]}
@@ -36,17 +36,17 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
 @cache
 def checksum(name: str, data_dir: Path | None) -> str:
-    """Return the SHA256 of a data set, as it is decoded: training images and labels, then those for testing."""
-    found = hashlib.sha256()
+    """Return the SHA256 of a decoded data set: training images and labels, then test images and labels."""
+    digest = hashlib.sha256()
     for split in ("train", "test"):
         for tensor in data.load(name, data_dir, split):
-            found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def key(recipe: Recipe, data_checksum: str) -> str:
-    """Return the name of a record: the SHA256 of what decides the result."""
+    """Return the name of a record: the SHA256 of everything that determines the result."""
     content = json.dumps({"recipe": identity(recipe), "data": data_checksum}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
@@ -55,21 +55,21 @@ class Ledger:
     """A folder of records.
 
     Args:
-        folder: where they are, one JSON file each, named by its key.
+        folder: of the records, one JSON file each, named by its key.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, name: str) -> Path:
-        """Return where the record of a key is, or would be."""
+        """Return the path of the record of a key, whether it exists or not."""
         return self.folder / f"{name}.json"
 
     def __contains__(self, name: str) -> bool:
         return self.path(name).is_file()
 
     def add(self, name: str, entry: Entry) -> bool:
-        """Write a record, whole or not at all; return False, and leave what is there, if there is one."""
+        """Write a record, whole or not at all; if there is one already, keep it and return False."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"key": name, **entry}, indent=1) + "\n"
         with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".new", delete=False, encoding="utf-8") as file:
@@ -77,7 +77,7 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(file.name, self.path(name))  # unlike a move, never replaces
+            os.link(file.name, self.path(name))  # unlike a move, never replaces a file
             return True
         except FileExistsError:
             return False
@@ -88,7 +88,7 @@ class Ledger:
         """Yield every record.
 
         Raises:
-            ValueError: if a record is damaged, or is not what its name says.
+            ValueError: if a record is damaged, or does not fit its name.
         """
         for path in sorted(self.folder.glob("*.json")):
             try:
@@ -102,7 +102,7 @@ class Ledger:
 
 
 def _checked(entry: Entry) -> Entry:
-    """Return a record whose epochs are those of a run; one that has ended has them, and all that a table shows."""
+    """Return a record after checking its epochs; one of a finished run must have everything that a table shows."""
     needed = {} if "diverged" in entry else ENTRY
     epochs = fitting(entry, needed, {}, "the record").get("epochs", [])
     for epoch in epochs:
@@ -113,7 +113,7 @@ def _checked(entry: Entry) -> Entry:
 
 
 def machine() -> str:
-    """Return what this machine computes with."""
+    """Return the name of this machine's GPU, or its architecture and number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()}, {torch.get_num_threads()} threads"

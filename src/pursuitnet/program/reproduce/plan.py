@@ -1,4 +1,4 @@
-"""What to run: cells chosen by an expression, those that the ledger lacks, and how long they will take."""
+"""What to run: cells chosen by expressions, the runs that are not in the ledger, and how long they will take."""
 
 import re
 import statistics
@@ -17,7 +17,7 @@ from pursuitnet.program.train import dataset_of, device_of, model_of
 from pursuitnet.utils.nearest import did_you_mean
 
 SHALLOW = 20
-"""Networks of more layers are run when all others have all their seeds."""
+"""Networks of more layers are run after all others have all their seeds."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class PlannedRun:
     key: str
 
 
-def chosen(cells: Sequence[Cell], expressions: Sequence[str]) -> list[Cell]:
-    """Return the cells that an expression describes, such as "msd_csc_12, cifar10, unfolding=2".
+def filter_cells(cells: Sequence[Cell], expressions: Sequence[str]) -> list[Cell]:
+    """Return the cells that match an expression, such as "msd_csc_12, cifar10, unfolding=2".
 
     All its conditions must hold: a data set, a network, the beginning of a network's name, or field=value of the
-    recipe. Of several expressions one must hold.
+    recipe. A cell is returned if any of several expressions matches.
 
     Raises:
-        ValueError: for a condition that holds for no cell; it lists what exists.
+        ValueError: if a condition holds for no cell; the message lists what exists.
     """
     if not expressions:
         return list(cells)
     tests = [[_condition(part.strip(), cells) for part in text.split(",") if part.strip()] for text in expressions]
-    found = [cell for cell in cells if any(all(cell in holds for holds in test) for test in tests)]
-    if not found:
-        raise ValueError(f"no cell is all of {' or of '.join(map(repr, expressions))}")
-    return found
+    matching = [cell for cell in cells if any(all(cell in holds for holds in test) for test in tests)]
+    if not matching:
+        raise ValueError(f"no cell matches {' or '.join(map(repr, expressions))}")
+    return matching
 
 
 def _condition(text: str, cells: Sequence[Cell]) -> list[Cell]:
@@ -54,51 +54,53 @@ def _condition(text: str, cells: Sequence[Cell]) -> list[Cell]:
         names = [f.name for f in fields(Recipe)]
         if name not in names:
             raise ValueError(f"{text!r} asks for {name}{did_you_mean(name, names, '; no recipe has it')}")
-        found = [cell for cell in cells if _text(getattr(cell.recipe, name)) == value]
+        matching = [cell for cell in cells if _text(getattr(cell.recipe, name)) == value]
         exist = sorted({_text(getattr(cell.recipe, name)) for cell in cells})
     else:
-        found = [c for c in cells if name in (c.recipe.data, c.recipe.model, re.sub(r"_\d+$", "", c.recipe.model))]
+        matching = [c for c in cells if name in (c.recipe.data, c.recipe.model, re.sub(r"_\d+$", "", c.recipe.model))]
         exist = sorted({c.recipe.data for c in cells} | {c.recipe.model for c in cells})
-    if not found:
+    if not matching:
         raise ValueError(f"{text!r} holds for no cell; there are {', '.join(exist)}")
-    return found
+    return matching
 
 
 def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def runs(cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device: str = "auto") -> list[PlannedRun]:
-    """Return every cell with seeds 0, 1, …: shallow networks first, of these the first seed of all cells.
+def planned_runs(
+    cells: Iterable[Cell], seeds: int | None, data_dir: Path | None, device: str = "auto"
+) -> list[PlannedRun]:
+    """Return every cell with seeds 0, 1, …: shallow networks first, and of these the first seed of all cells.
 
     Args:
         cells: of a table.
-        seeds: how many runs of each; None for as many as each cell is meant to have.
+        seeds: number of runs of each; None for the number of each cell.
         data_dir: folder of the data sets.
         device: of each run.
     """
     pairs = [(cell, seed) for cell in cells for seed in range(cell.seeds if seeds is None else seeds)]
-    found = []
+    planned = []
     for cell, seed in sorted(pairs, key=lambda pair: (pair[0].layers > SHALLOW, pair[1])):
         recipe = replace(cell.recipe, seed=seed, data_dir=data_dir, device=device)
-        found.append(PlannedRun(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
-    return found
+        planned.append(PlannedRun(cell, recipe, key(recipe, checksum(recipe.data, data_dir))))
+    return planned
 
 
 def missing(planned: Iterable[PlannedRun], ledger: Ledger) -> list[PlannedRun]:
-    """Return the runs that the ledger lacks."""
+    """Return the runs that are not in the ledger."""
     return [run for run in planned if run.key not in ledger]
 
 
 def hours(planned: Iterable[PlannedRun], entries: Iterable[Entry], machine: str) -> float:
-    """Return how many hours runs will take one after another on this machine.
+    """Return an estimate of the hours that runs take one after another on this machine.
 
-    The speed of a network is that of its records on the same machine, or else that of a step taken here.
+    The speed of a network is taken from its records on the same machine, or else measured here.
 
     Args:
         planned: the runs.
         entries: of the ledger.
-        machine: this one, as records name it.
+        machine: name of this machine in records.
     """
     known = {
         network(Recipe.from_json(entry["recipe"])): statistics.median(e["images_per_second"] for e in entry["epochs"])
@@ -109,37 +111,37 @@ def hours(planned: Iterable[PlannedRun], entries: Iterable[Entry], machine: str)
     for run in planned:
         name = network(run.recipe)
         if name not in known:
-            known[name] = measured(run.recipe)
+            known[name] = measure_speed(run.recipe)
         trained, tested = SIZES[run.recipe.data]
         trained, tested = (
             min(run.recipe.train_images or trained, trained),
             min(run.recipe.test_images or tested, tested),
         )
-        total += run.recipe.epochs * (trained + tested / 3) / known[name]  # a backward pass is two forward ones
+        total += run.recipe.epochs * (trained + tested / 3) / known[name]  # a backward pass costs two forward passes
     return total / 3600
 
 
 def network(recipe: Recipe) -> tuple[object, ...]:
-    """Return what the speed of a run depends on."""
+    """Return the settings that the speed of a run depends on."""
     return (recipe.model, *sorted((name, str(value)) for name, value in recipe.choices().items()), recipe.precision)
 
 
-def measured(recipe: Recipe, images: int = 32) -> float:
-    """Return images a second of a training step on random images."""
+def measure_speed(recipe: Recipe, images: int = 32) -> float:
+    """Return the images per second of a training step on random images."""
     device = device_of(recipe)
     model = model_of(recipe, device).train()
-    about = dataset_of(recipe)
-    x = torch.rand(images, about.in_chans, *about.image_size, device=device)
+    dataset = dataset_of(recipe)
+    x = torch.rand(images, dataset.in_chans, *dataset.image_size, device=device)
     labels = torch.zeros(images, dtype=torch.long, device=device)
-    took = []
+    seconds = []
     for _ in range(4):  # the first one warms up
-        began = time.perf_counter()
+        start = time.perf_counter()
         F.cross_entropy(model(x), labels).backward()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
-        took.append(time.perf_counter() - began)
-    return images / min(took)
+        seconds.append(time.perf_counter() - start)
+    return images / min(seconds)
 
 
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032), "digits": (1_437, 360)}
-"""Training and test images."""
+"""Numbers of training and test images."""

@@ -1,4 +1,4 @@
-"""What ``pursuitnet reproduce`` does and says."""
+"""The command ``pursuitnet reproduce``: what it runs and prints."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pursuitnet.program import reproduce
 from pursuitnet.program.reproduce.plan import PlannedRun
-from pursuitnet.program.reproduce.throughput import best
+from pursuitnet.program.reproduce.throughput import best_number
 from pursuitnet.program.runs import find_runs, table
 from pursuitnet.program.threads import available
 from pursuitnet.program.train import device_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 MOST = 16
-"""Runs at once on one GPU, at most, where the number is measured."""
+"""Most runs at once on one GPU if their number is chosen by measuring."""
 
 
 def seconds_of(text: str) -> float:
@@ -50,16 +50,16 @@ def program(
     at_once: int | None = 1,
     cluster: AbstractContextManager[Executor] | None = None,
 ) -> int:
-    """Say what is missing, run it, and write the table; return how many runs did not end.
+    """Print what is missing, run it, and write the table; return the number of runs that did not end.
 
     Args:
-        options: what and where.
+        options: what to run, and where.
         out: folder of the table.
-        say: is told every line.
+        say: called with every line of output.
         budget: time after which to stop, such as 25min.
-        dry_run: only say what is missing.
-        at_once: processes on this machine; None for as many as get most done together, which is measured first.
-        cluster: runs everything elsewhere.
+        dry_run: only print what is missing.
+        at_once: number of processes on this machine; None for the fastest number, which is measured first.
+        cluster: provides an executor on other machines, which then run everything.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"jobs is {at_once}; expected an integer ≥ 1, the number of runs at once, or auto")
@@ -73,17 +73,17 @@ def program(
         if at_once is None and cluster is None:
             recipe = todo[0].recipe
             cores = available() if device_of(recipe).type == "cpu" else MOST
-            at_once = best(recipe, min(len(todo), cores), say)
-        told = partial(line, time.perf_counter(), len(todo), count(1), say)
+            at_once = best_number(recipe, min(len(todo), cores), say)
+        ended = partial(report_end, time.perf_counter(), len(todo), count(1), say)
         with interrupt_on_sigterm():
-            failed = reproduce.run(options, todo, told, seconds=limit, at_once=at_once or 1, cluster=cluster)
+            failed = reproduce.run_missing(options, todo, ended, seconds=limit, at_once=at_once or 1, cluster=cluster)
     say("\n".join(map(str, reproduce.write(options, out))))
     return failed
 
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, so that what is under way is kept."""
+    """Let SIGTERM interrupt as Ctrl-C does, so that running jobs save their checkpoints."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -93,13 +93,13 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def show_running(folder: Path, console: "Console | None" = None) -> Iterator[Callable[[str], None]]:
-    """Show the runs that are under way below a folder, on a terminal; give a way to say lines above them."""
+    """Show the active runs in a folder on a terminal; yield a function that prints lines above them."""
     from rich.live import Live
     from rich.text import Text
 
     def running_line() -> Text:
-        found = find_runs(folder) if folder.is_dir() else []
-        running = [run for run in found if run.state == "running"]
+        runs = find_runs(folder) if folder.is_dir() else []
+        running = [run for run in runs if run.state == "running"]
         return Text("\n".join(table(running)) if running else "")
 
     with Live(get_renderable=running_line, console=console, refresh_per_second=0.5, transient=True) as view:
@@ -107,28 +107,28 @@ def show_running(folder: Path, console: "Console | None" = None) -> Iterator[Cal
 
 
 def plan_lines(options: reproduce.Options, todo: Sequence[PlannedRun], whole: bool) -> Iterator[str]:
-    """Yield how much is done and missing; with ``whole`` every missing run and how long all will take."""
+    """Yield the numbers of runs planned and missing; with ``whole`` also every missing run and the hours of all."""
     cells = options.cells()
     planned = sum(cell.seeds if options.seeds is None else options.seeds for cell in cells)
     yield f"{options.table}: {len(cells)} cells, {planned} runs, {len(todo)} of them missing"
     if whole and todo:
-        yield from (f"  {run.key}  {words(run)}, {run.recipe.epochs} epochs" for run in todo)
+        yield from (f"  {run.key}  {describe(run)}, {run.recipe.epochs} epochs" for run in todo)
         yield f"about {reproduce.hours(options, todo):.1f} hours one after another on this machine"
 
 
-def words(run: PlannedRun) -> str:
-    """Return which run it is."""
+def describe(run: PlannedRun) -> str:
+    """Return a short description of a run."""
     return f"{run.cell.name}, {run.recipe.data}, seed {run.recipe.seed}"
 
 
-def line(
-    began: float,
+def report_end(
+    start: float,
     total: int,
     ended: Iterator[int],
     say: Callable[[str], None],
     run: PlannedRun,
     end: str | BaseException,
 ) -> None:
-    """Say that a run has ended, and what went wrong with it."""
+    """Print that a run has ended, with its error if it failed."""
     error = f": {end}" if isinstance(end, BaseException) else ""
-    say(f"[{next(ended)}/{total}, {(time.perf_counter() - began) / 60:.0f} min] {words(run)}{error}")
+    say(f"[{next(ended)}/{total}, {(time.perf_counter() - start) / 60:.0f} min] {describe(run)}{error}")

@@ -1,4 +1,4 @@
-"""Paired differences between cells: t-test, confidence interval, Holm's correction, and what n runs could have seen."""
+"""Paired differences between cells: t-test, confidence interval, Holm's correction, and detectable difference."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences in per cent between runs that share a seed, and so their batches.
+    """Differences in percentage points between runs that share a seed, and so their batches.
 
     Attributes:
         values: one for each seed.
@@ -49,13 +49,13 @@ class Difference:
         return self.mean - half, self.mean + half
 
     def detectable(self, level: float = LEVEL, power: float = POWER) -> float:
-        """Return the true difference that this test would find with the given power, were the deviation as measured."""
+        """Return the true difference that this test detects with the given power, at the measured deviation."""
         from scipy.optimize import brentq  # type: ignore[import-untyped]
         from scipy.stats import nct, t
 
         df, limit = self.n - 1, float(t.ppf(1 - level / 2, self.n - 1))
-        missed = lambda shift: nct.cdf(limit, df, shift) - (1 - power)  # noqa: E731  # the other tail is negligible
-        return float(brentq(missed, 0, 4 * limit)) * self.error
+        error_of_power = lambda shift: nct.cdf(limit, df, shift) - (1 - power)  # noqa: E731  # the other tail is negligible
+        return float(brentq(error_of_power, 0, 4 * limit)) * self.error
 
 
 def holm(values: Sequence[float]) -> list[float]:

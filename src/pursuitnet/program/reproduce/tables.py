@@ -1,4 +1,4 @@
-"""Tables from the ledger, and from nothing else."""
+"""Tables, from the ledger alone."""
 
 import statistics
 from collections import defaultdict
@@ -26,12 +26,12 @@ class CellResult:
 
     @property
     def ended(self) -> list[Entry]:
-        """The records of the runs whose loss stayed a number."""
+        """The records of the runs that did not diverge."""
         return [record for record in self.records if "diverged" not in record]
 
     @property
     def accuracies(self) -> list[float]:
-        """Test accuracy of the last epoch, in per cent, of every seed that has one."""
+        """Test accuracy of the last epoch, in percent, of every seed that has one."""
         return [100 * record["epochs"][-1]["test_accuracy"] for record in self.ended]
 
     @property
@@ -40,12 +40,12 @@ class CellResult:
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over seeds; None of a single one."""
+        """Standard deviation over seeds; None for a single one."""
         return statistics.stdev(self.accuracies) if len(self.ended) > 1 else None
 
     @property
-    def said(self) -> str:
-        """Mean ± standard deviation in per cent, or why there is none."""
+    def summary(self) -> str:
+        """Mean ± standard deviation in percent, or why there is none."""
         if not self.records:
             return "not run"
         lost = len(self.records) - len(self.ended)
@@ -62,19 +62,19 @@ def cell_results(cells: Iterable[Cell], entries: Iterable[Entry]) -> list[CellRe
     Raises:
         ValueError: if two records of one data set were made from different data.
     """
-    by: dict[str, list[Entry]] = defaultdict(list)
+    records_of: dict[str, list[Entry]] = defaultdict(list)
     sums: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         recipe = Recipe.from_json(entry["recipe"])
-        by[str(identity(replace(recipe, seed=0)))].append(entry)
+        records_of[str(identity(replace(recipe, seed=0)))].append(entry)
         sums[recipe.data].add(entry["data"])
-    if mixed := [name for name, found in sums.items() if len(found) > 1]:
+    if mixed := [name for name, checksums in sums.items() if len(checksums) > 1]:
         raise ValueError(f"the ledger has records of different versions of {', '.join(mixed)}; keep those of one")
-    return [CellResult(cell, tuple(by[str(identity(cell.recipe))])) for cell in cells]
+    return [CellResult(cell, tuple(records_of[str(identity(cell.recipe))])) for cell in cells]
 
 
 def markdown(rows: Sequence[CellResult]) -> str:
-    """Return the table, the methods of each data set below each other, beside the paper's numbers."""
+    """Return the table as Markdown, data set by data set, with the paper's numbers."""
     lines = [
         "| data | method | layers | unfolding | n | accuracy, last epoch | paper | difference | parameters | GFLOPs | "
         "images/s | on |",
@@ -88,35 +88,35 @@ def _line(row: CellResult) -> str:
     head = f"| {TITLES.get(cell.recipe.data, cell.recipe.data)} | {cell.method} | {cell.layers} | {cell.unfolding} "
     paper = "–" if cell.paper is None else f"{cell.paper:.2f}"
     if not row.ended:
-        return head + f"| {len(row.records)} | {row.said} | {paper} | – | – | – | – | – |"
+        return head + f"| {len(row.records)} | {row.summary} | {paper} | – | – | – | – | – |"
     first = row.ended[0]
     speed = statistics.median(e["images_per_second"] for e in first["epochs"])
-    where = "; ".join(dict.fromkeys(map(_where, row.ended)))
-    numbers = f"{first['parameters']:,} | {first['flops_per_image'] / 1e9:.3f} | {speed:.0f} | {where}"
-    return head + f"| {len(row.records)} | {row.said} | {paper} | {difference(row)} | {numbers} |"
+    device = "; ".join(dict.fromkeys(map(_device, row.ended)))
+    numbers = f"{first['parameters']:,} | {first['flops_per_image'] / 1e9:.3f} | {speed:.0f} | {device}"
+    return head + f"| {len(row.records)} | {row.summary} | {paper} | {difference(row)} | {numbers} |"
 
 
-def _where(record: Entry) -> str:
-    """Return what a run was computed on, and in which number format."""
+def _device(record: Entry) -> str:
+    """Return the machine of a run, and its number format."""
     return ", ".join(filter(None, (record["machine"], record.get("precision"))))
 
 
 def difference(row: CellResult) -> str:
-    """Return the distance from the paper's number, and whether it is beyond the noise of the seeds.
+    """Return the difference from the paper's number, and whether it is beyond the noise of the seeds.
 
     Beyond is more than two standard deviations of a single run, since the paper's number is a single run.
     """
     if row.cell.paper is None:
         return "–"
-    off = row.mean - row.cell.paper
+    change = row.mean - row.cell.paper
     if row.deviation is None:
-        return f"{off:+.2f}"
+        return f"{change:+.2f}"
     noise = 2 * row.deviation * (1 + 1 / len(row.ended)) ** 0.5
-    return f"{off:+.2f}, {'beyond' if abs(off) > noise else 'within'} noise"
+    return f"{change:+.2f}, {'beyond' if abs(change) > noise else 'within'} noise"
 
 
 def paper_table(rows: Sequence[CellResult], *, paper: bool = False) -> str:
-    """Return the table as the paper prints it: a line a method and unfolding, a column a number of layers.
+    """Return the table in the paper's form: one row per method and unfolding, one column per number of layers.
 
     Args:
         rows: of one data set.
@@ -124,48 +124,49 @@ def paper_table(rows: Sequence[CellResult], *, paper: bool = False) -> str:
     """
     depths = sorted({row.cell.layers for row in rows})
     lines = ["| | " + " | ".join(f"{depth} layers" for depth in depths) + " |", "|---" * (len(depths) + 1) + "|"]
-    by: dict[str, dict[int, str]] = defaultdict(dict)
+    cells_of: dict[str, dict[int, str]] = defaultdict(dict)
     for row in rows:
         cell = row.cell
         name = cell.method if cell.recipe.unfolding is None else f"{cell.method}, unfolding {cell.unfolding}"
-        by[name][cell.layers] = ("×" if cell.paper is None else f"{cell.paper:.2f}") if paper else row.said
+        cells_of[name][cell.layers] = ("×" if cell.paper is None else f"{cell.paper:.2f}") if paper else row.summary
     return "\n".join(
-        lines + [f"| {name} | " + " | ".join(found.get(d, "") for d in depths) + " |" for name, found in by.items()]
+        lines
+        + [f"| {name} | " + " | ".join(columns.get(d, "") for d in depths) + " |" for name, columns in cells_of.items()]
     )
 
 
 def difference_of(*pairs: tuple[CellResult, CellResult]) -> Difference:
-    """Return by how many points the first of a pair is better, seed by seed and over all pairs of cells given."""
-    found: list[float] = []
+    """Return the differences in percentage points, first minus second of each pair of cells, seed by seed."""
+    differences: list[float] = []
     for pair in pairs:
         one, other = ({r["recipe"]["seed"]: r["epochs"][-1]["test_accuracy"] for r in row.ended} for row in pair)
-        found += [100 * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())]
-    return Difference(tuple(found))
+        differences += [100 * (one[seed] - other[seed]) for seed in sorted(one.keys() & other.keys())]
+    return Difference(tuple(differences))
 
 
 def contrast(*pairs: tuple[CellResult, CellResult]) -> str:
-    """Return by how much the first of a pair is better, seed by seed and over all pairs of cells that are given.
+    """Return a summary of the difference of cells, first minus second of each pair, over all seeds and pairs.
 
-    That is mean ± standard error, and whether it is beyond noise: a mean that differs from 0 in a t-test at the level
-    of 5 %; of two differences it is not said. Runs of one seed see the same batches.
+    It has mean ± standard error and, for more than two differences, whether the mean is beyond noise: different from 0
+    in a t-test at the level of 5 %. Runs of one seed have the same batches.
     """
-    found = difference_of(*pairs)
-    if found.n < 2:
+    d = difference_of(*pairs)
+    if d.n < 2:
         return "not enough runs"
-    text = f"{found.mean:+.2f} ± {found.error:.2f}"
-    if found.n == 2:  # two that agree by chance would look certain
+    text = f"{d.mean:+.2f} ± {d.error:.2f}"
+    if d.n == 2:  # two runs that agree by chance would look significant
         return text
-    return f"{text}, {'beyond' if found.p < LEVEL else 'within'} noise"
+    return f"{text}, {'beyond' if d.p < LEVEL else 'within'} noise"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the runs say to a question.
+    """The test of a claim about two cells.
 
     Attributes:
-        name: the question.
+        name: the claim.
         difference: of its two cells.
-        corrected: its p-value, corrected for the number of tests by Holm's method; None of fewer than three runs.
+        corrected: its p-value, corrected for the number of tests by Holm's method; None for fewer than three runs.
         tests: number of these tests.
     """
 
@@ -181,20 +182,20 @@ class Comparison:
         return "supported" if self.difference.mean > 0 else "refuted"
 
     @property
-    def seen(self) -> str:
-        """The true differences that so many runs find four times in five: by this test alone, and as corrected."""
-        found = (self.difference.detectable(level) for level in (LEVEL, LEVEL / self.tests))
-        return "; ".join(f"{value:.2f}" for value in found)
+    def detectable(self) -> str:
+        """The true differences that n runs detect with 80 % power: by this test alone, and with the correction."""
+        values = (self.difference.detectable(level) for level in (LEVEL, LEVEL / self.tests))
+        return "; ".join(f"{value:.2f}" for value in values)
 
     def line(self) -> str:
-        """Return everything that tells what the difference is worth."""
+        """Return the comparison as a row of ``comparison_table``."""
         d = self.difference
         if self.corrected is None:
             return f"| {self.name} | {d.n} | not enough runs | – | – | – | open | – |"
         (low, high), verdict = d.interval(), self.verdict
-        told = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {_p(d.p)} | {_p(self.corrected)}"
+        result = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {_p(d.p)} | {_p(self.corrected)}"
         reverse = ": the reverse" if verdict == "refuted" else ""
-        return f"| {self.name} | {d.n} | {told} | {verdict}{reverse} | {self.seen} |"
+        return f"| {self.name} | {d.n} | {result} | {verdict}{reverse} | {self.detectable} |"
 
 
 def _p(value: float) -> str:
@@ -202,46 +203,46 @@ def _p(value: float) -> str:
 
 
 Questions = Sequence[tuple[str, tuple[CellResult, CellResult]]]
-"""What is asked, and two cells, the first of which is said to be better."""
+"""Claims, each with two cells of which the first is claimed to be better."""
 
 
-def answers(questions: Questions) -> list[Comparison]:
-    """Return what the runs say to questions, corrected for the number of those that can be tested."""
-    found = [(name, difference_of(pair)) for name, pair in questions]
-    tests = [d.p for _, d in found if d.n > 2]
+def compare(questions: Questions) -> list[Comparison]:
+    """Return the tests of claims, corrected for the number of those that can be tested."""
+    differences = [(name, difference_of(pair)) for name, pair in questions]
+    tests = [d.p for _, d in differences if d.n > 2]
     corrected = iter(holm(tests))
-    return [Comparison(name, d, next(corrected) if d.n > 2 else None, len(tests)) for name, d in found]
+    return [Comparison(name, d, next(corrected) if d.n > 2 else None, len(tests)) for name, d in differences]
 
 
-def tested(questions: Questions) -> str:
-    """Return the answers to questions as a table."""
+def comparison_table(questions: Questions) -> str:
+    """Return the tests of claims as a table."""
     lines = [
-        "| difference | n | mean, points | 95 % interval | p | p, Holm | verdict | n could have seen |",
+        "| difference | n | mean, points | 95 % interval | p | p, Holm | verdict | detectable |",
         "|" + "---|" * 8,
     ]
-    return "\n".join(lines + [answer.line() for answer in answers(questions)])
+    return "\n".join(lines + [comparison.line() for comparison in compare(questions)])
 
 
 def verdicts(questions: Questions) -> str:
-    """Return which questions are answered by yes, by no, and not at all, as a list."""
-    found = answers(questions)
+    """Return which claims are supported, refuted and open, as a list."""
+    comparisons = compare(questions)
     lines = []
     for verdict, words in (("supported", "Supported"), ("refuted", "Refuted, the reverse holds"), ("open", "Open")):
-        chosen = [_told(answer) for answer in found if answer.verdict == verdict]
-        lines.append(f"- **{words}:** {'; '.join(chosen) or 'nothing'}.")
+        chosen = [_summary(comparison) for comparison in comparisons if comparison.verdict == verdict]
+        lines.append(f"- **{words}:** {'; '.join(chosen) or 'none'}.")
     return "\n".join(lines)
 
 
-def _told(answer: Comparison) -> str:
-    d = answer.difference
-    if answer.corrected is None:
-        return f"{answer.name} (not enough runs)"
-    p = _p(answer.corrected)
-    return f"{answer.name} ({d.mean:+.2f} points, n = {d.n}, p {p if p[0] == '<' else f'= {p}'} as corrected)"
+def _summary(comparison: Comparison) -> str:
+    d = comparison.difference
+    if comparison.corrected is None:
+        return f"{comparison.name} (not enough runs)"
+    p = _p(comparison.corrected)
+    return f"{comparison.name} ({d.mean:+.2f} points, n = {d.n}, p {p if p[0] == '<' else f'= {p}'} corrected)"
 
 
 def numbers(rows: Sequence[CellResult]) -> list[dict[str, Any]]:
-    """Return the table for JSON."""
+    """Return the table as JSON values."""
     return [
         {
             "data": row.cell.recipe.data,

@@ -1,4 +1,4 @@
-"""How many runs share this machine best: measured, by training so many at once for some seconds."""
+"""The best number of runs at once on this machine, measured by training several at once for some seconds."""
 
 import json
 import subprocess
@@ -9,31 +9,31 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.reproduce.jobs import started
+from pursuitnet.program.reproduce.jobs import start_process
 
 GAIN = 1.1
-"""A larger number must raise the rate of all runs together so many times to be worth it."""
+"""Factor by which a larger number of runs must raise the total rate to be used."""
 BATCHES = 8
 
 
-def best(recipe: Recipe, most: int, say: Callable[[str], None], seconds: float = 10.0) -> int:
-    """Return how many runs at once to train: 1, 2, 4, … as long as they get more done together.
+def best_number(recipe: Recipe, most: int, say: Callable[[str], None], seconds: float = 10.0) -> int:
+    """Return the number of runs to train at once: 1, 2, 4, … as long as the total rate rises.
 
     Args:
-        recipe: of a run such as those that are to be trained.
-        most: is never exceeded.
-        say: is told every rate.
-        seconds: that each number is measured for, beside the start of its processes.
+        recipe: of a typical run.
+        most: largest number.
+        say: called with a line of text for every rate.
+        seconds: to measure each number for, without the start of its processes.
 
     Raises:
-        RuntimeError: if not even one run can be trained, with what went wrong.
+        RuntimeError: if not even one run can be trained; the message says why.
     """
     number, rate = 1, throughput(recipe, 1, seconds)
     say(f"1 run: {rate:.0f} images/s")
     while 2 * number <= most:
         try:
             more = throughput(recipe, 2 * number, seconds)
-        except RuntimeError as error:  # such as a full memory
+        except RuntimeError as error:  # such as out of memory
             say(f"{2 * number} runs at once: {error}")
             break
         say(f"{2 * number} runs at once: {more:.0f} images/s")
@@ -44,63 +44,63 @@ def best(recipe: Recipe, most: int, say: Callable[[str], None], seconds: float =
 
 
 def throughput(recipe: Recipe, number: int, seconds: float) -> float:
-    """Return the images a second of so many runs together, each in a process of its own.
+    """Return the total images per second of ``number`` runs at once, each in its own process.
 
     Raises:
         RuntimeError: if one of them fails, with its last line.
     """
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(started("pursuitnet.program.reproduce.throughput", number)) for _ in range(number)
+            stack.enter_context(start_process("pursuitnet.program.reproduce.throughput", number)) for _ in range(number)
         ]
         for process in processes:
             stack.callback(process.kill)
         for process in processes:
-            _tell(process, json.dumps({"recipe": recipe.to_json(), "seconds": seconds}))
+            _send(process, json.dumps({"recipe": recipe.to_json(), "seconds": seconds}))
         for process in processes:
             _read_line(process)
         for process in processes:
-            _tell(process, "go")
+            _send(process, "go")
         return sum(float(_read_line(process)) for process in processes)
 
 
-def _tell(process: "subprocess.Popen[str]", line: str) -> None:
+def _send(process: "subprocess.Popen[str]", line: str) -> None:
     if process.stdin is not None and process.poll() is None:
         process.stdin.write(line + "\n")
         process.stdin.flush()
 
 
 def _read_line(process: "subprocess.Popen[str]") -> str:
-    """Return the next line that a process says."""
+    """Return the next line of a process's output."""
     line = process.stdout.readline() if process.stdout else ""
     if not line:
-        said = process.stderr.read().strip().splitlines() if process.stderr else []
-        raise RuntimeError(said[-1] if said else "the process ended without a word")
+        errors = process.stderr.read().strip().splitlines() if process.stderr else []
+        raise RuntimeError(errors[-1] if errors else "the process ended without a message")
     return line
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Warm up, say so, wait for a line on standard input, train for some seconds, say the images a second."""
+    """Warm up, print "ready", wait for a line on standard input, train for some seconds, print images per second."""
     from pursuitnet.program.train import Trainer
 
-    asked = json.loads(sys.stdin.readline())
-    recipe = Recipe.from_json(asked["recipe"])
+    request = json.loads(sys.stdin.readline())
+    recipe = Recipe.from_json(request["recipe"])
     try:
         trainer = Trainer(replace(recipe, train_images=BATCHES * recipe.batch_size, epochs=1_000_000, lr=1e-4))
         images = len(trainer.images.train[1])
         trainer.epoch(1)
-        _say("ready")
+        _write_line("ready")
         sys.stdin.readline()
-        began, epochs = time.perf_counter(), 0
-        while (took := time.perf_counter() - began) < asked["seconds"]:
+        start, epochs = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < request["seconds"]:
             trainer.epoch(epochs := epochs + 1)
-        _say(str(epochs * images / took))
-    except Exception as error:  # its last line is all that the other side reads
+        _write_line(str(epochs * images / elapsed))
+    except Exception as error:  # the parent process reads only the last line
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 

@@ -1,6 +1,6 @@
-"""Trained networks as files for others: weights with their recipe, the hub, ONNX and PyTorch's export.
+"""Trained networks as files to share: weights with their recipe, the hub, ONNX and PyTorch's export.
 
-``weights`` packs and checks the file, ``reading`` gives the network back, ``hub`` and ``export`` pass it on.
+``weights`` packs and checks the file, ``loading`` loads the network, ``hub`` and ``export`` publish and convert it.
 """
 
 from pursuitnet.program.sharing.loading import Deployed, Trained, load, trained

@@ -37,15 +37,15 @@ class HubNetwork(
         num_classes: size of the output.
         in_chans: channels of the image.
         mean: per channel on the [0, 1] scale, subtracted from each image; None for zero.
-        std: what it is then divided by; None for one.
-        classes: their names by label, if they have any.
+        std: per channel, by which it is then divided; None for one.
+        classes: names of the classes by label, if they have names.
         choices: keyword arguments of ``create_model``.
     """
 
     mean: Tensor
     std: Tensor
     card: str | None = None
-    """Text of the page that goes with the weights; None for the hub's own."""
+    """Text of the model card; None for the hub's default."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class HubNetwork(
     ) -> None:
         super().__init__()
         network = create_model(name, num_classes, in_chans, **(choices or {}))
-        # the format that ``load`` gives, so that logits are the same to the last bit
+        # the memory format of ``load``, so that logits are bit for bit the same
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # in the config already, hence not among the weights
+        # not among the weights, since they are in the config
         self.register_buffer("mean", torch.tensor([0.0] * in_chans if mean is None else mean), persistent=False)
         self.register_buffer("std", torch.tensor([1.0] * in_chans if std is None else std), persistent=False)
         self.classes = classes
@@ -80,45 +80,45 @@ class HubNetwork(
         """
         mean, std, classes = trained.mean.tolist(), trained.std.tolist(), list(trained.classes)
         recipe = trained.recipe
-        found = cls(recipe.model, len(classes), len(mean), mean, std, classes, recipe.choices())
-        found.network.load_state_dict(trained.network.state_dict())
-        found.card = card(trained, accuracy)
-        return found.eval()
+        network = cls(recipe.model, len(classes), len(mean), mean, std, classes, recipe.choices())
+        network.network.load_state_dict(trained.network.state_dict())
+        network.card = card(trained, accuracy)
+        return network.eval()
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         return super().generate_model_card(*args, **kwargs) if self.card is None else ModelCard(self.card)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, strict: bool = True, **given: Any) -> "HubNetwork":
-        """Return the network with its weights; the mixin alone would leave those that lack at random."""
+        """Return the network with its weights; the mixin alone would leave missing ones at random values."""
         if "name" not in given:
-            raise ValueError(f"{model_id} holds no network of pursuitnet: its config.json names none")
-        where = {
+            raise ValueError(f"{model_id} is not a network of pursuitnet: its config.json has no name")
+        source = {
             key: given.get(key) for key in ("revision", "cache_dir", "force_download", "token", "local_files_only")
         }
         network = {key: given[key] for key in ("num_classes", "in_chans") if key in given}
         try:
             choices = given.get("choices") or {}
             build = partial(create_model, given["name"], **network, **choices)
-            check_fit(_shapes(model_id, **where), given["name"], build, choices)
+            check_fit(_shapes(model_id, **source), given["name"], build, choices)
             return super()._from_pretrained(model_id=model_id, strict=strict, **{**given, "force_download": False})
         except (RuntimeError, SafetensorError) as error:
-            which = str(error).splitlines()[-1].strip()
-            raise ValueError(f"{model_id} lacks the weights of {given['name']}: {which:.200}") from error
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{model_id} lacks the weights of {given['name']}: {reason:.200}") from error
 
 
-def _shapes(model_id: str, **where: Any) -> dict[str, Tensor]:
-    """Return tensors on meta of the network's weights in a folder or on the hub: their names and shapes."""
+def _shapes(model_id: str, **source: Any) -> dict[str, Tensor]:
+    """Return names and shapes of the weights in a folder or on the hub, as tensors on the meta device."""
     file = Path(model_id, SAFETENSORS_SINGLE_FILE)
     if not Path(model_id).is_dir():
-        file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **where))
-    with safe_open(file, "pt") as held:
-        shapes = {name: held.get_slice(name).get_shape() for name in held.keys()}  # noqa: SIM118
+        file = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **source))
+    with safe_open(file, "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
     return {name.removeprefix("network."): torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def card(trained: Trained, accuracy: float | None = None) -> str:
-    """Return the text of a model card, of what is known alone.
+    """Return the text of a model card, with known facts only.
 
     Args:
         trained: the network.
@@ -127,15 +127,15 @@ def card(trained: Trained, accuracy: float | None = None) -> str:
     recipe = trained.recipe
     size = sum(p.numel() for p in trained.network.parameters())
     epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
-    known = f"Test accuracy of the last epoch: {100 * accuracy:.2f} %.\n" if accuracy is not None else ""
+    result = f"Test accuracy of the last epoch: {100 * accuracy:.2f} %.\n" if accuracy is not None else ""
     choices = ", ".join(f"{name}={value}" for name, value in recipe.choices().items()) or "its defaults"
     return (
         "---\nlibrary_name: pursuitnet\nlicense: bsd-3-clause\n"
         "tags: [sparse-coding, image-classification, model_hub_mixin, pytorch_model_hub_mixin]\n---\n\n"
         f"# {recipe.model} on {recipe.data}\n\n"
         f"A network of pursuits ({choices}; {size:,} parameters), trained for {epochs} with seed "
-        f"{recipe.seed}. {len(trained.classes)} classes: {', '.join(trained.classes)}.\n{known}\n"
+        f"{recipe.seed}. {len(trained.classes)} classes: {', '.join(trained.classes)}.\n{result}\n"
         "```python\nfrom pursuitnet.program.sharing.hub import HubNetwork\n\n"
         'model = HubNetwork.from_pretrained("…")  # images, uint8 or in [0, 1], to logits\n```\n\n'
-        f"After the paper: {PAPER}.\n"
+        f"Based on the paper: {PAPER}.\n"
     )

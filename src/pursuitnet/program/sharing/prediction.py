@@ -1,4 +1,4 @@
-"""What a trained network says of images."""
+"""Predictions of a trained network for images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prediction:
-    """The classes that a network sees in images.
+    """The predicted classes of images.
 
     Attributes:
         probabilities: softmax of the logits, (B, classes), float32.
@@ -30,12 +30,12 @@ class Prediction:
         return [self.classes[label] for label in self.labels.tolist()]
 
     def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
-        """Return for each image its most probable classes with their probabilities, at most so many, falling."""
+        """Return the ``count`` most probable classes of each image with their probabilities, in descending order."""
         best = self.probabilities.topk(min(count, len(self.classes)), dim=1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [[(self.classes[k], p) for k, p in zip(*one, strict=True)] for one in pairs]
+        return [[(self.classes[k], p) for k, p in zip(*pair, strict=True)] for pair in pairs]
 
     @staticmethod
     def concatenated(parts: Sequence["Prediction"]) -> "Prediction":
-        """Return predictions of one network as one."""
+        """Concatenate predictions of one network."""
         return Prediction(torch.cat([part.probabilities for part in parts]), parts[0].classes)

@@ -1,4 +1,4 @@
-"""Weights and what is needed to use them, in one safetensors file with a checksum."""
+"""Weights and everything needed to use them, in one safetensors file with a checksum."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from pursuitnet.utils.records import fits
 __all__ = ["NEEDED", "OPTIONAL", "pack", "unpack"]
 
 NEEDED = ("recipe", "classes", "mean", "std")
-"""What the metadata hold, each as JSON, besides the checksum."""
+"""Keys of the metadata, each as JSON, besides the checksum."""
 OPTIONAL = ("data", "image_size", "targets")
-"""What they may hold: which images the network was trained on, and their height and width, which weights of older
-versions do not say; and the number type and range of the images that it returns."""
+"""Optional keys: identity and size of the images that the network was trained on, which weights of older versions do
+not have; number type and range of the images that it returns."""
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -23,19 +23,19 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a byte is not as it was written, or the file is not ours.
+        ValueError: if the checksum does not match, or the file is not a trained network of this library.
     """
-    weights, about = packed.unpack(path, NEEDED, OPTIONAL)
-    if not _fits(**{name: about[name] for name in NEEDED}):
+    weights, metadata = packed.unpack(path, NEEDED, OPTIONAL)
+    if not _is_valid(**{name: metadata[name] for name in NEEDED}):
         raise ValueError(
-            f"{path} has classes, mean or std that no network has; expected names of classes, and for every channel "
+            f"{path} has invalid classes, mean or std; expected names of classes, and for every channel "
             "a mean and an std > 0"
         )
-    return weights, about
+    return weights, metadata
 
 
-def _fits(recipe: object, classes: object, mean: object, std: object) -> bool:
-    """Return whether metadata are of the kinds that ``pack`` was given; the recipe checks itself."""
+def _is_valid(recipe: object, classes: object, mean: object, std: object) -> bool:
+    """Return whether metadata have the kinds that ``pack`` writes; the recipe is checked elsewhere."""
     if not (isinstance(classes, list) and isinstance(mean, list) and isinstance(std, list)):
         return False
     numbers = all(fits(value, float) for value in mean + std)

@@ -1,4 +1,4 @@
-"""Fig. 1: the matrices of a dilated convolution, and their mutual coherence against the size of the image."""
+"""Fig. 1: the matrices of a dilated convolution, and their mutual coherence by image size."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary
-from pursuitnet.program.simulate.record import Result, bare, caption
+from pursuitnet.program.simulate.record import Result, caption, hide_spines
 from pursuitnet.theory import mutual_coherence
 
 KERNEL = ((1.0, 2.0), (3.0, 4.0))
 SIZES, DILATIONS = range(4, 11), (1, 2, 3)
-LOOKS = {1: ("#c2410c", "o-", 9), 2: ("#1d4ed8", "s--", 6), 3: ("#047857", "^:", 6)}
+STYLES = {1: ("#c2410c", "o-", 9), 2: ("#1d4ed8", "s--", 6), 3: ("#047857", "^:", 6)}
 
 
 def dictionary(dilation: int) -> ConvDictionary:
@@ -34,7 +34,7 @@ def coherence_with_identity(size: int, dilation: int) -> float:
     return float((D.T @ D).abs().fill_diagonal_(0).max())
 
 
-def run() -> Result:
+def compute() -> Result:
     """Measure μ for every size and dilation, without and with the identity."""
     numbers: dict[str, Any] = {
         "figure": "fig1",
@@ -63,12 +63,12 @@ def picture(numbers: dict[str, Any]) -> Figure:
         _matrix(axis, dictionary(s).matrix((1, 4, 4)).detach().T)
         axis.set_title(f"Fig. 1{letter}: Fˢ on a 4×4 image, s = {s}, μ = {numbers['mu'][s][0]:.4f}", loc="left")
     for s in DILATIONS:
-        color, style, size = LOOKS[s]
+        color, style, size = STYLES[s]
         right.plot(numbers["sizes"], numbers["mu"][s], style, color=color, label=f"s = {s}", ms=size)
     right.set(xlabel="rows and columns of the image", ylabel="μ(D)", ylim=(-0.02, 0.6))
     right.set_title("the 0 comes from the small image", loc="left")
     right.legend(frameon=False, loc="lower right")
-    bare(right)
+    hide_spines(right)
     caption(
         figure,
         "Kernel [[1, 2], [3, 4]], valid convolution; the rows of Fˢ are the columns of D. "

@@ -22,16 +22,16 @@ MODELS = ("ML-CSC", "MSD-CSC")
 OPTIMUM_GAP = 1e-3  # of the duality gap, relative to the objective
 
 Curve = dict[str, list[float]]
-"""What was measured at each counted iteration, under its name."""
+"""The values at each counted iteration, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """One reading of the experiment behind Fig. 4: all that decides its curves, besides the seed.
+    """One reading of the experiment of Fig. 4: everything that determines its curves, except the seed.
 
     The paper gives the length 100, the 100 classes, 10,000 and 2,000 points, two hidden layers, β = b·L with
     L = 2·λmax, and "the same regularization parameter" for both models; SGD is that of its Section VII-B. The rest is
-    open. Of the two signs of b that the paper prints, the default has the one with which training gives a β > 0.
+    not specified. Of the two signs of b in the paper, the default is the one with which training gives a β > 0.
     """
 
     noise: float = 0.3
@@ -50,15 +50,15 @@ class Variation:
     """Dᵀ holds the network's weights and c = 1 (Algorithm 1), or c = 1/L with L = λmax(DᵀD) (Eq. 3)."""
 
     bias: Literal["added", "subtracted", "size", "kept"] = "added"
-    """What b in β = b·L is. "added": the bias of ReLU(z + b), of any sign, as networks and Algorithms 2 and 3 have it.
+    """The b of β = b·L. "added": the bias of ReLU(z + b), of any sign, as in networks and in Algorithms 2 and 3.
     "subtracted": the same network, written ReLU(z − b) as in Eq. 2. "size": the mean of |b|. "kept": subtracted and
-    kept ≥ 0 in training, so that it is the β of a Lasso problem."""
+    constrained to b ≥ 0 in training, so that it is the β of a Lasso problem."""
 
     one_bias: bool = False
-    """One bias for all atoms of a layer, or one each; β = b·L then has their mean."""
+    """One bias for all atoms of a layer, or one for each; β = b·L then uses their mean."""
 
     identity: IdentityPenalty = IdentityPenalty.OWN
-    """The bias of the identity rows of MSD-CSC."""
+    """The bias of the identity part of MSD-CSC."""
 
     unfolding: int = 0
     """Steps after the first."""
@@ -70,20 +70,20 @@ class Variation:
     """Learning rate."""
 
     batch_size: int = 128
-    """Points a step of the optimizer."""
+    """Points per step of the optimizer."""
 
     iterations: int = 300
     """Steps of the optimizer."""
 
     every: int = 1
-    """Count after every so many steps; 79 are an epoch."""
+    """Number of steps between two counts; an epoch has 79."""
 
     lipschitz: Literal["paper", "ours"] = "paper"
     """L = 2·λmax(DᵀD), or λmax(DᵀD)."""
 
     beta: Literal["same", "own", "counted", "twin"] = "same"
-    """MSD-CSC's β. "same": after every step its biases are set so that b·L is that of ML-CSC, row by row (the mean for
-    identity rows). "twin": the same, and its first layer has ML-CSC's filters. "own": it learns its own.
+    """MSD-CSC's β. "same": after every step its biases are set so that b·L is that of ML-CSC, for each atom (the mean
+    for the identity part). "twin": the same, and its first layer has ML-CSC's filters. "own": it learns its own.
     "counted": it learns its own, and is counted with ML-CSC's."""
 
     layers: Literal[1, 2] = 1
@@ -93,16 +93,16 @@ class Variation:
     """The code of the network, or the optimum of the first layer's Lasso problem with the same D and β."""
 
     counted: int = TEST
-    """Count on the first so many test points, in random order."""
+    """Number of test points to count on, in random order."""
 
 
 class TwoLayers(nn.Module):
-    """Two pursuits and a linear classifier, (B, 100) → (B, 100 classes); weights as ``nn.Linear`` starts them.
+    """Two pursuits and a linear classifier, (B, 100) → (B, 100 classes); with the initial weights of ``nn.Linear``.
 
     Args:
-        reading: the choices.
+        variation: the reading.
         dense: [I D] instead of D in both layers: MSD-CSC instead of ML-CSC.
-        seed: of the weights; torch's global generator is left as it was.
+        seed: of the weights; torch's global generator is not changed.
     """
 
     def __init__(self, variation: Variation, dense: bool, seed: int) -> None:
@@ -133,7 +133,7 @@ def draw(variation: Variation, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[
 
 
 def curves(variation: Variation, seed: int) -> dict[str, Curve]:
-    """Train both models on the same batches and return what ``measure`` finds, by model.
+    """Train both models on the same batches and return the results of ``measure``, by model.
 
     Raises:
         ValueError: if iterations, every, counted or width is below 1.
@@ -159,7 +159,7 @@ def curves(variation: Variation, seed: int) -> dict[str, Curve]:
 
 @torch.no_grad()
 def equalize(variation: Variation, plain: TwoLayers, dense: TwoLayers) -> None:
-    """Set the biases of MSD-CSC so that b·L is that of ML-CSC, where the reading says so (Section V-B)."""
+    """Set the biases of MSD-CSC so that b·L is that of ML-CSC, if the reading says so (Section V-B)."""
     if variation.beta not in ("same", "twin"):
         return
     for one, other in ((plain.first, dense.first), (plain.second, dense.second)):
@@ -177,22 +177,22 @@ def equalize(variation: Variation, plain: TwoLayers, dense: TwoLayers) -> None:
 def measure(
     variation: Variation, models: list[TwoLayers], test: tuple[Tensor, Tensor], iteration: int
 ) -> list[dict[str, float]]:
-    """Return for each model what Definition 1 finds in the test signals.
+    """Return the measurements of each model on the test signals, by Definition 1.
 
-    unsuccessful: dimensions with |ξ − x| > 2β, mean over signals, of 100. bias: b, with its sign. beta: the β that was
-    counted with, b·L, or 0 where b < 0. error: mean |ξ − x|. size: mean |x|, the error of ξ = 0. nothing: dimensions
-    with |x| > 2β, which fail if nothing at all is reconstructed. accuracy: fraction of the test points.
+    unsuccessful: dimensions with |ξ − x| > 2β, mean over signals, of 100. bias: b, with its sign. beta: the β used for
+    counting, b·L, or 0 if b < 0. error: mean |ξ − x|. size: mean |x|, the error of ξ = 0. nothing: dimensions
+    with |x| > 2β, which are unsuccessful for ξ = 0. accuracy: fraction of the test points.
     """
-    found: list[dict[str, float]] = []
+    rows: list[dict[str, float]] = []
     x = test[0][: variation.counted]
     for model in models:
         model.eval()
         bias, beta = penalty(variation, model.first)
-        if found and variation.beta != "own":
-            beta = found[0]["beta"]
+        if rows and variation.beta != "own":
+            beta = rows[0]["beta"]
         error = reconstruction(variation, model, x, beta) - x
         failed = unsuccessful(x, x + error, beta)
-        found.append(
+        rows.append(
             {
                 "iteration": float(iteration),
                 "unsuccessful": float(failed.double().sum(dim=1).mean()),
@@ -205,19 +205,19 @@ def measure(
             }
         )
         model.train()
-    return found
+    return rows
 
 
 @torch.no_grad()
 def penalty(variation: Variation, layer: PursuitLayer) -> tuple[float, float]:
-    """Return b, the mean over the atoms, with its sign, and β = b·L, or 0 where b < 0 and no Lasso problem has it."""
+    """Return b, the mean over the atoms, with its sign, and β = b·L, or 0 if b < 0, where no Lasso problem exists."""
     theta = layer.threshold.penalty * layer.step()[0]  # the threshold, which is subtracted
     b = {"added": -theta, "size": theta.abs()}.get(variation.bias, theta).mean()
     return float(b), beta_of_bias(max(float(b), 0.0), _lambda(layer), variation.lipschitz)
 
 
 def reconstruction(variation: Variation, model: TwoLayers, x: Tensor, beta: float) -> Float[Tensor, "B length"]:
-    """Return ξ, from the first code or through both."""
+    """Return ξ, from the first code or from the second through both dictionaries."""
     first, second = model.first, model.second
     code = optimum(variation, first, x, beta) if variation.code == "optimum" else first(x)
     if variation.layers == 2:
@@ -226,18 +226,18 @@ def reconstruction(variation: Variation, model: TwoLayers, x: Tensor, beta: floa
 
 
 def optimum(variation: Variation, layer: PursuitLayer, x: Tensor, beta: float) -> Float[Tensor, "B rows"]:
-    """Return the optimum of the Lasso problem that the layer takes a step of, with one β for all rows (P2).
+    """Return the optimum of the Lasso problem of the layer, with one β for all atoms (P2).
 
     Raises:
         FloatingPointError: if 3,000 steps of FISTA do not bring the duality gap to a thousandth of the objective.
     """
-    found = solve(x, layer.dictionary, beta, nonnegative=variation.nonnegative, max_steps=3000, tol=OPTIMUM_GAP)
-    if not found.converged:
+    solution = solve(x, layer.dictionary, beta, nonnegative=variation.nonnegative, max_steps=3000, tol=OPTIMUM_GAP)
+    if not solution.converged:
         raise FloatingPointError(
-            f"at β = {beta:.3g} the Lasso problem was solved to a gap of {float(found.gap.max()):.1e} only, expected "
-            f"{OPTIMUM_GAP:.0e}; take fewer --iterations"
+            f"at β = {beta:.3g} the Lasso problem was only solved to a gap of {float(solution.gap.max()):.1e}; "
+            f"expected {OPTIMUM_GAP:.0e}; take fewer --iterations"
         )
-    return found.code
+    return solution.code
 
 
 def _layer(variation: Variation, channels: int, dense: bool) -> PursuitLayer:
@@ -248,7 +248,7 @@ def _layer(variation: Variation, channels: int, dense: bool) -> PursuitLayer:
     threshold = Threshold(
         dictionary.code_channels, 0.0, variation.identity, nonnegative=variation.nonnegative, free=free
     )
-    bias = -start.bias.detach()  # of the network, which adds it
+    bias = -start.bias.detach()  # the network adds it, the layer subtracts
     threshold.atom_weight = nn.Parameter(bias[: 1 if variation.one_bias else threshold.penalty.numel()].clone())
     if threshold.identity_weight is not None:
         own = nn.Linear(channels, 1 if variation.one_bias else channels).bias
@@ -264,7 +264,7 @@ def _optimizer(variation: Variation, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _batches(variation: Variation, data: tuple[Tensor, Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one batch an iteration, in a new order every epoch."""
+    """Yield one batch per iteration, in a new order every epoch."""
     generator = torch.Generator().manual_seed(seed)
     left = variation.iterations
     while left:
@@ -274,16 +274,16 @@ def _batches(variation: Variation, data: tuple[Tensor, Tensor], seed: int) -> It
 
 
 def _atoms(layer: PursuitLayer) -> LinearDictionary:
-    """Return D of D or of [I D]."""
+    """Return D, also of [I D]."""
     D = layer.dictionary
     return D.dictionary if isinstance(D, WithIdentity) else D  # type: ignore[return-value]
 
 
 def _lambda(layer: PursuitLayer) -> float:
-    """Return λmax(DᵀD), which for a matrix is the bound itself."""
+    """Return λmax(DᵀD); for a matrix the bound is exact."""
     return float(layer.dictionary.lipschitz_bound())
 
 
 def _step_times_lambda(layer: PursuitLayer) -> float:
-    """Return c·λmax(DᵀD), which takes a penalty weight to b·L: θ = weight·c; a factor 2 in L cancels."""
+    """Return c·λmax(DᵀD), by which a penalty weight becomes b·L, as θ = weight·c; a factor 2 in L cancels."""
     return float(layer.step()[0]) * _lambda(layer)

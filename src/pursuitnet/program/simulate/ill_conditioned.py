@@ -1,4 +1,4 @@
-"""The ill-conditioned example of Section V-B: D alone loses the whole signal, [I D] gets it back."""
+"""The ill-conditioned example of Section V-B: D alone loses the whole signal, [I D] recovers it."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary, LinearDictionary, WithIdentity
 from pursuitnet.problems import solve
-from pursuitnet.program.simulate.record import DENSE, PLAIN, Result, bare, caption
+from pursuitnet.program.simulate.record import DENSE, PLAIN, Result, caption, hide_spines
 from pursuitnet.prox.threshold import soft_threshold
 from pursuitnet.theory import better_code, unsuccessful
 
 MATRIX, BETA = ((0.1, 0.1, 0.2), (0.1, 0.2, 0.1)), 1 / 3
 
 
-def run() -> Result:
-    """Code x = (1, 1) over D and over [I D], in the ways that the paper has, and compare with Theorem 1."""
+def compute() -> Result:
+    """Code x = (1, 1) over D and over [I D] in the paper's ways, and compare with Theorem 1."""
     x = torch.ones(1, 2, dtype=torch.float64)
     D = LinearDictionary(torch.tensor(MATRIX, dtype=torch.float64).T.contiguous())
     rows = {title: _row(x, dictionary, code) for title, (dictionary, code) in codes(x, D).items()}
@@ -32,7 +32,7 @@ def run() -> Result:
 
 
 def codes(x: Tensor, D: Dictionary) -> dict[str, tuple[Dictionary, Tensor]]:
-    """Return the codes by what they are, each with its dictionary."""
+    """Return the codes by name, each with its dictionary."""
     dense = WithIdentity(D)
     alone = solve(x, D, BETA).code
     return {
@@ -52,12 +52,12 @@ def one_step(x: Tensor, dictionary: Dictionary, lipschitz: float) -> Tensor:
 def _row(x: Tensor, dictionary: Dictionary, code: Tensor) -> dict[str, Any]:
     """Return code, reconstruction, objective and the number of unsuccessful dimensions."""
     code = code.detach()
-    again = dictionary.synthesize(code, x.shape).detach()
+    reconstruction = dictionary.synthesize(code, x.shape).detach()
     return {
         "code": [round(v, 6) for v in code[0].tolist()],
-        "reconstruction": [round(v, 6) for v in again[0].tolist()],
-        "objective": round(float((x - again).square().sum() / 2 + BETA * code.abs().sum()), 6),
-        "unsuccessful": int(unsuccessful(x, again, BETA).sum()),
+        "reconstruction": [round(v, 6) for v in reconstruction[0].tolist()],
+        "objective": round(float((x - reconstruction).square().sum() / 2 + BETA * code.abs().sum()), 6),
+        "unsuccessful": int(unsuccessful(x, reconstruction, BETA).sum()),
     }
 
 
@@ -65,14 +65,14 @@ def table(rows: dict[str, dict[str, Any]], drops: dict[str, float]) -> str:
     """Return the numbers as Markdown."""
     lines = ["| code | Γ | ξ | objective | unsuccessful |", "|---|---|---|---|---|"]
     for title, row in rows.items():
-        code, again = (", ".join(f"{v:.3g}" for v in row[key]) for key in ("code", "reconstruction"))
-        lines.append(f"| {title} | {code} | {again} | {row['objective']:.4f} | {row['unsuccessful']} of 2 |")
+        code, reconstruction = (", ".join(f"{v:.3g}" for v in row[key]) for key in ("code", "reconstruction"))
+        lines.append(f"| {title} | {code} | {reconstruction} | {row['objective']:.4f} | {row['unsuccessful']} of 2 |")
     drop = f"Theorem 1's drop: {drops['proof']:.4f}; with the best identity part for the same Γ: {drops['best']:.4f}"
     return "\n".join([*lines, "", drop])
 
 
 def picture(rows: dict[str, dict[str, Any]]) -> Figure:
-    """Draw what each code reconstructs, and its objective."""
+    """Plot the reconstruction of each code, and its objective."""
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     _bars(left, rows, [row["reconstruction"][0] for row in rows.values()])
@@ -84,14 +84,14 @@ def picture(rows: dict[str, dict[str, Any]]) -> Figure:
     right.set_xlabel("½‖x − DΓ‖² + β‖Γ‖₁")
     left.set(xlim=(0, 1.08), ylim=(len(rows) - 0.4, -1))
     right.set_xlim(0, 1.15)
-    caption(figure, "D = [[0.1, 0.1, 0.2], [0.1, 0.2, 0.1]], β = 1/3 on every row of the code, S as threshold.")
+    caption(figure, "D = [[0.1, 0.1, 0.2], [0.1, 0.2, 0.1]], β = 1/3 for every atom, soft threshold S.")
     return figure
 
 
 def _bars(axis: Axes, rows: dict[str, dict[str, Any]], values: list[float]) -> None:
-    """Draw a bar a code, with its number."""
+    """Plot one bar per code, with its value."""
     colors = [PLAIN if title.startswith("D,") else DENSE for title in rows]
     axis.barh(list(rows), values, color=colors, height=0.6, zorder=2)
     for place, value in enumerate(values):
         axis.text(value + 0.01, place, f"{value:.3f}", va="center", fontsize=9)
-    bare(axis)
+    hide_spines(axis)

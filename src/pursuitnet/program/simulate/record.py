@@ -1,4 +1,4 @@
-"""What a figure leaves behind: its numbers, its pictures, and the versions that made them."""
+"""The results of a figure: its numbers, its plots, and the versions that made them."""
 
 import json
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from pursuitnet.program.versions import versions
 from pursuitnet.program.writable import write_picture, write_whole
 
 PLAIN, DENSE, SOFT = "#c2410c", "#1d4ed8", "#8a8a8a"
-"""The colors of D alone (ML-CSC), of [I D] (MSD-CSC), and of what is only there for comparison."""
+"""The colors of D alone (ML-CSC), of [I D] (MSD-CSC), and of references."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A figure as it was computed.
+    """The results of one figure.
 
     Attributes:
         name: of the files.
         numbers: every choice and every value, for JSON.
-        pictures: by the name of their file.
+        pictures: plots by the name of their file.
         text: what the program prints.
     """
 
@@ -45,13 +45,13 @@ def write(result: Result, folder: Path) -> list[Path]:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Write the choices under a picture, and keep the space for them."""
+    """Write a caption under a figure and reserve the space for it."""
     share = (0.17 * (text.count("\n") + 1) + 0.12) / figure.get_size_inches()[1]
     figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr, call-arg]
     figure.text(0.01, share - 0.01, text, fontsize=8.5, color="0.35", va="top")
 
 
-def bare(*axes: Axes) -> None:
-    """Take the frame away from above and from the right."""
+def hide_spines(*axes: Axes) -> None:
+    """Remove the upper and the right spine."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Table I, row by row: what a CNN computes and what the library's objects compute, and how far apart they are."""
+"""Table I, row by row: what a CNN computes, what the library's objects compute, and their difference."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Row(NamedTuple):
-    """One line of the table: both names, the library's object, when it holds, and the two computations."""
+    """One row of the table: both names, the library's object, the condition for equality, and the two computations."""
 
     cnn: str
     csc: str
@@ -56,7 +56,7 @@ def bias(draw: RandomTensors) -> Pair:
         ConvDictionary(weight, padding=1), step=BoundedStep(1.0, learned=False), threshold=Threshold((4,), BETA)
     )
     layer.double()
-    L = layer.dictionary.lipschitz_bound()  # above λmax at every image size; any L ≥ λmax will do
+    L = layer.dictionary.lipschitz_bound()  # at least λmax for every image size; any L ≥ λmax works
     return F.relu(F.conv2d(x, weight / L, (-BETA / L).expand(4), padding=1)), layer(x)
 
 
@@ -73,7 +73,7 @@ def feed_forward(draw: RandomTensors) -> Pair:
     cnn = csc = x
     for weight in weights:
         cnn = F.relu(F.conv2d(cnn, weight, torch.full((len(weight),), -BETA, dtype=x.dtype), stride=2, padding=1))
-        csc = _plain(weight, stride=2)(csc)
+        csc = _layer(weight, stride=2)(csc)
     return cnn, csc
 
 
@@ -82,7 +82,7 @@ def resnet(draw: RandomTensors) -> Pair:
     x, first, second = draw(*SHAPE), draw(4, 3, 3, 3), draw(3, 4, 3, 3)
     hidden = F.relu(F.conv2d(x, first, padding=1) - BETA)
     cnn = F.relu(F.conv2d(hidden, second, padding=1) + x - BETA)
-    return cnn, _plain(second, starts.resnet)(_plain(first)(x), previous=x)
+    return cnn, _layer(second, starts.resnet)(_layer(first)(x), previous=x)
 
 
 def res_csc(draw: RandomTensors) -> Pair:
@@ -91,7 +91,7 @@ def res_csc(draw: RandomTensors) -> Pair:
     hidden = F.relu(F.conv2d(x, first, padding=1) - BETA)
     back = F.conv2d(F.conv_transpose2d(x, second, padding=1), second, padding=1)
     cnn = F.relu(F.conv2d(hidden, second, padding=1) + x + c * back - BETA)
-    return cnn, _plain(second, starts.res_csc, c)(_plain(first)(x), previous=x)
+    return cnn, _layer(second, starts.res_csc, c)(_layer(first)(x), previous=x)
 
 
 def dense(draw: RandomTensors, positive: bool = True) -> Pair:
@@ -105,7 +105,7 @@ def dense(draw: RandomTensors, positive: bool = True) -> Pair:
 
 
 def dense_signed(draw: RandomTensors) -> Pair:
-    """Return the same for signals with negative values, which ReLU cuts off."""
+    """Return the same for signals with negative values, which ReLU sets to 0."""
     return dense(draw, positive=False)
 
 
@@ -122,7 +122,7 @@ ROWS = (
 
 
 @torch.no_grad()
-def run() -> Result:
+def compute() -> Result:
     """Compute both sides of every row and their largest difference, in float64."""
     differences = []
     for row in ROWS:
@@ -141,7 +141,7 @@ def table(differences: list[float]) -> str:
 
 
 def picture(differences: list[float]) -> Figure:
-    """Draw the rows with their differences on a logarithmic scale."""
+    """Plot the differences of the rows on a logarithmic scale."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     axis = figure.subplots()
     floor = 1e-17
@@ -161,7 +161,7 @@ def picture(differences: list[float]) -> Figure:
     return figure
 
 
-def _plain(weight: Tensor, start: starts.Start = starts.zero, c: float | None = None, stride: int = 1) -> PursuitLayer:
-    """Return a layer whose filters hold the step (Eq. 5), with threshold β."""
+def _layer(weight: Tensor, start: starts.Start = starts.zero, c: float | None = None, stride: int = 1) -> PursuitLayer:
+    """Return a layer whose step size is absorbed in the filters (Eq. 5), with threshold β."""
     dictionary = ConvDictionary(weight, stride=stride, padding=1)
     return PursuitLayer(dictionary, start, step=AbsorbedStep(c), threshold=Threshold((len(weight),), BETA)).double()

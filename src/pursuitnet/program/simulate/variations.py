@@ -1,4 +1,4 @@
-"""Fig. 4 chosen otherwise: the readings that the paper's text allows, one departure each."""
+"""Other readings of Fig. 4 that the paper's text allows, each with one change."""
 
 from dataclasses import replace
 from statistics import mean
@@ -12,13 +12,13 @@ SMALL_STEP = replace(DEFAULT, step="bounded")
 
 
 def variations(iterations: int = DEFAULT.iterations) -> dict[str, Variation]:
-    """Return every reading by its title; all but the first depart from it in what the title says.
+    """Return every reading by its title; all but the first change what their title says.
 
     Args:
         iterations: steps of the optimizer; "an epoch" takes five times as many.
     """
     epochs = replace(DEFAULT, iterations=5 * iterations, every=79)
-    found = {
+    readings = {
         "the default": DEFAULT,
         "noise 0.1": replace(DEFAULT, noise=0.1),
         "noise 1": replace(DEFAULT, noise=1.0),
@@ -48,15 +48,15 @@ def variations(iterations: int = DEFAULT.iterations) -> dict[str, Variation]:
         title: variation
         if variation is epochs
         else replace(variation, iterations=iterations, every=max(5, variation.every))
-        for title, variation in found.items()
+        for title, variation in readings.items()
     }
 
 
 def verdict(runs: list[dict[str, Curve]]) -> str:
     """Return whether the curves, mean over seeds, have the published shape.
 
-    "yes": ML-CSC at least halves and stays above 0.5 dimensions, and MSD-CSC falls to 0.5 or less. "both at 0": so
-    does ML-CSC. "order": MSD-CSC ends at less than half of ML-CSC. Else "no".
+    "yes": ML-CSC at least halves and stays above 0.5 dimensions, and MSD-CSC falls to 0.5 or less. "both at 0":
+    ML-CSC falls to 0.5 or less too. "order": MSD-CSC ends at less than half of ML-CSC. Else "no".
     """
     (plain_first, plain_last), (_, dense_last) = (ends(runs, name) for name in MODELS)
     if dense_last <= 0.5 and plain_last <= plain_first / 2:

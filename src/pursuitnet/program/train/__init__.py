@@ -1,8 +1,9 @@
 """Training: a recipe in, a run folder out.
 
-``loop`` trains, ``trainer`` takes the steps, ``images`` holds the data on its device, ``optimizer`` the rule of the
-steps, ``process_group`` the processes that share them, ``checkpoint_manager`` and ``checkpoints`` what survives a
-kill, ``run`` the folder and what is read from it, ``opened`` a finished run with its data.
+``loop`` is the training loop, ``trainer`` takes the steps, ``images`` holds the data on its device, ``optimizer`` makes
+the optimizer and the learning rate, ``process_group`` joins the processes of a distributed run, ``checkpoint_manager``
+and ``checkpoints`` keep what survives a kill, ``run`` reads and finishes the run folder, ``run_data`` opens a finished
+run with its data.
 """
 
 from pursuitnet.program.callbacks.base import Callback, NoOpCallback
@@ -15,7 +16,7 @@ from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
 from pursuitnet.program.train.process_group import ProcessGroup, group_of
 from pursuitnet.program.train.run import last_record, load_run, read_recipe, records
 from pursuitnet.program.train.run_data import RunWithData, open_run
-from pursuitnet.program.train.trainer import Trainer, accuracy, evaluate, logits_of
+from pursuitnet.program.train.trainer import Trainer, accuracy, evaluate_split, logits_of
 from pursuitnet.program.versions import commit, versions
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "commit",
     "dataset_of",
     "device_of",
-    "evaluate",
+    "evaluate_split",
     "group_of",
     "images_of",
     "last_record",

@@ -1,4 +1,4 @@
-"""Forward and backward pass of a training step, recorded once as a CUDA graph: its kernels all start at once."""
+"""Forward and backward pass of a training step, captured once as a CUDA graph and launched as a whole."""
 
 import warnings
 from collections.abc import Callable
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
-"""Steps on a stream of their own before recording, in which libraries choose their algorithms and allocate."""
+"""Steps on a separate stream before the capture, in which libraries choose their algorithms and allocate."""
 
 
 class GraphedStep:
-    """A step that is recorded from its first full batch on; batches of another shape are computed as ever.
+    """A step that is captured at its first full batch and then replayed; batches of other shapes are computed eagerly.
 
-    The gradients of a recorded step lie in fixed memory, which each replay overwrites; so they must not be set to None.
+    The gradients of a captured step are in fixed memory, which each replay overwrites, so they must not be set to None.
 
     Args:
-        model: whose parameters get gradients, and whose state is what it was after recording.
-        compute: takes a batch (images, labels), adds the gradients of its loss to the parameters, and returns the loss;
+        model: whose parameters get gradients; its state is restored after the capture.
+        compute: takes a batch (images, labels), adds the gradients of its loss to the parameters, and returns the loss,
             without reading a number back from the device.
     """
 
@@ -35,7 +35,7 @@ class GraphedStep:
             size: B of a full batch.
         """
         if self.graph is None and not self.failed and len(labels) == size:
-            self._record(images, labels)
+            self._capture(images, labels)
         if self.graph is None or images.shape != self.images.shape:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
@@ -46,7 +46,7 @@ class GraphedStep:
         self.graph.replay()
         return self.loss
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _capture(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images.clone(), labels.clone()  # clone keeps the memory format
         state = {name: value.clone() for name, value in self.model.state_dict().items()}
         graph = torch.cuda.CUDAGraph()
@@ -55,7 +55,7 @@ class GraphedStep:
             stream.wait_stream(torch.cuda.current_stream(images.device))
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
-                    self._fresh()
+                    self._compute_gradients()
             torch.cuda.current_stream(images.device).wait_stream(stream)
             self.model.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
@@ -64,11 +64,11 @@ class GraphedStep:
         except RuntimeError as error:
             self.failed = True
             self.model.zero_grad(set_to_none=True)
-            what = str(error).splitlines()[0]
-            warnings.warn(f"the step cannot be recorded as a CUDA graph ({what}); going on without", stacklevel=2)
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"the step cannot be captured as a CUDA graph ({reason}); going on without", stacklevel=2)
         self.model.load_state_dict(state)
 
-    def _fresh(self) -> None:
-        """Compute the gradients again, as recording does."""
+    def _compute_gradients(self) -> None:
+        """Compute the gradients from None, as in the capture."""
         self.model.zero_grad(set_to_none=True)
         self.compute(self.images, self.labels)

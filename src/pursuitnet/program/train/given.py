@@ -1,4 +1,4 @@
-"""Images that are handed over in Python, as a data set to train on."""
+"""Data passed in from Python, as a data set to train on."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,53 +17,54 @@ FORMS = (
     "(images, labels), or one of these alone"
 )
 EVERY = 5
-"""Of data without test images every fifth is one, as in a folder."""
+"""If there are no test images, every fifth image is one, as in a folder."""
 
 
 def dataset(given: Any, classes: Sequence[str] | None = None, workers: int | None = None) -> data.Dataset:
-    """Return images that are handed over as a data set.
+    """Return data passed in from Python as a data set.
 
     Args:
         given: see ``train``.
-        classes: names of the classes by label; by default those that a Dataset names, or the labels themselves.
+        classes: names of the classes by label; by default the Dataset's ``classes``, or the labels themselves.
         workers: processes that read the items of Datasets; by default none.
 
     Raises:
-        TypeError: if it is of no form that is known.
+        TypeError: if it has none of the supported forms.
         ValueError: if images or labels do not fit.
     """
     train, test = (_split(part, name, workers or 0) for part, name in zip(_parts(given), data.SPLITS, strict=True))
     if train[0].shape[1:] != test[0].shape[1:] or train[0].dtype != test[0].dtype:
         raise ValueError(
-            f"the images to train on are {_said(train[0])}, those to test on {_said(test[0])}; expected the same"
+            f"the images to train on are {_dtype_and_size(train[0])}, those to test on {_dtype_and_size(test[0])}; "
+            "expected the same"
         )
-    named = classes if classes is not None else getattr(_first(given), "classes", None)
-    names, (train_labels, test_labels) = _named([train[1], test[1]], named)
+    class_names = classes if classes is not None else getattr(_first(given), "classes", None)
+    names, (train_labels, test_labels) = _encode_labels([train[1], test[1]], class_names)
     splits = {"train": (train[0], train_labels), "test": (test[0], test_labels)}
     channels, height, width = train[0].shape[1:]
     return data.Dataset(names, channels, (height, width), lambda root, split, fetch: splits[split])
 
 
 def _parts(given: Any) -> tuple[Any, Any]:
-    """Return what is to train on and what is to test on."""
+    """Return the training part and the test part of the data."""
     if isinstance(given, tuple | list) and len(given) == 4:
         return tuple(given[:2]), tuple(given[2:])
-    if isinstance(given, tuple | list) and len(given) == 2 and not _arrays(given):
+    if isinstance(given, tuple | list) and len(given) == 2 and not _is_pair(given):
         return given[0], given[1]
-    if _arrays(given) or _is_dataset(given):
-        count = len(given[0]) if _arrays(given) else len(given)
-        tested = np.arange(count) % EVERY == 0
-        return tuple(_chosen(given, np.flatnonzero(which)) for which in (~tested, tested))
+    if _is_pair(given) or _is_dataset(given):
+        count = len(given[0]) if _is_pair(given) else len(given)
+        is_test = np.arange(count) % EVERY == 0
+        return tuple(_subset(given, np.flatnonzero(mask)) for mask in (~is_test, is_test))
     raise TypeError(f"data is {type(given).__name__}; expected {FORMS}")
 
 
-def _chosen(given: Any, indices: Any) -> Any:
-    if _arrays(given):
+def _subset(given: Any, indices: Any) -> Any:
+    if _is_pair(given):
         return tuple(np.asarray(part)[indices] if not isinstance(part, Tensor) else part[indices] for part in given)
     return torch.utils.data.Subset(given, indices.tolist())
 
 
-def _arrays(given: Any) -> bool:
+def _is_pair(given: Any) -> bool:
     """Return whether this is a pair (images, labels)."""
     return isinstance(given, tuple | list) and len(given) == 2 and getattr(given[0], "ndim", 0) >= 3
 
@@ -77,14 +78,14 @@ def _first(given: Any) -> Any:
 
 
 def _split(part: Any, name: str, workers: int) -> tuple[data.Pixels, Sequence[Any] | Tensor]:
-    """Return images and labels of what is handed over of one split."""
-    if _arrays(part):
-        images: data.Pixels = _images(part[0], name)
+    """Return images and labels of one split."""
+    if _is_pair(part):
+        images: data.Pixels = _image_tensor(part[0], name)
         labels = part[1]
     elif isinstance(part, tuple | list) or not _is_dataset(part):
         raise TypeError(f"the {name} data are {type(part).__name__}; expected {FORMS}")
     else:
-        images, labels = _streamed(part, name, workers)
+        images, labels = _stream(part, name, workers)
     if len(images) != len(labels):
         raise ValueError(f"there are {len(images)} images to {name} on and {len(labels)} labels; expected one each")
     if not len(images):
@@ -92,7 +93,7 @@ def _split(part: Any, name: str, workers: int) -> tuple[data.Pixels, Sequence[An
     return images, labels
 
 
-def _images(given: Any, name: str) -> Tensor:
+def _image_tensor(given: Any, name: str) -> Tensor:
     """Return uint8 images, or float32 ones in [0, 1], (N, C, H, W)."""
     images = torch.as_tensor(given).detach().cpu()
     images = images[:, None] if images.dim() == 3 else images
@@ -105,10 +106,10 @@ def _images(given: Any, name: str) -> Tensor:
             f"the images to {name} on have shape {tuple(images.shape)}, with the channels last; expected (N, C, H, W): "
             "images.transpose(0, 3, 1, 2) of an array, images.permute(0, 3, 1, 2) of a tensor"
         )
-    return _checked(images, name)
+    return _check_pixels(images, name)
 
 
-def _checked(images: Tensor, name: str) -> Tensor:
+def _check_pixels(images: Tensor, name: str) -> Tensor:
     """Return images as uint8, or as float32 in [0, 1]."""
     if images.dtype == torch.uint8:
         return images
@@ -123,37 +124,37 @@ def _checked(images: Tensor, name: str) -> Tensor:
     return images.float()
 
 
-def _streamed(items: Any, name: str, workers: int) -> tuple[data.Streamed, Any]:
-    """Return the images of a Dataset, which are read whenever they are needed, and its labels."""
-    first = seeded(0, partial(_item, items, name, 0))
-    load = partial(_item, items, name)
+def _stream(items: Any, name: str, workers: int) -> tuple[data.Streamed, Any]:
+    """Return the images of a Dataset, which are read when they are needed, and its labels."""
+    first = seeded(0, partial(_item_image, items, name, 0))
+    load = partial(_item_image, items, name)
     size = (first.shape[0], first.shape[1], first.shape[2])
     images = data.Streamed(load, size, first.dtype, torch.arange(len(items)), workers, seed=0)
     labels = getattr(items, "targets", None)
     if labels is None or len(labels) != len(items):
-        labels = [seeded(index, partial(_label, items, index)) for index in range(len(items))]
+        labels = [seeded(index, partial(_item_label, items, index)) for index in range(len(items))]
     return images, labels
 
 
-def _item(items: Any, name: str, index: int) -> Tensor:
+def _item_image(items: Any, name: str, index: int) -> Tensor:
     """Return the image of an item as a tensor (C, H, W)."""
     image = items[index][0]
     pixels = image if isinstance(image, Tensor) else torch.as_tensor(np.array(image))
     if not isinstance(image, Tensor) and pixels.dim() == 3:
-        pixels = pixels.permute(2, 0, 1)  # of Pillow and NumPy, where the channels are last
+        pixels = pixels.permute(2, 0, 1)  # Pillow and NumPy have the channels last
     pixels = pixels[None] if pixels.dim() == 2 else pixels
     if pixels.dim() != 3:
         raise ValueError(
             f"item {index} of the {name} data has an image of shape {tuple(pixels.shape)}; expected (C, H, W)"
         )
-    return _checked(pixels, name)
+    return _check_pixels(pixels, name)
 
 
-def _label(items: Any, index: int) -> Any:
+def _item_label(items: Any, index: int) -> Any:
     return items[index][1]
 
 
-def _named(labels: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[Tensor]]:
+def _encode_labels(labels: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[Tensor]]:
     """Return the names of the classes and the labels as int64 (N,)."""
     plain = [part.tolist() if isinstance(part, Tensor | np.ndarray) else list(part) for part in labels]
     if all(isinstance(label, str) for part in plain for label in part):
@@ -161,30 +162,30 @@ def _named(labels: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str,
         if unknown := sorted({*plain[0], *plain[1]} - set(names)):
             raise ValueError(f"a label is {unknown[0]!r}; expected one of {', '.join(names[:10])}")
         return names, [torch.tensor([names.index(label) for label in part]) for part in plain]
-    found = [torch.as_tensor(part) for part in plain]
-    if any(part.dim() != 1 or part.is_floating_point() or part.dtype == torch.bool for part in found):
+    numbers = [torch.as_tensor(part) for part in plain]
+    if any(part.dim() != 1 or part.is_floating_point() or part.dtype == torch.bool for part in numbers):
         raise ValueError(
-            f"the labels are {found[0].dtype} of shape {tuple(found[0].shape)}; expected whole numbers (N,)"
+            f"the labels are {numbers[0].dtype} of shape {tuple(numbers[0].shape)}; expected whole numbers (N,)"
         )
-    most = max(int(part.max()) for part in found)
-    names = tuple(map(str, range(int(found[0].max()) + 1))) if classes is None else tuple(map(str, classes))
-    if min(int(part.min()) for part in found) < 0 or most >= len(names):
+    most = max(int(part.max()) for part in numbers)
+    names = tuple(map(str, range(int(numbers[0].max()) + 1))) if classes is None else tuple(map(str, classes))
+    if min(int(part.min()) for part in numbers) < 0 or most >= len(names):
         raise ValueError(f"a label is {most}; expected 0 to {len(names) - 1}, the {len(names)} classes of the training")
     if len(names) < 2:
         raise ValueError(f"there is {len(names)} class; expected at least two")
-    return names, [part.long() for part in found]
+    return names, [part.long() for part in numbers]
 
 
-def _said(images: data.Pixels) -> str:
+def _dtype_and_size(images: data.Pixels) -> str:
     return f"{str(images.dtype).removeprefix('torch.')} of {' x '.join(map(str, images.shape[1:]))}"
 
 
 Augment = Callable[[Tensor], Tensor]
-"""Takes a batch (B, C, H, W) as it is, uint8 or float32 in [0, 1], and returns one of the same kind and channels."""
+"""Takes a batch (B, C, H, W), uint8 or float32 in [0, 1], and returns one with the same dtype, size and channels."""
 
 
-def described(augment: Augment | None) -> str | None:
-    """Return what an augmentation is called, for the records."""
+def name_of(augment: Augment | None) -> str | None:
+    """Return the name of an augmentation, for checkpoints."""
     if augment is None:
         return None
     name = getattr(augment, "__qualname__", None)
@@ -192,15 +193,15 @@ def described(augment: Augment | None) -> str | None:
 
 
 def augmented(augment: Augment, batch: Tensor, seed: int) -> Tensor:
-    """Return a batch as someone's own augmentation makes it, all that it draws drawn from a seed.
+    """Return a batch after the user's own augmentation, with its random numbers drawn from a seed.
 
     Raises:
-        ValueError: if what comes back is no batch of the same kind.
+        ValueError: if it does not return a batch of the same kind.
     """
-    found = seeded(seed, lambda: augment(batch), batch.device)
-    if not isinstance(found, Tensor) or found.dtype != batch.dtype or found.shape[:2] != batch.shape[:2]:
-        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    result = seeded(seed, lambda: augment(batch), batch.device)
+    if not isinstance(result, Tensor) or result.dtype != batch.dtype or result.shape[:2] != batch.shape[:2]:
+        what = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(
             f"augment returned {what}; expected a batch like the one it took, {batch.dtype} {tuple(batch.shape)}"
         )
-    return found
+    return result

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pursuitnet import data
 from pursuitnet.data.progress import progress
-from pursuitnet.program.factories import check_kept, dataset_of, device_of
+from pursuitnet.program.factories import check_stored, dataset_of, device_of
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.given import Augment, augmented
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
@@ -22,38 +22,38 @@ Split = tuple[data.Pixels, Tensor]
 
 @dataclass(frozen=True)
 class Images:
-    """A data set on its device, where it stays, unless its images are read when they are needed.
+    """A data set on its device, where it stays, unless its images are streamed.
 
-    ``mean`` and ``std`` (C,) bring [0, 1] to what the network expects. ``valid`` holds the training images that are
-    held out to choose by, and is empty unless the recipe asks for them. ``identity`` tells these images from others.
-    The images of a folder are in an order in which the first so many stand for all.
+    ``mean`` and ``std`` (C,) normalize pixels in [0, 1] for the network. ``val`` holds the training images that are
+    held out for validation, and is empty unless the recipe asks for them. ``identity`` distinguishes these images from
+    others. The images of a folder are in a stratified order, of which any first part represents all classes.
     """
 
     train: Split
-    valid: Split
+    val: Split
     test: Split
     mean: Tensor
     std: Tensor
     identity: data.Identity
     more: ClassVar[Mapping[str, Any]] = {}
-    """What else goes with the weights."""
+    """More metadata to store with the weights."""
 
     def prepared(self, images: data.Pixels) -> Tensor:
-        """Return images (B, C, H, W) as the network takes them from images as they are."""
+        """Return images (B, C, H, W), normalized for the network."""
         return data.normalize(data.in_memory(images), self.mean, self.std)
 
     def data_state(self) -> dict[str, Any]:
-        """Return what a network is trained with besides its weights, for a checkpoint."""
+        """Return what a checkpoint stores of the data: identity, mean and std."""
         return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
 
     def resumed(self, data_state: dict[str, Any] | None, recipe: Recipe) -> "Images":
         """Return these images with the mean and std of a checkpoint.
 
         Raises:
-            ValueError: if they are not those that it was trained on.
+            ValueError: if they are not the images that it was trained on.
         """
         where = recipe.data_dir or recipe.data
-        if data_state is None:  # of an older version
+        if data_state is None:  # from an older version
             if recipe.data == "folder":
                 warnings.warn(
                     f"the checkpoint does not say on which images it was trained; going on with those in {where}",
@@ -69,7 +69,7 @@ class Images:
 
 
 def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.Dataset | None = None) -> Images:
-    """Read the recipe's data set onto its device, or one that was handed over.
+    """Read the recipe's data set, or one passed in from Python, onto its device.
 
     Raises:
         ValueError: if the validation split leaves nothing to train on; and what ``data.load`` raises.
@@ -81,15 +81,16 @@ def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.
         )
     if recipe.shifted >= (least := min(pixels.shape[2:])):
         raise ValueError(
-            f"shift is {recipe.shifted}; expected at most {least - 1}, so that something of the images is left "
+            f"shift is {recipe.shifted}; expected at most {least - 1}, so that a part of each image remains "
             f"({pixels.shape[2]}x{pixels.shape[3]} pixels)"
         )
     held, kept = held_out(recipe, labels)
-    with _watched(pixels, test[0]) as (seen, seen_test):
-        identity = data.Identity.of((dataset or dataset_of(recipe)).classes, (seen, labels), (seen_test, test[1]))
+    with _with_progress(pixels, test[0]) as (train_pixels, test_pixels):
+        classes = (dataset or dataset_of(recipe)).classes
+        identity = data.Identity.of(classes, (train_pixels, labels), (test_pixels, test[1]))
     if recipe.normalized:
-        with _watched(pixels[kept]) as (seen,):
-            mean, std = data.channel_statistics(seen)
+        with _with_progress(pixels[kept]) as (train_pixels,):
+            mean, std = data.channel_statistics(train_pixels)
     else:
         mean, std = (torch.full(pixels.shape[1:2], value, device=pixels.device) for value in (0.0, 1.0))
     splits = ((pixels[kept], labels[kept]), (pixels[held], labels[held]), test)
@@ -97,20 +98,21 @@ def images_of(recipe: Recipe, device: torch.device | None = None, dataset: data.
 
 
 @contextmanager
-def _watched(*parts: data.Pixels) -> Iterator[list[data.Pixels]]:
-    """Yield images of which those that are read say how far that has come."""
+def _with_progress(*parts: data.Pixels) -> Iterator[list[data.Pixels]]:
+    """Yield the images; streamed ones report progress while they are read."""
     streamed = [part for part in parts if isinstance(part, data.Streamed)]
-    with progress("images looked at", sum(map(len, streamed))) if streamed else nullcontext() as tell:
-        yield [replace(part, tell=tell) if isinstance(part, data.Streamed) else part for part in parts]
+    with progress("images read", sum(map(len, streamed))) if streamed else nullcontext() as advance:
+        yield [replace(part, tell=advance) if isinstance(part, data.Streamed) else part for part in parts]
 
 
 def splits_of(recipe: Recipe, dataset: data.Dataset | None = None) -> tuple[Split, Split]:
-    """Return the images to train on and to test on, as many as the recipe asks for.
+    """Return the training images and the test images, as many as the recipe asks for.
 
-    Those of a folder lie class by class: they are put into a fixed order in which the first so many stand for all.
+    Those of a folder are listed class by class: they are put into a fixed stratified order, so that any first part
+    represents all classes.
     """
     if dataset is None:
-        check_kept(recipe)
+        check_stored(recipe)
     read = dataset.read if dataset else lambda root, split, fetch: data.load(**recipe.images(), split=split)
     train, test = (read(None, split, False) for split in data.SPLITS)
     return _first(recipe, train, recipe.train_images), _first(recipe, test, recipe.test_images)
@@ -122,7 +124,7 @@ def _first(recipe: Recipe, split: Split, count: int | None) -> Split:
 
 
 def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which of the training images are held out to choose by, drawn by the seed, and which are trained on."""
+    """Return the indices of the training images held out for validation, drawn by the seed, and of those trained on."""
     if recipe.data == "folder":
         order = data.stratified(labels, recipe.seed)
     else:
@@ -134,21 +136,21 @@ def held_out(recipe: Recipe, labels: Tensor) -> tuple[Tensor, Tensor]:
 def placed(
     splits: tuple[Split, Split, Split], mean: Tensor, std: Tensor, identity: data.Identity, device: torch.device
 ) -> Images:
-    """Return images to train on, to choose by and to test on, on a device."""
-    training, valid, testing = (
+    """Return the images for training, validation and test, on a device."""
+    training, val, testing = (
         (images.to(device, memory_format=torch.channels_last), classes.to(device)) for images, classes in splits
     )
-    return Images(training, valid, testing, mean.to(device), std.to(device), identity)
+    return Images(training, val, testing, mean.to(device), std.to(device), identity)
 
 
 def steps_of(images: Images, recipe: Recipe, group: ProcessGroup = SINGLE_PROCESS) -> int:
-    """Return how many batches an epoch has: the last, smaller one counts if ``batches`` yields it."""
-    whole, rest = divmod(len(images.train[1]), recipe.batch_size)
-    return whole + (rest >= _least(group))
+    """Return the number of batches of an epoch: the last, smaller one counts if ``batches`` yields it."""
+    full, rest = divmod(len(images.train[1]), recipe.batch_size)
+    return full + (rest >= _min_batch_size(group))
 
 
-def _least(group: ProcessGroup) -> int:
-    """Return the fewest images of a batch: a single one has no batch statistics, and each process needs one."""
+def _min_batch_size(group: ProcessGroup) -> int:
+    """Return the smallest batch: a single image has no batch statistics, and each process needs an image."""
     return max(2, group.size)
 
 
@@ -160,52 +162,52 @@ def batches(
     group: ProcessGroup = SINGLE_PROCESS,
     augment: Augment | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Yield the epoch's batches in their order, augmented; each depends on the seed, the epoch and its number alone.
+    """Yield the epoch's batches in order, augmented; each depends only on the seed, the epoch and its number.
 
-    Of every batch each process gets its share, and the number of images in the whole batch.
+    Each process gets its share of every batch, and the number of images in the whole batch.
 
     Args:
         recipe: the run.
         epoch: counted from 1.
         images: the data set.
-        skip: batches to leave out at the start.
+        skip: batches to skip at the start.
         group: the processes that share each batch.
-        augment: what is done to each batch besides the recipe's shifts and flips.
+        augment: applied to each batch after the recipe's shifts and flips.
     """
     pixels, labels = images.train
     seed = recipe.seed * 1_000_003 + epoch
     draws = torch.Generator().manual_seed(seed)
     order = _order(recipe, labels, draws).to(labels.device)
-    parts = [part for part in order.split(recipe.batch_size) if len(part) >= _least(group)][skip:]
+    parts = [part for part in order.split(recipe.batch_size) if len(part) >= _min_batch_size(group)][skip:]
     for number, (chosen, batch) in enumerate(zip(parts, _read(pixels, parts, seed), strict=True), skip):
-        drawn = (seed * 1_000_003 + number) % 2**63
+        batch_seed = (seed * 1_000_003 + number) % 2**63
         if recipe.shifted or recipe.flipped:
-            draws = torch.Generator().manual_seed(drawn)
+            draws = torch.Generator().manual_seed(batch_seed)
             batch = data.augment(batch, draws, recipe.shifted, recipe.flipped, recipe.padding_mode)
         if augment is not None:
-            batch = augmented(augment, batch, drawn)
-        share = slice(group.rank, None, group.size)  # the draws are those of the whole batch
+            batch = augmented(augment, batch, batch_seed)
+        share = slice(group.rank, None, group.size)  # the random numbers are those of the whole batch
         yield images.prepared(batch[share]), labels[chosen[share]], len(chosen)
 
 
 def _read(pixels: data.Pixels, parts: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-    """Yield the images of each batch; what is drawn while they are read depends on the seed."""
+    """Yield the images of each batch; random transforms of streamed images depend on the seed."""
     if isinstance(pixels, data.Streamed):
         return pixels.drawn(seed).batches(parts)
     return (pixels[part] for part in parts)
 
 
 def _order(recipe: Recipe, labels: Tensor, draws: torch.Generator) -> Tensor:
-    """Return the order of an epoch: every image once, or every class equally often, drawn with replacement."""
+    """Return the order of an epoch: every image once, or classes drawn equally often, with replacement."""
     if recipe.balance != "sampler":
         return torch.randperm(len(labels), generator=draws, device="cpu")
     labels = labels.cpu()
-    chances = 1 / labels.bincount().double()[labels]
-    return torch.multinomial(chances, len(labels), replacement=True, generator=draws)
+    probabilities = 1 / labels.bincount().double()[labels]
+    return torch.multinomial(probabilities, len(labels), replacement=True, generator=draws)
 
 
 def loss_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
-    """Return the weight of each class in the loss, (classes,), with mean 1 over the training images; None without.
+    """Return the weight of each class in the loss, (classes,), with mean 1 over the training images, or None.
 
     Raises:
         ValueError: if there is not one weight for each class.

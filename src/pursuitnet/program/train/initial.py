@@ -1,4 +1,4 @@
-"""Weights to begin with: those of another run or of a pretrained network."""
+"""Initial weights: those of another run or of a pretrained network."""
 
 import torch
 from torch import Tensor
@@ -8,44 +8,46 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import Trained, trained
 
 
-def begin_with(name: str, model: Network, recipe: Recipe, classes: tuple[str, ...], channels: int) -> Trained:
-    """Load the weights that a recipe begins with into its network; the head only if the classes are the same.
+def load_initial_weights(name: str, model: Network, recipe: Recipe, classes: tuple[str, ...], channels: int) -> Trained:
+    """Load the initial weights of a recipe into its network; the head only if the classes are the same.
 
     Args:
         name: ``recipe.init``.
         model: the network.
-        recipe: what it was made by.
+        recipe: of the network.
         classes: of the data.
         channels: of its images.
 
     Returns:
-        What the weights were trained by and on.
+        The network of those weights, with its recipe, classes and normalization.
 
     Raises:
-        FileNotFoundError, ValueError: if they cannot be had, or are of another network.
+        FileNotFoundError, ValueError: if there are no such weights, or they are of another network.
     """
-    about = trained(name)
-    if len(about.mean) != channels:
-        raise ValueError(f"--init {name} takes images of {len(about.mean)} channels; those to train on have {channels}")
-    theirs = about.network.state_dict()
-    head = {key: theirs.pop(key) for key in list(theirs) if key.startswith("head.")}
+    source = trained(name)
+    if len(source.mean) != channels:
+        raise ValueError(
+            f"--init {name} takes images of {len(source.mean)} channels; those to train on have {channels}"
+        )
+    weights = source.network.state_dict()
+    head = {key: weights.pop(key) for key in list(weights) if key.startswith("head.")}
     try:
-        missing, unknown = model.load_state_dict(theirs, strict=False)
+        missing, unknown = model.load_state_dict(weights, strict=False)
     except RuntimeError:
         missing, unknown = ["a weight"], []
     if unknown or any(not key.startswith("head.") for key in missing):
-        theirs_said, ours = _named(about.recipe), _named(recipe)
-        raise ValueError(f"--init {name} is a network of {theirs_said}; the recipe asks for {ours}: expected the same")
-    if about.classes == classes:
-        _load(model.head, head)
-    return about
+        given, wanted = _options(source.recipe), _options(recipe)
+        raise ValueError(f"--init {name} is a network of {given}; the recipe asks for {wanted}: expected the same")
+    if source.classes == classes:
+        _load_head(model.head, head)
+    return source
 
 
 @torch.no_grad()
-def _load(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+def _load_head(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
     module.load_state_dict({key.removeprefix("head."): value for key, value in weights.items()})
 
 
-def _named(recipe: Recipe) -> str:
-    """Return a network with its choices, as options of the program."""
+def _options(recipe: Recipe) -> str:
+    """Return the network of a recipe and its choices, as options of the program."""
     return " ".join([f"--model {recipe.model}", *(f"--{key} {value}" for key, value in recipe.choices().items())])

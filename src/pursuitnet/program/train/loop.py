@@ -38,38 +38,39 @@ def train(
     resume: bool = False,
     every: float = 60.0,
 ) -> Record:
-    """Run the recipe and leave a run folder; return the last epoch's record.
+    """Train a recipe and write a run folder; return the last epoch's record.
 
     Under torchrun or srun each process trains on its own device, and the first one writes.
 
     Args:
         recipe: what to train.
-        folder: where the run goes, ~ for the home: recipe.json, metrics.jsonl, checkpoint.pt and the one before,
-            model.safetensors, record.json. It must not exist, or hold no more than a run that was cut off before its
-            first checkpoint, unless ``resume`` continues the run that it holds.
-        callback: is told of every step and epoch.
-        data: images to train and to test on instead of those the recipe names, ``recipe.data`` is then "given":
+        folder: the run folder, ~ for the home directory: recipe.json, metrics.jsonl, checkpoint.pt and the previous
+            one, model.safetensors, record.json. Unless ``resume`` continues the run in it, it must not exist, or hold
+            only what a run leaves that was killed before its first checkpoint.
+        callback: called at the begin of training, after every step and after every epoch.
+        data: images to train and to test on instead of those that the recipe names; ``recipe.data`` is then "given":
             (train_images, train_labels, test_images, test_labels) as tensors or arrays, images (N, C, H, W) or
             (N, H, W) in uint8, or floats in [0, 1], labels (N,) whole numbers from 0, or names; or (train, test), each
             a torch ``Dataset`` of (image, label) or a pair (images, labels); or one of these alone, of which every
-            fifth is for testing. The items of a Dataset are read anew for every batch, by ``recipe.workers``
-            processes, with what its transforms draw drawn from the seed. To go on with a run, hand over the same.
-        classes: their names by label, where the data are handed over.
-        augment: takes a batch (B, C, H, W) of training images as they are and returns one of the same kind; it follows
-            the recipe's own shifts and flips. What it draws from the global generators is drawn from the seed.
-        resume: continue after the last checkpoint, or begin where there was none yet; on a CPU the end is the same to
-            the last bit as without the break.
-        every: seconds between two checkpoints within an epoch; one follows every epoch, and every stop by a signal.
+            fifth image is for testing. The items of a Dataset are read again for every batch, by ``recipe.workers``
+            processes, with the random numbers of its transforms drawn from the seed. To resume, pass the same data.
+        classes: names of the classes by label, for data passed in here.
+        augment: takes a batch (B, C, H, W) of training images and returns one of the same kind; it is applied after
+            the recipe's own shifts and flips. Its random numbers from the global generators are drawn from the seed.
+        resume: continue after the last checkpoint, or begin if there is none yet; on a CPU the result is bit for bit
+            the same as without the interruption.
+        every: seconds between two checkpoints within an epoch; one is written after every epoch too, and at every stop
+            by a signal.
 
     Raises:
-        ConnectionError: if another process of the run has gone.
+        ConnectionError: if another process of the run has died.
         FileExistsError: if the folder holds something and resume is False.
         FileNotFoundError: if there is nothing to resume.
-        FloatingPointError: if the loss is no number or explodes; the last checkpoint is of before.
-        TypeError, ValueError: if the data are not of such a form.
+        FloatingPointError: if the loss is not finite or explodes; the last checkpoint is from before.
+        TypeError, ValueError: if the data do not have one of these forms.
         OSError: if the folder cannot be written to, which is tried before the first step.
-        StoppedError: if SIGINT or SIGTERM has come; the step is finished and kept.
-        LockedError: if another process is at this run.
+        StoppedError: after SIGINT or SIGTERM; the step is finished and saved.
+        LockedError: if another process is training this run.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(
@@ -84,25 +85,24 @@ def train(
         raise FileExistsError(f"{folder} exists; name another --out, or continue it with --resume")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder} holds nothing to resume; start it without --resume")
-    given = None if data is None else dataset(data, classes, recipe.workers)
-    recipe = recipe if given is None else replace(recipe, data=GIVEN, data_dir=None)
+    data_set = None if data is None else dataset(data, classes, recipe.workers)
+    recipe = recipe if data_set is None else replace(recipe, data=GIVEN, data_dir=None)
     with stop_requests() as requests, process_group(device_of(recipe)) as group:
-        told = NoOpCallback() if callback is None or not group.first else callback
-        trainer = trainer_of(recipe, group, given, augment, fresh=not started)
+        callback = NoOpCallback() if callback is None or not group.first else callback
+        trainer = trainer_of(recipe, group, data_set, augment, fresh=not started)
         manager = CheckpointManager(folder, trainer, every)
         with run_lock(folder) if group.first else nullcontext():
             if group.first and checkpoints.has_no_checkpoint_yet(folder) == started:
-                raise LockedError(f"{folder} has been begun by another process in this very moment")
-            return _run(manager, told, started, requests)
+                raise LockedError(f"{folder} has just been started by another process")
+            return _train(manager, callback, started, requests)
 
 
-def _run(manager: CheckpointManager, callback: Callback, goes_on: bool, requests: list[int]) -> Record:
+def _train(manager: CheckpointManager, callback: Callback, resumes: bool, requests: list[int]) -> Record:
     trainer, folder = manager.trainer, manager.folder.path
     recipe, group = trainer.recipe, trainer.group
-    done, progress = manager.reopen() if goes_on else manager.open()
-    about, record = _about(trainer, folder), Record()
-    said = {"device": about["device"], "commit": commit() or ""}
-    with running(folder, StoppedError, **said) if group.first else nullcontext():
+    done, progress = manager.reopen() if resumes else manager.open()
+    about, record = _description(trainer, folder), Record()
+    with running(folder, StoppedError, device=about["device"], commit=commit() or "") if group.first else nullcontext():
         callback.on_train_begin(about)
         for epoch in range(done + 1, recipe.epochs + 1):
             record = _epoch(trainer, manager, epoch, callback, progress, requests)
@@ -122,33 +122,33 @@ def _epoch(
     progress: EpochProgress | None,
     requests: list[int],
 ) -> Record:
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         trained = trainer.epoch(epoch, callback, progress, partial(manager.on_step_end, epoch, requests))
         trainer.check_state(f"epoch {epoch}")
-        tested = _tested(trainer)
+        measured = _measure_splits(trainer)
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}. The last good checkpoint is {manager.status()}") from error
-    seconds = time.perf_counter() - began
-    return {"epoch": epoch, **trained, **tested, "seconds": seconds, "precision": precision_name(trainer.precision)}
+    seconds = time.perf_counter() - start
+    return {"epoch": epoch, **trained, **measured, "seconds": seconds, "precision": precision_name(trainer.precision)}
 
 
-def _tested(trainer: Trainer) -> Record:
+def _measure_splits(trainer: Trainer) -> Record:
     """Return loss and accuracy on the validation images, if there are any, and on the test images.
 
     Raises:
-        FloatingPointError: if a loss is no number.
+        FloatingPointError: if a loss is not finite.
     """
-    found: Record = {}
-    for name in ("valid", "test"):
-        found |= trainer.measured(name)
-        if not math.isfinite(found.get(f"{name}_loss", 0.0)):
-            raise FloatingPointError(f"the loss on the {name} images is {found[f'{name}_loss']:.4g}")
-    return found
+    measured: Record = {}
+    for name in ("val", "test"):
+        measured |= trainer.measure(name)
+        if not math.isfinite(measured.get(f"{name}_loss", 0.0)):
+            raise FloatingPointError(f"the loss on the {name} images is {measured[f'{name}_loss']:.4g}")
+    return measured
 
 
-def _about(trainer: Trainer, folder: Path) -> Record:
-    """Return what is known of a run before its first step."""
+def _description(trainer: Trainer, folder: Path) -> Record:
+    """Return what callbacks and the record need to know about a run before its first step."""
     images = trainer.images
     return {
         "recipe": trainer.recipe.to_json(),

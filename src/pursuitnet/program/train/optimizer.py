@@ -1,4 +1,4 @@
-"""SGD as a recipe asks for it, and its learning rate."""
+"""The optimizer of a recipe, and its learning rate."""
 
 import math
 
@@ -9,16 +9,16 @@ from pursuitnet.program.recipe import Recipe
 
 
 def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Return SGD or Adam, which decays filters and head, and thresholds, steps and norms only where the recipe says so.
+    """Return SGD or Adam with weight decay on filters and head, and on thresholds, steps and norms if the recipe asks.
 
-    A step c is one number for a whole layer and collects the gradients of all its pixels: it learns at a tenth of the
-    rate, without which Res-CSC of 110 layers is slower to start than ResNet. Adam knows no sizes of gradients, and has
-    one rate for all.
+    A step size c is one number for a whole layer and sums the gradients of all its pixels: it has a tenth of the
+    learning rate, without which Res-CSC of 110 layers starts more slowly than ResNet. Adam does not depend on the
+    size of gradients, and has one rate for all.
     """
-    data_state = [p for p in model.parameters() if p.requires_grad]
-    filters = [p for p in data_state if p.dim() > 1]
-    rows = [p for p in data_state if p.dim() == 1]
-    steps = [p for p in data_state if p.dim() == 0]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    filters = [p for p in trained if p.dim() > 1]
+    rows = [p for p in trained if p.dim() == 1]
+    steps = [p for p in trained if p.dim() == 0]
     other = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": filters, "weight_decay": recipe.weight_decay, "scale": 1.0},
@@ -34,7 +34,7 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(recipe: Recipe, epochs: float) -> float:
-    """Return the learning rate after so many epochs, a fraction included."""
+    """Return the learning rate after a number of epochs, which may be fractional."""
     warmup = min(recipe.warmup, recipe.epochs / 5) if recipe.schedule == "onecycle" else recipe.warmup
     peak = recipe.lr * min(1.0, epochs / warmup) if warmup else recipe.lr
     done = min(epochs / recipe.epochs, 1.0)
@@ -43,5 +43,5 @@ def learning_rate(recipe: Recipe, epochs: float) -> float:
     if recipe.schedule == "onecycle":
         return min(peak, recipe.lr * (recipe.epochs - epochs) / (recipe.epochs - warmup))
     if recipe.schedule == "steps":
-        return peak * 0.1 ** sum(done > drop for drop in recipe.milestones)
+        return peak * 0.1 ** sum(done > milestone for milestone in recipe.milestones)
     return peak

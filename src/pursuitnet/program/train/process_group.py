@@ -1,4 +1,4 @@
-"""Several processes that train one network, each on its own device: under torchrun, or SLURM's srun."""
+"""Distributed training: several processes train one network, each on its own device, under torchrun or SLURM's srun."""
 
 import gc
 import os
@@ -15,12 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process among those of the run.
+    """The place of this process among those of the run.
 
     Attributes:
-        rank: its number, from 0; process 0 writes.
-        size: how many there are.
-        local: its number on its own machine, which is that of its device.
+        rank: its number, from 0; process 0 writes the files.
+        size: number of processes.
+        local: its number on its own machine, which is the index of its device.
     """
 
     rank: int = 0
@@ -48,19 +48,23 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def group_of(environment: Mapping[str, str]) -> ProcessGroup:
-    """Return the place that the launcher gave this process; alone without one.
+    """Return the place that the launcher gave to this process; ``SINGLE_PROCESS`` without a launcher.
 
     torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; srun sets SLURM_PROCID, SLURM_STEP_NUM_TASKS and SLURM_LOCALID.
 
     Raises:
-        ValueError: if what is set is no place in a group.
+        ValueError: if the variables do not give a place in a group.
     """
     for names in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")):
         if names[1] in environment:
-            said = {name: environment.get(name, "") for name in names}
-            if not all(value.isdecimal() for value in said.values()) or int(said[names[0]]) >= int(said[names[1]]):
-                raise ValueError(f"the launcher's variables are {said}; expected a place among a number")
-            return ProcessGroup(*(int(value) for value in said.values()))
+            variables = {name: environment.get(name, "") for name in names}
+            if not all(value.isdecimal() for value in variables.values()) or int(variables[names[0]]) >= int(
+                variables[names[1]]
+            ):
+                raise ValueError(
+                    f"the launcher's variables are {variables}; expected whole numbers, the rank below the size"
+                )
+            return ProcessGroup(*(int(value) for value in variables.values()))
     return SINGLE_PROCESS
 
 
@@ -76,10 +80,10 @@ def first_host(nodes: str) -> str:
 def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the group that the launcher has made, and leave it at the end.
 
-    What holds communication (DistributedDataParallel) must be out of use before the end.
+    Objects that communicate (DistributedDataParallel) must be released before the end.
 
     Raises:
-        ConnectionError: if another process has gone.
+        ConnectionError: if another process has died.
     """
     group = group_of(os.environ)
     if group.size == 1:
@@ -94,12 +98,12 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         yield group
         dist.barrier()
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # which hold what must be gone before the group is
+        traceback.clear_frames(error.__traceback__)  # they hold objects that must be released before the group
         if not (isinstance(error, RuntimeError) and re.search("gloo|nccl|peer|connection", str(error), re.IGNORECASE)):
             raise
-        what = re.sub(r"\[\S*/\S*\]\s*", "", str(error).splitlines()[0])[:100]  # without paths of C++ sources
+        reason = re.sub(r"\[\S*/\S*\]\s*", "", str(error).splitlines()[0])[:100]  # without paths of C++ sources
         raise ConnectionError(
-            f"process {group.rank} of {group.size} has lost another one ({what}); see that one's message, then start "
+            f"process {group.rank} of {group.size} has lost another one ({reason}); see that one's message, then start "
             "the same command with --resume, with any number of processes"
         ) from error
     finally:

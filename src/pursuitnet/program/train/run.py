@@ -1,4 +1,4 @@
-"""The folder that a run leaves."""
+"""Read a finished run, and write the last files of one."""
 
 import json
 from collections.abc import Sequence
@@ -25,39 +25,39 @@ def load_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -
     """Return the recipe and the trained network of a run folder, in evaluation mode.
 
     Args:
-        folder: as ``train`` has left it.
-        data_dir: where its data set is now; None for where it was.
-        device: where the network goes, and what the recipe says then; it is not that of the training.
+        folder: as written by ``train``.
+        data_dir: where its data set is now; None if it has not moved.
+        device: of the network and of the returned recipe; it need not be that of the training.
 
     Raises:
         FileNotFoundError: if the folder is not that of a finished run.
         ValueError: if a file in it is damaged.
     """
-    recipe, about = trained_run(folder, data_dir, device)
-    return recipe, about.network
+    recipe, loaded = trained_run(folder, data_dir, device)
+    return recipe, loaded.network
 
 
 def trained_run(folder: Path, data_dir: Path | None = None, device: str = "auto") -> tuple[Recipe, Trained]:
-    """Return what ``load_run`` does, and what the weights say besides; it raises the same.
+    """Return the recipe of a run and everything stored with its weights; raises as ``load_run`` does.
 
-    The name of a pretrained network can stand in the place of a folder; its recipe is that in its weights.
+    The name of a pretrained network can be given instead of a folder; its recipe is the one in its weights.
     """
     if not folder.exists() and not shipped_with(folder):
-        raise FileNotFoundError(f"{folder} is missing and holds no run; name a run folder{pretrained_hint()}")
-    given = None if shipped_with(folder) else read_recipe(folder)
-    about = trained(folder, device_of(Recipe(device=device)))
-    recipe = replace(given or about.recipe, device=device)
+        raise FileNotFoundError(f"{folder} does not exist; name a run folder{pretrained_hint()}")
+    in_folder = None if shipped_with(folder) else read_recipe(folder)
+    loaded = trained(folder, device_of(Recipe(device=device)))
+    recipe = replace(in_folder or loaded.recipe, device=device)
     recipe = recipe if data_dir is None else replace(recipe, data_dir=data_dir)
-    if changed := recipe.differs(about.recipe):
+    if changed := recipe.differs(loaded.recipe):
         raise ValueError(
             f"{RunFolder(folder).recipe} has been changed: it is not what the weights were trained by "
-            f"({', '.join(f'{name} = {getattr(about.recipe, name)!r}' for name in changed)})"
+            f"({', '.join(f'{name} = {getattr(loaded.recipe, name)!r}' for name in changed)})"
         )
-    return recipe, about
+    return recipe, loaded
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Return the recipe that a run folder was made from."""
+    """Return the recipe of a run folder."""
     return RunFolder(folder).read_recipe()
 
 
@@ -72,14 +72,14 @@ def last_record(folder: Path) -> Record:
 
 
 def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about: Record) -> None:
-    """Leave the weights, with all that is needed to use them, and the record of the whole run.
+    """Write the weights, with everything needed to use them, and the record of the whole run.
 
     Args:
-        folder: the run's.
-        recipe: what was trained.
+        folder: the run folder.
+        recipe: of the run.
         model: the network.
-        images: what it was trained on: their classes, mean, std and identity go with the weights.
-        about: what else is known of the run.
+        images: that it was trained on: their classes, mean, std and identity are stored with the weights.
+        about: more about the run: device, processes, parameters, FLOPs, number of images, precision.
     """
     needed = {
         "recipe": recipe.to_json(),
@@ -94,20 +94,20 @@ def finish(folder: Path, recipe: Recipe, model: Network, images: "Images", about
     run.write(run.weights, pack(model.state_dict(), needed))
     kept = ("device", "processes", "parameters", "flops_per_image", "images")
     epochs = run.read_epochs()
-    said = {
+    summary = {
         "precision": number_formats(epochs, about["precision"]),
         "seconds": sum(epoch["seconds"] for epoch in epochs),
     }
-    record = {**versions(), **{name: about[name] for name in kept}, **said, "data": needed["data"]}
+    record = {**versions(), **{name: about[name] for name in kept}, **summary, "data": needed["data"]}
     run.write(run.record, json.dumps(record, indent=2) + "\n")
 
 
 def number_formats(epochs: Sequence[Record], last: str) -> str:
-    """Return the number format of a run, or all of them in order, of one that went on on another device.
+    """Return the number format of a run, or all of them in order if it was continued on another device.
 
     Args:
-        epochs: their records; those of older versions do not say it.
-        last: the number format of now.
+        epochs: their records; those of older versions do not have it.
+        last: the current number format.
     """
     return ", ".join(dict.fromkeys([*(epoch.get("precision", last) for epoch in epochs), last]))
 

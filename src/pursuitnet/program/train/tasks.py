@@ -1,4 +1,4 @@
-"""Training of networks that return images: patches in, and a loss and measures by the task."""
+"""Training of networks that return images: patches as input, and a loss and metrics that depend on the task."""
 
 import math
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from pursuitnet.data.identity import Identity
 from pursuitnet.networks import apply
 from pursuitnet.networks.denoiser import Denoiser
 from pursuitnet.networks.image import ImageNetwork
-from pursuitnet.program.factories import drawn
+from pursuitnet.program.factories import seeded_network
 from pursuitnet.program.imaging import measures
 from pursuitnet.program.imaging.files import unit
-from pursuitnet.program.imaging.folders import ImagePair, labels_of, part_of, splits
+from pursuitnet.program.imaging.folders import ImagePair, labels_of, split_identity, splits
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.given import Augment
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.trainer import Trainer
 
 PATCH = 64
-"""Side of a patch, unless the recipe or the images say otherwise."""
+"""Default side of a patch; smaller images make it smaller."""
 TILE = 512
-"""Side of the tiles that larger images are tested in."""
+"""Side of the tiles in which larger images are tested."""
 
 
 def trainer_of(
@@ -38,10 +38,10 @@ def trainer_of(
     augment: Augment | None = None,
     fresh: bool = True,
 ) -> Trainer:
-    """Return what takes the steps of a recipe's task; see ``Trainer``.
+    """Return the trainer of a recipe's task; see ``Trainer``.
 
     Raises:
-        ValueError: if images to classify are handed over for a task that returns images.
+        ValueError: if data or augment are given for a task that returns images.
     """
     if recipe.task == "classify":
         return Trainer(recipe, group, dataset, augment, fresh)
@@ -52,17 +52,17 @@ def trainer_of(
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images and targets, (H, W, C) as they are stored; ``train`` and ``test`` are pairs of lists.
+    """Images and targets, (H, W, C) as in their files; ``train`` and ``test`` are pairs of lists.
 
     Attributes:
-        train: to learn from.
-        test: to test on.
-        mean: (C,), on the scale where white is 1: subtracted from each image.
-        std: what it is then divided by, (C,).
-        identity: tells these images from others; its classes name the channels of the result.
-        labels: the values of the targets, where they are labels.
-        scale: what becomes 0 and 1 of other targets, on the scale where white is 1.
-        more: what else goes with the weights.
+        train: for training.
+        test: for testing.
+        mean: (C,), subtracted from each image, on the scale where white is 1.
+        std: (C,), by which each image is then divided.
+        identity: distinguishes these images from others; its classes name the channels of the result.
+        labels: the values of the targets, if they are labels.
+        scale: the values of other targets that become 0 and 1, on the scale where white is 1.
+        more: more metadata to store with the weights.
     """
 
     train: tuple[list[ImagePair], list[ImagePair]]
@@ -75,24 +75,24 @@ class Pictures:
     more: dict[str, Any]
 
     @property
-    def valid(self) -> tuple[list[ImagePair], list[ImagePair]]:
-        """Nothing: to choose by, hold images out in a folder of your own."""
+    def val(self) -> tuple[list[ImagePair], list[ImagePair]]:
+        """Empty: to validate, hold out images in a folder of your own."""
         return [], []
 
     def image(self, pixels: Any) -> Tensor:
-        """Return pixels (H, W, C) as the network takes them, (C, H, W)."""
+        """Return pixels (H, W, C) as input of the network, (C, H, W)."""
         image = torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0)
         return (image - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
     def target(self, pixels: Any) -> Tensor:
-        """Return what the network should return: labels (1, H, W) by their number, or values (C, H, W)."""
+        """Return the target of the network: indices of labels (1, H, W), or values (C, H, W)."""
         if self.labels is not None:
             return torch.from_numpy(np.searchsorted(self.labels, pixels)).movedim(-1, 0)
         low, high = self.scale
         return (torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0) - low) / (high - low)
 
     def data_state(self) -> dict[str, Any]:
-        """Return what a network is trained with besides its weights, for a checkpoint."""
+        """Return what a checkpoint stores of the data: identity, mean and std."""
         return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
 
     def resumed(self, data_state: dict[str, Any] | None, recipe: Recipe) -> "Pictures":
@@ -114,7 +114,7 @@ def pictures_of(recipe: Recipe) -> Pictures:
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if they do not fit together, or the task.
+        ValueError: if they do not fit each other or the task.
     """
     denoising = recipe.task == "denoise"
     train, test = splits(Path(recipe.data_dir or "."), paired=not denoising, gray=denoising)
@@ -130,29 +130,29 @@ def pictures_of(recipe: Recipe) -> Pictures:
         _range([pair.target for pair in train if pair.target is not None]) if recipe.task == "regress" else (0.0, 1.0)
     )
     shape = (train[0].image.shape[2],)
-    identity = Identity(names, part_of(train), part_of(test))
+    identity = Identity(names, split_identity(train), split_identity(test))
     more = {"targets": {"dtype": target.dtype.name, "low": scale[0], "high": scale[1]}}
     mean, std = torch.full(shape, low), torch.full(shape, high - low)
     return Pictures((train, train), (test, test), mean, std, identity, labels, scale, more)
 
 
 def _range(arrays: list[Any]) -> tuple[float, float]:
-    """Return what becomes 0 and 1 of pixels whose white is 1: all of 8 bits, otherwise the range of what is there."""
+    """Return the pixel values that become 0 and 1, with white at 1: [0, 1] for 8 bits, otherwise the images' range."""
     if arrays[0].dtype.name in ("uint8", "bool"):
         return 0.0, 1.0
     low = min(float(unit(array).min()) for array in arrays)
     high = max(float(unit(array).max()) for array in arrays)
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("the images hold values that are no numbers; expected finite ones")
+        raise ValueError("the images hold values that are not finite; expected finite ones")
     if low >= 0 and high <= 1 and arrays[0].dtype.kind == "f":
         return 0.0, 1.0
     return low, (high if high > low else low + 1.0)
 
 
 class ImageTrainer(Trainer):
-    """A network that returns images, its images and its optimizer.
+    """A network that returns images, with its images and its optimizer.
 
-    An epoch draws as many patches as cover the images once, at random places, flipped and turned at random.
+    An epoch draws as many patches as cover the images once, at random positions, randomly flipped and rotated.
     """
 
     model: ImageNetwork
@@ -164,20 +164,20 @@ class ImageTrainer(Trainer):
         self.side = min(self.recipe.patch or PATCH, *(n for pair in train for n in pair.image.shape[:2]))
         pixels = sum(pair.image.shape[0] * pair.image.shape[1] for pair in train)
         self.steps = max(1, round(pixels / self.side**2 / self.recipe.batch_size))
-        model = drawn(self.recipe, len(names), len(self.pictures.mean), self.device)
+        model = seeded_network(self.recipe, len(names), len(self.pictures.mean), self.device)
         if not isinstance(model, ImageNetwork):
-            raise ValueError(f"model is {self.recipe.model}, which returns no images; expected one that does")
+            raise ValueError(f"model is {self.recipe.model}, which does not return images; expected one that does")
         self.model = model
         self.guess = math.log(len(names)) if self.recipe.task == "segment" else 1.0
-        self.weights = self._balance().to(self.device) if self.recipe.balance else None
+        self.weights = self._label_weights().to(self.device) if self.recipe.balance else None
 
-    def _balance(self) -> Tensor:
-        """Return the weight of each label, 1 in the mean over the pixels of the training images."""
+    def _label_weights(self) -> Tensor:
+        """Return the weight of each label, with mean 1 over the pixels of the training images."""
         labels = torch.cat([self.pictures.target(pair.target).flatten() for pair in self.pictures.train[0]])
         count = torch.bincount(labels, minlength=len(self.pictures.labels)).clamp(min=1)
         return (len(labels) / len(count) / count).float()
 
-    def _plain(self) -> bool:
+    def _can_capture(self) -> bool:
         return False
 
     def sample(self) -> Tensor:
@@ -185,16 +185,16 @@ class ImageTrainer(Trainer):
         return torch.zeros(1, *size, device=self.device)
 
     def batches(self, epoch: int, skip: int) -> Iterator[tuple[Any, Tensor, int]]:
-        """Yield batches of patches; each depends on the seed, the epoch and its number alone."""
+        """Yield batches of patches; each depends only on the seed, the epoch and its number."""
         seed = self.recipe.seed * 1_000_003 + epoch
         share = slice(self.group.rank, None, self.group.size)
         for number in range(skip, self.steps):
             draws = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-            found = [self._patch(draws) for _ in range(self.recipe.batch_size)]
-            images, targets = (torch.stack(parts) for parts in zip(*found, strict=True))
-            inputs = self._noisy(images, draws) if self.recipe.task == "denoise" else (images,)
-            moved = tuple(part[share].to(self.device) for part in inputs)
-            yield moved, targets[share].to(self.device), len(images)
+            patches = [self._patch(draws) for _ in range(self.recipe.batch_size)]
+            images, targets = (torch.stack(parts) for parts in zip(*patches, strict=True))
+            inputs = self._add_noise(images, draws) if self.recipe.task == "denoise" else (images,)
+            on_device = tuple(part[share].to(self.device) for part in inputs)
+            yield on_device, targets[share].to(self.device), len(images)
 
     def _patch(self, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         pairs = self.pictures.train[0]
@@ -202,12 +202,12 @@ class ImageTrainer(Trainer):
         size = pair.image.shape[:2]
         top, left = (int(torch.randint(n - self.side + 1, (1,), generator=draws)) for n in size)
         turns, flip = torch.randint(4, (2,), generator=draws).tolist() if self.recipe.flip is not False else (0, 0)
-        place = slice(top, top + self.side), slice(left, left + self.side)
-        image = self.pictures.image(pair.image[place])
-        target = image if pair.target is None else self.pictures.target(pair.target[place])
-        return tuple(_turned(part, turns, flip % 2 > 0) for part in (image, target))  # type: ignore[return-value]
+        window = slice(top, top + self.side), slice(left, left + self.side)
+        image = self.pictures.image(pair.image[window])
+        target = image if pair.target is None else self.pictures.target(pair.target[window])
+        return tuple(_rotate_and_flip(part, turns, flip % 2 > 0) for part in (image, target))  # type: ignore[return-value]
 
-    def _noisy(self, images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _add_noise(self, images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         low, high = (s / 255 for s in self.recipe.noise())
         sigma = low + (high - low) * torch.rand(len(images), generator=draws)
         return images + sigma.view(-1, 1, 1, 1) * torch.randn(images.shape, generator=draws), sigma
@@ -221,27 +221,27 @@ class ImageTrainer(Trainer):
         return F.mse_loss(result.float(), labels)
 
     @torch.inference_mode()
-    def measured(self, name: str) -> dict[str, Any]:
+    def measure(self, name: str) -> dict[str, Any]:
         pairs = getattr(self.images, name)[0]
         if not pairs:
             return {}
         self.model.eval()
-        found = (self._tested_counts if self.recipe.task == "segment" else self._tested_values)(pairs)
-        return {f"{name}_{key}": value for key, value in found.items() if value is not None}
+        metrics = (self._label_metrics if self.recipe.task == "segment" else self._value_metrics)(pairs)
+        return {f"{name}_{key}": value for key, value in metrics.items() if value is not None}
 
     def result(self, image: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return what the network is given of a test image, (C, H, W), and what it returns.
+        """Return the input of the network for a test image, (C, H, W), and its output.
 
-        To denoise, the noise is drawn by the image's number: of 25/255 if the network is trained for that, or of the
-        middle of its range.
+        For denoising, the image's number seeds the noise; its σ is 25/255 if the network is trained for that, or else
+        the middle of its range.
         """
         tile = TILE if max(image.shape[1:]) > 2 * TILE else None
         if self.recipe.task != "denoise":
             return image, apply(self.model, image.to(self.device), tile)
         sigma = self.tested_noise
         noisy = image + sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(number))
-        given = {"sigma": sigma} if isinstance(self.model, Denoiser) else {}
-        return noisy, apply(self.model, noisy.to(self.device), tile, **given)
+        options = {"sigma": sigma} if isinstance(self.model, Denoiser) else {}
+        return noisy, apply(self.model, noisy.to(self.device), tile, **options)
 
     @property
     def tested_noise(self) -> float:
@@ -249,21 +249,21 @@ class ImageTrainer(Trainer):
         low, high = self.recipe.noise()
         return (25 if low <= 25 <= high else (low + high) / 2) / 255
 
-    def _tested_values(self, pairs: list[ImagePair]) -> dict[str, float | None]:
-        losses, ratios, similar = [], [], []
+    def _value_metrics(self, pairs: list[ImagePair]) -> dict[str, float | None]:
+        losses, psnrs, ssims = [], [], []
         for number, pair in enumerate(pairs):
             image = self.pictures.image(pair.image)
             target = image if pair.target is None else self.pictures.target(pair.target)
-            found = self.result(image, number)[1].float().cpu()
-            losses.append(float(F.mse_loss(found, target)))
-            found = found.clamp(0, 1) if pair.target is None else found
-            ratios.append(measures.psnr(found, target))
-            similar.append(measures.ssim(found, target))
-        known = [value for value in similar if value is not None]
+            output = self.result(image, number)[1].float().cpu()
+            losses.append(float(F.mse_loss(output, target)))
+            output = output.clamp(0, 1) if pair.target is None else output
+            psnrs.append(measures.psnr(output, target))
+            ssims.append(measures.ssim(output, target))
+        known = [value for value in ssims if value is not None]
         mean = sum(known) / len(known) if known else None
-        return {"loss": sum(losses) / len(losses), "psnr": sum(ratios) / len(ratios), "ssim": mean}
+        return {"loss": sum(losses) / len(losses), "psnr": sum(psnrs) / len(psnrs), "ssim": mean}
 
-    def _tested_counts(self, pairs: list[ImagePair]) -> dict[str, Any]:
+    def _label_metrics(self, pairs: list[ImagePair]) -> dict[str, Any]:
         classes = len(self.pictures.labels)
         loss, pixels, counted = 0.0, 0, torch.zeros(3, classes, dtype=torch.long)
         for number, pair in enumerate(pairs):
@@ -280,7 +280,7 @@ class ImageTrainer(Trainer):
         }
 
 
-def _turned(image: Tensor, turns: int, flip: bool) -> Tensor:
-    """Return (C, H, W) turned by so many quarters, and flipped."""
+def _rotate_and_flip(image: Tensor, turns: int, flip: bool) -> Tensor:
+    """Return an image (C, H, W) rotated by a number of quarter turns, and flipped."""
     image = image.rot90(turns, (1, 2))
     return image.flip(1) if flip else image

@@ -1,7 +1,7 @@
-"""The white box: which Lasso each layer of a network solves, how far it gets, and which guarantees reach it.
+"""The white box: which Lasso each layer of a network solves, how close it gets, and which guarantees apply.
 
 ``interpret``: a layer as a step on a Lasso. ``torch_models``: plain PyTorch models as layers. ``problem``: that Lasso
-with a certificate. ``layers``: what is measured of one. ``unfolding``: the network at other numbers of steps.
+with a certificate. ``layers``: the measurements of a layer. ``unfolding``: the network with other numbers of steps.
 ``inspection``: ``inspect`` itself. ``page``: its HTML.
 """
 

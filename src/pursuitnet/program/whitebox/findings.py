@@ -1,4 +1,4 @@
-"""What is found of a network, as numbers: every layer, every Lasso, and what was not read."""
+"""The results of inspecting a network, as numbers: every layer, its Lasso, and the modules that were not read."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from pursuitnet.program.whitebox.unfolding import AtSteps
 
 
 class UnreadModule(NamedTuple):
-    """A convolution, matrix or pursuit that is not read, and why."""
+    """A convolution, matrix or pursuit that was not read, and why."""
 
     name: str
     reason: str
@@ -21,19 +21,19 @@ class UnreadModule(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """What ``inspect`` has found, as numbers.
+    """The results of ``inspect``, as numbers.
 
     Attributes:
         title: of the page.
-        images: number of images behind the numbers.
+        images: number of images that the layers were measured on.
         shape: of one image.
-        layers: every layer that was read, in the order in which the image meets them.
-        error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
-        unread: what was not read.
-        steps: the network at 0, 1, … further steps; empty for a model that has none.
-        labeled: number of images behind the accuracies.
-        effort: what went into the Lasso of each layer.
-        readings: the layers with their codes, for the page.
+        layers: every layer that was read, in the order in which the image passes them.
+        error_bounds: the factor of ε₀² in Lemma 2 of every layer; None from the first layer where it does not apply.
+        unread: modules that were not read.
+        steps: the network with 0, 1, … further steps; empty for a model without steps.
+        labeled: number of images that the accuracy was measured on.
+        effort: the budget for the Lasso of each layer.
+        interpreted_layers: the layers with their codes, for the page.
         pixels: the images.
     """
 
@@ -50,19 +50,19 @@ class Findings:
     pixels: Tensor = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as JSON takes them; what is infinite or not known is None."""
-        shown = {name: value for name, value in vars(self).items() if name not in ("interpreted_layers", "pixels")}
-        return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
+        """Return the numbers as JSON values; None for infinite or unknown ones."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("interpreted_layers", "pixels")}
+        return {"pursuitnet": __version__, **{name: _json_value(value) for name, value in fields.items()}}
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as strict JSON has it."""
+def _json_value(value: Any) -> Any:
+    """Return a value as strict JSON."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(each) for name, each in asdict(value).items()}
+        return {name: _json_value(item) for name, item in asdict(value).items()}
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _json_value(item) for name, item in value.items()}
     if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return _json_value(value._asdict())
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
+        return [_json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

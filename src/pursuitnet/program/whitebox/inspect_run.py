@@ -1,4 +1,4 @@
-"""A trained run, inspected, and what the program prints of it."""
+"""Inspect a trained run, and the text that the program prints."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ def inspect_run(
     test_images: int = 1000,
     data_dir: Path | None = None,
     device: str = "auto",
-    tell: Advance = nothing,
+    advance: Advance = nothing,
 ) -> Inspection:
     """Inspect the network of a run folder on the first test images of its data set.
 
     Args:
-        folder: as ``pursuitnet train`` has left it.
-        images: how many to measure the layers on.
-        unfolding: the most steps after the first to try without training again.
-        test_images: how many to count the accuracy on, at every number of steps.
-        data_dir: where the data set is now; None for where it was.
+        folder: as written by ``pursuitnet train``.
+        images: number of images to measure the layers on.
+        unfolding: most steps after the first to try without training again.
+        test_images: number of images to measure the accuracy on, for every number of steps.
+        data_dir: where the data set is now; None if it has not moved.
         device: where to compute.
-        tell: is told how many more layers and numbers of steps are done, and of how many.
+        advance: called with the number of further layers and numbers of steps that are done, and the total.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a finished run, or the data are not there.
+        FileNotFoundError: if the folder is not that of a finished run, or the data are missing.
         ValueError: if a number does not fit, a file is damaged, or the data set has classes that the network does not
-            know.
+            have.
     """
     for name, value in (("images", images), ("test_images", test_images)):
         if value < 1:
@@ -44,27 +44,27 @@ def inspect_run(
     data, (pixels, labels) = run.images, run.images.test
     labeled = (data.prepared(pixels[:test_images]), labels[:test_images])
     title = f"{run.recipe.model} on {run.recipe.data}"
-    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, tell=tell)
+    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, tell=advance)
 
 
-def summary(found: Inspection) -> Iterator[str]:
-    """Yield a line for every layer and every number of steps."""
-    wide = max(len(layer.name) for layer in found.layers)
+def summary(inspection: Inspection) -> Iterator[str]:
+    """Yield one line for every layer and every number of steps."""
+    width = max(len(layer.name) for layer in inspection.layers)
     yield (
-        f"{'layer':<{wide}}  {'μ':>6} {'Lemma 1':>9} {'Lemma 2':>9} {'non-zero':>9} {'error':>7} {'unsuccessful':>13}"
+        f"{'layer':<{width}}  {'μ':>6} {'Lemma 1':>9} {'Lemma 2':>9} {'non-zero':>9} {'error':>7} {'unsuccessful':>13}"
         f" {'objective':>10} {'minimum':>8} {'gap':>8}"
     )
-    for layer in found.layers:
+    for layer in inspection.layers:
         mu = layer.coherence if layer.identity_density is None else layer.coherence_with_identity
         ratios = (number(lemma.ratio) + ("×" if lemma.ratio else "") for lemma in (layer.lemma1, layer.lemma2))
         one, two = ratios
         solving = layer.solving
         yield (
-            f"{layer.name:<{wide}}  {number(mu):>6} {one:>9} {two:>9} {fraction(layer.density):>9} "
+            f"{layer.name:<{width}}  {number(mu):>6} {one:>9} {two:>9} {fraction(layer.density):>9} "
             f"{number(layer.error):>7} {fraction(layer.unsuccessful):>13} {number(solving.objective):>10} "
             f"{number(solving.minimum[1]):>8} {fraction(solving.gap[0]):>8}"
         )
-    for at in found.steps:
-        accuracy = f"accuracy {fraction(at.accuracy)} of {found.labeled} images, " if found.labeled else ""
+    for at in inspection.steps:
+        accuracy = f"accuracy {fraction(at.accuracy)} of {inspection.labeled} images, " if inspection.labeled else ""
         trained = "  (as trained)" if at.trained else ""
         yield f"unfolding {at.unfolding}: {accuracy}gap {fraction(at.gap)} in the median layer{trained}"

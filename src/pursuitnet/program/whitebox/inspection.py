@@ -1,4 +1,4 @@
-"""``inspect``: a network read layer by layer as layered thresholding, measured, as numbers, JSON and a page."""
+"""``inspect``: read a network layer by layer as layered thresholding, and measure it: numbers, JSON and a page."""
 
 import json
 import math
@@ -17,10 +17,10 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.trace import LayerTrace
 from pursuitnet.program.whitebox.findings import Findings, UnreadModule
-from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, read, trace_pursuit_layers
+from pursuitnet.program.whitebox.interpret import InterpretedLayer, UnreadableError, interpret, trace_pursuit_layers
 from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
-from pursuitnet.program.whitebox.problem import solved
+from pursuitnet.program.whitebox.problem import solve_lasso
 from pursuitnet.program.whitebox.torch_models import trace_torch_layers
 from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
@@ -28,16 +28,16 @@ from pursuitnet.program.writable import write_whole
 
 @dataclass(frozen=True)
 class Inspection(Findings):
-    """What ``inspect`` has found, and the page about it."""
+    """The results of ``inspect``, with their page."""
 
     def save(self, folder: Path) -> Path:
-        """Write ``inspect.json`` and ``inspect.html`` into a folder, over those of their name; return the page."""
+        """Write ``inspect.json`` and ``inspect.html`` into a folder, replacing old ones; return the page's path."""
         run = RunFolder(folder)
         run.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
         write_whole(run.inspection, text + "\n")
-        beside = run.report.name if run.report.is_file() else None
-        return write_whole(run.inspection_page, render(self, beside))
+        report = run.report.name if run.report.is_file() else None
+        return write_whole(run.inspection_page, render(self, report))
 
 
 def inspect(
@@ -52,19 +52,19 @@ def inspect(
 ) -> Inspection:
     """Read a network as layered thresholding and measure every layer on images.
 
-    A network of this library is read by its pursuits. Any other PyTorch model is run once and watched: each
-    convolution or matrix, with whatever batch normalization follows it in evaluation, up to a ReLU is a layer
-    Γ = P_θ(Dᵀx). What each layer's Lasso is, says ``Reading``; what is measured, ``Layer`` and ``Solving``. All of it
-    happens on a copy in evaluation mode, and the model stays as it is.
+    A network of this library is read by its pursuits. Any other PyTorch model is run once and recorded: each
+    convolution or matrix, with any batch normalization in evaluation mode after it, up to a ReLU is a layer
+    Γ = P_θ(Dᵀx). ``InterpretedLayer`` defines the Lasso of a layer, ``Layer`` and ``Solving`` the measurements. All is
+    computed on a copy in evaluation mode, and the model is not changed.
 
     Args:
         model: the network, on the device of the images.
-        images: (B, …), as the network takes them, in its own float32 or float64.
-        labeled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
-        unfolding: the most steps after the first to try without training again, ≥ 0.
-        effort: how much work goes into the Lasso of each layer.
+        images: (B, …), input of the network, in its own float32 or float64.
+        labeled: images and labels to measure the accuracy on for every number of steps; None for no accuracy.
+        unfolding: most steps after the first to try without training again, ≥ 0.
+        effort: the budget for the Lasso of each layer.
         title: of the page; by default the model's class.
-        tell: is told how many more layers and numbers of steps are done, and of how many.
+        tell: called with the number of further layers and numbers of steps that are done, and the total.
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
@@ -73,10 +73,10 @@ def inspect(
         >>> import torch
         >>> import pursuitnet as pn
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU())
-        >>> found = pn.inspect(model, torch.rand(2, 1, 6, 6))
-        >>> [layer.name for layer in found.layers], found.unread
+        >>> result = pn.inspect(model, torch.rand(2, 1, 6, 6))
+        >>> [layer.name for layer in result.layers], result.unread
         (['0'], ())
-        >>> 0 <= found.layers[0].solving.gap[0] <= 1  # at most this share of the objective is missing
+        >>> 0 <= result.layers[0].solving.gap[0] <= 1  # the objective is above its minimum by at most this fraction
         True
     """
     _check(model, images, unfolding)
@@ -84,48 +84,46 @@ def inspect(
         _check(model, labeled[0], unfolding)
         _check_labels(labeled)
     effort = SolverBudget(further=unfolding) if effort is None else effort
-    frozen_running_stats = detached_copy(model).eval().requires_grad_(False)
-    pursuits = any(isinstance(module, PursuitLayer) for module in frozen_running_stats.modules())
-    traces, unread = _run(frozen_running_stats, images, pursuits)
-    found, refused = _read(traces)
-    unread += refused
-    if not found:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it calls neither"
+    frozen = detached_copy(model).eval().requires_grad_(False)
+    pursuits = any(isinstance(module, PursuitLayer) for module in frozen.modules())
+    traces, unread = _trace(frozen, images, pursuits)
+    layers, unreadable = _interpret(traces)
+    unread += unreadable
+    if not layers:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it has neither"
         raise ValueError(
-            f"no layer of this {type(model).__name__} can be read as thresholding, which takes a convolution or matrix "
-            f"and a ReLU after it ({reasons})"
+            f"no layer of this {type(model).__name__} can be read as thresholding, which needs a convolution or matrix "
+            f"followed by a ReLU ({reasons})"
         )
-    count = partial(tell, total=len(found) + (unfolding + 1 if pursuits else 0))
-    layers, known = _measured(found, effort, count)
-    steps = (
-        tuple(counted(at_steps(frozen_running_stats, images, labeled, unfolding, effort, known), count))
-        if pursuits
-        else ()
-    )
+    count = partial(tell, total=len(layers) + (unfolding + 1 if pursuits else 0))
+    measured, known = _measure(layers, effort, count)
+    steps = tuple(counted(at_steps(frozen, images, labeled, unfolding, effort, known), count)) if pursuits else ()
     return Inspection(
         title=title or type(model).__name__,
         images=len(images),
         shape=tuple(images.shape[1:]),
-        layers=layers,
-        error_bounds=tuple(_error_bounds(layers)),
-        unread=tuple(UnreadModule(*each) for each in unread),
+        layers=measured,
+        error_bounds=tuple(_error_bounds(measured)),
+        unread=tuple(UnreadModule(*module) for module in unread),
         steps=steps,
         labeled=0 if labeled is None or not steps else len(labeled[1]),
         effort=effort,
-        interpreted_layers=tuple(found),
+        interpreted_layers=tuple(layers),
         pixels=images,
     )
 
 
 def _check(model: nn.Module, images: Tensor, unfolding: int) -> None:
-    """Raise ValueError for what is wrong before the model is run."""
+    """Raise ValueError for wrong arguments, before the model is run."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
     if not isinstance(unfolding, int) or unfolding < 0:
-        raise ValueError(f"unfolding is {unfolding}; expected an integer ≥ 0, the most steps after the first to try")
+        raise ValueError(
+            f"unfolding is {unfolding}; expected an integer ≥ 0, the number of steps after the first to try at most"
+        )
     if not isinstance(images, Tensor) or images.dtype not in (torch.float32, torch.float64):
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"the images are {kind}; expected a float32 or float64 tensor, as the network takes it")
+        raise ValueError(f"the images are {kind}; expected a float32 or float64 tensor, the input of the network")
     if images.dim() < 2 or not images.numel():
         raise ValueError(f"the images have shape {tuple(images.shape)}; expected (B, …) with one image or more")
     if not images.isfinite().all():
@@ -142,13 +140,13 @@ def _check(model: nn.Module, images: Tensor, unfolding: int) -> None:
 def _check_labels(labeled: tuple[Tensor, Tensor]) -> None:
     images, labels = labeled
     if labels.shape != (len(images),):
-        raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one an image")
+        raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one per image")
 
 
-def _run(
+def _trace(
     model: nn.Module, images: Tensor, pursuits: bool
 ) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
-    """Return the layers that the images meet, and what is passed over."""
+    """Return the layers that the images pass, and the modules that are not read."""
     try:
         return trace_pursuit_layers(model, images) if pursuits else trace_torch_layers(model, images)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -157,35 +155,35 @@ def _run(
         ) from error
 
 
-def _read(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer], list[tuple[str, str]]]:
-    """Return the readings, each linked to the one whose code it was handed, and what cannot be read."""
-    found: list[InterpretedLayer] = []
-    refused, place = [], dict[int, int]()
-    for index, (name, at) in enumerate(traces):
-        input_layer = None if at.input_layer is None else place.get(at.input_layer)
-        for values in (at.signals[-1], at.codes[-1]):
+def _interpret(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer], list[tuple[str, str]]]:
+    """Return the interpreted layers, each linked to the one whose code is its input, and the unreadable ones."""
+    layers: list[InterpretedLayer] = []
+    unreadable, place = [], dict[int, int]()
+    for index, (name, trace) in enumerate(traces):
+        input_layer = None if trace.input_layer is None else place.get(trace.input_layer)
+        for values in (trace.signals[-1], trace.codes[-1]):
             if not values.isfinite().all():
                 raise ValueError(f"the layer {name} has infinite or undefined values on these images; nothing was read")
         try:
-            interpreted = read(LayerTrace(at.layer, at.signals, at.codes, input_layer), name)
+            interpreted = interpret(LayerTrace(trace.layer, trace.signals, trace.codes, input_layer), name)
         except UnreadableError as error:
-            refused.append((name, str(error)))
+            unreadable.append((name, str(error)))
             continue
-        place[index] = len(found)
-        found.append(interpreted)
-    return found, refused
+        place[index] = len(layers)
+        layers.append(interpreted)
+    return layers, unreadable
 
 
-def _measured(
-    found: list[InterpretedLayer], effort: SolverBudget, tell: Advance
+def _measure(
+    interpreted: list[InterpretedLayer], effort: SolverBudget, advance: Advance
 ) -> tuple[tuple[Layer, ...], dict[PursuitLayer, MeasuredLayer]]:
-    """Return what is measured of every layer, and what the network at other numbers of steps can begin with."""
+    """Return the measurements of every layer, and its solution, from which other numbers of steps start."""
     layers, known = [], {}
-    for at in found:
-        solution = solved(at.problem.first(effort.images), effort.steps, effort.tol)
-        layers.append(measure(at, solution, effort.further))
-        known[at.layer] = MeasuredLayer(layers[-1].solving.gap[0], solution.code, at.problem.lipschitz)
-        tell(1)
+    for layer in interpreted:
+        solution = solve_lasso(layer.problem.first(effort.images), effort.steps, effort.tol)
+        layers.append(measure(layer, solution, effort.further))
+        known[layer.layer] = MeasuredLayer(layers[-1].solving.gap[0], solution.code, layer.problem.lipschitz)
+        advance(1)
     return tuple(layers), known
 
 
@@ -199,6 +197,6 @@ def _error_bounds(layers: tuple[Layer, ...]) -> Iterator[float | None]:
             norms, mus = [*norms, math.inf], [*mus, 1.0]
         else:
             norms, mus = [*norms, layer.lemma2.value.most], [*mus, mu]
-        known = all(math.isfinite(n) for n in norms)
-        factor = float(theory.layered_error_bound(1.0, norms, mus)[-1]) if known else math.inf
+        finite = all(math.isfinite(n) for n in norms)
+        factor = float(theory.layered_error_bound(1.0, norms, mus)[-1]) if finite else math.inf
         yield factor if math.isfinite(factor) else None

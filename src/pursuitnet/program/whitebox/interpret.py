@@ -1,4 +1,4 @@
-"""A layer read as one step on a Lasso: which dictionary, which β, which step, and in which units the code comes."""
+"""A layer read as one step on a Lasso: its dictionary, its β, its step size, and the units of its code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,32 +17,32 @@ OUTSIDE = "outside of the pursuits"
 
 
 class UnreadableError(ValueError):
-    """A layer that is no thresholding step on any Lasso; the message says why."""
+    """A layer that is not a thresholding step on any Lasso; the message says why."""
 
 
 @dataclass(frozen=True)
 class InterpretedLayer(LayerTrace):
-    """One layer of a network and the Lasso that it is read as.
+    """One layer of a network, read as a step on a Lasso.
 
     In evaluation the last step of a layer is Γ = P_θ( a·z + b ) with z = anchor − c·Dᵀ(D·probe − x), where a and b are
     batch normalization (1 and 0 without it). For a channel with a > 0 that is a·P_τ(z) with τ = (θ − b)/a, so that
 
-        Γ/a = P_τ(z) is one proximal step on min ½‖x − DΓ‖² + Σβ|Γ| with β = τ/c, begun at the probe.
+        Γ/a = P_τ(z) is one proximal step on min ½‖x − DΓ‖² + Σβ|Γ| with β = τ/c, from the probe.
 
-    That Lasso is the layer's, and Γ/a is the code that is measured on it. Where τ < 0 there is no β ≥ 0; 0 is taken.
+    This is the Lasso of the layer, on which the code Γ/a is measured. If τ < 0 there is no β ≥ 0, and 0 is used.
 
-    Where the filters 𝔇 hold the step (the residual family, and plain PyTorch layers) a goes into the atoms, and
+    If the filters 𝔇 absorb the step size (the residual family, and plain PyTorch layers), a goes into the atoms, and
     Eq. 3 fixes the rest: 𝔇·diag(a) = D/L with L = λmax(DᵀD), so D = 𝔇·diag(a)/λmax, c = 1/L and β = L·(θ − b). Then
     Γ itself is the code.
 
     Attributes:
-        name: where the layer is in the model.
+        name: of the module in the model.
         problem: the Lasso, at the layer's own input.
         step: c of the layer.
-        raw_beta: β before negative ones were set to 0, (code_channels,).
-        scale: 1/a, (code_channels,), from the code that is handed on to the one that is measured.
+        raw_beta: β before negative values were set to 0, (code_channels,).
+        scale: 1/a, (code_channels,), the factor from the layer's output to the measured code.
         proximal: whether the last step is a proximal step on that Lasso.
-        notes: what does not fit the reading, in words.
+        notes: where the layer departs from this reading.
     """
 
     name: str
@@ -65,16 +65,16 @@ class InterpretedLayer(LayerTrace):
     @property
     def code(self) -> Tensor:
         """Γ/a, the code in the units of the Lasso, (B, code_channels, …)."""
-        return self.codes[-1] * _column(self.scale, self.codes[-1])
+        return self.codes[-1] * _broadcast(self.scale, self.codes[-1])
 
     def reconstruct(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
-        """Return DΓ/a for a code as the layer hands it on."""
-        return self.dictionary.synthesize(code * _column(self.scale, code), signal_shape)
+        """Return DΓ/a for an output of the layer."""
+        return self.dictionary.synthesize(code * _broadcast(self.scale, code), signal_shape)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """D, an upper bound of its L, β before clipping (code_channels,), c and 1/a (code_channels,) of a reading."""
+    """D, an upper bound of its L, β before clipping (code_channels,), c and 1/a (code_channels,) of a layer."""
 
     dictionary: Dictionary
     lipschitz: float
@@ -86,37 +86,39 @@ class Terms:
 def trace_pursuit_layers(
     model: nn.Module, images: Tensor
 ) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
-    """Return the pursuit layers of a network, named, in the order in which the image meets them, and what is none.
+    """Return the pursuit layers of a network, in the order of the forward pass, and the linear modules outside them.
 
     Raises:
         ValueError: if a layer is used more than once.
     """
     names = {module: name or "layer" for name, module in model.named_modules()}
     traces = trace_layers(model, images)
-    for at in traces:
-        if sum(other.layer is at.layer for other in traces) > 1:
-            raise ValueError(f"the layer {names[at.layer]} is used more than once; expected layers that are used once")
+    for trace in traces:
+        if sum(other.layer is trace.layer for other in traces) > 1:
+            raise ValueError(
+                f"the layer {names[trace.layer]} is used more than once; expected layers that are used once"
+            )
     others = [
         (name, f"a {type(module).__name__} {OUTSIDE}")
         for module, name in names.items()
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
     ]
-    return [(names[at.layer], at) for at in traces], others
+    return [(names[trace.layer], trace) for trace in traces], others
 
 
 @torch.no_grad()
-def read(at: LayerTrace, name: str, lipschitz: float | None = None) -> InterpretedLayer:
-    """Return the reading of one layer.
+def interpret(trace: LayerTrace, name: str, lipschitz: float | None = None) -> InterpretedLayer:
+    """Return one layer, read as a step on a Lasso.
 
     Args:
-        at: what it did with the images.
-        name: where it is in the model.
-        lipschitz: that of its problem, if it has been read before.
+        trace: of the layer.
+        name: of the module in the model.
+        lipschitz: of its problem, if it has been read before.
 
     Raises:
-        UnreadableError: if it has no positive step, or a normalization turns the sign of its channels.
+        UnreadableError: if it has no positive step size, or normalization flips the sign of its channels.
     """
-    layer, x, step = at.layer, at.signals[-1], len(at.codes) - 1
+    layer, x, step = trace.layer, trace.signals[-1], len(trace.codes) - 1
     c, weight = (float(w) for w in layer.step())
     affine = layer.threshold.eval_affine(c, step)
     absorbed = isinstance(layer.step, AbsorbedStep) and isinstance(layer.dictionary, ConvDictionary | LinearDictionary)
@@ -124,29 +126,29 @@ def read(at: LayerTrace, name: str, lipschitz: float | None = None) -> Interpret
     D, signed = terms.dictionary, any(part.theta is None for part in affine[:-1])
     D.check_signal(x)
     beta = D.split(terms.beta.clamp(min=0).view(1, -1, *[1] * D.dims))
-    at_most = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
-    problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, at_most, terms.lipschitz, trivial=signed)
-    missed = _missed(layer, affine, absorbed, step, weight == 1)
-    notes = [*missed, *_remarks(terms, problem, affine)]
+    bounded_step = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
+    problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, bounded_step, terms.lipschitz, trivial=signed)
+    departures = _departures(layer, affine, absorbed, step, weight == 1)
+    notes = [*departures, *_remarks(terms, problem, affine)]
     return InterpretedLayer(
-        layer, at.signals, at.codes, at.input_layer, name, problem.with_slack(), terms.step, terms.beta, terms.scale,
-        not missed, tuple(notes),
+        layer, trace.signals, trace.codes, trace.input_layer, name, problem.with_slack(),
+        terms.step, terms.beta, terms.scale, not departures, tuple(notes),
     )  # fmt: skip
 
 
 def _explicit(layer: PursuitLayer, affine: Sequence[Affine], c: float, lipschitz: float | None) -> Terms:
-    """Return D as it stands, β = (θ − b)/(a·c) and 1/a."""
+    """Return D itself, β = (θ − b)/(a·c) and 1/a."""
     if not c > 0:
-        raise UnreadableError(f"its step is {c:.3g}; a proximal step needs one above 0")
+        raise UnreadableError(f"its step size is {c:.3g}; a proximal step needs one above 0")
     scale = torch.cat([part.scale for part in affine])
     if not bool((scale > 0).all()):
         raise UnreadableError(
-            "its batch normalization has a scale ≤ 0, and a proximal step keeps the sign of its channels"
+            "its batch normalization has a scale ≤ 0, but a proximal step keeps the sign of its channels"
         )
     shifted = layer.threshold.nonnegative
-    cut = [torch.zeros_like(p.scale) if p.theta is None else p.theta - p.shift * shifted for p in affine]
+    thresholds = [torch.zeros_like(p.scale) if p.theta is None else p.theta - p.shift * shifted for p in affine]
     largest = lipschitz or _bound(layer.dictionary)
-    return Terms(layer.dictionary, largest, torch.cat(cut) / scale / c, c, 1 / scale)
+    return Terms(layer.dictionary, largest, torch.cat(thresholds) / scale / c, c, 1 / scale)
 
 
 def _absorbed(layer: PursuitLayer, part: Affine, lipschitz: float | None) -> Terms:
@@ -167,7 +169,7 @@ def _bound(dictionary: Dictionary) -> float:
 
 
 def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
-    """Return a convolution or a matrix with its atoms multiplied by factors (atoms,), as a dictionary of its own."""
+    """Return a copy of a convolution or a matrix with its atoms multiplied by factors (atoms,)."""
     if isinstance(dictionary, LinearDictionary):
         return LinearDictionary(dictionary.weight.detach() * factors[:, None])
     if not isinstance(dictionary, ConvDictionary):
@@ -178,37 +180,41 @@ def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
     return ConvDictionary(weight, dictionary.stride, dictionary.padding, dictionary.dilation)
 
 
-def _missed(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, step: int, one_step: bool) -> list[str]:
-    """Return why the last step is no proximal step on the Lasso; nothing if it is one."""
+def _departures(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, step: int, one_step: bool) -> list[str]:
+    """Return why the last step is not a proximal step on the Lasso; an empty list if it is one."""
     start, from_zero = layer.start, step == 0 and not layer.start.needs_previous
-    found = []
+    reasons = []
     if step == 0 and start.needs_previous and not (start.anchored and start.probed and not absorbed):
-        found.append(f"it begins at X₋₁ ({start.name}), which is not a proximal step on this Lasso")
+        reasons.append(f"it starts at X₋₁ ({start.name}), which is not a proximal step on this Lasso")
     if step > 0 and absorbed:
-        found.append("its further steps have a step of 1, and not the 1/L that the filters hold")
+        reasons.append("its further steps have step size 1 instead of the 1/L absorbed in the filters")
     on_update = layer.threshold.norm is not None and layer.threshold.norm.on == "update"
     if not from_zero and not absorbed and (on_update or not one_step):
-        found.append("its update is rescaled against its anchor, which is not a proximal step on this Lasso")
+        reasons.append("its update is rescaled against its anchor, which is not a proximal step on this Lasso")
     centered = any(bool(part.shift.any()) for part in affine)
     if centered and not layer.threshold.nonnegative:
-        found.append("it is centered before it is cut on two sides, which no penalty does; β leaves the shift out")
-    return found
+        reasons.append(
+            "it is centered before a two-sided threshold, which corresponds to no penalty; β ignores the shift"
+        )
+    return reasons
 
 
 def _remarks(terms: Terms, problem: LayerLasso, affine: Sequence[Affine]) -> list[str]:
-    """Return what is right but had better be known."""
+    """Return remarks that do not affect the reading."""
     own = terms.beta[-terms.dictionary.code_channels[-1] :]
-    found, negative = [], int((own < 0).sum())
+    remarks, negative = [], int((own < 0).sum())
     if negative:
-        found.append(f"{negative} of {len(own)} atoms have a threshold below 0, where there is no β ≥ 0; 0 is taken")
+        remarks.append(
+            f"{negative} of {len(own)} atoms have a threshold below 0, for which there is no β ≥ 0; 0 is used"
+        )
     if len(affine) > 1 and bool((terms.beta[: -len(own)] < 0).any()):
-        found.append("channels of the identity part have a threshold below 0; 0 is taken")
+        remarks.append("channels of the identity part have a threshold below 0; 0 is used")
     if problem.trivial:
-        found.append("the identity part has no threshold, so that Γ = (x, 0) solves the Lasso at no cost")
+        remarks.append("the identity part has no threshold, so that Γ = (x, 0) solves the Lasso at no cost")
     if terms.step * terms.lipschitz > 1 + 1e-4:
-        found.append("its step is longer than 1/L, so a step may go uphill")
-    return found
+        remarks.append("its step size is above 1/L, so a step may increase the objective")
+    return remarks
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
+def _broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 2))

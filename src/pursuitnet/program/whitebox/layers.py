@@ -1,4 +1,4 @@
-"""What is measured of one layer: its dictionary, its code, what the theory says of them, how far it has solved."""
+"""The measurements of one layer: its dictionary, its code, the theory's bounds, and how far its Lasso is solved."""
 
 import math
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from pursuitnet.program.trace import best_scale, density, describe_dictionary, r
 from pursuitnet.program.whitebox.interpret import InterpretedLayer, with_channels_scaled
 from pursuitnet.program.whitebox.problem import Solved, relative
 
-LARGEST_MATRIX = 2**24  # entries; a dictionary that is neither a convolution nor a matrix is measured by its matrix
+LARGEST_MATRIX = 2**24  # entries; other dictionaries than convolutions and matrices are measured by their matrix
 
 
 @dataclass(frozen=True)
 class SolverBudget:
-    """How much work goes into the Lasso of each layer.
+    """The budget for solving the Lasso of each layer.
 
     Attributes:
-        images: it is solved for the first so many images.
-        further: steps to follow from the layer's own code.
-        steps: the most steps of FISTA.
-        tol: the relative gap to solve to.
+        images: number of images to solve for, the first ones.
+        further: further steps to take from the layer's own code.
+        steps: most steps of FISTA.
+        tol: relative gap at which to stop.
     """
 
     images: int = 8
@@ -38,7 +38,7 @@ class SolverBudget:
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the median and the largest of several numbers; None where there is none."""
+    """The smallest, the median and the largest of several numbers; None if there are none."""
 
     least: float | None
     median: float | None
@@ -46,7 +46,7 @@ class Spread:
 
     @staticmethod
     def of(values: Tensor) -> "Spread":
-        """Return the spread of the finite ones."""
+        """Return the spread of the finite values."""
         finite = values.flatten().double()
         finite = finite[finite.isfinite()]
         if not len(finite):
@@ -56,13 +56,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """Whether a lemma applies, value < bound, and how far it is from it.
+    """Whether a lemma applies, value < bound, and how far it is from applying.
 
     Attributes:
-        value: what the lemma bounds, over the images.
-        bound: ½(1 + 1/μ); None for μ = 0, where nothing is asked, and where μ is not known.
-        ratio: median value/bound; above 1 the lemma says nothing about the median image.
-        share: of the images that it applies to; None where μ is not known.
+        value: the quantity that the lemma bounds, over the images.
+        bound: ½(1 + 1/μ); None for μ = 0, where the lemma always applies, and if μ is not known.
+        ratio: median of value/bound; above 1 the lemma does not apply to the median image.
+        share: fraction of the images to which it applies; None if μ is not known.
     """
 
     value: Spread
@@ -76,16 +76,16 @@ class Solving:
     """How far a layer's code is from the minimum P* of its Lasso; medians over ``images``.
 
     Attributes:
-        images: how many the Lasso was solved for.
-        objective: P(Γ)/P(0), where P(0) = ½‖x‖² is the cost of no code at all.
-        minimum: P*/P(0): a proven lower bound, and the best that was found.
-        gain: (P(0) − P(Γ))/(P(0) − P*), the share of the possible gain; negative if no code at all were better.
+        images: number of images that the Lasso was solved for.
+        objective: P(Γ)/P(0), where P(0) = ½‖x‖² is the objective of Γ = 0.
+        minimum: P*/P(0): a proven lower bound, and the smallest value reached.
+        gain: (P(0) − P(Γ))/(P(0) − P*), the fraction of the possible gain; negative if Γ = 0 is better.
         duality_gap: (P(Γ) − the bound that Γ itself proves)/P(Γ), as ``solve`` reports it.
-        gap: (P − the best proven bound)/P at Γ and after 1, 2, … further steps: the most that can be missing.
-        gap_at_least: the same with the best code that was found: what certainly is missing.
+        gap: (P − the best proven bound)/P at Γ and after 1, 2, … further steps: an upper bound of the true gap.
+        gap_at_least: the same with the smallest objective reached: a lower bound of the true gap.
         step: c of the further steps, the layer's own unless it exceeds 1/L.
-        steps: steps of FISTA that the solution took.
-        density: non-zero share of its atoms.
+        steps: steps of FISTA of the solution.
+        density: fraction of the solution's atom codes that are not zero.
         identity_density: of its identity part; None without one.
     """
 
@@ -104,35 +104,35 @@ class Solving:
 
 @dataclass(frozen=True)
 class Layer:
-    """What is known of one layer. Codes are in the units of its Lasso (see ``Reading``); errors are medians.
+    """The measurements of one layer. Codes are in the units of its Lasso (``InterpretedLayer``); errors are medians.
 
     Attributes:
-        name: where it is in the model.
-        dictionary: in words.
-        start: where its pursuit starts.
+        name: of the module in the model.
+        dictionary: short description.
+        start: name of its start.
         signal: the shape of its input, without the batch.
         code: the shape of its code.
-        coherence: μ(D) of the learned atoms, away from the border; None where no atom is left, or where a dictionary of
+        coherence: μ(D) of the learned atoms, away from the border; None if all atoms are zero, or if a dictionary of
             another kind is too large for its matrix.
-        coherence_with_identity: μ([I D]), whether or not the layer has the I; None where I does not fit.
-        lipschitz: (lower, upper) around L = λmax(DᵀD) at this size of the signal.
+        coherence_with_identity: μ([I D]), whether or not the layer has the I; None if I does not fit.
+        lipschitz: (lower, upper) around L = λmax(DᵀD) for this size of the signal.
         step: c.
-        step_times_lipschitz: c·L with the upper L; at most 1 where a step cannot go uphill.
-        beta: of the atoms, before thresholds below 0 are replaced.
+        step_times_lipschitz: c·L with the upper L; if at most 1, no step increases the objective.
+        beta: of the atoms, before negative values are replaced by 0.
         beta_identity: of the identity part; None without one.
-        thresholds_below_zero: how many atoms have no β ≥ 0.
-        density: non-zero share of the atoms' code.
+        thresholds_below_zero: number of atoms without a β ≥ 0.
+        density: fraction of the atoms' code that is not zero.
         identity_density: of the identity part.
         lemma1: ‖Γ‖₀ against the bound of Lemma 1.
         lemma2: the stripe norm against the bound of Lemma 2.
         error: ‖x − DΓ‖/‖x‖.
-        error_handed_on: the same with the code as the next layer gets it.
+        error_handed_on: the same with the layer's output instead of the code.
         error_scaled: the same with the best multiple of the code.
-        unsuccessful: share of the signal's dimensions with |x − DΓ| > 2β (Definition 1).
-        unsuccessful_atoms: the same for the atoms alone, which the identity part then repairs; None without one.
+        unsuccessful: fraction of the signal's dimensions with |x − DΓ| > 2β (Definition 1).
+        unsuccessful_atoms: the same for the atoms alone, without the identity part; None if there is no such part.
         proximal: whether the layer's last step is a proximal step on the Lasso.
-        solving: how far it has solved it.
-        notes: what does not fit, in words.
+        solving: how far it has solved the Lasso.
+        notes: where the layer departs from this reading.
     """
 
     name: str
@@ -163,54 +163,54 @@ class Layer:
 
 
 @torch.no_grad()
-def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
-    """Return everything that is measured of a layer.
+def measure(layer: InterpretedLayer, solution: Solved, further: int) -> Layer:
+    """Return the measurements of a layer.
 
     Args:
-        at: the layer.
-        solution: its Lasso solved for the first few images.
-        further: steps to follow from the layer's own code.
+        layer: the layer.
+        solution: of its Lasso for the first few images.
+        further: further steps to take from the layer's own code.
     """
-    D, x, code = at.dictionary, at.signal, at.code
-    own, beside = coherences(D, x.shape)
-    mu = beside if at.identity_channels else own
+    D, x, code = layer.dictionary, layer.signal, layer.code
+    mu_atoms, mu_identity = coherences(D, x.shape)
+    mu = mu_identity if layer.identity_channels else mu_atoms
     lower, upper = theory.lipschitz_interval(D, x.shape, steps=12)
-    model, I = D.synthesize(code, x.shape), at.identity_channels
+    reconstruction, I = D.synthesize(code, x.shape), layer.identity_channels
     return Layer(
-        name=at.name,
+        name=layer.name,
         dictionary=describe_dictionary(D),
-        start=at.layer.start.name,
+        start=layer.layer.start.name,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),
-        coherence=own,
-        coherence_with_identity=beside,
+        coherence=mu_atoms,
+        coherence_with_identity=mu_identity,
         lipschitz=(lower, upper),
-        step=at.step,
-        step_times_lipschitz=at.step * upper,
-        beta=Spread.of(at.raw_beta[I:]),
-        beta_identity=Spread.of(at.raw_beta[:I]) if I else None,
-        thresholds_below_zero=int((at.raw_beta[I:] < 0).sum()),
+        step=layer.step,
+        step_times_lipschitz=layer.step * upper,
+        beta=Spread.of(layer.raw_beta[I:]),
+        beta_identity=Spread.of(layer.raw_beta[:I]) if I else None,
+        thresholds_below_zero=int((layer.raw_beta[I:] < 0).sum()),
         density=density(code[:, I:]),
         identity_density=density(code[:, :I]) if I else None,
         lemma1=_guarantee((code != 0).flatten(1).sum(1), mu, strictly=True),
         lemma2=_guarantee(theory.stripe_norm(code, D), mu, strictly=False),
-        error=Spread.of(relative_error(x, model)).median,
-        error_handed_on=Spread.of(relative_error(x, D.synthesize(at.codes[-1], x.shape))).median,
-        error_scaled=Spread.of(relative_error(x, scaled(x, model))).median,
-        unsuccessful=_unsuccessful(at, model),
-        unsuccessful_atoms=_unsuccessful(at, model - code[:, :I]) if I else None,
-        proximal=at.proximal,
-        solving=solving(at, solution, further),
-        notes=at.notes,
+        error=Spread.of(relative_error(x, reconstruction)).median,
+        error_handed_on=Spread.of(relative_error(x, D.synthesize(layer.codes[-1], x.shape))).median,
+        error_scaled=Spread.of(relative_error(x, scaled(x, reconstruction))).median,
+        unsuccessful=_unsuccessful(layer, reconstruction),
+        unsuccessful_atoms=_unsuccessful(layer, reconstruction - code[:, :I]) if I else None,
+        proximal=layer.proximal,
+        solving=solving(layer, solution, further),
+        notes=layer.notes,
     )
 
 
 @torch.no_grad()
-def solving(at: InterpretedLayer, solution: Solved, further: int) -> Solving:
-    """Follow the layer's own update on from its code, and compare with the solution."""
+def solving(layer: InterpretedLayer, solution: Solved, further: int) -> Solving:
+    """Take further steps of the layer's own update from its code, and compare with the solution."""
     count = len(solution.objective)
-    problem, D = at.problem.first(count), at.dictionary
-    code = D.split(at.code[:count])
+    problem, D = layer.problem.first(count), layer.dictionary
+    code = D.split(layer.code[:count])
     certificates = [problem.certificate(code)]
     for _ in range(further):
         code = problem(code)
@@ -236,7 +236,7 @@ def solving(at: InterpretedLayer, solution: Solved, further: int) -> Solving:
 
 
 def coherences(D: Dictionary, signal_shape: tuple[int, ...]) -> tuple[float | None, float | None]:
-    """Return μ(D) of the learned atoms and μ([I D]), in the interior of a large signal; zero atoms are left out."""
+    """Return μ(D) of the learned atoms and μ([I D]), in the interior of a large signal, without zero atoms."""
     inner = D.dictionary if isinstance(D, WithIdentity) else D
     if not isinstance(inner, ConvDictionary | LinearDictionary):
         small = math.prod(signal_shape[1:]) * math.prod(D.atom_norms(signal_shape).shape) <= LARGEST_MATRIX
@@ -274,12 +274,12 @@ def _guarantee(values: Tensor, mu: float | None, *, strictly: bool) -> Guarantee
     return Guarantee(value, None if math.isinf(bound) else bound, ratio, float(holds.double().mean()))
 
 
-def _unsuccessful(at: InterpretedLayer, model: Tensor) -> float:
-    """Return the share of |x − ξ| > 2β, with the identity part's β of each channel, or else the mean of the atoms'."""
-    beta = at.raw_beta.clamp(min=0)
-    beta = _column(beta[: at.identity_channels], model) if at.identity_channels else beta.mean()
-    return float(theory.unsuccessful(at.signal, model, beta).double().mean())
+def _unsuccessful(layer: InterpretedLayer, reconstruction: Tensor) -> float:
+    """Return the fraction of |x − ξ| > 2β, with β of each channel's identity part, or else the mean of the atoms' β."""
+    beta = layer.raw_beta.clamp(min=0)
+    beta = _broadcast(beta[: layer.identity_channels], reconstruction) if layer.identity_channels else beta.mean()
+    return float(theory.unsuccessful(layer.signal, reconstruction, beta).double().mean())
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
+def _broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (like.dim() - 2))

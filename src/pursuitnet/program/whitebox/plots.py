@@ -1,4 +1,4 @@
-"""The curves of the white-box page: accuracy and gap against the number of steps."""
+"""The curves of the white-box page: accuracy and gap by number of steps."""
 
 import io
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ Line = Sequence[float | None]
 
 
 def curves(layers: Sequence[Layer], steps: Sequence[AtSteps]) -> str:
-    """Return up to three panels as an SVG element: accuracy, gap of the network, gap of each layer going on."""
+    """Return up to three panels as an SVG element: accuracy, gaps of the network, gaps after further steps."""
     panels: list[Any] = []
     if any(at.accuracy is not None for at in steps):
         panels.append(lambda axes: _accuracy(axes, steps))
     if len(steps) > 1:
         panels.append(lambda axes: _network(axes, steps))
-    panels.append(lambda axes: _onwards(axes, layers))
+    panels.append(lambda axes: _further_steps(axes, layers))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}):
         figure = Figure(figsize=(10.5, 3.1), layout="constrained")
         figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
@@ -36,7 +36,7 @@ def curves(layers: Sequence[Layer], steps: Sequence[AtSteps]) -> str:
 
 
 def median(values: Line) -> float | None:
-    """Return the median of what is there."""
+    """Return the median of the values that are not None."""
     known = sorted(v for v in values if v is not None)
     middle = len(known) // 2
     return None if not known else (known[middle] + known[-1 - middle]) / 2
@@ -45,29 +45,29 @@ def median(values: Line) -> float | None:
 def _accuracy(axes: Axes, steps: Sequence[AtSteps]) -> None:
     _line(axes, [at.accuracy for at in steps], WARM)
     axes.set_title("test accuracy", loc="left", color=INK, fontsize=10.5)
-    _mark(axes, steps)
+    _mark_trained(axes, steps)
 
 
 def _network(axes: Axes, steps: Sequence[AtSteps]) -> None:
     for layer in zip(*(at.gaps for at in steps), strict=True):
-        _faint(axes, layer)
+        _thin_line(axes, layer)
     _line(axes, [at.gap for at in steps], WARM)
     axes.set_title("gap of the layers", loc="left", color=INK, fontsize=10.5)
-    _mark(axes, steps)
+    _mark_trained(axes, steps)
 
 
-def _onwards(axes: Axes, layers: Sequence[Layer]) -> None:
+def _further_steps(axes: Axes, layers: Sequence[Layer]) -> None:
     gaps = [layer.solving.gap for layer in layers]
     for layer in gaps:
-        _faint(axes, layer)
-    _line(axes, [median(at) for at in zip(*gaps, strict=True)], COOL)
-    axes.set_title("gap, each layer going on by itself", loc="left", color=INK, fontsize=10.5)
+        _thin_line(axes, layer)
+    _line(axes, [median(values) for values in zip(*gaps, strict=True)], COOL)
+    axes.set_title("gap of each layer after further steps", loc="left", color=INK, fontsize=10.5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("further steps from the layer's code", color=INK)
 
 
-def _mark(axes: Axes, steps: Sequence[AtSteps]) -> None:
-    """Set the axes' range and show which number of steps the network was trained with."""
+def _mark_trained(axes: Axes, steps: Sequence[AtSteps]) -> None:
+    """Set the range of the axes and mark the number of steps of the training."""
     axes.set_ylim(bottom=0)
     axes.set_xlabel("unfolding", color=INK)
     for at in steps:
@@ -80,7 +80,7 @@ def _line(axes: Axes, values: Line, color: str) -> None:
     axes.plot(range(len(values)), _floats(values), color=color, marker="o", markersize=3.6, linewidth=1.8, zorder=3)
 
 
-def _faint(axes: Axes, values: Line) -> None:
+def _thin_line(axes: Axes, values: Line) -> None:
     axes.plot(range(len(values)), _floats(values), color=SOFT, linewidth=1.0)
 
 

@@ -1,4 +1,4 @@
-"""The Lasso that a layer's step descends on, solved, with a certificate that holds where some β are 0."""
+"""The Lasso of a layer, its solution, and a certificate that also holds if some β are 0."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from pursuitnet.problems.loop import iterate
 
 
 class DualSlack(NamedTuple):
-    """A signal e with dⱼᵀe ≤ −margin < 0 wherever βⱼ = 0.
+    """A signal e with dⱼᵀe ≤ −margin < 0 for every j with βⱼ = 0.
 
     Attributes:
         direction: e, (1, channels, …).
         reply: Dᵀe in parts.
-        margin: how far below 0 it brings every such dⱼᵀe.
+        margin: how far below 0 every such dⱼᵀe is.
     """
 
     direction: Tensor
@@ -29,12 +29,12 @@ class DualSlack(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """Where a layer's Lasso was solved to.
+    """An approximate solution of a layer's Lasso.
 
     Attributes:
         code: Γ* in parts.
         objective: at Γ*, (B,), in float64.
-        bound: proven to be below the minimum, (B,), in float64.
+        bound: a proven lower bound of the minimum, (B,), in float64.
         steps: steps of FISTA.
     """
 
@@ -46,16 +46,16 @@ class Solved(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerLasso(Lasso):
-    """(P1) of one layer, min ½‖x − DΓ‖² + Σβ|Γ|, with a lower bound that β = 0 does not spoil.
+    """(P1) of one layer, min ½‖x − DΓ‖² + Σβ|Γ|, with a lower bound that is useful even if some β are 0.
 
     The certificate of ``Lasso`` scales the residual r until it is a dual point, dⱼᵀu ≤ βⱼ, and a single dⱼᵀr > 0 with
-    βⱼ = 0 leaves nothing of it. Here r is first moved along a slack e, by as much as it takes. There is one unless
-    the atoms without a penalty can cancel each other, Σγⱼdⱼ = 0 with γ ≥ 0; then the bound stays 0.
+    βⱼ = 0 scales it to 0. Here r is first shifted along a slack e, as far as necessary. A slack exists unless the
+    atoms without a penalty can cancel each other, Σγⱼdⱼ = 0 with γ ≥ 0; then the bound stays 0.
 
     Attributes:
         lipschitz: an upper bound L of λmax(DᵀD).
-        slack: for codes Γ ≥ 0; None where it is not needed or not found.
-        trivial: the identity part has neither penalty nor sign, so that Γ = (x, 0) costs nothing.
+        slack: for codes Γ ≥ 0; None if it is not needed or not found.
+        trivial: the identity part has neither penalty nor sign constraint, so that Γ = (x, 0) has objective 0.
     """
 
     lipschitz: float
@@ -80,46 +80,46 @@ class LayerLasso(Lasso):
         return plain._replace(gap=relative(plain.objective - bound, plain.objective))
 
     def _bound(self, slack: DualSlack, r: Tensor, correlation: Code) -> Tensor:
-        """Return ⟨x, u⟩ − ½‖u‖² of the best admissible multiple u of r + a·e, (B,)."""
-        priced = zip(correlation, self.beta, strict=True)
-        violation = _most([c.clamp(min=0).masked_fill(b > 0, 0.0) for c, b in priced])
-        rounding = 8 * torch.finfo(r.dtype).eps * _most([c.abs() for c in correlation])
+        """Return ⟨x, u⟩ − ½‖u‖² of the best dual feasible multiple u of r + a·e, (B,)."""
+        pairs = zip(correlation, self.beta, strict=True)
+        violation = _largest([c.clamp(min=0).masked_fill(b > 0, 0.0) for c, b in pairs])
+        rounding = 8 * torch.finfo(r.dtype).eps * _largest([c.abs() for c in correlation])
         a = ((violation + rounding) / slack.margin).view(-1, *[1] * (r.dim() - 1))
-        moved = tuple(c + a * d for c, d in zip(correlation, slack.reply, strict=True))
+        shifted = tuple(c + a * d for c, d in zip(correlation, slack.reply, strict=True))
         u, x = (r + a * slack.direction).flatten(1).double(), self.signal.flatten(1).double()
         overlap, energy = (x * u).sum(1), u.square().sum(1)
         best = torch.where(energy > 0, overlap / energy, 0.0).clamp(min=0)
-        s = best.minimum(self.dual_scale(moved)).nan_to_num(posinf=0.0)
+        s = best.minimum(self.dual_scale(shifted)).nan_to_num(posinf=0.0)
         return s * overlap - 0.5 * s.square() * energy
 
     def first(self, count: int) -> "LayerLasso":
-        """Return the problem of the first few examples."""
+        """Return the problem of the first ``count`` examples."""
         return replace(self, signal=self.signal[:count])
 
     def with_slack(self, steps: int = 200) -> "LayerLasso":
-        """Return the problem with a slack, if it needs one and one is found."""
+        """Return the problem with a slack, if it needs one and one is found in ``steps`` steps."""
         if not self.nonnegative or self.trivial or all(bool((b > 0).all()) for b in self.beta):
             return self
-        return replace(self, slack=_slack(self, steps))
+        return replace(self, slack=_find_slack(self, steps))
 
 
 @torch.no_grad()
-def solved(problem: LayerLasso, max_steps: int, tol: float, start: Code | None = None) -> Solved:
-    """Solve a layer's Lasso by FISTA, from zero or a code, for [I D] with the identity part minimized away."""
+def solve_lasso(problem: LayerLasso, max_steps: int, tol: float, start: Code | None = None) -> Solved:
+    """Solve a layer's Lasso by FISTA, from zero or a code; for [I D] the identity part is minimized in closed form."""
     D, x = problem.dictionary, problem.signal
     if start is None:
         start = D.split(x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ())))
     if problem.trivial:
-        nothing = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        return Solved((x, *(0 * part for part in start[1:])), nothing, nothing, 0)
-    smaller = _fastest(problem)
-    run = iterate(smaller, FISTA(), start[-1:] if isinstance(D, WithIdentity) else start, max_steps, tol)
-    objective, gap, _ = run.certificate
-    return Solved(smaller.full_code(run.code), objective, objective * (1 - gap), run.steps)
+        zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        return Solved((x, *(0 * part for part in start[1:])), zero, zero, 0)
+    reduced = _reduced(problem)
+    result = iterate(reduced, FISTA(), start[-1:] if isinstance(D, WithIdentity) else start, max_steps, tol)
+    objective, gap, _ = result.certificate
+    return Solved(reduced.full_code(result.code), objective, objective * (1 - gap), result.steps)
 
 
-def _fastest(problem: LayerLasso) -> Lasso:
-    """Return the problem with a step of 1/L, and without its identity part if it has one."""
+def _reduced(problem: LayerLasso) -> Lasso:
+    """Return the problem with step size 1/L, and without its identity part if it has one."""
     D = problem.dictionary
     if not isinstance(D, WithIdentity):
         return replace(problem, step=problem.step.new_tensor(1 / problem.lipschitz))
@@ -127,21 +127,21 @@ def _fastest(problem: LayerLasso) -> Lasso:
     return ReducedLasso(problem.signal, D.dictionary, problem.beta[1:], problem.nonnegative, c, problem)
 
 
-def relative(short: Tensor, objective: Tensor) -> Tensor:
-    """Return max(short, 0)/objective, and 0 where the objective is 0."""
-    return torch.where(objective > 0, short.clamp(min=0) / objective, 0.0)
+def relative(difference: Tensor, objective: Tensor) -> Tensor:
+    """Return max(difference, 0)/objective, and 0 where the objective is 0."""
+    return torch.where(objective > 0, difference.clamp(min=0) / objective, 0.0)
 
 
 @torch.no_grad()
-def _slack(problem: LayerLasso, most: int) -> DualSlack | None:
-    """Look for e by FISTA on ½Σ(2 + dⱼᵀe)₊² over the atoms without a penalty; D is the same for every example."""
+def _find_slack(problem: LayerLasso, most: int) -> DualSlack | None:
+    """Search e by FISTA on ½Σ(2 + dⱼᵀe)₊² over the atoms without a penalty; D is the same for every example."""
     D, x = problem.dictionary, problem.signal[:1]
     norms = D.split(D.atom_norms(x.shape))
     free = [(b == 0) & (n > 0) for b, n in zip(problem.beta, norms, strict=True)]
 
     def descend(probe: Code) -> Code:
-        short = tuple(f * (2 + d).clamp(min=0) for f, d in zip(free, D.analyze_parts(probe[0]), strict=True))
-        return (probe[0] - D.synthesize_parts(short, x.shape) / problem.lipschitz,)
+        residual = tuple(f * (2 + d).clamp(min=0) for f, d in zip(free, D.analyze_parts(probe[0]), strict=True))
+        return (probe[0] - D.synthesize_parts(residual, x.shape) / problem.lipschitz,)
 
     solver = FISTA()
     state = solver.init((torch.zeros_like(x),))
@@ -155,6 +155,6 @@ def _slack(problem: LayerLasso, most: int) -> DualSlack | None:
     return None
 
 
-def _most(parts: list[Tensor]) -> Tensor:
+def _largest(parts: list[Tensor]) -> Tensor:
     """Return the largest entry of every example, (B,)."""
     return torch.stack([part.flatten(1).amax(1) for part in parts]).amax(0)

@@ -1,4 +1,4 @@
-"""The network itself with another number of steps, without training it again."""
+"""A network with other numbers of steps, without training it again."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import unfolded, with_unfolding
 from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.train.trainer import accuracy, logits_of
-from pursuitnet.program.whitebox.interpret import UnreadableError, read
+from pursuitnet.program.whitebox.interpret import UnreadableError, interpret
 from pursuitnet.program.whitebox.layers import SolverBudget, Spread
-from pursuitnet.program.whitebox.problem import relative, solved
+from pursuitnet.program.whitebox.problem import relative, solve_lasso
 
 FAR = 1000.0
-"""P(Γ)/P(0) from which on the gap is 1, to three digits, whatever the minimum is."""
+"""P(Γ)/P(0) from which the gap is 1 to three digits, whatever the minimum is."""
 
 
 class MeasuredLayer(NamedTuple):
-    """What has been found of a layer with the network's own number of steps: its gap, Γ* in parts, and L."""
+    """Measurements of a layer with the network's own number of steps: its gap, Γ* in parts, and L."""
 
     gap: float | None
     solution: Code
@@ -34,10 +34,10 @@ class AtSteps:
 
     Attributes:
         unfolding: steps, or sweeps, after the first, in every pursuit that ``unfolded`` names.
-        trained: whether the network came with that number.
-        accuracy: share of the labeled images that it recognizes; None without any, or where its output overflows.
-        gap: median over the layers of the most that can be missing, (P(Γ) − the best proven bound)/P(Γ).
-        gaps: of every layer, median over images; None where its code overflows or it cannot be read.
+        trained: whether this is the network's own number.
+        accuracy: fraction of labeled images classified correctly; None without any, or if the output overflows.
+        gap: median over the layers of the upper bound of the gap, (P(Γ) − the best proven bound)/P(Γ).
+        gaps: of every layer, median over images; None if its code overflows or it cannot be read.
     """
 
     unfolding: int
@@ -56,37 +56,37 @@ def at_steps(
     effort: SolverBudget,
     known: dict[PursuitLayer, MeasuredLayer],
 ) -> Iterator[AtSteps]:
-    """Yield the network with 0, 1, …, most steps after the first; it is left with its own number.
+    """Yield the measurements with 0, 1, …, ``most`` steps after the first; the network gets its own number back.
 
     The statistics of batch normalization beyond the trained steps are those of the last one (see ``Threshold``).
-    With its own number the gaps are those that are known; the other Lassos are solved from the known solutions.
+    With its own number the known gaps are used; the other Lassos are solved from the known solutions.
     """
     trained = {pursuit.unfolding for pursuit in unfolded(model)}
     for k in range(most + 1):
         with with_unfolding(model, k):
             traces, own = trace_layers(model, images[: effort.images]), {k} == trained
-            gaps = tuple(_gap(at, effort, known.get(at.layer), own) for at in traces)
+            gaps = tuple(_gap(trace, effort, known.get(trace.layer), own) for trace in traces)
             accuracy = _accuracy(model, labeled)
-        there = torch.tensor([gap for gap in gaps if gap is not None])
-        yield AtSteps(k, own, accuracy, Spread.of(there).median, gaps)
+        finite = torch.tensor([gap for gap in gaps if gap is not None])
+        yield AtSteps(k, own, accuracy, Spread.of(finite).median, gaps)
 
 
-def _gap(at: LayerTrace, effort: SolverBudget, known: MeasuredLayer | None, own: bool) -> float | None:
+def _gap(trace: LayerTrace, effort: SolverBudget, known: MeasuredLayer | None, own: bool) -> float | None:
     if known is None or own:
         return known.gap if known else None
-    if not (at.signals[-1].isfinite().all() and at.codes[-1].isfinite().all()):
+    if not (trace.signals[-1].isfinite().all() and trace.codes[-1].isfinite().all()):
         return None
     try:
-        found = read(at, "", known.lipschitz)
+        layer = interpret(trace, "", known.lipschitz)
     except UnreadableError:
         return None
-    problem = found.problem
-    here = problem.certificate(found.dictionary.split(found.code))
-    if bool((here.objective > FAR * 0.5 * found.signal.flatten(1).double().square().sum(1)).all()):
+    problem = layer.problem
+    certificate = problem.certificate(layer.dictionary.split(layer.code))
+    if bool((certificate.objective > FAR * 0.5 * layer.signal.flatten(1).double().square().sum(1)).all()):
         return 1.0
-    solution = solved(problem, effort.steps, effort.tol, known.solution)
-    bound = solution.bound.maximum(here.objective * (1 - here.gap))
-    return Spread.of(relative(here.objective - bound, here.objective)).median
+    solution = solve_lasso(problem, effort.steps, effort.tol, known.solution)
+    bound = solution.bound.maximum(certificate.objective * (1 - certificate.gap))
+    return Spread.of(relative(certificate.objective - bound, certificate.objective)).median
 
 
 def _accuracy(model: nn.Module, labeled: tuple[Tensor, Tensor] | None, size: int = 250) -> float | None:

@@ -1,82 +1,20 @@
-"""What a training run is, as frozen data; imports nothing heavy, so that ``--help`` is quick."""
+"""One training run as frozen data: its fields, and what follows from them."""
 
-import reprlib
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from pursuitnet.utils.limits import check_depth, check_number
-from pursuitnet.utils.nearest import did_you_mean
+from pursuitnet.program.recipe.checks import check_ranges, check_task
+from pursuitnet.program.recipe.fields import as_type, converted_fields, field_types
+from pursuitnet.program.recipe.named import read_named
 from pursuitnet.utils.paths import expanded
-from pursuitnet.utils.records import fits, settings_of
 
-RECIPES: dict[str, dict[str, Any]] = {
-    # Section VI-B: SGD with Nesterov momentum, 200 epochs, 0.1 divided by 10 after 100 and 150
-    "residual": {
-        "data": "cifar10",
-        "model": "res_csc_20",
-        "epochs": 200,
-        "batch_size": 128,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 1e-4,
-        "schedule": "steps",
-        "milestones": (100 / 200, 150 / 200),
-        "warmup": 0.0,
-    },
-    # Section VII-B: SGD with momentum, 150 epochs, 0.05 divided by 10 after 75 and 115
-    "msd": {
-        "data": "cifar10",
-        "model": "msd_csc_6",
-        "epochs": 150,
-        "batch_size": 128,
-        "lr": 0.05,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-        "schedule": "steps",
-        "milestones": (75 / 150, 115 / 150),
-        "warmup": 0.0,
-    },
-    # ours: one cycle of a larger rate, a fifth of the paper's epochs
-    "fast": {
-        "data": "cifar10",
-        "model": "res_csc_20",
-        "epochs": 30,
-        "batch_size": 128,
-        "lr": 0.2,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 5e-4,
-        "schedule": "onecycle",
-        "warmup": 6.0,
-        "padding_mode": "reflect",
-    },
-}
-# 110 layers and more: the rate rises over one epoch before it falls
-RECIPES["residual_deep"] = {**RECIPES["residual"], "model": "res_csc_110", "warmup": 1.0}
-
-
-class _Default(str):
-    """The network of a recipe that names none, so that a task can put its own in its place."""
-
-
-IMAGES: dict[str, dict[str, Any]] = {
+IMAGE_TASKS: dict[str, dict[str, Any]] = {
     "denoise": {"model": "csc_denoiser", "lr": 2e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
     "segment": {"model": "msd_csc_30", "lr": 5e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
     "regress": {"model": "msd_csc_30", "lr": 5e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
 }
 """What tasks on images have in place of the defaults below."""
-
-BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weights")}
-"""Tasks, and how their classes can be balanced."""
-
-RENAMED = {"drops": "milestones", "fill": "padding_mode", "standardise": "normalize", "valid_images": "val_images"}
-"""Fields by the names that they had once; recipes written then are read."""
 
 RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
 """What the names of residual networks begin with."""
@@ -90,6 +28,10 @@ NETWORK = ("model", "normalize", *CHOICES)
 
 GIVEN = "given"
 """The data of a recipe whose images are handed over in Python."""
+
+
+class _DefaultModel(str):
+    """The network of a recipe that names none, so that a task can put its own in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +102,7 @@ class Recipe:
     """Subtract the mean and divide by the deviation of each channel; by default for residual networks only, others
     see [0, 1]."""
 
-    model: str = _Default("msd_csc_6")
+    model: str = _DefaultModel("msd_csc_6")
     """Network, as listed by `pursuitnet models`; by default csc_denoiser to denoise, msd_csc_30 to segment or
     regress."""
 
@@ -197,6 +139,7 @@ class Recipe:
 
     corner: Literal["zero", "resnet", "res_csc_simplified", "res_csc"] | None = None
     """Where the learned starts of learned_20 and the like begin."""
+
     init: str | None = None
     """Run, model.safetensors or pretrained network whose weights training begins with; the head too, if the classes are
     the same. Images are normalized as in its training."""
@@ -277,46 +220,22 @@ class Recipe:
     """Batch statistics over all processes, so that their number does not change the result."""
 
     def __post_init__(self) -> None:
-        for name, kind in _kinds().items():
+        for name, kind in field_types(Recipe).items():
             try:
-                object.__setattr__(self, name, _as(kind, getattr(self, name), name))
+                object.__setattr__(self, name, as_type(kind, getattr(self, name), name))
             except TypeError as error:
                 raise ValueError(str(error)) from error
-        self._settle()
-        self._check_ranges()
-        self._check_task()
+        self._set_task_defaults()
+        check_ranges(self)
+        check_task(self)
 
-    def _settle(self) -> None:
+    def _set_task_defaults(self) -> None:
         """Put a task's own values in the place of defaults."""
-        for name, value in IMAGES.get(self.task, {}).items():
+        for name, value in IMAGE_TASKS.get(self.task, {}).items():
             default = type(self).__dataclass_fields__[name].default
-            if isinstance(self.model, _Default) if name == "model" else getattr(self, name) == default:
+            if isinstance(self.model, _DefaultModel) if name == "model" else getattr(self, name) == default:
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "model", str(self.model))
-
-    def _check_task(self) -> None:
-        if (self.task == "classify") != (self.data != "images"):
-            raise ValueError(
-                f"task is {self.task} and data is {self.data}; expected --data images with --task denoise, segment or "
-                "regress, and another data set to classify"
-            )
-        if self.task == "classify" and not (self.sigma is None and self.patch is None):
-            raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
-        if self.balance is not None and (self.task, self.balance) not in BALANCED:
-            raise ValueError(
-                f"balance is {self.balance!r} for task {self.task!r}; expected weights or sampler to classify, weights "
-                "to segment, and none otherwise"
-            )
-        if self.task == "classify":
-            return
-        if self.data_dir is None:
-            raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
-        if (self.sigma is None) == (self.task == "denoise"):
-            raise ValueError(f"sigma is {self.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
-        others = [n for n in ("val_images", "dilations", "shift", "normalize") if getattr(self, n)]
-        if others:
-            raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {self.task}: leave it out")
-        self.noise()
 
     def noise(self) -> tuple[float, float]:
         """Return the smallest and the largest σ to train at, on the scale of 0 to 255; zeros where there is none."""
@@ -328,54 +247,6 @@ class Recipe:
         if not 0 <= low <= high < float("inf") or parts.count("-") > 1:
             raise ValueError(f"sigma is {self.sigma!r}; expected a number ≥ 0 such as 25, or a range such as 5-55")
         return low, high
-
-    def _check_ranges(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 2),
-            ("unfolding", 0),
-            ("width", 1),
-            ("train_images", 2),
-            ("test_images", 1),
-            ("val_images", 0),
-            ("shift", 0),
-            ("image_size", 1),
-            ("workers", 0),
-            ("patch", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}; expected at least {least}")
-        check_depth(self.model)
-        for name in ("width", "unfolding"):
-            check_number(name, getattr(self, name))
-        for name in ("lr", "momentum", "weight_decay", "warmup"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number ≥ 0")
-        if not 0 <= self.margin < float("inf"):
-            raise ValueError(f"margin is {self.margin}; expected a number ≥ 0, in units of the logits")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; expected a number > 0, 1 for plain cross-entropy")
-        if not -(2**43) <= self.seed < 2**44:  # times a million, it is to fit PyTorch's generators
-            raise ValueError(f"seed is {self.seed}; expected a whole number from -2**43 to 2**44 - 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; expected at least 0 and below 1")
-        if not all(0 < drop < 1 for drop in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise ValueError(
-                f"milestones are {self.milestones}; expected shares of the epochs between 0 and 1, in order"
-            )
-        if self.class_weights is not None and self.balance is not None:
-            raise ValueError("class_weights and balance both weigh the classes; expected one of them")
-        if self.class_weights is not None and not all(0 < w < float("inf") for w in self.class_weights):
-            raise ValueError(f"class_weights are {self.class_weights}; expected a number > 0 for each class")
-        if self.image_size is not None and self.data != "folder":
-            raise ValueError(f"image_size is for a folder of images; {self.data} has its own: leave it out")
-        if (self.skip_broken or self.white_level is not None) and self.data != "folder":
-            raise ValueError(
-                f"skip_broken and white_level are for a folder of images, not for {self.data}: leave them out"
-            )
-        if self.white_level is not None and not 0 < self.white_level < float("inf"):
-            raise ValueError(f"white_level is {self.white_level}; expected a number > 0, such as 4095 for 12 bits")
 
     def differs(self, other: "Recipe") -> list[str]:
         """Return the fields that decide the result and are not the same in another recipe."""
@@ -445,7 +316,7 @@ class Recipe:
         Raises:
             ValueError: for a field that does not exist, with the nearest that does, and for a value of another type.
         """
-        return cls(**_fields(values, source))
+        return cls(**converted_fields(values, field_types(Recipe), source))
 
     @classmethod
     def named(cls, name: str | Path) -> "Recipe":
@@ -455,70 +326,10 @@ class Recipe:
             FileNotFoundError: if it is neither.
             ValueError: if the file does not hold a recipe.
         """
-        return cls(**values_of(name))
+        return cls.from_json(*read_named(name))
 
 
 def values_of(name: str | Path) -> dict[str, Any]:
-    """Return the fields that a named recipe or a file sets."""
-    if str(name) in RECIPES:
-        return RECIPES[str(name)]
-    path = expanded(name)
-    if not path.is_file():
-        near = did_you_mean(name, RECIPES, ".")
-        raise FileNotFoundError(
-            f"{name} is no recipe{near} There are {', '.join(RECIPES)}, and files in TOML, YAML or JSON"
-        )
-    return _fields(settings_of(path, "a recipe"), str(path))
-
-
-def _fields(values: object, source: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ValueError(f"{source} is {reprlib.repr(values)}; expected a table of fields, such as epochs = 30")
-    kinds = _kinds()
-    fields = {str(RENAMED.get(name, name)): value for name, value in values.items()}
-    for name in fields:
-        if name not in kinds:
-            near = did_you_mean(name, kinds, f"; the fields are {', '.join(kinds)}")
-            raise ValueError(f"{source} has the unknown field {reprlib.repr(name)}{near}")
-    try:
-        return {name: _as(kinds[name], value, name) for name, value in fields.items()}
-    except TypeError as error:
-        raise ValueError(f"{source} has {error}") from error
-
-
-@cache
-def _kinds() -> dict[str, Any]:
-    """Return the type of every field."""
-    return get_type_hints(Recipe)
-
-
-def _as(kind: Any, value: Any, name: str) -> Any:
-    """Return a value of Python, JSON, TOML or YAML as a field's type has it, or raise TypeError."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Union or origin is UnionType:
-        if value is None and NoneType in inside:
-            return None
-        return _as(inside[0], value, name)  # X | None
-    if origin is Literal and value in inside:
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_as(inside[0], v, name) for v in value)
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)  # of NumPy too
-    if (
-        kind is float
-        and isinstance(value, Real)
-        and fits(value if isinstance(value, int) else float(value), float, finite=False)
-    ):
-        return float(value)
-    if isinstance(kind, type) and (type(value) is kind or isinstance(value, _Default)):
-        return value
-    if name == "sigma" and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}"
-    expected = " or ".join(map(str, inside)) if origin is Literal else _WORDS.get(kind, "a list of numbers")
-    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {expected}")
-
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}
+    """Return the fields that a named recipe or a file sets; raises as ``Recipe.named`` does."""
+    values, source = read_named(name)
+    return converted_fields(values, field_types(Recipe), source)

@@ -1,4 +1,4 @@
-"""The command: arguments → images out."""
+"""The command ``pursuitnet apply``. PyTorch is loaded when it runs."""
 
 import sys
 from pathlib import Path
@@ -22,24 +22,24 @@ def apply(
     """Apply a trained network to images: denoise, segment or regress them, of any size.
 
     A result has the name, the number type and the range of its image; labels are whole numbers, and a JPEG becomes a
-    PNG. Nothing is overwritten. A file that cannot be read is named, the others are done, and the exit code is 1.
-    Killed at any instant, the same call goes on where it was.
+    PNG. Nothing is overwritten. If a file cannot be read, its name is printed, the others are done, and the exit code
+    is 1. If it is killed, the same call continues where it stopped.
 
     Args:
-        run: A run folder that `pursuitnet train --task …` has left, or its model.safetensors.
+        run: A run folder written by `pursuitnet train --task …`, or its model.safetensors.
         images: Files (PNG, TIFF, NPY, JPEG, zarr arrays), or folders of files.
         out: Folder for the results.
-        tile: Side of the tiles in pixels, which give the same result as the whole image; auto: by the size of the
-            network's halo; none: always the whole image.
-        sigma: To denoise: standard deviation of the noise on the scale of 0 to 255; by default the one that the network
-            was trained for, or estimated from the image if it was trained for a range.
+        tile: Side of the tiles in pixels, which give the same result as the whole image; auto: chosen by the network's
+            halo; none: always the whole image.
+        sigma: For denoising: standard deviation of the noise on the scale of 0 to 255; by default the one that the
+            network was trained for, or estimated from the image if it was trained for a range.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
     """
-    from pursuitnet.program.apply.work import Settings, work
+    from pursuitnet.program.apply.work import Settings, apply_to_files
 
     check_folder(out)
     failed = False
-    for done in work(run, images, out, Settings(tile, sigma, device)):
+    for done in apply_to_files(run, images, out, Settings(tile, sigma, device)):
         failed |= done.failed
         print(done, file=sys.stderr if done.failed else sys.stdout, flush=True)
     if failed:

@@ -1,0 +1,40 @@
+"""pursuitnet runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pursuitnet.program.writable import check_file
+
+
+def runs(
+    folder: Path = Path("runs"),
+    /,
+    *,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """List the runs below a folder: how far each has come, whether it goes on, and its last epoch's test accuracy.
+
+    Args:
+        folder: where to look.
+        out: Draw the runs' curves beside each other into this file, PNG or HTML.
+        json: Print one JSON list for machines instead.
+    """
+    from pursuitnet.program import runs as listing
+
+    if out is not None:
+        check_file(out)
+    found = listing.find_runs(folder)
+    if json:
+        print(listing.to_json(found))
+    else:
+        print("\n".join(listing.table(found)) if found else f"no runs below {folder}")
+    if out is not None:
+        from pursuitnet.program import report
+
+        print(report.write_comparison(out, found), file=sys.stderr if json else sys.stdout)
+    elif found and not json:
+        print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")

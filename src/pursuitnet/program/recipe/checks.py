@@ -1,0 +1,109 @@
+"""Which values of a recipe's fields go together; each error says what came, what was expected, what to do."""
+
+from typing import TYPE_CHECKING
+
+from pursuitnet.utils.limits import check_depth, check_number
+
+if TYPE_CHECKING:
+    from pursuitnet.program.recipe.recipe import Recipe
+
+LEAST = {
+    "epochs": 1,
+    "batch_size": 2,
+    "unfolding": 0,
+    "width": 1,
+    "train_images": 2,
+    "test_images": 1,
+    "val_images": 0,
+    "shift": 0,
+    "image_size": 1,
+    "workers": 0,
+    "patch": 1,
+}
+"""Smallest value of the fields that count something."""
+
+BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weights")}
+"""Tasks, and how their classes can be balanced."""
+
+
+def check_ranges(recipe: "Recipe") -> None:
+    """Raise ValueError if a field lies outside its range, whatever the task."""
+    _check_counts(recipe)
+    _check_rates(recipe)
+    _check_loss(recipe)
+    _check_folder_fields(recipe)
+
+
+def _check_counts(recipe: "Recipe") -> None:
+    for name, least in LEAST.items():
+        value = getattr(recipe, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
+    check_depth(recipe.model)
+    for name in ("width", "unfolding"):
+        check_number(name, getattr(recipe, name))
+    if not -(2**43) <= recipe.seed < 2**44:  # times a million, it is to fit PyTorch's generators
+        raise ValueError(f"seed is {recipe.seed}; expected a whole number from -2**43 to 2**44 - 1")
+
+
+def _check_rates(recipe: "Recipe") -> None:
+    for name in ("lr", "momentum", "weight_decay", "warmup"):
+        if not 0 <= getattr(recipe, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(recipe, name)}; expected a number ≥ 0")
+    milestones = recipe.milestones
+    if not all(0 < drop < 1 for drop in milestones) or list(milestones) != sorted(milestones):
+        raise ValueError(f"milestones are {milestones}; expected shares of the epochs between 0 and 1, in order")
+
+
+def _check_loss(recipe: "Recipe") -> None:
+    if not 0 <= recipe.margin < float("inf"):
+        raise ValueError(f"margin is {recipe.margin}; expected a number ≥ 0, in units of the logits")
+    if not 0 < recipe.temperature < float("inf"):
+        raise ValueError(f"temperature is {recipe.temperature}; expected a number > 0, 1 for plain cross-entropy")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {recipe.label_smoothing}; expected at least 0 and below 1")
+    if recipe.class_weights is not None and recipe.balance is not None:
+        raise ValueError("class_weights and balance both weigh the classes; expected one of them")
+    if recipe.class_weights is not None and not all(0 < w < float("inf") for w in recipe.class_weights):
+        raise ValueError(f"class_weights are {recipe.class_weights}; expected a number > 0 for each class")
+
+
+def _check_folder_fields(recipe: "Recipe") -> None:
+    if recipe.data != "folder" and recipe.image_size is not None:
+        raise ValueError(f"image_size is for a folder of images; {recipe.data} has its own: leave it out")
+    if recipe.data != "folder" and (recipe.skip_broken or recipe.white_level is not None):
+        raise ValueError(
+            f"skip_broken and white_level are for a folder of images, not for {recipe.data}: leave them out"
+        )
+    if recipe.white_level is not None and not 0 < recipe.white_level < float("inf"):
+        raise ValueError(f"white_level is {recipe.white_level}; expected a number > 0, such as 4095 for 12 bits")
+
+
+def check_task(recipe: "Recipe") -> None:
+    """Raise ValueError if a field does not belong to the recipe's task, or one that it needs is missing."""
+    task = recipe.task
+    if (task == "classify") != (recipe.data != "images"):
+        raise ValueError(
+            f"task is {task} and data is {recipe.data}; expected --data images with --task denoise, segment or "
+            "regress, and another data set to classify"
+        )
+    if recipe.balance is not None and (task, recipe.balance) not in BALANCED:
+        raise ValueError(
+            f"balance is {recipe.balance!r} for task {task!r}; expected weights or sampler to classify, weights to "
+            "segment, and none otherwise"
+        )
+    if task != "classify":
+        _check_image_task(recipe)
+    elif not (recipe.sigma is None and recipe.patch is None):
+        raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
+
+
+def _check_image_task(recipe: "Recipe") -> None:
+    if recipe.data_dir is None:
+        raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
+    if (recipe.sigma is None) == (recipe.task == "denoise"):
+        raise ValueError(f"sigma is {recipe.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
+    others = [name for name in ("val_images", "dilations", "shift", "normalize") if getattr(recipe, name)]
+    if others:
+        raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {recipe.task}: leave it out")
+    recipe.noise()
