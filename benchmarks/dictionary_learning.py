@@ -56,12 +56,12 @@ def held_out(weight: Tensor, x: Tensor, beta: float) -> float:
 
 def ours(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float], online: bool) -> Curve:
     """Return (seconds, atoms) after each round or batch; what the callback itself takes is left out."""
-    found: list[tuple[float, Tensor]] = []
+    curve_so_far: list[tuple[float, Tensor]] = []
     began = clock()
 
     def keep(report: object, dictionary: pn.CircularDictionary) -> None:
-        found.append((clock() - began, dictionary.weight.clone()))
-        if found[-1][0] > seconds:
+        curve_so_far.append((clock() - began, dictionary.weight.clone()))
+        if curve_so_far[-1][0] > seconds:
             raise TimeIsUpError
 
     try:
@@ -69,7 +69,7 @@ def ours(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable
         pn.learn(x, D, beta, online=online, max_iterations=rounds, tol=0.0, callback=keep)
     except TimeIsUpError:
         pass
-    return found
+    return curve_so_far
 
 
 def sporco_batch(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float]) -> Curve:
@@ -110,21 +110,21 @@ def _pieces(
     clock: Callable[[], float],
 ) -> Curve:
     """Return (seconds, atoms) after each piece of a solver."""
-    spent, found = 0.0, [(0.0, weight)]
+    spent, points = 0.0, [(0.0, weight)]
     while spent < seconds:
         began = clock()
         step()
         spent += clock() - began
-        found.append((spent, torch.from_numpy(atoms().squeeze().transpose(2, 0, 1).copy()).float()[:, None]))
-    return found
+        points.append((spent, torch.from_numpy(atoms().squeeze().transpose(2, 0, 1).copy()).float()[:, None]))
+    return points
 
 
-def curve(found: Curve, x: Tensor, beta: float, points: int) -> Curve:
+def curve(learned: Curve, x: Tensor, beta: float, points: int) -> Curve:
     """Return (seconds, F_test) at about so many times, evenly in their logarithm, the last included."""
-    times = np.array([at for at, _ in found])
+    times = np.array([at for at, _ in learned])
     wanted = np.geomspace(max(times[times > 0].min(initial=1.0), 1e-3), times[-1], points)
-    chosen = sorted({0, *(int(np.abs(times - t).argmin()) for t in wanted), len(found) - 1})
-    return [(float(found[i][0]), held_out(found[i][1], x, beta)) for i in chosen]
+    chosen = sorted({0, *(int(np.abs(times - t).argmin()) for t in wanted), len(learned) - 1})
+    return [(float(learned[i][0]), held_out(learned[i][1], x, beta)) for i in chosen]
 
 
 def table(curves: dict[str, Curve]) -> str:

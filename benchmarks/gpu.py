@@ -57,19 +57,19 @@ def step_of(name: str, device: str, graphed: bool) -> Step:
 def milliseconds(step: Step, device: str, batch: int, times: int = 30) -> float:
     """Return the median time of a step."""
     x = step.images(batch, device)
-    found = [seconds_of(lambda: step(x), device) for _ in range(5 + times)]
-    return round(1000 * statistics.median(found[5:]), 3)
+    seconds = [seconds_of(lambda: step(x), device) for _ in range(5 + times)]
+    return round(1000 * statistics.median(seconds[5:]), 3)
 
 
 def steps(device: str, batch: int) -> Iterator[dict[str, dict[str, float]]]:
     """Yield the milliseconds of a step of each network so far, started kernel by kernel and as a graph."""
     kinds = {"eager": False, "graph": True} if device != "cpu" else {"eager": False}
-    found: dict[str, dict[str, float]] = {}
+    times: dict[str, dict[str, float]] = {}
     for name in NETWORKS:
-        found[name] = {
+        times[name] = {
             kind: milliseconds(step_of(name, device, graphed), device, batch) for kind, graphed in kinds.items()
         }
-        yield found
+        yield times
 
 
 def rate(name: str, device: str, batch: int, seconds: float) -> float:

@@ -73,8 +73,8 @@ def times(arguments: argparse.Namespace, argv: list[str], training: bool) -> dic
     kind = "kept" if training else "inference"
     names = [*map(str, TIMED), "convolutions"]
     ask = lambda name: measure.alone(__file__, argv, "time", str(arguments.depth), name, kind)  # noqa: E731
-    found = measure.in_rounds(names, arguments.rounds, ask)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+    by_name = measure.in_rounds(names, arguments.rounds, ask)
+    return {name: statistics.median(seconds) for name, seconds in by_name.items()}
 
 
 def slope(seconds: dict[str, float]) -> float:
@@ -84,15 +84,15 @@ def slope(seconds: dict[str, float]) -> float:
 
 def peaks(arguments: argparse.Namespace, argv: list[str]) -> list[dict[str, Any]]:
     """Return the megabytes of every kind of step at every depth and at every unfolding."""
-    found = []
+    rows = []
     cases = [(depth, 2) for depth in DEPTHS] + [(arguments.depth, u) for u in UNFOLDINGS]
     for depth, unfolding in dict.fromkeys(cases):
         for kind in KINDS:
             megabytes = measure.alone(__file__, argv, "peak", str(depth), str(unfolding), kind)
             row = {"depth": depth, "unfolding": unfolding, "kind": kind, "mb": megabytes}
             print(row, flush=True)
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def one(arguments: argparse.Namespace) -> Any:
@@ -107,23 +107,23 @@ def one(arguments: argparse.Namespace) -> Any:
     return measure.seconds(step, arguments.batch, arguments.device, arguments.steps)
 
 
-def draw(found: dict[str, Any], depth: int, path: Path) -> None:
+def draw(results: dict[str, Any], depth: int, path: Path) -> None:
     """Draw time against unfolding, memory against depth, memory against unfolding."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     time, by_depth, by_unfolding = figure.subplots(1, 3)
     for what, color in (("training", "#1d4ed8"), ("inference", "#c2410c")):
-        seconds = found[what]
+        seconds = results[what]
         one = slope(seconds)
         label = f"{what}: {one / seconds['convolutions']:.2f} of the two convolutions a step"
         time.plot(TIMED, [seconds[str(u)] for u in TIMED], "o-", color=color, label=label)
     time.set(xlabel="unfolding", ylabel="seconds a batch", title=f"msd_csc_{depth}", ylim=(0, None))
     for axes, key, other, value in ((by_depth, "depth", "unfolding", 2), (by_unfolding, "unfolding", "depth", depth)):
         for kind, color in zip(KINDS, ("#8a8a8a", "#047857", "#1d4ed8", "#c2410c"), strict=True):
-            rows = [r for r in found["peaks"] if r[other] == value and r["kind"] == kind]
+            rows = [r for r in results["peaks"] if r[other] == value and r["kind"] == kind]
             rows.sort(key=lambda row: row[key])
             axes.plot([r[key] for r in rows], [r["mb"] for r in rows], "o-", color=color, label=kind)
         axes.set(xlabel=key, ylabel="MB above the start", title=f"{other} {value}", xscale="symlog", yscale="log")
-        axes.set_xticks(sorted({r[key] for r in found["peaks"] if r[other] == value}))
+        axes.set_xticks(sorted({r[key] for r in results["peaks"] if r[other] == value}))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.minorticks_off()
     for axes in (time, by_depth, by_unfolding):
@@ -146,15 +146,15 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(one(arguments)))
         return
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for what in ("training", "inference"):
-        found[what] = seconds = times(arguments, sys.argv[1:], what == "training")
-        told = ", ".join(f"{name}: {value:.3f} s" for name, value in seconds.items())
+        results[what] = seconds = times(arguments, sys.argv[1:], what == "training")
+        listed = ", ".join(f"{name}: {value:.3f} s" for name, value in seconds.items())
         of_both = slope(seconds) / seconds["convolutions"]
-        print(f"{what}: {told}; one more unfolding {of_both:.2f} of the convolutions", flush=True)
-    found["peaks"] = peaks(arguments, sys.argv[1:])
-    picture = records.write(arguments, "growth", {**measure.settings(arguments), **found}, arguments.device)
-    draw(found, arguments.depth, picture)
+        print(f"{what}: {listed}; one more unfolding {of_both:.2f} of the convolutions", flush=True)
+    results["peaks"] = peaks(arguments, sys.argv[1:])
+    picture = records.write(arguments, "growth", {**measure.settings(arguments), **results}, arguments.device)
+    draw(results, arguments.depth, picture)
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ def seconds_of(call: Callable[[], object], device: str) -> float:
 def seconds(step: Step, batch: int, device: str, times: int) -> list[float]:
     """Return the seconds of so many steps on fresh images, after two that are not counted."""
     step.prepare(device)
-    found = []
+    measured_times = []
     for _ in range(WARM + times):
         x = step.images(batch, device)
-        found.append(seconds_of(lambda x=x: step(x), device))
-    return found[WARM:]
+        measured_times.append(seconds_of(lambda x=x: step(x), device))
+    return measured_times[WARM:]
 
 
 def peak(step: Step, batch: int, device: str) -> float:
@@ -170,11 +170,11 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def in_rounds(names: list[Any], rounds: int, measured: Callable[[Any], list[float]]) -> dict[Any, list[float]]:
     """Return the seconds of each, a process each in every round, so that a noisy minute does not fall on one alone."""
-    found: dict[Any, list[float]] = {name: [] for name in names}
+    by_name: dict[Any, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            found[name] += measured(name)
-    return found
+            by_name[name] += measured(name)
+    return by_name
 
 
 class Needs(TorchDispatchMode):

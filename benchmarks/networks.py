@@ -150,7 +150,7 @@ def rows(arguments: argparse.Namespace, device: Machine, argv: list[str]) -> lis
     for what in ("training", "inference"):
         some = [n for n in names if what == "training" or not ("checkpointing" in n or "CUDA graph" in n)]
         times[what] = measure.in_rounds(some, arguments.rounds, lambda name, what=what: ask("time", name, what))
-    found = []
+    table = []
     for name, options in names.items():
         against = PAIRS.get(options["name"], options["name"])
         row: dict[str, Any] = {"name": name, "against": against, "peak_mb": ask("peak", name, "training")}
@@ -166,9 +166,9 @@ def rows(arguments: argparse.Namespace, device: Machine, argv: list[str]) -> lis
             row[f"{what}_share"] = needs.operations / middle / device.operations[dtype]
             if against in times[what]:
                 row[f"{what}_ratio"] = statistics.median(times[what][against]) / middle
-        found.append(row)
+        table.append(row)
         print(line(row), flush=True)
-    return found
+    return table
 
 
 HEADER = (
@@ -245,11 +245,11 @@ def main() -> None:
     print(f"ours and the literal ones differ by {check(arguments):.1e}, relatively, in double precision")
     device = measure.machine(arguments.device)
     rates = {str(dtype).removeprefix("torch."): rate for dtype, rate in device.operations.items()}
-    told = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
-    print(f"matrix product: {told}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
-    found = rows(arguments, device, sys.argv[1:])
+    listed = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+    print(f"matrix product: {listed}; copy: {device.bytes / 1e9:.1f} GB/s, read and written\n\n{HEADER}")
+    results = rows(arguments, device, sys.argv[1:])
     about = {**measure.settings(arguments), "matrix_rate": rates, "copy_rate": device.bytes}
-    draw(found, records.write(arguments, "networks", {**about, "rows": found}, arguments.device))
+    draw(results, records.write(arguments, "networks", {**about, "rows": results}, arguments.device))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def measure(recipe: Recipe, attacks: int) -> dict[str, Any]:
         trainer.epoch(epoch)
     seconds = time.process_time() - began
     model, images = trainer.model.eval(), trainer.images
-    found = certification(model, *images.test, images.prepared, images.std)
+    certified = certification(model, *images.test, images.prepared, images.std)
     x = UnitNorm()(images.prepared(images.test[0][:attacks]).double())
     labels, radii = pn.certify(model, x)
     exact = model.double()
@@ -64,7 +64,7 @@ def measure(recipe: Recipe, attacks: int) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "cpu_seconds": round(seconds, 1),
-        "accuracy": {f"{radius:.4g}": share for radius, share in found.accuracy},
+        "accuracy": {f"{radius:.4g}": share for radius, share in certified.accuracy},
         "attacked": len(x),
         "changed_inside": inside,
         "changed_at_three_radii": outside,

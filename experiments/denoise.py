@@ -41,15 +41,15 @@ def photographs(folder: Path) -> list[Tensor]:
 
 def patches(images: list[Tensor], count: int, side: int, draws: torch.Generator) -> Tensor:
     """Return patches drawn at random, flipped and turned, in [0, 1]: (count, 1, side, side)."""
-    found = []
+    drawn = []
     for index in torch.randint(len(images), (count,), generator=draws).tolist():
         image = images[index]
         top, left = (int(torch.randint(n - side + 1, (1,), generator=draws)) for n in image.shape)
         patch = image[top : top + side, left : left + side]
         turns, flip = torch.randint(4, (2,), generator=draws).tolist()
         patch = patch.rot90(turns)
-        found.append(patch.flip(0) if flip % 2 else patch)
-    return torch.stack(found)[:, None].float() / 255
+        drawn.append(patch.flip(0) if flip % 2 else patch)
+    return torch.stack(drawn)[:, None].float() / 255
 
 
 def psnr(result: Tensor, image: Tensor) -> float:
@@ -61,16 +61,16 @@ def psnr(result: Tensor, image: Tensor) -> float:
 def tested(denoiser: torch.nn.Module, images: list[Tensor], sigma: float) -> tuple[float, float]:
     """Return the mean PSNR at a noise of σ (of 255), and the seconds that 256² pixels took."""
     denoiser.eval()
-    found, seconds, pixels = [], 0.0, 0
+    psnrs, seconds, pixels = [], 0.0, 0
     for number, image in enumerate(images):
         clean = image[None, None].float() / 255
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(number))
         began = time.process_time()
         result = denoiser(clean + sigma / 255 * noise, sigma / 255)
         seconds, pixels = seconds + time.process_time() - began, pixels + clean.numel()
-        found.append(psnr(result, clean))
+        psnrs.append(psnr(result, clean))
     denoiser.train()
-    return sum(found) / len(found), seconds / pixels * 256**2
+    return sum(psnrs) / len(psnrs), seconds / pixels * 256**2
 
 
 class Training:
@@ -124,13 +124,13 @@ class Training:
 
 def chosen(pairs: list[str]) -> dict[str, Any]:
     """Return choices of the network from NAME=VALUE, values as JSON or as they are."""
-    found = {}
+    choices = {}
     for name, _, value in (pair.partition("=") for pair in pairs):
         try:
-            found[name] = json.loads(value)
+            choices[name] = json.loads(value)
         except json.JSONDecodeError:
-            found[name] = value
-    return found
+            choices[name] = value
+    return choices
 
 
 def keep(denoiser: torch.nn.Module, arguments: argparse.Namespace) -> None:
@@ -171,14 +171,14 @@ def main() -> None:
         training.resume(state)
     parameters = sum(p.numel() for p in training.denoiser.parameters())
     print(f"{parameters} parameters, {len(images)} photographs", flush=True)
-    kept, told = time.monotonic(), training.used
+    kept, reported = time.monotonic(), training.used
     while training.used < 60 * arguments.minutes:
         training.step(images, float(low), float(high or low))
         if time.monotonic() - kept > 60:
             training.save(state)
             kept = time.monotonic()
-        if training.used - told > 5 * arguments.minutes:  # twelve times in all
-            told = training.used
+        if training.used - reported > 5 * arguments.minutes:  # twelve times in all
+            reported = training.used
             found = ", ".join(
                 f"{name} {tested(training.denoiser, test[::8], levels[0])[0]:.2f} dB" for name, test in tests.items()
             )

@@ -49,10 +49,10 @@ def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     axes = figure.subplots(2, len(DEPTHS), sharey="row")
     for column, depth in enumerate(DEPTHS):
         for family, color in FAMILIES.items():
-            found = results[f"{family}_{depth}"]
-            axes[0, column].semilogy(found["gradient_norms"], color=color, label=family, lw=1.2)
+            result = results[f"{family}_{depth}"]
+            axes[0, column].semilogy(result["gradient_norms"], color=color, label=family, lw=1.2)
             axes[1, column].plot(
-                [float("nan") if v is None else v for v in found["losses"]], color=color, label=family, lw=1.5
+                [float("nan") if v is None else v for v in result["losses"]], color=color, label=family, lw=1.5
             )
         axes[0, column].set(title=f"{depth} layers", xlabel="layer, from the image to the head")
         axes[1, column].set(xlabel="training step", ylim=(0, 3))
@@ -71,10 +71,10 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
         "| network | gradient norm, second layer / last layer | loss, mean of the last 5 of 30 steps |",
         "|---|---|---|",
     ]
-    for name, found in results.items():
-        norms, last = found["gradient_norms"], found["losses"][-5:]
-        told = "not a number" if None in last else f"{sum(last) / 5:.2f}"
-        lines.append(f"| {name} | {norms[1] / norms[-1]:.3g} | {told} |")
+    for name, result in results.items():
+        norms, last = result["gradient_norms"], result["losses"][-5:]
+        loss = "not a number" if None in last else f"{sum(last) / 5:.2f}"
+        lines.append(f"| {name} | {norms[1] / norms[-1]:.3g} | {loss} |")
     return "\n".join(lines)
 
 
@@ -83,9 +83,9 @@ def page(text: str, results: dict[str, dict[str, list[float]]]) -> str:
     return re.sub(r"\| network \|.*?(?=\n\n)", lambda _: table(results), text, count=1, flags=re.DOTALL)
 
 
-def finite(found: dict[str, list[float]]) -> dict[str, list[float | None]]:
+def finite(numbers: dict[str, list[float]]) -> dict[str, list[float | None]]:
     """Return numbers with None for NaN, which JSON does not have."""
-    return {key: [v if v == v else None for v in values] for key, values in found.items()}
+    return {key: [v if v == v else None for v in values] for key, values in numbers.items()}
 
 
 def main() -> None:

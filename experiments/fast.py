@@ -63,8 +63,8 @@ def speeds(data_dir: Path) -> str:
     lines = [f"| network | {' | '.join(names)} |", "|---" * 7 + "|"]
     for name, recipe in CELLS.items():
         trainer = train.Trainer(replace(recipe, data_dir=data_dir, train_images=2_560, epochs=2))
-        found = [trainer.epoch(epoch) for epoch in (1, 2)][-1]
-        lines.append(f"| {name} | {' | '.join(f'{found[n]:g}' for n in names)} |")
+        record = [trainer.epoch(epoch) for epoch in (1, 2)][-1]
+        lines.append(f"| {name} | {' | '.join(f'{record[n]:g}' for n in names)} |")
     return "\n".join(lines)
 
 

@@ -36,18 +36,18 @@ def recipes(scale: str, depths: list[int], seeds: int) -> Iterator[tuple[str, Re
             for family in FIXED:
                 yield f"{family}_{depth}", replace(base, model=f"{family}_{depth}", seed=seed)
             for corner in CORNERS:
-                found = Recipe.from_json(
+                recipe = Recipe.from_json(
                     {**base.to_json(), "model": f"learned_{depth}", "corner": corner, "seed": seed}
                 )
-                yield f"learned_{depth} from {corner}", found
+                yield f"learned_{depth} from {corner}", recipe
 
 
 def places(run: Path) -> dict[str, Any]:
     """Return a and p of every block of a run, or the weight k of X₋₂."""
     model = pn.load(run)
-    found = [start.place() for start in model.modules() if isinstance(start, pn.LearnedStart)]
+    starts = [start.place() for start in model.modules() if isinstance(start, pn.LearnedStart)]
     recalled = [k.item() for stack in model.modules() if isinstance(stack, MomentumBlocks) for k in stack.learned]
-    return {"a": [a.item() for a, _ in found], "p": [p.item() for _, p in found], "k": recalled}
+    return {"a": [a.item() for a, _ in starts], "p": [p.item() for _, p in starts], "k": recalled}
 
 
 def gap(run: Path, recipe: Recipe, images: int) -> float | None:
@@ -64,13 +64,13 @@ def run(name: str, recipe: Recipe, out: Path, images: int) -> None:
     """Train one network, unless it is in the ledger, and keep where its starts have ended."""
     named = key(recipe, checksum(recipe.data, recipe.data_dir))
     job = Job(recipe, named, str(out / "ledger"), str(out / "runs"))
-    told = out / "starts" / f"{named}.json"
-    if told.exists():
+    path = out / "starts" / f"{named}.json"
+    if path.exists():
         return
     run_job(job)
-    found = {"name": name, **places(job.folder), "gap": gap(job.folder, recipe, images)}
-    told.parent.mkdir(parents=True, exist_ok=True)
-    told.write_text(json.dumps(found) + "\n")
+    result = {"name": name, **places(job.folder), "gap": gap(job.folder, recipe, images)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result) + "\n")
     print(f"{name}, seed {recipe.seed}: done", flush=True)
 
 
@@ -78,9 +78,9 @@ def table(out: Path) -> str:
     """Return the results as Markdown, from the files alone."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for entry in Ledger(out / "ledger").entries():
-        told = out / "starts" / f"{entry['key']}.json"
-        if told.exists() and entry.get("epochs"):
-            found = json.loads(told.read_text())
+        path = out / "starts" / f"{entry['key']}.json"
+        if path.exists() and entry.get("epochs"):
+            found = json.loads(path.read_text())
             rows.setdefault(found["name"], []).append(found | {"accuracy": entry["epochs"][-1]["test_accuracy"]})
     lines = ["| network | n | accuracy | a | p | k of X₋₂ | gap |", "|---" * 7 + "|"]
     for name, found in sorted(rows.items()):

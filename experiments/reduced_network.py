@@ -100,11 +100,11 @@ def accuracy_by_batch(trainer: train.Trainer, size: int = 100) -> float:
     """Return the test accuracy where every batch is normalized by its own statistics, as in training."""
     model, (images, labels) = trainer.model.train(), trainer.images.test
     with frozen_running_stats(model):
-        found = torch.cat([model(trainer.images.prepared(part)).argmax(dim=1) for part in images.split(size)])
-    return float((found == labels).double().mean())
+        predicted = torch.cat([model(trainer.images.prepared(part)).argmax(dim=1) for part in images.split(size)])
+    return float((predicted == labels).double().mean())
 
 
-def said(values: list[float]) -> str:
+def mean_and_deviation(values: list[float]) -> str:
     """Return mean and, of more than one, standard deviation."""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
@@ -115,13 +115,14 @@ def table(records: list[dict[str, object]]) -> str:
     head = ("pursuit", "unfolding", "n", "test accuracy", "normalized by batch", "training loss")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for unfolding, penalty in CELLS:
-        found = [r for r in records if (r["unfolding"], r["penalty"]) == (unfolding, penalty)]
+        matching = [r for r in records if (r["unfolding"], r["penalty"]) == (unfolding, penalty)]
         name = "Algorithm 2" if penalty is None else f"reduced, β₁ = {penalty:g} at the start"
-        told = "not run | – | –"
-        if found:
-            each = [[100 * r[key] for r in found] for key in ("test_accuracy", "test_accuracy_by_batch")]
-            told = f"{' | '.join(map(said, each))} | {statistics.mean(r['train_loss'] for r in found):.3f}"
-        lines.append(f"| {name} | {unfolding} | {len(found)} | {told} |")
+        numbers = "not run | – | –"
+        if matching:
+            each = [[100 * r[key] for r in matching] for key in ("test_accuracy", "test_accuracy_by_batch")]
+            loss = statistics.mean(r["train_loss"] for r in matching)
+            numbers = f"{' | '.join(map(mean_and_deviation, each))} | {loss:.3f}"
+        lines.append(f"| {name} | {unfolding} | {len(matching)} | {numbers} |")
     return "\n".join(lines)
 
 

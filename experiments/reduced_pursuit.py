@@ -39,7 +39,7 @@ def problems() -> dict[str, tuple[Tensor, pn.Dictionary]]:
     """Return signals and dictionaries by name, in double precision."""
     trainer = train.Trainer(RECIPE)
     images, model = trainer.images, trainer.model
-    some, found = images.prepared(images.test[0][:64]), {}
+    some, dictionaries = images.prepared(images.test[0][:64]), {}
     for state in ("random", "trained"):
         if state == "trained":
             for epoch in range(1, RECIPE.epochs + 1):
@@ -48,9 +48,9 @@ def problems() -> dict[str, tuple[Tensor, pn.Dictionary]]:
             dictionary = copy.deepcopy(traces.layer.dictionary).double().requires_grad_(False)
             signal = traces.signals[0].double()
             if state == "trained":
-                found[f"layer {number}, trained, as it is"] = (signal, dictionary)
-            found[f"layer {number}, {state}, unit atoms"] = (signal, unit(dictionary))
-    return dict(sorted(found.items()))
+                dictionaries[f"layer {number}, trained, as it is"] = (signal, dictionary)
+            dictionaries[f"layer {number}, {state}, unit atoms"] = (signal, unit(dictionary))
+    return dict(sorted(dictionaries.items()))
 
 
 def unit(dictionary: pn.WithIdentity) -> pn.WithIdentity:
@@ -69,11 +69,11 @@ def curves(x: Tensor, D: pn.Dictionary, share: float) -> dict[str, list[float]]:
     best = pn.solve(x, D, beta, pn.ReducedSolver(), True, max_steps=20_000, tol=1e-9)
     assert best.converged, best.gap.max()
     assert 0 < (best.code != 0).double().mean() < 1
-    found = {}
+    distances = {}
     for name, solver in PURSUITS.items():
         run = pn.solve(x, D, beta, solver, True, max_steps=STEPS, tol=0, trace=True, restart=False)
-        found[name] = (run.objectives / best.objective - 1).clamp(min=1e-10).median(1).values.tolist()
-    return found
+        distances[name] = (run.objectives / best.objective - 1).clamp(min=1e-10).median(1).values.tolist()
+    return distances
 
 
 def picture(results: dict[str, dict[str, list[float]]], path: Path) -> None:
@@ -81,8 +81,8 @@ def picture(results: dict[str, dict[str, list[float]]], path: Path) -> None:
     names = list(dict.fromkeys(key.split(", β")[0] for key in results))
     figure = Figure(figsize=(9, 13), layout="constrained")
     panels = figure.subplots(len(names), len(BETAS), sharex=True, sharey=True)
-    for panel, (key, found) in zip(panels.flat, results.items(), strict=True):
-        for (name, curve), style in zip(found.items(), ("C0-", "C0--", "C3-", "C3--"), strict=True):
+    for panel, (key, by_name) in zip(panels.flat, results.items(), strict=True):
+        for (name, curve), style in zip(by_name.items(), ("C0-", "C0--", "C3-", "C3--"), strict=True):
             panel.semilogy(curve, style, lw=1.5, label=name)
         panel.set_title(key, fontsize=9)
         panel.set_ylim(1e-10, None)
@@ -95,8 +95,8 @@ def picture(results: dict[str, dict[str, list[float]]], path: Path) -> None:
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Return the distances after some steps as Markdown."""
     lines = ["| after 1 / 3 / 10 / 50 steps | " + " | ".join(PURSUITS) + " |", "|" + "---|" * 5]
-    for key, found in results.items():
-        cells = [" / ".join(f"{c[k]:.0e}" for k in (1, 3, 10, 50)) for c in found.values()]
+    for key, by_name in results.items():
+        cells = [" / ".join(f"{c[k]:.0e}" for k in (1, 3, 10, 50)) for c in by_name.values()]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -113,7 +113,7 @@ def main() -> None:
         f"{name}, β = {share}·max": curves(x, D, share) for name, (x, D) in problems().items() for share in BETAS
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rounded = {key: {n: [float(f"{v:.3e}") for v in c] for n, c in found.items()} for key, found in results.items()}
+    rounded = {key: {n: [float(f"{v:.3e}") for v in c] for n, c in by_name.items()} for key, by_name in results.items()}
     numbers = RECORD if arguments.record else arguments.out / RECORD.name
     numbers.write_text(json.dumps(rounded, ensure_ascii=False, indent=0) + "\n")
     picture(results, PICTURE if arguments.record else arguments.out / PICTURE.name)

@@ -22,8 +22,8 @@ LEDGER = ROOT / "experiments" / "results" / "ledger"
 
 def rows_of(table: str, scale: str, ledger: Path) -> list[CellResult]:
     """Return the cells of a table on CIFAR-10 with their records."""
-    found = cell_results(cells_of(table, scale), Ledger(ledger).entries())
-    return [row for row in found if row.cell.recipe.data == "cifar10"]
+    rows = cell_results(cells_of(table, scale), Ledger(ledger).entries())
+    return [row for row in rows if row.cell.recipe.data == "cifar10"]
 
 
 def lines(*columns: str) -> list[str]:
@@ -36,14 +36,14 @@ def residual_contrasts(ledger: Path) -> str:
     by = {(row.cell.method, row.cell.layers): row for row in rows_of("table2", "small", ledger)}
     depths = sorted({layers for _, layers in by})
     methods = list(dict.fromkeys(method for method, _ in by))
-    found = lines("difference", *(f"{depth} layers" for depth in depths))
+    table = lines("difference", *(f"{depth} layers" for depth in depths))
     for one, other in (("Res-CSC", "ResNet"), ("Res-CSC", "plain"), ("Res-CSC-Simplified", "plain")):
-        told = (contrast((by[one, depth], by[other, depth])) for depth in depths)
-        found.append(f"| {one} − {other} | {' | '.join(told)} |")
+        differences = (contrast((by[one, depth], by[other, depth])) for depth in depths)
+        table.append(f"| {one} − {other} | {' | '.join(differences)} |")
     for method in methods:
-        told = (contrast((by[method, depth], by[method, depths[0]])) for depth in depths[1:])
-        found.append(f"| {method}, − its {depths[0]} layers | – | {' | '.join(told)} |")
-    return "\n".join(found)
+        differences = (contrast((by[method, depth], by[method, depths[0]])) for depth in depths[1:])
+        table.append(f"| {method}, − its {depths[0]} layers | – | {' | '.join(differences)} |")
+    return "\n".join(table)
 
 
 def dense_contrasts(ledger: Path) -> str:
@@ -56,28 +56,28 @@ def dense_contrasts(ledger: Path) -> str:
         ("FISTA − ISTA, two steps", ("MSD-CSC, FISTA", 2), ("MSD-CSC, ISTA", 2)),
     )
     names = ("MSD, 6 layers", "MSD, 9 layers", "MSD, 12 layers", "MSD, all three", "ML-CSC, 6 layers")
-    found = lines("difference", *names)
+    table = lines("difference", *names)
     for name, one, other in pairs:
         each = [(by[*one, depth], by[*other, depth]) for depth in (6, 9, 12)]
-        told = [*map(contrast, each), contrast(*each)]
+        differences = [*map(contrast, each), contrast(*each)]
         ml = [
             ("feed-forward" if m == "MSDNet" else m.replace("MSD", "ML"), unfolding, 6) for m, unfolding in (one, other)
         ]
-        told.append(contrast((by[ml[0]], by[ml[1]])))
-        found.append(f"| {name} | {' | '.join(told)} |")
-    return "\n".join(found)
+        differences.append(contrast((by[ml[0]], by[ml[1]])))
+        table.append(f"| {name} | {' | '.join(differences)} |")
+    return "\n".join(table)
 
 
 def ablations(ledger: Path) -> str:
     """Return the ablation, each line beside the line that it changes."""
-    found, base = lines("what is changed", "unfolding", "n", "accuracy, last epoch", "− the first of its kind"), {}
+    table, base = lines("what is changed", "unfolding", "n", "accuracy, last epoch", "− the first of its kind"), {}
     for row in rows_of("ablation", "small", ledger):
         cell = row.cell
         kind = (cell.method.partition(",")[0], cell.unfolding)
         first = base.setdefault(kind, row)
-        told = "–" if first is row else contrast((row, first))
-        found.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.summary} | {told} |")
-    return "\n".join(found)
+        difference = "–" if first is row else contrast((row, first))
+        table.append(f"| {cell.method} | {cell.unfolding} | {len(row.records)} | {row.summary} | {difference} |")
+    return "\n".join(table)
 
 
 QUESTIONS = (

@@ -94,12 +94,12 @@ def table(ledger: Path = RESULTS) -> str:
         by_cell.setdefault(record["name"].split(", seed")[0], []).append(record)
     lines = ["| run | n | training loss | test accuracy, last epoch |", "|---|---|---|---|"]
     for name in dict.fromkeys(n.split(", seed")[0] for n in cells()):
-        found = by_cell.get(name, [])
+        runs = by_cell.get(name, [])
         loss, accuracy = (
-            _mean([r["train_loss"][-1] for r in found], 3),
-            _mean([100 * r["test_accuracy"] for r in found], 1),
+            _mean([r["train_loss"][-1] for r in runs], 3),
+            _mean([100 * r["test_accuracy"] for r in runs], 1),
         )
-        lines.append(f"| {name} | {len(found)} | {loss} | {accuracy} |")
+        lines.append(f"| {name} | {len(runs)} | {loss} | {accuracy} |")
     return "\n".join(lines)
 
 

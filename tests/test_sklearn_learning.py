@@ -28,7 +28,7 @@ def test_fit_is_learn_and_transform_is_solve():
     model = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, max_iter=5, random_state=0).fit(X)
     x = torch.tensor(X)[:, None]
     start = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, random_state=0)
-    begin = pn.ConvDictionary(torch.tensor(start._begun(X) is not None and start.components_), padding=1)
+    begin = pn.ConvDictionary(torch.tensor(start._initialize(X) is not None and start.components_), padding=1)
     learned = pn.learn(x, begin, 0.3, max_iterations=5)
     np.testing.assert_allclose(model.components_, learned.dictionary.weight.detach(), atol=1e-12)
     assert model.history_[-1].objective == learned.history[-1].objective
