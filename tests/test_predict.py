@@ -13,7 +13,7 @@ from programs import finished, program
 
 import pursuitnet as pn
 from pursuitnet.data import pixels as reading
-from pursuitnet.data.unlabeled import found
+from pursuitnet.data.unlabeled import find_images
 from pursuitnet.program import train
 from pursuitnet.program.predict.explanation import explain, origins
 from pursuitnet.program.recipe import Recipe
@@ -212,7 +212,7 @@ def test_images_of_a_training_of_unknown_size_keep_their_own(place, here):
     about = pn.trained(place / "run")
     free = Trained(about.network, about.recipe, about.classes, about.mean, about.std)
     Image.fromarray(np.full((9, 14, 3), 200, np.uint8)).save(here / "wide.png")
-    assert free.decoder(found(["wide.png"]))(here / "wide.png").shape == (3, 9, 14)
+    assert free.decoder(find_images(["wide.png"]))(here / "wide.png").shape == (3, 9, 14)
     assert free.predict(["wide.png", "cat/0.png"]).names == ["dog", "cat"]
 
 

@@ -34,7 +34,7 @@ class Streamed:
         workers: number of processes that read; 0 reads in this one.
         device: device of the images.
         seed: seed of random transforms in ``load``; None if there are none.
-        tell: called with the number of images read since the last call.
+        advance: called with the number of images read since the last call.
         source: name of these images in the cache, and the files they are read from; None if they are not from files.
     """
 
@@ -45,7 +45,7 @@ class Streamed:
     workers: int = 0
     device: torch.device = field(default_factory=partial(torch.device, "cpu"))
     seed: int | None = None
-    tell: Callable[[int], object] | None = None
+    advance: Callable[[int], object] | None = None
     source: tuple[str, tuple[Path, ...]] | None = None
 
     @property
@@ -103,8 +103,8 @@ class Streamed:
         for images in self._loader(parts):
             batch = torch.stack([_usable(image) for image in images]).to(self.device, memory_format=torch.channels_last)
             yield batch.expand(-1, self.size[0], -1, -1)
-            if self.tell is not None:
-                self.tell(len(batch))
+            if self.advance is not None:
+                self.advance(len(batch))
 
     def unusable(self) -> Iterator[tuple[int, ValueError]]:
         """Yield index and error of each image that cannot be used; reads all images."""

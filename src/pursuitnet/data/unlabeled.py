@@ -40,7 +40,7 @@ class Decoder:
         return results(self, paths)
 
 
-def found(names: Iterable[str | Path]) -> list[Path]:
+def find_images(names: Iterable[str | Path]) -> list[Path]:
     """Return the files of these names, each once, in order.
 
     A folder gives all images in it and below it, a pattern such as ``scans/*.png`` all files that match it. A name that

@@ -50,7 +50,7 @@ def evaluate(
     pictures = [files.evaluation_picture, *([files.certification_picture] if certify else [])]
     written = [files.evaluation, *(pictures if plot else [])]
     folder = output_folder(run, out, *(path.name for path in written))
-    with progress("images") as tell:
-        found = evaluate_run(run, settings, tell, data_dir, device)
-    print("\n".join(found.lines()))
-    print("\n".join(map(str, found.save(folder, plot))))
+    with progress("images") as advance:
+        evaluation = evaluate_run(run, settings, advance, data_dir, device)
+    print("\n".join(evaluation.lines()))
+    print("\n".join(map(str, evaluation.save(folder, plot))))

@@ -31,7 +31,7 @@ def inspect(
     from pursuitnet.program.whitebox.inspect_run import inspect_run, summary
 
     folder = output_folder(run, out, RunFolder(run).inspection.name, RunFolder(run).inspection_page.name)
-    with progress("parts") as tell:
-        found = inspect_run(run, images, unfolding, test_images, data_dir, device, tell)
-    print("\n".join(summary(found)))
-    print(f"{found.save(folder)}")
+    with progress("parts") as advance:
+        inspection = inspect_run(run, images, unfolding, test_images, data_dir, device, advance)
+    print("\n".join(summary(inspection)))
+    print(f"{inspection.save(folder)}")

@@ -6,9 +6,9 @@ from pursuitnet.program.writable import check_folder
 
 
 def output_folder(run: Path, out: Path | None, *names: str) -> Path:
-    """Return the folder that what is found of a run goes to, which can be written into; the run's own by default.
+    """Return the folder for the results of a command about a run, checked to be writable; by default the run's own.
 
-    What is found of a pretrained network goes below runs/, so that no folder takes its name.
+    Results about a pretrained network go below runs/, so that no folder takes its name.
     """
     from pursuitnet.program.sharing.loading import shipped_with
 

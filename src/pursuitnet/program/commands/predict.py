@@ -40,7 +40,7 @@ def predict(
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
     """
     from pursuitnet.data.progress import progress
-    from pursuitnet.data.unlabeled import found as find_images
+    from pursuitnet.data.unlabeled import find_images
     from pursuitnet.program.factories import device_of
     from pursuitnet.program.predict.predictions import SHOWN_IMAGES, check_table, predictions, write_table
     from pursuitnet.program.recipe import Recipe

@@ -20,21 +20,21 @@ def runs(
 
     Args:
         folder: where to look.
-        out: Draw the runs' curves beside each other into this file, PNG or HTML.
+        out: Draw the runs' curves next to each other into this file, PNG or HTML.
         json: Print one JSON list for machines instead.
     """
     from pursuitnet.program import runs as listing
 
     if out is not None:
         check_file(out)
-    found = listing.find_runs(folder)
+    summaries = listing.find_runs(folder)
     if json:
-        print(listing.to_json(found))
+        print(listing.to_json(summaries))
     else:
-        print("\n".join(listing.table(found)) if found else f"no runs below {folder}")
+        print("\n".join(listing.table(summaries)) if summaries else f"no runs below {folder}")
     if out is not None:
         from pursuitnet.program import report
 
-        print(report.write_comparison(out, found), file=sys.stderr if json else sys.stdout)
-    elif found and not json:
-        print(f"\ntheir curves beside each other: pursuitnet runs {folder} --out runs.html (or .png)")
+        print(report.write_comparison(out, summaries), file=sys.stderr if json else sys.stdout)
+    elif summaries and not json:
+        print(f"\ntheir curves next to each other: pursuitnet runs {folder} --out runs.html (or .png)")

@@ -31,11 +31,11 @@ def simulate(
     folder = Path("runs", f"{figure}-variations" if variations else figure) if out is None else out
     check_folder(folder)
     began = time.perf_counter()
-    with progress("runs", simulations.count(figure, seeds, variations)) as tell:
+    with progress("runs", simulations.count(figure, seeds, variations)) as advance:
 
         def callback(line: str) -> None:
             say(line)
-            tell(not line.startswith("\n"))  # but the result is no run
+            advance(not line.startswith("\n"))  # but the result is no run
 
         chosen = {"seeds": seeds, "iterations": iterations, "variations": variations}
         _, paths = simulations.run(figure, folder, callback, **chosen)  # type: ignore[arg-type]

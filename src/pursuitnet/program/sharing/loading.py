@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from pursuitnet.data import DATASETS
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.pixels import Size
-from pursuitnet.data.unlabeled import Decoder, white_of
-from pursuitnet.data.unlabeled import found as find_images
+from pursuitnet.data.unlabeled import Decoder, find_images, white_of
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.networks import Network
 from pursuitnet.networks.pretrained import pretrained_file, pretrained_names

@@ -102,7 +102,7 @@ def _with_progress(*parts: data.Pixels) -> Iterator[list[data.Pixels]]:
     """Yield the images; streamed ones report progress while they are read."""
     streamed = [part for part in parts if isinstance(part, data.Streamed)]
     with progress("images read", sum(map(len, streamed))) if streamed else nullcontext() as advance:
-        yield [replace(part, tell=advance) if isinstance(part, data.Streamed) else part for part in parts]
+        yield [replace(part, advance=advance) if isinstance(part, data.Streamed) else part for part in parts]
 
 
 def splits_of(recipe: Recipe, dataset: data.Dataset | None = None) -> tuple[Split, Split]:
