@@ -204,7 +204,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     ):
         values = [row[key] for row in found][::-1]
         axes.barh(names, values, color=["#1d4ed8" if mine else "#8a8a8a" for mine in ours])
-        axes.margins(y=0.01)
+        axes.margins(x=0.12, y=0.01)  # space for the numbers
         for at, value in enumerate(values):
             axes.text(value, at, f" {value:.3f}" if value < 10 else f" {value:.0f}", va="center", fontsize=8)
         axes.set_title(title, fontsize=10, loc="left")

@@ -37,7 +37,7 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> None:
         if b.accuracy is not None and b.confidence is not None:
             strength = 0.25 + 0.75 * b.count / most
             axes.bar(b.lower, b.accuracy, b.upper - b.lower, align="edge", color=COOL, alpha=strength, edgecolor="w")
-            axes.plot(b.confidence, b.accuracy, "o", color=WARM, markersize=4)
+            axes.plot(b.confidence, b.accuracy, "o", color=WARM, markersize=4, clip_on=False, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"calibration, ECE {100 * evaluation.ece:.2f} %", loc="left", fontsize=10.5)
     for axis in (axes.xaxis, axes.yaxis):
@@ -46,12 +46,15 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _confusion(axes: Axes, evaluation: Evaluation) -> None:
-    """Draw the fraction of each class predicted as each class, with errors on a color scale of their own."""
+    """Draw the fraction of each class predicted as each class, with errors on a color scale of their own.
+
+    The scale ends at a fifth of a class at least, so that few errors stay pale.
+    """
     counts = np.array(evaluation.confusion, dtype=float)
     share = counts / counts.sum(1, keepdims=True).clip(min=1)
     right = np.eye(len(share), dtype=bool)
     most = share[~right].max() if len(share) > 1 else 0.0
-    axes.imshow(np.where(right, np.nan, share), cmap="Oranges", vmin=0, vmax=max(most, 1e-9))
+    axes.imshow(np.where(right, np.nan, share), cmap="Oranges", vmin=0, vmax=max(most, 0.2))
     axes.imshow(np.where(right, share, np.nan), cmap="Blues", vmin=0, vmax=1.6)
     if len(share) <= NAMED:
         ticks = range(len(share))
@@ -60,7 +63,7 @@ def _confusion(axes: Axes, evaluation: Evaluation) -> None:
         )
         axes.set_yticks(ticks, evaluation.classes, fontsize=8)
         for i, j in np.argwhere(counts > 0):
-            dark = i != j and share[i, j] > 0.6 * most
+            dark = i != j and share[i, j] > 0.6 * max(most, 0.2)
             axes.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=7, color="w" if dark else "0.15")
     axes.set(xlabel="predicted", ylabel="true class")
     axes.set_title(f"confusions, at most {100 * most:.1f} % of a class", loc="left", fontsize=10.5)

@@ -57,8 +57,9 @@ def table(numbers: dict[str, Any]) -> str:
 
 def picture(numbers: dict[str, Any]) -> Figure:
     """Draw Fˢ on a 4×4 image for s = 1 and 2, and μ against the size of the image."""
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    one, two, right = figure.subplots(1, 3, width_ratios=(16, 16, 13))
+    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+    axes = figure.subplot_mosaic([["one", "right"], ["two", "right"]], width_ratios=(16, 13), height_ratios=(9, 4))
+    one, two, right = axes["one"], axes["two"], axes["right"]
     for axis, s, letter in ((one, 1, "B"), (two, 2, "C")):
         _matrix(axis, dictionary(s).matrix((1, 4, 4)).detach().T)
         axis.set_title(f"Fig. 1{letter}: Fˢ on a 4×4 image, s = {s}, μ = {numbers['mu'][s][0]:.4f}", loc="left")

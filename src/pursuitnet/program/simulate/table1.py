@@ -143,17 +143,18 @@ def table(differences: list[float]) -> str:
 def picture(differences: list[float]) -> Figure:
     """Plot the differences of the rows on a logarithmic scale."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15)  # type: ignore[union-attr, call-arg]
     axis = figure.subplots()
     floor = 1e-17
     labels = [f"{r.cnn}  =  {r.csc}\n{r.condition}" for r in ROWS]
     equal = [d < 1e-12 for d in differences]
     axis.hlines(range(len(ROWS)), floor, [max(d, floor) for d in differences], color="0.8", zorder=1)
     colors = ["#047857" if e else "#c2410c" for e in equal]
-    axis.scatter([max(d, floor) for d in differences], range(len(ROWS)), color=colors, zorder=2)
+    axis.scatter([max(d, floor) for d in differences], range(len(ROWS)), color=colors, zorder=2, clip_on=False)
     for place, d in enumerate(differences):
         axis.annotate(f"{d:.0e}" if d else "0", (max(d, floor), place), (8, 0), textcoords="offset points", va="center")
     axis.set(
-        xscale="log", xlim=(floor, 1e3), ylim=(len(ROWS) - 0.5, -0.5), xlabel="largest difference of the two sides"
+        xscale="log", xlim=(floor, 1e2), ylim=(len(ROWS) - 0.5, -0.5), xlabel="largest difference of the two sides"
     )
     axis.set_yticks(range(len(ROWS)), labels, fontsize=9)
     axis.spines[["top", "right", "left"]].set_visible(False)
