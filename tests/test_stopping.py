@@ -66,6 +66,13 @@ def test_slow_progress_is_no_stall():
     assert found.reason == "max_steps" and found.steps == 3000 and not found.converged
 
 
+@pytest.mark.parametrize(("solver", "steps"), [(pn.FISTA(), 400), (pn.WorkingSet(), 20)])
+def test_with_tol_0_as_many_steps_are_taken_as_were_asked_for(solver, steps):
+    """Also where nothing is to be gained for long, and without a warning."""
+    found = pn.solve(*problem(torch.float32, size=4), solver, max_steps=steps, tol=0)
+    assert (found.steps, found.reason) == (steps, "max_steps") and (found.gap < 1e-5).all()
+
+
 def test_the_warning_is_that_of_the_caller_and_of_those_who_asked_for_a_solution():
     x, D, beta = problem(torch.float64)
     with pytest.warns(pn.ConvergenceWarning) as caught:
