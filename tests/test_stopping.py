@@ -57,12 +57,13 @@ def test_a_working_set_does_not_go_on_where_nothing_is_to_be_gained():
     assert found.reason == "stalled" and found.steps <= 20
 
 
-def test_slow_progress_is_no_stall():
-    """ISTA on an ill-conditioned problem: thousands of steps, each a little better."""
+@pytest.mark.parametrize("solver", [pn.ISTA(), pn.FISTA()])
+def test_slow_progress_is_no_stall(solver):
+    """An ill-conditioned problem: thousands of steps, each a little better, or uphill for hundreds by a momentum."""
     weight = normal(40, 60) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
     x = normal(3, 60, seed=1) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
     with pytest.warns(pn.ConvergenceWarning, match="after 3000 steps the duality gap is .*give more max_steps"):
-        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, pn.ISTA(), max_steps=3000, tol=1e-10)
+        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, solver, max_steps=3000, tol=1e-10, restart=False)
     assert found.reason == "max_steps" and found.steps == 3000 and not found.converged
 
 
