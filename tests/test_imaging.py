@@ -229,6 +229,23 @@ def test_images_without_folders_of_their_own_are_held_out(photographs, pairs):
     assert [p.name for p in test] == ["5.png"]
 
 
+def test_so_many_of_a_folder_or_of_a_stack_are_a_fixed_random_choice(tmp_path):
+    """As of what a microscope takes: in the order of time, dark images first."""
+    for split, number in (("train", 3), ("test", 1)):
+        (tmp_path / split).mkdir()
+        for i in range(number):
+            pages = [Image.fromarray(np.full((12, 12), 16 * (8 * i + j) % 256, np.uint8)) for j in range(8)]
+            pages[0].save(tmp_path / split / f"{i}.tif", save_all=True, append_images=pages[1:])
+    one, again = (pictures_of(denoising(tmp_path, patch=8, train_images=8, test_images=4)) for _ in range(2))
+    assert [len(split[0]) for split in (one.train, one.test)] == [8, 4] and one.identity == again.identity
+    names = [pair.name for pair in one.train[0]]
+    assert len(set(names)) == 3
+    gray = [int(pair.image.max()) for pair in one.test[0]]
+    assert len(set(gray)) == 4 and max(gray) >= 64  # not the first four
+    whole = pictures_of(denoising(tmp_path, patch=8, train_images=99))
+    assert [pair.name for pair in whole.train[0]] == [f"{i}.tif" for i in range(3) for _ in range(8)]
+
+
 def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
     stack = np.stack([blobs(i)[0].astype(np.uint16) * 16 for i in range(4)])
     files.write(tmp_path / "stack.tif", stack[..., None], stack.shape)

@@ -57,13 +57,21 @@ def test_a_working_set_does_not_go_on_where_nothing_is_to_be_gained():
     assert found.reason == "stalled" and found.steps <= 20
 
 
-def test_slow_progress_is_no_stall():
-    """ISTA on an ill-conditioned problem: thousands of steps, each a little better."""
+@pytest.mark.parametrize("solver", [pn.ISTA(), pn.FISTA()])
+def test_slow_progress_is_no_stall(solver):
+    """An ill-conditioned problem: thousands of steps, each a little better, or uphill for hundreds by a momentum."""
     weight = normal(40, 60) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
     x = normal(3, 60, seed=1) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
     with pytest.warns(pn.ConvergenceWarning, match="after 3000 steps the duality gap is .*give more max_steps"):
-        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, pn.ISTA(), max_steps=3000, tol=1e-10)
+        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, solver, max_steps=3000, tol=1e-10, restart=False)
     assert found.reason == "max_steps" and found.steps == 3000 and not found.converged
+
+
+@pytest.mark.parametrize(("solver", "steps"), [(pn.FISTA(), 400), (pn.WorkingSet(), 20)])
+def test_with_tol_0_as_many_steps_are_taken_as_were_asked_for(solver, steps):
+    """Also where nothing is to be gained for long, and without a warning."""
+    found = pn.solve(*problem(torch.float32, size=4), solver, max_steps=steps, tol=0)
+    assert (found.steps, found.reason) == (steps, "max_steps") and (found.gap < 1e-5).all()
 
 
 def test_the_warning_is_that_of_the_caller_and_of_those_who_asked_for_a_solution():

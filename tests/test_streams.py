@@ -13,11 +13,13 @@ from pursuitnet.program import cli, streams
 from pursuitnet.program.writable import write_whole
 
 PROGRAM = [sys.executable, "-m", "pursuitnet"]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""As programs run unless asked otherwise: what is printed leads somewhere when the program ends."""
 
 
 def run(*arguments, **options):
-    options["env"] = {"OMP_NUM_THREADS": "1", **os.environ, **options.get("env", {})}
-    return subprocess.run([*PROGRAM, *arguments], stderr=subprocess.PIPE, timeout=240, check=False, **options)
+    options["env"] = {"OMP_NUM_THREADS": "1", **BUFFERED, **options.get("env", {})}
+    return subprocess.run([*PROGRAM, *arguments], stderr=subprocess.PIPE, check=False, **options)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_reader_that_has_gone_ends_the_program_without_a_word(tmp_path):
         os.close(reading)
         try:
             command = [*PROGRAM, "runs", str(tmp_path)]
-            done = subprocess.run(command, stdout=writing, stderr=error, timeout=240, check=False)
+            done = subprocess.run(command, stdout=writing, stderr=error, check=False, env=BUFFERED)
         finally:
             os.close(writing)
         assert done.returncode == streams.GONE
@@ -55,14 +57,15 @@ def test_a_reader_that_has_gone_ends_the_program_without_a_word(tmp_path):
 def test_closed_streams_are_nothing_to_speak_of(tmp_path):
     for closing in (">&-", ">&- 2>&-"):
         command = f'"$0" -m pursuitnet runs "$1" {closing}'
-        done = subprocess.run(["sh", "-c", command, sys.executable, tmp_path], capture_output=True, timeout=240)
+        done = subprocess.run(["sh", "-c", command, sys.executable, tmp_path], capture_output=True, env=BUFFERED)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_output_that_does_not_fit_is_one_line():
+@pytest.mark.parametrize("arguments", [["--help"], ["runs", "."]], ids=["flushed at once", "flushed at the end"])
+def test_output_that_does_not_fit_is_one_line(arguments, tmp_path):
     with open("/dev/full", "w") as full:
-        done = run("--help", stdout=full)
+        done = run(*arguments, stdout=full, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(b"pursuitnet: ") and done.stderr.count(b"\n") == 1
 

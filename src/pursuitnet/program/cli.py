@@ -38,7 +38,8 @@ def main() -> None:
     streams.prepare()
     try:
         code = _run()
-        sys.stdout.flush()
+        if code == 0:  # what has failed has been said once
+            sys.stdout.flush()
     except BrokenPipeError:
         code = streams.GONE
     except OSError as error:  # of the streams themselves, such as a full disk behind them

@@ -118,7 +118,7 @@ def pictures_of(recipe: Recipe) -> Pictures:
     """
     denoising = recipe.task == "denoise"
     train, test = splits(Path(recipe.data_dir or "."), paired=not denoising, gray=denoising)
-    train, test = train[: recipe.train_images], test[: recipe.test_images]
+    train, test = _some(train, recipe.train_images), _some(test, recipe.test_images)
     labels = labels_of(train + test) if recipe.task == "segment" else None
     target = train[0].image if train[0].target is None else train[0].target
     if labels is not None:
@@ -134,6 +134,13 @@ def pictures_of(recipe: Recipe) -> Pictures:
     more = {"targets": {"dtype": target.dtype.name, "low": scale[0], "high": scale[1]}}
     mean, std = torch.full(shape, low), torch.full(shape, high - low)
     return Pictures((train, train), (test, test), mean, std, identity, labels, scale, more)
+
+
+def _some(pairs: list[ImagePair], count: int | None) -> list[ImagePair]:
+    """Return so many images, a fixed random choice: those beside each other in a folder or a stack are alike."""
+    if count is None or count >= len(pairs):
+        return pairs
+    return [pairs[i] for i in data.stratified(torch.zeros(len(pairs), dtype=torch.long))[:count]]
 
 
 def _range(arrays: list[Any]) -> tuple[float, float]:
