@@ -266,7 +266,7 @@ def test_a_certified_network_that_was_changed_is_refused():
         pn.certify(network(), x * math.nan)
     with pytest.raises(TypeError, match=r"the images are torch\.uint8; expected a tensor of floats"):
         pn.certify(network(), x.byte())
-    with pytest.raises(TypeError, match="model is str"):
+    with pytest.raises(TypeError, match="model is 'certified_6'"):
         pn.certify("certified_6", x)
 
 
