@@ -61,7 +61,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
-    "subsection_order": [f"../examples/{part}" for part in ("coding", "networks", "white_box", "runs")],
+    "subsection_order": [f"../examples/{part}" for part in ("coding", "learning", "networks", "white_box", "runs")],
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
