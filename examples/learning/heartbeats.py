@@ -2,8 +2,8 @@
 A signal in one dimension: heartbeats
 =====================================
 
-A signal like an electrocardiogram repeats a few shapes at irregular times. ``learn`` finds the shapes, and the code says
-when each occurs. The signal is made here: two kinds of beats, at random intervals, and noise.
+A signal like an electrocardiogram repeats a few shapes at irregular times. ``learn`` finds the shapes, and the code
+says when each occurs. The signal is made here: two kinds of beats, at random intervals, and noise.
 """
 
 import torch

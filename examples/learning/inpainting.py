@@ -26,7 +26,7 @@ low = torch.conv2d(photograph * known, window, padding=4) / torch.conv2d(known.f
 x = (photograph - low) * known
 
 # %%
-# A filter must not be able to describe a missing pixel freely: few filters, and all shifts of them share what they learn.
+# All shifts of a filter share its 49 weights, and together they see enough known pixels to learn them.
 weight = torch.randn(16, 1, 7, 7, generator=torch.Generator().manual_seed(1))
 start = pn.ConvDictionary(weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1), padding=3)
 learned = pn.learn(x, start, beta=0.03, mask=known, max_iterations=15, gap=1e-3, codes=True)
