@@ -40,9 +40,9 @@ class PursuitLayer(nn.Module):
 
     Twelve plain layers of random filters or matrices learn the digits to ≥ 90 % in 5 epochs of Adam at 3e-3. At 30
     layers, 16 filters do, but plain matrices stay near 75 %: the scale of their atoms does not change the code but does
-    set the relative size of Adam's steps, and a learning rate of 1e-2 gains 13 points. With ``res_csc_simplified``, each
-    layer multiplies by two random matrices, and 30 of them stay below 80 % even then; skip connections, as of
-    ``resnet``, reach 88 to 92 % (docs/trainability.md).
+    set the relative size of Adam's steps, and a rate of 1e-2 gains 13 points. With ``res_csc_simplified``, each layer
+    multiplies by two random matrices, and 30 of them stay below 80 % even then; skip connections, as of ``resnet``,
+    reach 88 to 92 % (docs/trainability.md).
 
     ``threshold=Threshold(dictionary.code_channels)`` is the paper's form without normalization: the code is in units of
     the signal and does not depend on the batch. It dies in a stack: a channel is zero wherever dⱼᵀx ≤ β, and as
