@@ -1,6 +1,7 @@
 """What is found of a network, as numbers: every layer, every Lasso, and what was not read."""
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from pursuitnet import __version__
 from pursuitnet.program.whitebox.interpret import InterpretedLayer
 from pursuitnet.program.whitebox.layers import Layer, SolverBudget
+from pursuitnet.program.whitebox.traced import Convolutions, Projection
 from pursuitnet.program.whitebox.unfolding import AtSteps
 
 
@@ -30,6 +32,8 @@ class Findings:
         layers: every layer that was read, in the order in which the image meets them.
         error_bounds: the factor of Lemma 2's ε₀² of every layer; None from the first on where it does not apply.
         unread: what was not read.
+        projections: what was read as the way of X₋₁ to a layer's code.
+        convolutions: how many the images met, and how many of them are read.
         steps: the network at 0, 1, … further steps; empty for a model that has none.
         labeled: number of images behind the accuracies.
         effort: what went into the Lasso of each layer.
@@ -43,11 +47,18 @@ class Findings:
     layers: tuple[Layer, ...]
     error_bounds: tuple[float | None, ...]
     unread: tuple[UnreadModule, ...]
+    projections: tuple[Projection, ...]
+    convolutions: Convolutions
     steps: tuple[AtSteps, ...]
     labeled: int
     effort: SolverBudget
     interpreted_layers: tuple[InterpretedLayer, ...] = field(repr=False)
     pixels: Tensor = field(repr=False)
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """How many of the layers that were read are plain, resnet, dense, …"""
+        return dict(Counter(layer.block for layer in self.layers))
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON takes them; what is infinite or not known is None."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
 from pursuitnet.program.whitebox.torch_models import trace_torch_layers
+from pursuitnet.program.whitebox.traced import Convolutions, TracedModel
 from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
 
@@ -42,7 +43,7 @@ class Inspection(Findings):
 
 def inspect(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | tuple[Tensor, ...],
     labeled: tuple[Tensor, Tensor] | None = None,
     *,
     unfolding: int = 4,
@@ -54,12 +55,15 @@ def inspect(
 
     A network of this library is read by its pursuits. Any other PyTorch model is run once and watched: each
     convolution or matrix, with whatever batch normalization follows it in evaluation, up to a ReLU is a layer
-    Γ = P_θ(Dᵀx). What each layer's Lasso is, says ``Reading``; what is measured, ``Layer`` and ``Solving``. All of it
-    happens on a copy in evaluation mode, and the model stays as it is.
+    Γ = P_θ(Dᵀx). What a residual block adds before the ReLU is the anchor of the start ``resnet``, and what a dense
+    connection concatenates is the I of [I D]. Every layer is computed again, and is read if that is what the model
+    gives, to 1e-5. What each layer's Lasso is, says ``InterpretedLayer``; what is measured, ``Layer`` and ``Solving``.
+    All of it happens on a copy in evaluation mode, and the model stays as it is.
 
     Args:
         model: the network, on the device of the images.
-        images: (B, …), as the network takes them, in its own float32 or float64.
+        images: (B, …), as the network takes them, in its own float32 or float64; a tuple for a model of several
+            inputs, the images first.
         labeled: images and labels on which the accuracy is counted at every number of steps; None for no accuracy.
         unfolding: the most steps after the first to try without training again, ≥ 0.
         effort: how much work goes into the Lasso of each layer.
@@ -79,6 +83,11 @@ def inspect(
         >>> 0 <= found.layers[0].solving.gap[0] <= 1  # at most this share of the objective is missing
         True
     """
+    inputs = images if isinstance(images, tuple) else (images,)
+    if not inputs or not all(isinstance(each, Tensor) for each in inputs[1:]):
+        kinds = ", ".join(type(each).__name__ for each in inputs) or "nothing"
+        raise ValueError(f"images is a tuple of {kinds}; expected one tensor for each input of the model")
+    images = inputs[0]
     _check(model, images, unfolding)
     if labeled is not None:
         _check(model, labeled[0], unfolding)
@@ -86,9 +95,11 @@ def inspect(
     effort = SolverBudget(further=unfolding) if effort is None else effort
     frozen_running_stats = detached_copy(model).eval().requires_grad_(False)
     pursuits = any(isinstance(module, PursuitLayer) for module in frozen_running_stats.modules())
-    traces, unread = _run(frozen_running_stats, images, pursuits)
-    found, refused = _read(traces)
-    unread += refused
+    traced = _run(frozen_running_stats, inputs, pursuits)
+    found, refused = _read(traced.layers)
+    unread = traced.unread + refused
+    lost = sum(at.convolves for name, at in traced.layers if name in dict(refused))
+    convolutions = Convolutions(traced.convolutions.read - lost, traced.convolutions.met)
     if not found:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it calls neither"
         raise ValueError(
@@ -109,6 +120,8 @@ def inspect(
         layers=layers,
         error_bounds=tuple(_error_bounds(layers)),
         unread=tuple(UnreadModule(*each) for each in unread),
+        projections=tuple(traced.projections),
+        convolutions=convolutions,
         steps=steps,
         labeled=0 if labeled is None or not steps else len(labeled[1]),
         effort=effort,
@@ -145,15 +158,16 @@ def _check_labels(labeled: tuple[Tensor, Tensor]) -> None:
         raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one an image")
 
 
-def _run(
-    model: nn.Module, images: Tensor, pursuits: bool
-) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def _run(model: nn.Module, inputs: tuple[Tensor, ...], pursuits: bool) -> TracedModel:
     """Return the layers that the images meet, and what is passed over."""
+    if pursuits and len(inputs) > 1:
+        raise ValueError(f"images are {len(inputs)} tensors; expected one, as this library's networks take")
     try:
-        return trace_pursuit_layers(model, images) if pursuits else trace_torch_layers(model, images)
+        return trace_pursuit_layers(model, inputs[0]) if pursuits else trace_torch_layers(model, *inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
         raise ValueError(
-            f"the model does not take images of shape {tuple(images.shape)}: {str(error).strip().splitlines()[0]}"
+            f"the model does not take images of shape {shapes}: {str(error).strip().splitlines()[0]}"
         ) from error
 
 
@@ -167,7 +181,7 @@ def _read(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLayer],
             if not values.isfinite().all():
                 raise ValueError(f"the layer {name} has infinite or undefined values on these images; nothing was read")
         try:
-            interpreted = read(LayerTrace(at.layer, at.signals, at.codes, input_layer), name)
+            interpreted = read(replace(at, input_layer=input_layer), name)
         except UnreadableError as error:
             refused.append((name, str(error)))
             continue

@@ -10,6 +10,7 @@ from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictiona
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.whitebox.problem import LayerLasso
+from pursuitnet.program.whitebox.traced import Convolutions, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Affine
 
@@ -83,9 +84,7 @@ class Terms:
     scale: Tensor
 
 
-def trace_pursuit_layers(
-    model: nn.Module, images: Tensor
-) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def trace_pursuit_layers(model: nn.Module, images: Tensor) -> TracedModel:
     """Return the pursuit layers of a network, named, in the order in which the image meets them, and what is none.
 
     Raises:
@@ -96,12 +95,11 @@ def trace_pursuit_layers(
     for at in traces:
         if sum(other.layer is at.layer for other in traces) > 1:
             raise ValueError(f"the layer {names[at.layer]} is used more than once; expected layers that are used once")
-    others = [
-        (name, f"a {type(module).__name__} {OUTSIDE}")
-        for module, name in names.items()
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
-    ]
-    return [(names[at.layer], at) for at in traces], others
+    others = [module for module in names if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
+    unread = [(names[module], f"a {type(module).__name__} {OUTSIDE}") for module in others]
+    read = sum(at.convolves for at in traces)
+    missed = sum(isinstance(module, nn.modules.conv._ConvNd) for module in others)
+    return TracedModel([(names[at.layer], at) for at in traces], unread, [], Convolutions(read, read + missed))
 
 
 @torch.no_grad()
@@ -126,11 +124,11 @@ def read(at: LayerTrace, name: str, lipschitz: float | None = None) -> Interpret
     beta = D.split(terms.beta.clamp(min=0).view(1, -1, *[1] * D.dims))
     at_most = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
     problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, at_most, terms.lipschitz, trivial=signed)
-    missed = _missed(layer, affine, absorbed, step, weight == 1)
-    notes = [*missed, *_remarks(terms, problem, affine)]
+    missed = [*_missed(layer, affine, absorbed, step, weight == 1), *at.missed]
+    notes = [*missed, *at.remarks, *_remarks(terms, problem, affine)]
     return InterpretedLayer(
         layer, at.signals, at.codes, at.input_layer, name, problem.with_slack(), terms.step, terms.beta, terms.scale,
-        not missed, tuple(notes),
+        not missed, tuple(notes), missed=at.missed, remarks=at.remarks, concatenated=at.concatenated,
     )  # fmt: skip
 
 

@@ -110,6 +110,8 @@ class Layer:
         name: where it is in the model.
         dictionary: in words.
         start: where its pursuit starts.
+        block: what it is in its network: plain, dense (a code of [I D], or older channels are concatenated with its
+            code), or a start at X₋₁, such as resnet.
         signal: the shape of its input, without the batch.
         code: the shape of its code.
         coherence: μ(D) of the learned atoms, away from the border; None where no atom is left, or where a dictionary of
@@ -138,6 +140,7 @@ class Layer:
     name: str
     dictionary: str
     start: str
+    block: str
     signal: tuple[int, ...]
     code: tuple[int, ...]
     coherence: float | None
@@ -180,6 +183,7 @@ def measure(at: InterpretedLayer, solution: Solved, further: int) -> Layer:
         name=at.name,
         dictionary=describe_dictionary(D),
         start=at.layer.start.name,
+        block=at.block,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),
         coherence=own,

@@ -1,235 +1,220 @@
-"""A plain PyTorch model of convolution + (batch norm) + ReLU, read as the library's own layers by watching it run."""
+"""A plain PyTorch model read as the library's own layers: plain, residual and densely connected convolutions."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
+from pursuitnet import starts
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace
+from pursuitnet.program.whitebox.recorder import LayerRecorder
+from pursuitnet.program.whitebox.sums import AveragePool, FoundLayer, Term, ThresholdedSum
+from pursuitnet.program.whitebox.traced import Convolutions, Projection, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
-from pursuitnet.prox.threshold import Threshold
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 
-LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
-TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
-RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-CONV_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-NORM_NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-
-
-@dataclass(eq=False)
-class FoundLayer:
-    """A convolution or a matrix that the model has used, and what has followed it.
-
-    Attributes:
-        name: the module that used it.
-        signal: x, its input.
-        weight: as PyTorch holds it, (atoms, channels, *kernel) or (atoms, features).
-        options: stride, padding, dilation, groups, as far as they were given.
-        scale: a, the factor that each channel had got at the ReLU, (atoms,).
-        shift: b, what each channel had got added, (atoms,).
-        below: the one whose code x is, as it stands.
-        reason: why it cannot be read.
-        instead: what came first that is neither batch normalization nor ReLU.
-        code: ReLU( a·Dᵀx + b ), once it is met.
-    """
-
-    name: str
-    signal: Tensor
-    weight: Tensor
-    options: dict[str, Any]
-    scale: Tensor
-    shift: Tensor
-    input_layer: "FoundLayer | None"
-    reason: str | None = None
-    instead: str | None = None
-    code: Tensor | None = None
+TOLERANCE = 1e-5
+"""How far a layer that is read may be from what the model has computed, in units of its largest value."""
+ACTIVATIONS = (
+    *("gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "mish", "elu", "selu", "celu"),
+    *("leaky_relu", "prelu", "rrelu", "softplus", "softmax", "log_softmax", "softsign", "logsigmoid", "threshold"),
+)
+OWN_STATISTICS = ("group_norm", "layer_norm", "instance_norm", "rms_norm", "local_response_norm")
+SPREAD: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class Image(NamedTuple):
-    """A tensor that is scale·Dᵀx + shift, channel by channel, for what has been found."""
-
-    found: FoundLayer
-    scale: Tensor
-    shift: Tensor
-
-
-class LayerRecorder(TorchFunctionMode):
-    """Follows what a model, run inside of this context, does with convolutions and matrices, up to their ReLU.
-
-    Functions are watched and not modules, so that it makes no difference which of the two a model calls.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.found: list[FoundLayer] = []
-        self.open = WeakTensorKeyDictionary()  # a tensor → the Image that it is
-        self.codes = WeakTensorKeyDictionary()  # a tensor → the Found whose code it is
-        self.inside: list[tuple[str, nn.Module]] = [("model", model)]
-        self.handles = [handle for name, module in model.named_modules() for handle in self._named(name, module)]
-
-    def __exit__(self, *error: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func)).strip("_")
-        begun = self._begin(func, args, kwargs) if func in (*LINEAR, *TRANSPOSED) else None
-        given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-        images = [self.open[v] for v in given if v in self.open]
-        out = func(*args, **kwargs)
-        if not isinstance(out, Tensor) or name == "get":
-            return out
-        self.open.pop(out, None)  # it has been changed in place, if it was known
-        self.codes.pop(out, None)
-        if begun is not None:
-            self.open[out] = Image(begun, begun.scale, begun.shift)
-        if images and (begun is not None or not self._follow(func, name, args, kwargs, images[0], out)):
-            for image in images:
-                image.found.instead = image.found.instead or name
-        return out
-
-    def _named(self, name: str, module: nn.Module) -> Iterator[Any]:
-        def leave(*_: object) -> None:
-            self.inside.pop()
-
-        yield module.register_forward_pre_hook(lambda *_: self.inside.append((name or "model", module)))
-        yield module.register_forward_hook(leave, always_call=True)
-
-    def _begin(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> FoundLayer:
-        """Note a convolution or a matrix before it runs, and with it the reasons for which it cannot be read."""
-        call = dict(zip(CONV_NAMES, args, strict=False)) | kwargs
-        x, weight, bias = call.pop("input"), call.pop("weight").detach(), call.pop("bias", None)
-        one = weight.new_ones(weight.shape[0])
-        shift = 0 * one if bias is None or func in TRANSPOSED else bias.detach().clone()
-        name, module = self.inside[-1]
-        found = FoundLayer(name, x.detach().clone(), weight, call, one, shift, self.codes.get(x))
-        found.reason = _unreadable(func, found, module)
-        self.found.append(found)
-        return found
-
-    def _follow(
-        self,
-        func: Callable[..., Any],
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        image: Image,
-        out: Tensor,
-    ) -> bool:
-        """Follow an image through one function more; return whether this was a way to go on."""
-        found, scale, shift = image
-        if func in RELUS:
-            if found.code is None:
-                found.scale, found.shift, found.code = scale, shift, out.detach().clone()
-                self.codes[out] = found
-            return True
-        if func is F.batch_norm:
-            call = dict(zip(NORM_NAMES, args, strict=False)) | kwargs
-            if call.get("training") or call["running_mean"] is None:
-                return False
-            self.open[out] = Image(found, *_normalized(scale, shift, call))
-            return True
-        if "dropout" in name and torch.equal(out, args[0]):
-            self.open[out] = image
-            return True
-        return False
-
-
-def trace_torch_layers(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
     """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
     A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
     Γ = ReLU( a·(Dᵀx) + b ) channel by channel, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold
-    θ = −b.
+    θ = −b. What is added before the ReLU, X₋₁ as it stands or by a projection (a convolution of its own), is the anchor
+    of the start ``resnet``. Each is computed again, and read only if that is what the model has computed.
     """
     with torch.no_grad(), LayerRecorder(model) as watching:
-        model(images)
-    read: dict[FoundLayer, int] = {}
-    layers: list[tuple[str, LayerTrace]] = []
-    for found, name in zip(watching.found, _distinct([f.name for f in watching.found]), strict=True):
-        found.name = name
-        layer = _converted(found)
-        if layer is not None and found.code is not None:
-            input_layer = read.get(found.input_layer) if found.input_layer else None
-            read[found] = len(layers)
-            layers.append((name, LayerTrace(layer, [found.signal], [found.code], input_layer)))
-    return layers, [(f.name, _why(f)) for f in watching.found if f not in read]
-
-
-def _why(found: FoundLayer) -> str:
-    """Return why a layer has not been read."""
-    if found.instead == "batch_norm":
-        return "its batch normalization keeps no running statistics"
-    return found.reason or (f"{found.instead} follows it, and no ReLU" if found.instead else "no ReLU follows it")
+        model(*inputs)
+    for layer, name in zip(watching.found, _distinct([f.module for f in watching.found]), strict=True):
+        layer.name = name
+    read: dict[FoundLayer, LayerTrace] = {}
+    for layer in watching.found:
+        trace = _trace(layer, read)
+        if trace is not None:
+            read[layer] = trace
+    projections = [f for f in watching.found if f.part_of in read]
+    convolutions = [f for f in watching.found if f.weight.dim() > 2]
+    return TracedModel(
+        [(layer.name, trace) for layer, trace in read.items()],
+        [(f.name, _why(f)) for f in watching.found if f not in read and f not in projections] + _unused(model, watching),
+        [Projection(f.name, f.part_of.name) for f in projections if f.part_of is not None],
+        Convolutions(sum(f in read or f in projections for f in convolutions), len(convolutions)),
+    )
 
 
 @torch.no_grad()
-def _converted(found: FoundLayer) -> PursuitLayer | None:
-    """Return the layer whose code is the found one, or None and leave the reason."""
-    if found.reason is not None or found.code is None:
+def _trace(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrace | None:
+    """Return a layer as the library's own, or None and leave the reason."""
+    end = found.threshold
+    if found.reason is not None or end is None:
         return None
-    weight = found.weight * found.scale.view(-1, *[1] * (found.weight.dim() - 1))
-    dictionary = _dictionary(weight, found.options)
-    if dictionary is None:
-        found.reason = "its padding 'same' is not the same on both sides"
+    term, anchor = _taken_apart(found, end)
+    if found.reason is not None:
         return None
-    threshold = Threshold(dictionary.code_channels, 0.0, free=True).to(weight)
-    threshold.atom_weight.copy_(-found.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
-    layer = PursuitLayer(dictionary, step=AbsorbedStep(), threshold=threshold).eval()
-    off = (layer(found.signal) - found.code).abs().max()
-    if bool(found.code.isfinite().all()) and not float(off) <= torch.finfo(weight.dtype).eps ** 0.5 * float(
-        found.code.abs().max().clamp(min=1e-30)
-    ):
-        found.reason = "what it gives is not ReLU( a·Dᵀx + b ) with the a and b that were read"
+    layer = _layer(found, term, end, anchored=anchor is not None)
+    again = layer(found.signal, previous=anchor)
+    again[:, -found.atoms :].clamp_(max=end.cap)
+    code = end.code if isinstance(layer.dictionary, ConvDictionary | LinearDictionary) else found.whole_code
+    found.reason = _difference(again, code)
+    if found.reason is not None:
         return None
-    return layer
+    return LayerTrace(
+        layer, [found.signal], [code], _index(found, before),
+        missed=tuple(_missed(end)), remarks=tuple(_remarks(found, term, end)), concatenated=end.concatenated,
+    )  # fmt: skip
 
 
-def _dictionary(weight: Tensor, options: dict[str, Any]) -> Dictionary | None:
+def _index(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int | None:
+    """Return the index of the layer whose code, all of it, a layer takes as its signal."""
+    at = before.get(found.input_layer) if found.input_layer is not None else None
+    if at is None or at.codes[-1].shape != found.signal.shape:
+        return None
+    return next(index for index, other in enumerate(before.values()) if other is at)
+
+
+def _taken_apart(found: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
+    """Return the layer's own term of its sum, and the sum of the others, the anchor; None where there are none."""
+    own = next(term for term in end.segment.terms if term.source is found)
+    others = [term for term in end.segment.terms if term is not own]
+    unread = next((term.layer for term in others if term.layer is not None and term.layer.reason is not None), None)
+    if unread is not None:
+        found.reason = f"{unread.name}, which is not read, is added before its ReLU"
+        return own, None
+    return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
+
+
+def _computed(term: Term) -> Tensor:
+    """Return scale·source, (B, channels, …)."""
+    source = term.source
+    if isinstance(source, Tensor):
+        return source * term.scale.view(-1, *[1] * (source.dim() - 2))
+    return dictionary(source, term.scale, term.pool).analyze(source.signal)
+
+
+def _layer(found: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
+    """Return the layer whose code is the found one."""
+    D = dictionary(found, term.scale, term.pool)
+    if found.passes_input and not anchored and isinstance(D, LinearDictionary | ConvDictionary):
+        D = WithIdentity(D) if isinstance(D, LinearDictionary) or D.keeps_size else D
+    identity = IdentityPenalty.SIGNED if bool((found.signal < 0).any()) else IdentityPenalty.OWN
+    threshold = Threshold(D.code_channels, 0.0, identity, free=True).to(found.weight)
+    threshold.atom_weight.copy_(-end.segment.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
+    return PursuitLayer(D, starts.resnet if anchored else starts.zero, step=AbsorbedStep(), threshold=threshold).eval()
+
+
+def _difference(again: Tensor, code: Tensor) -> str | None:
+    """Return why a layer's code is not what the model has computed, None if it is; infinite values are not judged."""
+    if not code.isfinite().all():
+        return None
+    off = float((again - code).abs().max() / code.abs().max().clamp(min=1e-30))
+    return None if off <= TOLERANCE else f"computed again as P_θ(Dᵀx) it differs by {off:.1e} of its largest value"
+
+
+def dictionary(found: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
+    """Return a found layer's dictionary with its atoms multiplied by scale (atoms,), average-pooled if there is a pool."""
+    weight = found.weight * scale.view(-1, *[1] * (found.weight.dim() - 1))
     if weight.dim() == 2:
         return LinearDictionary(weight)
-    stride, padding, dilation = (options.get(key, at) for key, at in (("stride", 1), ("padding", 0), ("dilation", 1)))
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        padding = tuple(r // 2 for r in ConvDictionary(weight, dilation=dilation).reach)
-        if not ConvDictionary(weight, 1, padding, dilation).keeps_size:
-            return None
-    return ConvDictionary(weight, stride, padding, dilation)
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | found.options
+    if options["padding"] == "valid":
+        options["padding"] = 0
+    return _convolution(weight, options) if pool is None else _convolution(*_merged(weight, options, pool))
 
 
-def _unreadable(func: Callable[..., Any], found: FoundLayer, module: nn.Module) -> str | None:
-    """Return why this is no dictionary of the library."""
-    axes = found.weight.dim()
-    if func in TRANSPOSED:
-        return "a transposed convolution, which is a D and not a Dᵀ"
-    if found.options.get("groups", 1) != 1:
-        return f"a convolution in {found.options['groups']} groups"
-    if getattr(module, "padding_mode", "zeros") != "zeros":
-        return f"its padding is {module.padding_mode!r}; zeros were expected"
-    if found.signal.dim() != axes:
-        return f"its input has {found.signal.dim()} axes; {axes} were expected, a batch among them"
-    return None
+def _convolution(weight: Tensor, options: dict[str, Any]) -> ConvDictionary:
+    """Return a convolution, in groups as one of filters that are zero outside of their group."""
+    groups, atoms = options["groups"], len(weight)
+    if groups > 1:
+        whole = weight.new_zeros(groups, atoms // groups, groups, *weight.shape[1:])
+        each = torch.arange(groups, device=weight.device)
+        whole[each, :, each] = weight.unflatten(0, (groups, -1))
+        weight = whole.flatten(2, 3).flatten(0, 1)
+    return ConvDictionary(weight, options["stride"], options["padding"], options["dilation"])
 
 
-def _normalized(scale: Tensor, shift: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return a and b after a batch normalization in evaluation."""
-    gain = (call["running_var"] + call.get("eps", 1e-5)).rsqrt()
-    gain = gain if call.get("weight") is None else gain * call["weight"].detach()
-    offset = 0.0 if call.get("bias") is None else call["bias"].detach()
-    return scale * gain, (shift - call["running_mean"]) * gain + offset
+def _merged(weight: Tensor, options: dict[str, Any], pool: AveragePool) -> tuple[Tensor, dict[str, Any]]:
+    """Return the one convolution that a convolution and an average pooling after it are."""
+    dims = weight.dim() - 2
+    stride, dilation = (
+        (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+        for value in (options["stride"], options["dilation"])
+    )
+    window = torch.ones(1, 1, *pool.window).to(weight)
+    window /= window.numel()
+    spread = SPREAD[dims - 1](window, weight.flatten(0, 1).unsqueeze(0), stride=stride, dilation=dilation)
+    longer = tuple(s * q for s, q in zip(stride, pool.stride, strict=True))
+    return spread[0].unflatten(0, weight.shape[:2]), options | {"stride": longer, "dilation": 1}
+
+
+def _missed(end: ThresholdedSum) -> list[str]:
+    """Return why the code is no proximal step on a Lasso."""
+    if end.cap == torch.inf or not bool((end.code >= end.cap).any()):
+        return []
+    share = 100 * float((end.code >= end.cap).double().mean())
+    return [f"its ReLU cuts {share:.1f} % of the code at {end.cap:g}, which no penalty of this library does"]
+
+
+def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
+    """Return how it was found, where that is not plain to see."""
+    remarks = []
+    others = [t for t in end.segment.terms if t.source is not found]
+    names = [t.layer.name for t in others if t.layer is not None]
+    if names:
+        remarks.append(f"X₋₁ comes through a projection, {', '.join(names)}")
+    if any(bool((t.scale != 1).any()) for t in others if t.layer is None):
+        remarks.append("pre-activation: X₋₁ is the sum before it is normalized and thresholded")
+    if end.concatenated:
+        remarks.append(
+            "densely connected: the I of [I D] brings older channels beside its code; this Lasso is that of D alone"
+        )
+    if found.padded is not None:
+        remarks.append(f"its signal is the input after padding ({found.padded})")
+    if term.pool is not None:
+        remarks.append("its atoms hold the average pooling that comes before the ReLU")
+    return remarks
+
+
+def _why(found: FoundLayer) -> str:
+    """Return why a layer has not been read, in a sentence."""
+    name = found.instead
+    if found.reason is not None:
+        return found.reason
+    if found.part_of is not None:
+        return f"it is added to {found.part_of.name}, which is not read"
+    if name is None:
+        return "no ReLU follows it"
+    if name == "batch_norm":
+        return "its batch normalization keeps no running statistics"
+    if name in ACTIVATIONS:
+        return f"{name} follows it, which is no proximal map of this library; it is read up to there"
+    if name in OWN_STATISTICS:
+        return f"{name} follows it, whose statistics are each image's own, so that there is no fixed a and b"
+    if name.startswith("conv") or name == "linear":
+        return f"{name} follows it, which takes it as it stands, and no ReLU"
+    return f"{name} follows it, and no ReLU"
+
+
+def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
+    """Return the convolutions and matrices of a model that these images do not meet."""
+    used = {f.module for f in watching.found} | {f.weight.data_ptr() for f in watching.found}
+    return [
+        (name, "it was not seen at work on these images")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not {name, module.weight.data_ptr()} & used
+    ]
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -1,0 +1,187 @@
+"""A tensor of a running model as a sum, channel by channel: of convolutions that have met no ReLU, and of other tensors.
+
+A convolution or a matrix begins a sum of one term; batch normalization in evaluation scales and shifts it, an addition
+joins two, a concatenation puts them side by side. At a ReLU the sum says what the code is:
+Γ = ReLU( a·Dᵀx + a'·X₋₁ + b ).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AveragePool(NamedTuple):
+    """An average pooling without padding: its window and its stride, one number an axis."""
+
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class ThresholdedSum(NamedTuple):
+    """What a ReLU has made of a layer's sum.
+
+    Attributes:
+        segment: the sum that it has met.
+        code: what it gives in those channels, (B, atoms, …).
+        cap: its largest value: 6 for ReLU6, infinite for ReLU.
+        concatenated: whether it has thresholded older channels with it, which a concatenation has put beside.
+    """
+
+    segment: "Segment"
+    code: Tensor
+    cap: float
+    concatenated: bool
+
+
+@dataclass(eq=False)
+class FoundLayer:
+    """A convolution or a matrix that the model has used, and what has followed it.
+
+    Attributes:
+        module: the one that used it.
+        signal: x, its input, padded if PyTorch pads it in another way than by as many zeros on both sides.
+        weight: as PyTorch holds it, (atoms, channels/groups, *kernel) or (atoms, features).
+        options: stride, padding, dilation, groups, as far as they were given.
+        depth: how many convolutions and matrices lie before it on the longest way.
+        input_layer: the one whose code x is, as it stands.
+        padded: how x was padded, if it was.
+        reason: why it cannot be read.
+        instead: the function that came first and cannot be followed.
+        threshold: the ReLU, once it is met.
+        part_of: the layer in whose sum it is a projection of X₋₁.
+        passes_input: whether the model puts x itself in front of the code: together they are that of [I D].
+        name: the module's, numbered if it used several.
+    """
+
+    module: str
+    signal: Tensor
+    weight: Tensor
+    options: dict[str, Any]
+    depth: int
+    input_layer: "FoundLayer | None"
+    padded: str | None = None
+    reason: str | None = None
+    instead: str | None = None
+    threshold: ThresholdedSum | None = None
+    part_of: "FoundLayer | None" = None
+    passes_input: bool = False
+    name: str = ""
+
+    @property
+    def whole_code(self) -> Tensor:
+        """The code with x before it if the model passes it on so."""
+        assert self.threshold is not None
+        return torch.cat([self.signal, self.threshold.code], 1) if self.passes_input else self.threshold.code
+
+    @property
+    def atoms(self) -> int:
+        return len(self.weight)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has neither met a ReLU nor gone into the sum of a layer that has."""
+        return self.threshold is None and self.part_of is None
+
+
+class Term(NamedTuple):
+    """scale·source, channel by channel; of a layer, the average pooling of its Dᵀx if there is one."""
+
+    source: FoundLayer | Tensor
+    scale: Tensor
+    pool: AveragePool | None = None
+
+    @property
+    def layer(self) -> FoundLayer | None:
+        return self.source if isinstance(self.source, FoundLayer) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Σ scale·source + shift on consecutive channels.
+
+    Attributes:
+        terms: the summands.
+        shift: b, (channels,).
+    """
+
+    terms: tuple[Term, ...]
+    shift: Tensor
+
+    @property
+    def layers(self) -> list[FoundLayer]:
+        return [term.layer for term in self.terms if term.layer is not None]
+
+    def affine(self, gain: Tensor | float, offset: Tensor | float = 0.0) -> "Segment":
+        """Return gain·(the sum) + offset, channel by channel."""
+        terms = tuple(term._replace(scale=term.scale * gain) for term in self.terms)
+        return Segment(terms, self.shift * gain + offset)
+
+    def plus(self, other: "Segment") -> "Segment":
+        """Return the sum of both; what is in both is one term."""
+        terms = list(self.terms)
+        for term in other.terms:
+            same = next((i for i, t in enumerate(terms) if t.source is term.source and t.pool == term.pool), None)
+            if same is None:
+                terms.append(term)
+            else:
+                terms[same] = term._replace(scale=terms[same].scale + term.scale)
+        return Segment(tuple(terms), self.shift + other.shift)
+
+
+Value = tuple[Segment, ...]
+"""All channels of a tensor, segment by segment."""
+
+
+def of_layer(layer: FoundLayer, bias: Tensor | None) -> Value:
+    """Return Dᵀx + bias of a layer."""
+    one = layer.weight.new_ones(layer.atoms)
+    return (Segment((Term(layer, one),), 0 * one if bias is None else bias.detach().clone()),)
+
+
+def of_tensor(tensor: Tensor) -> Value:
+    """Return a tensor that is no sum of layers, as it is now."""
+    one = tensor.new_ones(tensor.shape[1])
+    return (Segment((Term(tensor.detach().clone(), one),), 0 * one),)
+
+
+def affine(value: Value, gain: Tensor | float, offset: Tensor | float) -> Value:
+    """Return gain·value + offset, with numbers or (channels,)."""
+    sizes = [len(segment.shift) for segment in value]
+    gains, offsets = (v.split(sizes) if isinstance(v, Tensor) else [v] * len(sizes) for v in (gain, offset))
+    return tuple(segment.affine(g, o) for segment, g, o in zip(value, gains, offsets, strict=True))
+
+
+def plus(one: Value, other: Value) -> Value | None:
+    """Return the sum of two values; None where their segments do not match."""
+    sizes = [[len(segment.shift) for segment in value] for value in (one, other)]
+    pair = _cut(one, sizes[1]), _cut(other, sizes[0])
+    if pair[0] is None or pair[1] is None:
+        return None
+    return tuple(a.plus(b) for a, b in zip(*pair, strict=True))
+
+
+def pooled(value: Value, pool: AveragePool) -> Value | None:
+    """Return the average pooling of a layer alone; None for sums, and for what is pooled already."""
+    term = value[0].terms[0]
+    if len(value) > 1 or len(value[0].terms) > 1 or term.layer is None or term.pool is not None:
+        return None
+    return (replace(value[0], terms=(term._replace(pool=pool),)),)
+
+
+def _cut(value: Value, sizes: Sequence[int]) -> Value | None:
+    """Return a value in segments of these sizes, where it has them or is a tensor; None otherwise."""
+    if [len(segment.shift) for segment in value] == list(sizes):
+        return value
+    if len(value) > 1:
+        return value if len(sizes) == 1 else None
+    if value[0].layers:
+        return None
+    parts = [
+        [Term(part, scale) for part, scale in zip(t.source.split(sizes, 1), t.scale.split(sizes), strict=True)]  # type: ignore[union-attr]
+        for t in value[0].terms
+    ]
+    shifts = value[0].shift.split(sizes)
+    return tuple(Segment(terms, shift) for terms, shift in zip(zip(*parts, strict=True), shifts, strict=True))
