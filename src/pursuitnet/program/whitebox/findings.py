@@ -60,10 +60,22 @@ class Findings:
         """How many of the layers that were read are plain, resnet, dense, …"""
         return dict(Counter(layer.block for layer in self.layers))
 
+    @property
+    def headline(self) -> str:
+        """How many convolutions were read, and what the layers are, in a sentence."""
+        read, met = self.convolutions
+        projections = f", {len(self.projections)} of them as projections of X₋₁" if self.projections else ""
+        blocks = ", ".join(f"{count} {block}" for block, count in self.blocks.items())
+        return f"{read} of {met} convolutions read{projections}; layers: {blocks}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON takes them; what is infinite or not known is None."""
         shown = {name: value for name, value in vars(self).items() if name not in ("interpreted_layers", "pixels")}
-        return {"pursuitnet": __version__, **{name: _plain(value) for name, value in shown.items()}}
+        return {
+            "pursuitnet": __version__,
+            **{name: _plain(value) for name, value in shown.items()},
+            "blocks": self.blocks,
+        }
 
 
 def _plain(value: Any) -> Any:

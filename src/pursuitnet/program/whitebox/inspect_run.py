@@ -48,7 +48,7 @@ def inspect_run(
 
 
 def summary(found: Inspection) -> Iterator[str]:
-    """Yield a line for every layer and every number of steps."""
+    """Yield a line for every layer, for what was read, for all that was not, and for every number of steps."""
     wide = max(len(layer.name) for layer in found.layers)
     yield (
         f"{'layer':<{wide}}  {'μ':>6} {'Lemma 1':>9} {'Lemma 2':>9} {'non-zero':>9} {'error':>7} {'unsuccessful':>13}"
@@ -64,6 +64,9 @@ def summary(found: Inspection) -> Iterator[str]:
             f"{number(layer.error):>7} {fraction(layer.unsuccessful):>13} {number(solving.objective):>10} "
             f"{number(solving.minimum[1]):>8} {fraction(solving.gap[0]):>8}"
         )
+    yield found.headline
+    for name, reason in found.unread:
+        yield f"not read: {name}: {reason}"
     for at in found.steps:
         accuracy = f"accuracy {fraction(at.accuracy)} of {found.labeled} images, " if found.labeled else ""
         trained = "  (as trained)" if at.trained else ""

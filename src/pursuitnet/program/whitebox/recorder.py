@@ -1,4 +1,4 @@
-"""A plain PyTorch model, watched while it runs: which convolutions and matrices it uses, and the sums up to their ReLU."""
+"""A plain PyTorch model, watched while it runs: its convolutions and matrices, and their sums up to a ReLU."""
 
 from collections.abc import Callable, Iterator
 from numbers import Real
@@ -99,7 +99,7 @@ class LayerRecorder(TorchFunctionMode):
                 self.codes[out] = code
         if made and (begins or value is None):
             for layer in waiting:
-                layer.instead = layer.instead or call.name
+                layer.instead.append(call.name)
         return out
 
     def _named(self, name: str, module: nn.Module) -> Iterator[Any]:
@@ -122,7 +122,7 @@ class LayerRecorder(TorchFunctionMode):
 
     def _value(self, tensor: Tensor) -> Value:
         """Return a tensor's sum; what has no layer in it that still waits, is taken as it stands."""
-        return self.values[tensor] if self._waiting(tensor) else sums.of_tensor(tensor)
+        return self.values[tensor] if self._waiting(tensor) else sums.of_tensor(tensor, self.depths.get(tensor, 0))
 
     def _begin(self, call: Call, depth: int) -> Value | None:
         """Note a convolution or a matrix before it runs, and with it the reason for which it cannot be read."""
@@ -170,10 +170,10 @@ class LayerRecorder(TorchFunctionMode):
 
     def _scaled(self, call: Call) -> Value | None:
         given = call.bound("input", "other")
-        factor = given["other"]
-        if not isinstance(factor, Real) or given.get("rounding_mode"):
+        if not isinstance(given["other"], Real) or given.get("rounding_mode"):
             return None
-        return sums.affine(self.values[given["input"]], 1 / factor if call.name == "div" else float(factor), 0.0)
+        factor = float(given["other"])
+        return sums.affine(self.values[given["input"]], 1 / factor if call.name == "div" else factor, 0.0)
 
     def _side_by_side(self, call: Call) -> Value | None:
         given = call.bound("tensors", "dim")
@@ -231,7 +231,7 @@ def relu_cap(call: Call) -> float | None:
     if call.name in ("hardtanh", "clamp", "clip"):
         given = call.bound("input", "min", "max")
         low, high = given.get("min_val", given.get("min")), given.get("max_val", given.get("max"))
-        if isinstance(low, Real) and low == 0 and (high is None or (isinstance(high, Real) and high > 0)):
+        if isinstance(low, Real) and low == 0 and (high is None or isinstance(high, Real)):
             return torch.inf if high is None else float(high)
     return None
 

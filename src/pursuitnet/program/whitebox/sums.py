@@ -1,4 +1,4 @@
-"""A tensor of a running model as a sum, channel by channel: of convolutions that have met no ReLU, and of other tensors.
+"""A tensor of a running model as a sum, channel by channel: of convolutions before their ReLU, and of other tensors.
 
 A convolution or a matrix begins a sum of one term; batch normalization in evaluation scales and shifts it, an addition
 joins two, a concatenation puts them side by side. At a ReLU the sum says what the code is:
@@ -6,10 +6,9 @@ joins two, a concatenation puts them side by side. At a ReLU the sum says what t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -49,7 +48,7 @@ class FoundLayer:
         input_layer: the one whose code x is, as it stands.
         padded: how x was padded, if it was.
         reason: why it cannot be read.
-        instead: the function that came first and cannot be followed.
+        instead: the functions that it has gone into and that cannot be followed, in their order.
         threshold: the ReLU, once it is met.
         part_of: the layer in whose sum it is a projection of X₋₁.
         passes_input: whether the model puts x itself in front of the code: together they are that of [I D].
@@ -64,17 +63,11 @@ class FoundLayer:
     input_layer: "FoundLayer | None"
     padded: str | None = None
     reason: str | None = None
-    instead: str | None = None
+    instead: list[str] = field(default_factory=list)
     threshold: ThresholdedSum | None = None
     part_of: "FoundLayer | None" = None
     passes_input: bool = False
     name: str = ""
-
-    @property
-    def whole_code(self) -> Tensor:
-        """The code with x before it if the model passes it on so."""
-        assert self.threshold is not None
-        return torch.cat([self.signal, self.threshold.code], 1) if self.passes_input else self.threshold.code
 
     @property
     def atoms(self) -> int:
@@ -87,10 +80,20 @@ class FoundLayer:
 
 
 class Term(NamedTuple):
-    """scale·source, channel by channel; of a layer, the average pooling of its Dᵀx if there is one."""
+    """scale·source + shift, channel by channel.
+
+    Attributes:
+        source: a layer's Dᵀx, or a tensor.
+        scale: (channels,).
+        shift: (channels,).
+        depth: how many convolutions and matrices lie before it on the longest way.
+        pool: of a layer, the average pooling of its Dᵀx if there is one.
+    """
 
     source: FoundLayer | Tensor
     scale: Tensor
+    shift: Tensor
+    depth: int
     pool: AveragePool | None = None
 
     @property
@@ -100,11 +103,11 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Σ scale·source + shift on consecutive channels.
+    """Σ terms + shift on consecutive channels.
 
     Attributes:
-        terms: the summands.
-        shift: b, (channels,).
+        terms: the summands, each with the shift that it had got before it was added.
+        shift: what the sum has got added, (channels,).
     """
 
     terms: tuple[Term, ...]
@@ -116,7 +119,9 @@ class Segment:
 
     def affine(self, gain: Tensor | float, offset: Tensor | float = 0.0) -> "Segment":
         """Return gain·(the sum) + offset, channel by channel."""
-        terms = tuple(term._replace(scale=term.scale * gain) for term in self.terms)
+        terms = tuple(term._replace(scale=term.scale * gain, shift=term.shift * gain) for term in self.terms)
+        if len(terms) == 1:
+            return Segment((terms[0]._replace(shift=terms[0].shift + offset),), self.shift)
         return Segment(terms, self.shift * gain + offset)
 
     def plus(self, other: "Segment") -> "Segment":
@@ -127,7 +132,7 @@ class Segment:
             if same is None:
                 terms.append(term)
             else:
-                terms[same] = term._replace(scale=terms[same].scale + term.scale)
+                terms[same] = term._replace(scale=terms[same].scale + term.scale, shift=terms[same].shift + term.shift)
         return Segment(tuple(terms), self.shift + other.shift)
 
 
@@ -138,13 +143,14 @@ Value = tuple[Segment, ...]
 def of_layer(layer: FoundLayer, bias: Tensor | None) -> Value:
     """Return Dᵀx + bias of a layer."""
     one = layer.weight.new_ones(layer.atoms)
-    return (Segment((Term(layer, one),), 0 * one if bias is None else bias.detach().clone()),)
+    shift = 0 * one if bias is None else bias.detach().clone()
+    return (Segment((Term(layer, one, shift, layer.depth),), 0 * one),)
 
 
-def of_tensor(tensor: Tensor) -> Value:
+def of_tensor(tensor: Tensor, depth: int) -> Value:
     """Return a tensor that is no sum of layers, as it is now."""
     one = tensor.new_ones(tensor.shape[1])
-    return (Segment((Term(tensor.detach().clone(), one),), 0 * one),)
+    return (Segment((Term(tensor.detach().clone(), one, 0 * one, depth),), 0 * one),)
 
 
 def affine(value: Value, gain: Tensor | float, offset: Tensor | float) -> Value:
@@ -157,10 +163,10 @@ def affine(value: Value, gain: Tensor | float, offset: Tensor | float) -> Value:
 def plus(one: Value, other: Value) -> Value | None:
     """Return the sum of two values; None where their segments do not match."""
     sizes = [[len(segment.shift) for segment in value] for value in (one, other)]
-    pair = _cut(one, sizes[1]), _cut(other, sizes[0])
-    if pair[0] is None or pair[1] is None:
+    first, second = _cut(one, sizes[1]), _cut(other, sizes[0])
+    if first is None or second is None:
         return None
-    return tuple(a.plus(b) for a, b in zip(*pair, strict=True))
+    return tuple(a.plus(b) for a, b in zip(first, second, strict=True))
 
 
 def pooled(value: Value, pool: AveragePool) -> Value | None:
@@ -179,9 +185,12 @@ def _cut(value: Value, sizes: Sequence[int]) -> Value | None:
         return value if len(sizes) == 1 else None
     if value[0].layers:
         return None
-    parts = [
-        [Term(part, scale) for part, scale in zip(t.source.split(sizes, 1), t.scale.split(sizes), strict=True)]  # type: ignore[union-attr]
-        for t in value[0].terms
-    ]
-    shifts = value[0].shift.split(sizes)
-    return tuple(Segment(terms, shift) for terms, shift in zip(zip(*parts, strict=True), shifts, strict=True))
+    parts = zip(*(_cut_term(term, sizes) for term in value[0].terms), strict=True)
+    return tuple(Segment(terms, shift) for terms, shift in zip(parts, value[0].shift.split(sizes), strict=True))
+
+
+def _cut_term(term: Term, sizes: Sequence[int]) -> list[Term]:
+    """Return a tensor's term on so many channels each."""
+    parts = term.source.split(sizes, 1)  # type: ignore[union-attr]  # it is no layer's
+    cut = zip(parts, term.scale.split(sizes), term.shift.split(sizes), strict=True)
+    return [Term(source, scale, shift, term.depth) for source, scale, shift in cut]

@@ -45,13 +45,14 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
         trace = _trace(layer, read)
         if trace is not None:
             read[layer] = trace
-    projections = [f for f in watching.found if f.part_of in read]
+    parts = [f for f in watching.found if f.part_of in read]
+    unread = [f for f in watching.found if f not in read and f not in parts]
     convolutions = [f for f in watching.found if f.weight.dim() > 2]
     return TracedModel(
         [(layer.name, trace) for layer, trace in read.items()],
-        [(f.name, _why(f)) for f in watching.found if f not in read and f not in projections] + _unused(model, watching),
-        [Projection(f.name, f.part_of.name) for f in projections if f.part_of is not None],
-        Convolutions(sum(f in read or f in projections for f in convolutions), len(convolutions)),
+        [(layer.name, _why(layer)) for layer in unread] + _unused(model, watching),
+        [Projection(f.name, f.part_of.name) for f in parts if f.part_of is not None],
+        Convolutions(sum(f not in unread for f in convolutions), len(convolutions)),
     )
 
 
@@ -67,7 +68,8 @@ def _trace(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrac
     layer = _layer(found, term, end, anchored=anchor is not None)
     again = layer(found.signal, previous=anchor)
     again[:, -found.atoms :].clamp_(max=end.cap)
-    code = end.code if isinstance(layer.dictionary, ConvDictionary | LinearDictionary) else found.whole_code
+    dense = isinstance(layer.dictionary, WithIdentity)
+    code = torch.cat([found.signal, end.code], 1) if dense else end.code
     found.reason = _difference(again, code)
     if found.reason is not None:
         return None
@@ -92,16 +94,25 @@ def _taken_apart(found: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor |
     unread = next((term.layer for term in others if term.layer is not None and term.layer.reason is not None), None)
     if unread is not None:
         found.reason = f"{unread.name}, which is not read, is added before its ReLU"
+    elif any(term.depth > found.depth for term in others):
+        found.reason = "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
+    if found.reason is not None:
         return own, None
     return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
 
 
 def _computed(term: Term) -> Tensor:
-    """Return scale·source, (B, channels, …)."""
+    """Return scale·source + shift, (B, channels, …)."""
     source = term.source
-    if isinstance(source, Tensor):
-        return source * term.scale.view(-1, *[1] * (source.dim() - 2))
-    return dictionary(source, term.scale, term.pool).analyze(source.signal)
+    if isinstance(source, FoundLayer):
+        image = dictionary(source, term.scale, term.pool).analyze(source.signal)
+    else:
+        image = source * _column(term.scale, source)
+    return image + _column(term.shift, image)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 2))
 
 
 def _layer(found: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
@@ -111,7 +122,7 @@ def _layer(found: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool
         D = WithIdentity(D) if isinstance(D, LinearDictionary) or D.keeps_size else D
     identity = IdentityPenalty.SIGNED if bool((found.signal < 0).any()) else IdentityPenalty.OWN
     threshold = Threshold(D.code_channels, 0.0, identity, free=True).to(found.weight)
-    threshold.atom_weight.copy_(-end.segment.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
+    threshold.atom_weight.copy_(-term.shift - end.segment.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
     return PursuitLayer(D, starts.resnet if anchored else starts.zero, step=AbsorbedStep(), threshold=threshold).eval()
 
 
@@ -124,7 +135,7 @@ def _difference(again: Tensor, code: Tensor) -> str | None:
 
 
 def dictionary(found: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
-    """Return a found layer's dictionary with its atoms multiplied by scale (atoms,), average-pooled if there is a pool."""
+    """Return a layer's dictionary, its atoms multiplied by scale (atoms,) and, if there is a pool, average-pooled."""
     weight = found.weight * scale.view(-1, *[1] * (found.weight.dim() - 1))
     if weight.dim() == 2:
         return LinearDictionary(weight)
@@ -189,22 +200,30 @@ def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
 
 def _why(found: FoundLayer) -> str:
     """Return why a layer has not been read, in a sentence."""
-    name = found.instead
     if found.reason is not None:
         return found.reason
     if found.part_of is not None:
         return f"it is added to {found.part_of.name}, which is not read"
-    if name is None:
+    if not found.instead:
         return "no ReLU follows it"
+    names = list(dict.fromkeys(found.instead))
+    known = next((sentence for name in names if (sentence := _why_not(name)) is not None), None)
+    return known or f"{' and '.join(names[:3])} follow{'s' * (len(names) == 1)} it, and no ReLU"
+
+
+def _why_not(name: str) -> str | None:
+    """Return why a function ends a layer before its ReLU; None where nothing more is known."""
     if name == "batch_norm":
         return "its batch normalization keeps no running statistics"
     if name in ACTIVATIONS:
         return f"{name} follows it, which is no proximal map of this library; it is read up to there"
     if name in OWN_STATISTICS:
         return f"{name} follows it, whose statistics are each image's own, so that there is no fixed a and b"
+    if name == "mul":
+        return "mul follows it, by factors that are each image's own, so that there is no fixed a"
     if name.startswith("conv") or name == "linear":
-        return f"{name} follows it, which takes it as it stands, and no ReLU"
-    return f"{name} follows it, and no ReLU"
+        return f"{name} takes what it gives as it stands, and no ReLU is between"
+    return None
 
 
 def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
