@@ -135,6 +135,10 @@ PAGES = {
     "experiments/depth.py": ("depth.md", told_by_depth),
     "experiments/reduced_pursuit.py": ("solving.md", told_by_reduced_pursuit),
     "experiments/reduced_network.py": ("speed.md", told_by_reduced_network),
+    "experiments/read_networks.py": (
+        "guide/white-box.md",
+        lambda module: module.table(json.loads(module.RECORD.read_text())),
+    ),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
     "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),
