@@ -104,7 +104,7 @@ class Solving:
 
 @dataclass(frozen=True)
 class Layer:
-    """What is known of one layer. Codes are in the units of its Lasso (see ``Reading``); errors are medians.
+    """What is known of one layer. Codes are in the units of its Lasso (see ``InterpretedLayer``); errors are medians.
 
     Attributes:
         name: where it is in the model.
