@@ -92,6 +92,7 @@ def test_a_residual_blocks_layer_starts_at_the_blocks_input(make):
         by_projection = isinstance(block.project, nn.Sequential)
         assert projected.get(f"blocks.{index}.last.0") == (f"blocks.{index}.project.0" if by_projection else None)
         assert any("projection" in remark for remark in at.remarks) == by_projection
+        assert not any("pre-activation" in remark for remark in at.remarks)
 
 
 def test_a_pre_activation_block_starts_at_the_sum_before_it_is_thresholded():
@@ -109,7 +110,7 @@ def test_a_pre_activation_block_starts_at_the_sum_before_it_is_thresholded():
         at, a = layers[f"blocks.{index}.last"], norm.weight * (norm.running_var + norm.eps).rsqrt()
         again = at.layer(at.signals[0], previous=before * a.view(-1, 1, 1))
         assert torch.allclose(again, F.relu(norm(total)), atol=1e-10)
-        assert any("pre-activation" in remark for remark in at.remarks) == (block.project is None)
+        assert any("pre-activation" in remark for remark in at.remarks)
 
 
 def test_a_dense_layers_code_is_what_the_next_relu_makes_of_its_channels():

@@ -88,7 +88,7 @@ class LayerRecorder(TorchFunctionMode):
         begins = func in (*LINEAR, *TRANSPOSED)
         # all this before it runs, as it may work in place
         value = self._begin(call, depth) if begins else self._follow(call) if waiting else None
-        code = self.codes.get(call.tensors[0]) if _changes_nothing(call) else None
+        code = self.codes.get(args[0]) if _changes_nothing(call) else None
         out = func(*args, **call.kwargs)
         made = list(_tensors((out,)))
         for each in made:
@@ -245,7 +245,9 @@ def _tensors(values: tuple[Any, ...] | list[Any]) -> Iterator[Tensor]:
 
 
 def _changes_nothing(call: Call) -> bool:
-    """Return whether a function gives back what it is given: a dropout in evaluation does."""
+    """Return whether a function gives back its first argument: a dropout in evaluation does."""
+    if not call.args or not isinstance(call.args[0], Tensor):
+        return False
     if "dropout" in call.name:
         given = call.bound("input", "p", "training")
         return not given.get("training", given.get("train", True))

@@ -108,10 +108,12 @@ class Segment:
     Attributes:
         terms: the summands, each with the shift that it had got before it was added.
         shift: what the sum has got added, (channels,).
+        normalized: whether it is the sum that was normalized, and not its terms.
     """
 
     terms: tuple[Term, ...]
     shift: Tensor
+    normalized: bool = False
 
     @property
     def layers(self) -> list[FoundLayer]:
@@ -121,8 +123,8 @@ class Segment:
         """Return gain·(the sum) + offset, channel by channel."""
         terms = tuple(term._replace(scale=term.scale * gain, shift=term.shift * gain) for term in self.terms)
         if len(terms) == 1:
-            return Segment((terms[0]._replace(shift=terms[0].shift + offset),), self.shift)
-        return Segment(terms, self.shift * gain + offset)
+            return Segment((terms[0]._replace(shift=terms[0].shift + offset),), self.shift * gain, self.normalized)
+        return Segment(terms, self.shift * gain + offset, self.normalized or isinstance(gain, Tensor))
 
     def plus(self, other: "Segment") -> "Segment":
         """Return the sum of both; what is in both is one term."""
@@ -133,7 +135,7 @@ class Segment:
                 terms.append(term)
             else:
                 terms[same] = term._replace(scale=terms[same].scale + term.scale, shift=terms[same].shift + term.shift)
-        return Segment(tuple(terms), self.shift + other.shift)
+        return Segment(tuple(terms), self.shift + other.shift, self.normalized or other.normalized)
 
 
 Value = tuple[Segment, ...]

@@ -185,7 +185,7 @@ def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
     names = [t.layer.name for t in others if t.layer is not None]
     if names:
         remarks.append(f"X₋₁ comes through a projection, {', '.join(names)}")
-    if any(bool((t.scale != 1).any()) for t in others if t.layer is None):
+    if end.segment.normalized:
         remarks.append("pre-activation: X₋₁ is the sum before it is normalized and thresholded")
     if end.concatenated:
         remarks.append(
