@@ -251,6 +251,7 @@ def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
     assert "deeper branch" in reasons["short"] and "each image's own" in reasons["last"]
 
 
+SCALE = uniform(0.5, 2, 3, 1, 1, seed=5)  # as a model's own parameter is: no image has a say in it
 SUMS = {
     "+": lambda a, b: a + b,
     "+=": lambda a, b: a.__iadd__(b),
@@ -261,6 +262,8 @@ SUMS = {
     "numbers": lambda a, b: 1 + 0.1 * a / 2 - 0.3 + b * 3,
     "twice": lambda a, b: a + a + b,
     "in place on a tensor": lambda a, b: b.clone().add_(a),
+    "a factor for each channel": lambda a, b: a * SCALE + SCALE.view(1, 3, 1, 1) * b,
+    "a shift for each channel": lambda a, b: SCALE[:1, :, 0] + a - SCALE + b,
     "dropout": lambda a, b: F.dropout(a.contiguous(), 0.5, training=False) + b,
 }
 

@@ -58,17 +58,23 @@ class LayerRecorder(TorchFunctionMode):
     Functions are watched as they are called, so that it makes no difference whether a model uses modules or functions,
     nor which way through its Python code these images take: what a graph made beforehand would have to know.
 
+    Args:
+        model: the model.
+        inputs: what it will be called with.
+
     Attributes:
         found: the layers in the order of their calls.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *inputs: Tensor) -> None:
         super().__init__()
         self.found: list[FoundLayer] = []
         self.values = WeakTensorKeyDictionary()  # a tensor → the sum that it is
         self.codes = WeakTensorKeyDictionary()  # a tensor → the layer whose code it is
         self.padded = WeakTensorKeyDictionary()  # a tensor → how it was padded
-        self.depths = WeakTensorKeyDictionary()  # a tensor → how many layers lie before it
+        self.depths = WeakTensorKeyDictionary()  # a tensor that depends on the inputs → how many layers lie before it
+        for x in inputs:
+            self.depths[x] = 0
         self.inside: list[str] = ["model"]
         self.handles = [handle for name, module in model.named_modules() for handle in self._named(name, module)]
 
@@ -83,16 +89,18 @@ class LayerRecorder(TorchFunctionMode):
         call = Call.of(func, args, kwargs or {})
         if call.name == "get":  # an attribute, such as x.shape
             return func(*args, **call.kwargs)
-        depth = max((self.depths.get(t, 0) for t in call.tensors), default=0)
+        depth = max((self.depths[t] for t in call.tensors if t in self.depths), default=None)
         waiting = [layer for t in call.tensors for layer in self._waiting(t)]
         begins = func in (*LINEAR, *TRANSPOSED)
         # all this before it runs, as it may work in place
-        value = self._begin(call, depth) if begins else self._follow(call) if waiting else None
+        value = self._begin(call, depth or 0) if begins else self._follow(call) if waiting else None
         code = self.codes.get(args[0]) if _changes_nothing(call) else None
         out = func(*args, **call.kwargs)
         made = list(_tensors((out,)))
         for each in made:
-            self._forget(each, depth + begins)
+            self._forget(each)
+            if depth is not None:
+                self.depths[each] = depth + begins
         if isinstance(out, Tensor):
             self._note(call, value, out)
             if code is not None:
@@ -109,11 +117,10 @@ class LayerRecorder(TorchFunctionMode):
         yield module.register_forward_pre_hook(lambda *_: self.inside.append(name or "model"))
         yield module.register_forward_hook(leave, always_call=True)
 
-    def _forget(self, out: Tensor, depth: int) -> None:
-        """Note how deep a result lies, and nothing else: if it was known, it has been changed in place."""
-        for known in (self.values, self.codes, self.padded):
+    def _forget(self, out: Tensor) -> None:
+        """Forget what a result was: if it was known, it has been changed in place."""
+        for known in (self.values, self.codes, self.padded, self.depths):
             known.pop(out, None)
-        self.depths[out] = depth
 
     def _waiting(self, tensor: Tensor) -> list[FoundLayer]:
         """Return the layers in a tensor's sum that have met no ReLU."""
@@ -162,18 +169,35 @@ class LayerRecorder(TorchFunctionMode):
         one, other = given["input"], given["other"]
         sign = -1.0 if call.name == "sub" else 1.0
         weight = sign * float(given.get("alpha", 1))
-        if isinstance(other, Real):
-            return sums.affine(self.values[one], 1.0, weight * float(other))
-        if not isinstance(one, Tensor) or one.shape != other.shape:
+        if (offset := self._constant(other, one)) is not None:
+            return sums.affine(self._value(one), 1.0, weight * offset)
+        if (offset := self._constant(one, other)) is not None:
+            return sums.affine(self._value(other), weight, offset)
+        if one.shape != other.shape:
             return None
         return sums.plus(self._value(one), sums.affine(self._value(other), weight, 0.0))
 
     def _scaled(self, call: Call) -> Value | None:
         given = call.bound("input", "other")
-        if not isinstance(given["other"], Real) or given.get("rounding_mode"):
+        x, other = given["input"], given["other"]
+        if call.name == "mul" and not self._waiting(x):
+            x, other = other, x
+        factor = self._constant(other, x)
+        if factor is None or given.get("rounding_mode"):
             return None
-        factor = float(given["other"])
-        return sums.affine(self.values[given["input"]], 1 / factor if call.name == "div" else factor, 0.0)
+        return sums.affine(self._value(x), 1 / factor if call.name == "div" else factor, 0.0)
+
+    def _constant(self, value: Any, like: Any) -> Tensor | float | None:
+        """Return a number, or a tensor of the model's own with a number for each channel, as (channels,); else None."""
+        if isinstance(value, Real):
+            return float(value)
+        if not isinstance(value, Tensor) or value in self.depths or not isinstance(like, Tensor):
+            return None
+        if value.numel() == 1:
+            return float(value)
+        shape = (1,) * (like.dim() - value.dim()) + tuple(value.shape)
+        each = shape[1] == like.shape[1] == value.numel() and len(shape) == like.dim()
+        return value.detach().flatten() if each else None
 
     def _side_by_side(self, call: Call) -> Value | None:
         given = call.bound("tensors", "dim")

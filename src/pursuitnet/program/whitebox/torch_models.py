@@ -36,7 +36,7 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
     θ = −b. What is added before the ReLU, X₋₁ as it stands or by a projection (a convolution of its own), is the anchor
     of the start ``resnet``. Each is computed again, and read only if that is what the model has computed.
     """
-    with torch.no_grad(), LayerRecorder(model) as watching:
+    with torch.no_grad(), LayerRecorder(model, *inputs) as watching:
         model(*inputs)
     for layer, name in zip(watching.found, _distinct([f.module for f in watching.found]), strict=True):
         layer.name = name
