@@ -251,6 +251,22 @@ def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
     assert "deeper branch" in reasons["short"] and "each image's own" in reasons["last"]
 
 
+def test_a_parallel_branch_is_no_projection_of_the_blocks_input():
+    torch.manual_seed(0)
+    modules = {name: nn.Conv2d(2, 2, 3, padding=1) for name in "abcd"}
+    parallel = Runs(lambda m, x: F.relu(m.b(F.relu(m.a(x))) + m.d(F.relu(m.c(x)))), **modules).double()
+    x = normal(2, 2, 6, 6)
+    traced = trace_torch_layers(parallel, x)
+    assert [name for name, _ in traced.layers] == ["a", "c"] and traced.projections == []
+    assert dict(traced.unread) == {
+        "b": "it is added to d, which is not read",
+        "d": "b, a parallel branch with a signal of its own, is added before its ReLU, and is no X₋₁",
+    }
+    single = Runs(lambda m, x: F.relu(m.a(x) + m.b(x)), a=modules["a"], b=nn.Conv2d(2, 2, 1)).double()
+    traced = trace_torch_layers(single, x)  # a block of one layer: both take its input
+    assert traced.convolutions == (2, 2) and traced.projections == [("a", "b")]
+
+
 SCALE = uniform(0.5, 2, 3, 1, 1, seed=5)  # as a model's own parameter is: no image has a say in it
 SUMS = {
     "+": lambda a, b: a + b,

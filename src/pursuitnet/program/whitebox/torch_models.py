@@ -91,14 +91,25 @@ def _taken_apart(found: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor |
     """Return the layer's own term of its sum, and the sum of the others, the anchor; None where there are none."""
     own = next(term for term in end.segment.terms if term.source is found)
     others = [term for term in end.segment.terms if term is not own]
-    unread = next((term.layer for term in others if term.layer is not None and term.layer.reason is not None), None)
-    if unread is not None:
-        found.reason = f"{unread.name}, which is not read, is added before its ReLU"
-    elif any(term.depth > found.depth for term in others):
-        found.reason = "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
+    found.reason = next((why for term in others if (why := _no_anchor(term, found)) is not None), None)
     if found.reason is not None:
         return own, None
     return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
+
+
+def _no_anchor(term: Term, found: FoundLayer) -> str | None:
+    """Return why a term is no part of the anchor, neither X₋₁ nor a projection of it; None if it is one."""
+    if term.depth > found.depth:
+        return "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
+    layer = term.layer
+    if layer is None:
+        return None
+    if layer.reason is not None:
+        return f"{layer.name}, which is not read, is added before its ReLU"
+    same = layer.signal.shape == found.signal.shape and torch.equal(layer.signal, found.signal)
+    if term.depth == found.depth and not same:
+        return f"{layer.name}, a parallel branch with a signal of its own, is added before its ReLU, and is no X₋₁"
+    return None
 
 
 def _computed(term: Term) -> Tensor:
