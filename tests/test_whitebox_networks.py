@@ -165,11 +165,38 @@ def test_an_average_pooling_before_the_relu_is_part_of_the_atoms(conv, pool, sha
     assert traced.convolutions == (1, 1) and "average pooling" in at.remarks[0]
 
 
-@pytest.mark.parametrize("pool", [nn.AvgPool2d(2, padding=1), nn.AvgPool2d(2, ceil_mode=True), nn.MaxPool2d(2)])
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2, padding=1), nn.AvgPool2d(2, ceil_mode=True), nn.LPPool2d(2, 2)])
 def test_other_poolings_before_the_relu_are_not_read(pool):
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), pool, nn.ReLU()).double().eval()
     traced = trace_torch_layers(model, normal(1, 2, 9, 9))
     assert traced.layers == [] and "pool2d follows it" in traced.unread[0][1]
+
+
+@pytest.mark.parametrize(
+    ("first", "sign", "read"), [(True, 1, True), (True, -1, True), (False, 1, True), (False, -1, False)]
+)
+def test_a_max_pooling_before_the_relu_may_come_after_it(first, sign, read):
+    torch.manual_seed(0)
+    norm, pool = nn.BatchNorm2d(3), nn.MaxPool2d(3, 2, 1)
+    model = stirred(nn.Sequential(nn.Conv2d(2, 3, 3), *((norm, pool) if first else (pool, norm)), nn.ReLU()))
+    with torch.no_grad():
+        norm.weight.mul_(sign)
+    x = normal(2, 2, 9, 9)
+    traced = trace_torch_layers(model, x)
+    assert traced.convolutions == (read, 1)
+    if read:
+        ((_, at),) = traced.layers
+        assert torch.allclose(at.codes[0], F.relu(norm(model[0](x))), atol=1e-12)
+        assert torch.allclose(pool(at.codes[0]), model(x), atol=1e-12)
+    else:  # the smallest of a window counts, and not the largest
+        assert "differs by" in traced.unread[0][1]
+
+
+def test_a_pooled_sum_is_not_added_to():
+    torch.manual_seed(0)
+    model = Runs(lambda m, x: F.relu(F.max_pool2d(m.a(x), 2) + F.avg_pool2d(x, 2)), a=nn.Conv2d(2, 2, 1)).double()
+    reasons = dict(trace_torch_layers(model, normal(1, 2, 6, 6)).unread)
+    assert reasons == {"a": "add follows it, and no ReLU"}
 
 
 @pytest.mark.parametrize(("channels", "atoms", "groups"), [(4, 6, 2), (4, 4, 4), (3, 9, 3)])

@@ -105,7 +105,7 @@ class LayerRecorder(TorchFunctionMode):
             self._note(call, value, out)
             if code is not None:
                 self.codes[out] = code
-        if made and (begins or value is None):
+        if made and (begins or value is None or not isinstance(out, Tensor)):
             for layer in waiting:
                 layer.instead.append(call.name)
         return out
@@ -162,6 +162,9 @@ class LayerRecorder(TorchFunctionMode):
             return _normalized(self.values[x], call.bound(*BATCH_NORMS[call.func]))
         if call.name in ("avg_pool1d", "avg_pool2d", "avg_pool3d"):
             return _pooled(self.values[x], call.bound(*POOL_NAMES), x.dim() - 2)
+        if call.name in ("max_pool1d", "max_pool2d", "max_pool3d"):
+            pool, more = call.func, call.args[1:]
+            return sums.max_pooled(self.values[x], lambda z: pool(z, *more, **call.kwargs))
         return self.values[x] if _changes_nothing(call) or relu_cap(call) is not None else None
 
     def _added(self, call: Call) -> Value | None:
@@ -231,7 +234,7 @@ class LayerRecorder(TorchFunctionMode):
             last.threshold = ThresholdedSum(segment, code, cap, any(older))
             for layer in others:
                 layer.part_of = last
-            if len(value) == 1:
+            if len(value) == 1 and segment.max_pool is None:
                 self.codes[out] = last
 
     def _pass_input(self, call: Call, out: Tensor) -> None:

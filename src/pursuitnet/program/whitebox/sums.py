@@ -5,7 +5,7 @@ joins two, a concatenation puts them side by side. At a ReLU the sum says what t
 Γ = ReLU( a·Dᵀx + a'·X₋₁ + b ).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class ThresholdedSum(NamedTuple):
 
     Attributes:
         segment: the sum that it has met.
-        code: what it gives in those channels, (B, atoms, …).
+        code: what it gives in those channels, (B, atoms, …), max-pooled if the sum is.
         cap: its largest value: 6 for ReLU6, infinite for ReLU.
         concatenated: whether it has thresholded older channels with it, which a concatenation has put beside.
     """
@@ -109,11 +109,13 @@ class Segment:
         terms: the summands, each with the shift that it had got before it was added.
         shift: what the sum has got added, (channels,).
         normalized: whether it is the sum that was normalized, and not its terms.
+        max_pool: the max pooling that it has gone through; it may as well come after the ReLU.
     """
 
     terms: tuple[Term, ...]
     shift: Tensor
     normalized: bool = False
+    max_pool: Callable[[Tensor], Tensor] | None = None
 
     @property
     def layers(self) -> list[FoundLayer]:
@@ -123,8 +125,9 @@ class Segment:
         """Return gain·(the sum) + offset, channel by channel."""
         terms = tuple(term._replace(scale=term.scale * gain, shift=term.shift * gain) for term in self.terms)
         if len(terms) == 1:
-            return Segment((terms[0]._replace(shift=terms[0].shift + offset),), self.shift * gain, self.normalized)
-        return Segment(terms, self.shift * gain + offset, self.normalized or isinstance(gain, Tensor))
+            return replace(self, terms=(terms[0]._replace(shift=terms[0].shift + offset),), shift=self.shift * gain)
+        normalized = self.normalized or isinstance(gain, Tensor)
+        return replace(self, terms=terms, shift=self.shift * gain + offset, normalized=normalized)
 
     def plus(self, other: "Segment") -> "Segment":
         """Return the sum of both; what is in both is one term."""
@@ -163,7 +166,9 @@ def affine(value: Value, gain: Tensor | float, offset: Tensor | float) -> Value:
 
 
 def plus(one: Value, other: Value) -> Value | None:
-    """Return the sum of two values; None where their segments do not match."""
+    """Return the sum of two values; None where their segments do not match, or are pooled."""
+    if _max_pooled(one) or _max_pooled(other):
+        return None
     sizes = [[len(segment.shift) for segment in value] for value in (one, other)]
     first, second = _cut(one, sizes[1]), _cut(other, sizes[0])
     if first is None or second is None:
@@ -174,9 +179,18 @@ def plus(one: Value, other: Value) -> Value | None:
 def pooled(value: Value, pool: AveragePool) -> Value | None:
     """Return the average pooling of a layer alone; None for sums, and for what is pooled already."""
     term = value[0].terms[0]
-    if len(value) > 1 or len(value[0].terms) > 1 or term.layer is None or term.pool is not None:
+    if _max_pooled(value) or len(value) > 1 or len(value[0].terms) > 1 or term.layer is None or term.pool is not None:
         return None
     return (replace(value[0], terms=(term._replace(pool=pool),)),)
+
+
+def max_pooled(value: Value, pool: Callable[[Tensor], Tensor]) -> Value | None:
+    """Return the max pooling of a value; None for what is max-pooled already."""
+    return None if _max_pooled(value) else tuple(replace(segment, max_pool=pool) for segment in value)
+
+
+def _max_pooled(value: Value) -> bool:
+    return any(segment.max_pool is not None for segment in value)
 
 
 def _cut(value: Value, sizes: Sequence[int]) -> Value | None:

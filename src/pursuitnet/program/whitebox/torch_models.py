@@ -68,11 +68,12 @@ def _trace(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrac
     layer = _layer(found, term, end, anchored=anchor is not None)
     again = layer(found.signal, previous=anchor)
     again[:, -found.atoms :].clamp_(max=end.cap)
-    dense = isinstance(layer.dictionary, WithIdentity)
+    dense, pool = isinstance(layer.dictionary, WithIdentity), end.segment.max_pool
     code = torch.cat([found.signal, end.code], 1) if dense else end.code
-    found.reason = _difference(again, code)
+    found.reason = _difference(again if pool is None else pool(again), code)
     if found.reason is not None:
         return None
+    code = code if pool is None else again
     return LayerTrace(
         layer, [found.signal], [code], _index(found, before),
         missed=tuple(_missed(end)), remarks=tuple(_remarks(found, term, end)), concatenated=end.concatenated,
@@ -204,6 +205,8 @@ def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
         )
     if found.padded is not None:
         remarks.append(f"its signal is the input after padding ({found.padded})")
+    if end.segment.max_pool is not None:
+        remarks.append("its code is what comes before the max pooling, which the model takes before the ReLU")
     if term.pool is not None:
         remarks.append("its atoms hold the average pooling that comes before the ReLU")
     return remarks
