@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from classic_networks import (
+    Basic,
     DenseLayer,
     DenseNet,
     PreActivation,
@@ -278,6 +279,18 @@ def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
     assert "deeper branch" in reasons["short"] and "each image's own" in reasons["last"]
 
 
+def test_a_block_that_begins_as_the_identity_is_not_read_and_neither_is_its_projection():
+    model = made(lambda: Basic(3, 4, 2))
+    nn.init.zeros_(model.last[1].weight)  # as many networks begin training
+    found = pn.inspect(model, uniform(0, 1, 1, 3, 6, 6), effort=QUICK)
+    assert [layer.name for layer in found.layers] == ["first.0"]
+    assert found.convolutions == (1, 3) and found.projections == ()
+    assert dict(found.unread) == {
+        "last.0": "all its filters are zero",
+        "project.0": "it is added to last.0, which is not read",
+    }
+
+
 def test_a_parallel_branch_is_no_projection_of_the_blocks_input():
     torch.manual_seed(0)
     modules = {name: nn.Conv2d(2, 2, 3, padding=1) for name in "abcd"}
@@ -291,7 +304,7 @@ def test_a_parallel_branch_is_no_projection_of_the_blocks_input():
     }
     single = Runs(lambda m, x: F.relu(m.a(x) + m.b(x)), a=modules["a"], b=nn.Conv2d(2, 2, 1)).double()
     traced = trace_torch_layers(single, x)  # a block of one layer: both take its input
-    assert traced.convolutions == (2, 2) and traced.projections == [("a", "b")]
+    assert traced.convolutions == (2, 2) and traced.projections == [("a", "b", True)]
 
 
 SCALE = uniform(0.5, 2, 3, 1, 1, seed=5)  # as a model's own parameter is: no image has a say in it
@@ -342,7 +355,7 @@ def test_several_inputs_are_taken_as_a_tuple():
     inputs = (uniform(0, 1, 2, 1, 5, 5), uniform(0, 1, 2, 3, 5, 5), torch.tensor([3]))
     found = pn.inspect(model, inputs, effort=QUICK)
     assert [layer.name for layer in found.layers] == ["c", "b"] and found.convolutions == (3, 3)
-    assert found.projections == (("a", "b"),) and torch.equal(found.pixels, inputs[0])
+    assert found.projections == (("a", "b", True),) and torch.equal(found.pixels, inputs[0])
     for images, says in (((), "tuple of nothing"), ((inputs[0], "y"), "tuple of Tensor, str")):
         with pytest.raises(ValueError, match=f"{says}; expected one tensor for each input"):
             pn.inspect(model, images)
@@ -380,7 +393,8 @@ def test_page_numbers_and_terminal_say_what_was_read(tmp_path):
     assert re.search(r"blocks\.2\.project\.0\s+to blocks\.2\.last\.0", page)
     numbers = json.loads((tmp_path / "inspect.json").read_text(encoding="utf-8"))
     assert numbers["blocks"] == {"plain": 9, "resnet": 8} and numbers["convolutions"] == {"read": 20, "met": 20}
-    assert {"name": "blocks.2.project.0", "layer": "blocks.2.last.0"} in numbers["projections"]
+    projection = {"name": "blocks.2.project.0", "layer": "blocks.2.last.0", "convolves": True}
+    assert projection in numbers["projections"]
     assert [layer["block"] for layer in numbers["layers"]][:3] == ["plain", "plain", "resnet"]
 
 

@@ -22,7 +22,7 @@ from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solved
 from pursuitnet.program.whitebox.torch_models import trace_torch_layers
-from pursuitnet.program.whitebox.traced import Convolutions, TracedModel
+from pursuitnet.program.whitebox.traced import TracedModel
 from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
 
@@ -97,11 +97,9 @@ def inspect(
     pursuits = any(isinstance(module, PursuitLayer) for module in frozen_running_stats.modules())
     traced = _run(frozen_running_stats, inputs, pursuits)
     found, refused = _read(traced.layers)
-    unread = traced.unread + refused
-    lost = sum(at.convolves for name, at in traced.layers if name in dict(refused))
-    convolutions = Convolutions(traced.convolutions.read - lost, traced.convolutions.met)
+    traced = traced.without(dict(refused))
     if not found:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it calls neither"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in traced.unread) or "it calls neither"
         raise ValueError(
             f"no layer of this {type(model).__name__} can be read as thresholding, which takes a convolution or matrix "
             f"and a ReLU after it ({reasons})"
@@ -119,9 +117,9 @@ def inspect(
         shape=tuple(images.shape[1:]),
         layers=layers,
         error_bounds=tuple(_error_bounds(layers)),
-        unread=tuple(UnreadModule(*each) for each in unread),
+        unread=tuple(UnreadModule(*each) for each in traced.unread),
         projections=tuple(traced.projections),
-        convolutions=convolutions,
+        convolutions=traced.convolutions,
         steps=steps,
         labeled=0 if labeled is None or not steps else len(labeled[1]),
         effort=effort,

@@ -74,6 +74,11 @@ class FoundLayer:
         return len(self.weight)
 
     @property
+    def convolves(self) -> bool:
+        """Whether it is a convolution, and no matrix."""
+        return self.weight.dim() > 2
+
+    @property
     def waits(self) -> bool:
         """Whether it has neither met a ReLU nor gone into the sum of a layer that has."""
         return self.threshold is None and self.part_of is None

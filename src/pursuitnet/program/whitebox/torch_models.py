@@ -47,11 +47,11 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
             read[layer] = trace
     parts = [f for f in watching.found if f.part_of in read]
     unread = [f for f in watching.found if f not in read and f not in parts]
-    convolutions = [f for f in watching.found if f.weight.dim() > 2]
+    convolutions = [f for f in watching.found if f.convolves]
     return TracedModel(
         [(layer.name, trace) for layer, trace in read.items()],
         [(layer.name, _why(layer)) for layer in unread] + _unused(model, watching),
-        [Projection(f.name, f.part_of.name) for f in parts if f.part_of is not None],
+        [Projection(f.name, f.part_of.name, f.convolves) for f in parts if f.part_of is not None],
         Convolutions(sum(f not in unread for f in convolutions), len(convolutions)),
     )
 
@@ -69,11 +69,11 @@ def _trace(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrac
     again = layer(found.signal, previous=anchor)
     again[:, -found.atoms :].clamp_(max=end.cap)
     dense, pool = isinstance(layer.dictionary, WithIdentity), end.segment.max_pool
-    code = torch.cat([found.signal, end.code], 1) if dense else end.code
-    found.reason = _difference(again if pool is None else pool(again), code)
+    found.reason = _difference((again if pool is None else pool(again))[:, -found.atoms :], end.code)
     if found.reason is not None:
         return None
-    code = code if pool is None else again
+    whole = torch.cat([found.signal, end.code], 1) if dense else end.code
+    code = whole if pool is None else again
     return LayerTrace(
         layer, [found.signal], [code], _index(found, before),
         missed=tuple(_missed(end)), remarks=tuple(_remarks(found, term, end)), concatenated=end.concatenated,

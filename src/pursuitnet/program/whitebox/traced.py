@@ -10,6 +10,7 @@ class Projection(NamedTuple):
 
     name: str
     layer: str
+    convolves: bool
 
 
 class Convolutions(NamedTuple):
@@ -33,3 +34,17 @@ class TracedModel(NamedTuple):
     unread: list[tuple[str, str]]
     projections: list[Projection]
     convolutions: Convolutions
+
+    def without(self, refused: dict[str, str]) -> "TracedModel":
+        """Return the model without the layers that are no step on any Lasso, names with reasons, and what is theirs."""
+        kept = [each for each in self.projections if each.layer not in refused]
+        lost = [each for each in self.projections if each.layer in refused]
+        convolutions = sum(each.convolves for each in lost)
+        convolutions += sum(at.convolves for name, at in self.layers if name in refused)
+        added = [(each.name, f"it is added to {each.layer}, which is not read") for each in lost]
+        return TracedModel(
+            [(name, at) for name, at in self.layers if name not in refused],
+            [*self.unread, *refused.items(), *added],
+            kept,
+            self.convolutions._replace(read=self.convolutions.read - convolutions),
+        )
