@@ -108,11 +108,11 @@ def networks(chosen: list[str]) -> Iterator[tuple[str, Any, str, str]]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return a row a network."""
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
-    for name, found in results.items():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in found["as"].items()) or "–"
-        reasons = "; ".join(f"{count}: {reason}" for reason, count in found["reasons"].items()) or "–"
+    for name, result in results.items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in result["as"].items()) or "–"
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in result["reasons"].items()) or "–"
         trained = ", trained" if name.split()[-1] in TRAINED else ""
-        lines.append((f"{name}{trained}", str(found["convolutions"]), str(found["read"]), kinds, reasons))
+        lines.append((f"{name}{trained}", str(result["convolutions"]), str(result["read"]), kinds, reasons))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -138,9 +138,9 @@ def test_a_code_behind_its_own_signal_is_that_of_i_and_d(signed):
         conv=nn.Conv2d(3, 4, 3, padding=1), next=nn.Conv2d(7, 2, 1),
     ).double()  # fmt: skip
     x = uniform(-signed, 1, 2, 3, 6, 6)
-    found = pn.inspect(dense, x, effort=QUICK)
-    assert [(layer.name, layer.block) for layer in found.layers] == [("conv", "dense"), ("next", "plain")]
-    first, second = found.interpreted_layers
+    inspection = pn.inspect(dense, x, effort=QUICK)
+    assert [(layer.name, layer.block) for layer in inspection.layers] == [("conv", "dense"), ("next", "plain")]
+    first, second = inspection.interpreted_layers
     assert first.dictionary.code_channels == (3, 4) and second.input_layer == 0
     assert torch.equal(first.codes[0], torch.cat([x, F.relu(dense.conv(x))], 1))
     assert torch.allclose(first.layer(x), first.codes[0], atol=1e-12)
@@ -223,9 +223,9 @@ def test_a_convolution_in_groups_is_one_of_filters_that_are_zero_elsewhere(chann
 )
 def test_a_padding_of_another_kind_is_part_of_the_signal(conv):
     model = nn.Sequential(conv, nn.ReLU()).double()
-    found = pn.inspect(model, uniform(0, 1, 2, 2, 8, 7), effort=QUICK)
-    assert found.convolutions == (1, 1) and "signal is the input after padding" in found.layers[0].notes[0]
-    assert torch.equal(found.interpreted_layers[0].codes[0], model(found.pixels))
+    inspection = pn.inspect(model, uniform(0, 1, 2, 2, 8, 7), effort=QUICK)
+    assert inspection.convolutions == (1, 1) and "signal is the input after padding" in inspection.layers[0].notes[0]
+    assert torch.equal(inspection.interpreted_layers[0].codes[0], model(inspection.pixels))
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
 def test_a_block_that_begins_as_the_identity_is_not_read_and_neither_is_its_projection():
     model = made(lambda: Basic(3, 4, 2))
     nn.init.zeros_(model.last[1].weight)  # as many networks begin training
-    found = pn.inspect(model, uniform(0, 1, 1, 3, 6, 6), effort=QUICK)
-    assert [layer.name for layer in found.layers] == ["first.0"]
-    assert found.convolutions == (1, 3) and found.projections == ()
-    assert dict(found.unread) == {
+    inspection = pn.inspect(model, uniform(0, 1, 1, 3, 6, 6), effort=QUICK)
+    assert [layer.name for layer in inspection.layers] == ["first.0"]
+    assert inspection.convolutions == (1, 3) and inspection.projections == ()
+    assert dict(inspection.unread) == {
         "last.0": "all its filters are zero",
         "project.0": "it is added to last.0, which is not read",
     }
@@ -353,9 +353,9 @@ def test_several_inputs_are_taken_as_a_tuple():
     model = Runs(lambda m, x, y, scale: F.relu(m.a(x) + m.b(F.relu(m.c(y)))) * scale, a=nn.Conv2d(1, 2, 1),
         b=nn.Conv2d(2, 2, 3, padding=1), c=nn.Conv2d(3, 2, 1)).double()  # fmt: skip
     inputs = (uniform(0, 1, 2, 1, 5, 5), uniform(0, 1, 2, 3, 5, 5), torch.tensor([3]))
-    found = pn.inspect(model, inputs, effort=QUICK)
-    assert [layer.name for layer in found.layers] == ["c", "b"] and found.convolutions == (3, 3)
-    assert found.projections == (("a", "b", True),) and torch.equal(found.pixels, inputs[0])
+    inspection = pn.inspect(model, inputs, effort=QUICK)
+    assert [layer.name for layer in inspection.layers] == ["c", "b"] and inspection.convolutions == (3, 3)
+    assert inspection.projections == (("a", "b", True),) and torch.equal(inspection.pixels, inputs[0])
     for images, says in (((), "tuple of nothing"), ((inputs[0], "y"), "tuple of Tensor, str")):
         with pytest.raises(ValueError, match=f"{says}; expected one tensor for each input"):
             pn.inspect(model, images)
@@ -385,10 +385,10 @@ def test_a_layer_is_read_only_if_it_computes_what_the_model_has_computed_to_1e_5
 
 
 def test_page_numbers_and_terminal_say_what_was_read(tmp_path):
-    found = pn.inspect(made(resnet_18), normal(1, 3, 32, 32), effort=QUICK, unfolding=1)
+    inspection = pn.inspect(made(resnet_18), normal(1, 3, 32, 32), effort=QUICK, unfolding=1)
     sentence = "20 of 20 convolutions read, 3 of them as projections of X₋₁; layers: 9 plain, 8 resnet"
-    assert sentence in list(summary(found)) and "not read: head: no ReLU follows it" in list(summary(found))
-    page = re.sub(r"<[^>]+>|\s+", " ", found.save(tmp_path).read_text(encoding="utf-8"))
+    assert sentence in list(summary(inspection)) and "not read: head: no ReLU follows it" in list(summary(inspection))
+    page = re.sub(r"<[^>]+>|\s+", " ", inspection.save(tmp_path).read_text(encoding="utf-8"))
     assert re.search(r"convolutions read\s+20 of 20", page) and re.search(r"9 plain,\s+8 resnet", page)
     assert re.search(r"blocks\.2\.project\.0\s+to blocks\.2\.last\.0", page)
     numbers = json.loads((tmp_path / "inspect.json").read_text(encoding="utf-8"))

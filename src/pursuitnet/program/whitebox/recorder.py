@@ -63,12 +63,12 @@ class LayerRecorder(TorchFunctionMode):
         inputs: what it will be called with.
 
     Attributes:
-        found: the layers in the order of their calls.
+        layers: those found, in the order of their calls.
     """
 
     def __init__(self, model: nn.Module, *inputs: Tensor) -> None:
         super().__init__()
-        self.found: list[FoundLayer] = []
+        self.layers: list[FoundLayer] = []
         self.values = WeakTensorKeyDictionary()  # a tensor → the sum that it is
         self.codes = WeakTensorKeyDictionary()  # a tensor → the layer whose code it is
         self.padded = WeakTensorKeyDictionary()  # a tensor → how it was padded
@@ -107,7 +107,7 @@ class LayerRecorder(TorchFunctionMode):
                 self.codes[out] = code
         if made and (begins or value is None or not isinstance(out, Tensor)):
             for layer in waiting:
-                layer.instead.append(call.name)
+                layer.followed_by.append(call.name)
         return out
 
     def _named(self, name: str, module: nn.Module) -> Iterator[Any]:
@@ -138,7 +138,7 @@ class LayerRecorder(TorchFunctionMode):
         layer = FoundLayer(
             self.inside[-1], x.detach().clone(), weight, options, depth, self.codes.get(x), self.padded.get(x)
         )
-        self.found.append(layer)
+        self.layers.append(layer)
         if call.func in TRANSPOSED:
             layer.reason = "it is a transposed convolution, which is a D and not a Dᵀ"
         elif x.dim() != weight.dim():

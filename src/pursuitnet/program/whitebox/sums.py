@@ -48,7 +48,7 @@ class FoundLayer:
         input_layer: the one whose code x is, as it stands.
         padded: how x was padded, if it was.
         reason: why it cannot be read.
-        instead: the functions that it has gone into and that cannot be followed, in their order.
+        followed_by: the functions that it has gone into and that cannot be followed, in their order.
         threshold: the ReLU, once it is met.
         part_of: the layer in whose sum it is a projection of X₋₁.
         passes_input: whether the model puts x itself in front of the code: together they are that of [I D].
@@ -63,7 +63,7 @@ class FoundLayer:
     input_layer: "FoundLayer | None"
     padded: str | None = None
     reason: str | None = None
-    instead: list[str] = field(default_factory=list)
+    followed_by: list[str] = field(default_factory=list)
     threshold: ThresholdedSum | None = None
     part_of: "FoundLayer | None" = None
     passes_input: bool = False

@@ -38,16 +38,16 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
     """
     with torch.no_grad(), LayerRecorder(model, *inputs) as watching:
         model(*inputs)
-    for layer, name in zip(watching.found, _distinct([f.module for f in watching.found]), strict=True):
+    for layer, name in zip(watching.layers, _distinct([f.module for f in watching.layers]), strict=True):
         layer.name = name
     read: dict[FoundLayer, LayerTrace] = {}
-    for layer in watching.found:
+    for layer in watching.layers:
         trace = _trace(layer, read)
         if trace is not None:
             read[layer] = trace
-    parts = [f for f in watching.found if f.part_of in read]
-    unread = [f for f in watching.found if f not in read and f not in parts]
-    convolutions = [f for f in watching.found if f.convolves]
+    parts = [f for f in watching.layers if f.part_of in read]
+    unread = [f for f in watching.layers if f not in read and f not in parts]
+    convolutions = [f for f in watching.layers if f.convolves]
     return TracedModel(
         [(layer.name, trace) for layer, trace in read.items()],
         [(layer.name, _why(layer)) for layer in unread] + _unused(model, watching),
@@ -57,58 +57,58 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
 
 
 @torch.no_grad()
-def _trace(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrace | None:
+def _trace(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrace | None:
     """Return a layer as the library's own, or None and leave the reason."""
-    end = found.threshold
-    if found.reason is not None or end is None:
+    end = candidate.threshold
+    if candidate.reason is not None or end is None:
         return None
-    term, anchor = _taken_apart(found, end)
-    if found.reason is not None:
+    term, anchor = _taken_apart(candidate, end)
+    if candidate.reason is not None:
         return None
-    layer = _layer(found, term, end, anchored=anchor is not None)
-    again = layer(found.signal, previous=anchor)
-    again[:, -found.atoms :].clamp_(max=end.cap)
+    layer = _layer(candidate, term, end, anchored=anchor is not None)
+    again = layer(candidate.signal, previous=anchor)
+    again[:, -candidate.atoms :].clamp_(max=end.cap)
     dense, pool = isinstance(layer.dictionary, WithIdentity), end.segment.max_pool
-    found.reason = _difference((again if pool is None else pool(again))[:, -found.atoms :], end.code)
-    if found.reason is not None:
+    candidate.reason = _difference((again if pool is None else pool(again))[:, -candidate.atoms :], end.code)
+    if candidate.reason is not None:
         return None
-    whole = torch.cat([found.signal, end.code], 1) if dense else end.code
+    whole = torch.cat([candidate.signal, end.code], 1) if dense else end.code
     code = whole if pool is None else again
     return LayerTrace(
-        layer, [found.signal], [code], _index(found, before),
-        missed=tuple(_missed(end)), remarks=tuple(_remarks(found, term, end)), concatenated=end.concatenated,
+        layer, [candidate.signal], [code], _index(candidate, before),
+        missed=tuple(_missed(end)), remarks=tuple(_remarks(candidate, term, end)), concatenated=end.concatenated,
     )  # fmt: skip
 
 
-def _index(found: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int | None:
+def _index(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int | None:
     """Return the index of the layer whose code, all of it, a layer takes as its signal."""
-    at = before.get(found.input_layer) if found.input_layer is not None else None
-    if at is None or at.codes[-1].shape != found.signal.shape:
+    at = before.get(candidate.input_layer) if candidate.input_layer is not None else None
+    if at is None or at.codes[-1].shape != candidate.signal.shape:
         return None
     return next(index for index, other in enumerate(before.values()) if other is at)
 
 
-def _taken_apart(found: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
+def _taken_apart(candidate: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
     """Return the layer's own term of its sum, and the sum of the others, the anchor; None where there are none."""
-    own = next(term for term in end.segment.terms if term.source is found)
+    own = next(term for term in end.segment.terms if term.source is candidate)
     others = [term for term in end.segment.terms if term is not own]
-    found.reason = next((why for term in others if (why := _no_anchor(term, found)) is not None), None)
-    if found.reason is not None:
+    candidate.reason = next((why for term in others if (why := _no_anchor(term, candidate)) is not None), None)
+    if candidate.reason is not None:
         return own, None
     return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
 
 
-def _no_anchor(term: Term, found: FoundLayer) -> str | None:
+def _no_anchor(term: Term, candidate: FoundLayer) -> str | None:
     """Return why a term is no part of the anchor, neither X₋₁ nor a projection of it; None if it is one."""
-    if term.depth > found.depth:
+    if term.depth > candidate.depth:
         return "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
     layer = term.layer
     if layer is None:
         return None
     if layer.reason is not None:
         return f"{layer.name}, which is not read, is added before its ReLU"
-    same = layer.signal.shape == found.signal.shape and torch.equal(layer.signal, found.signal)
-    if term.depth == found.depth and not same:
+    same = layer.signal.shape == candidate.signal.shape and torch.equal(layer.signal, candidate.signal)
+    if term.depth == candidate.depth and not same:
         return f"{layer.name}, a parallel branch with a signal of its own, is added before its ReLU, and is no X₋₁"
     return None
 
@@ -127,13 +127,13 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 2))
 
 
-def _layer(found: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
-    """Return the layer whose code is the found one."""
-    D = dictionary(found, term.scale, term.pool)
-    if found.passes_input and not anchored and isinstance(D, LinearDictionary | ConvDictionary):
+def _layer(candidate: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
+    """Return the candidate as a layer of the library."""
+    D = dictionary(candidate, term.scale, term.pool)
+    if candidate.passes_input and not anchored and isinstance(D, LinearDictionary | ConvDictionary):
         D = WithIdentity(D) if isinstance(D, LinearDictionary) or D.keeps_size else D
-    identity = IdentityPenalty.SIGNED if bool((found.signal < 0).any()) else IdentityPenalty.OWN
-    threshold = Threshold(D.code_channels, 0.0, identity, free=True).to(found.weight)
+    identity = IdentityPenalty.SIGNED if bool((candidate.signal < 0).any()) else IdentityPenalty.OWN
+    threshold = Threshold(D.code_channels, 0.0, identity, free=True).to(candidate.weight)
     threshold.atom_weight.copy_(-term.shift - end.segment.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
     return PursuitLayer(D, starts.resnet if anchored else starts.zero, step=AbsorbedStep(), threshold=threshold).eval()
 
@@ -146,12 +146,12 @@ def _difference(again: Tensor, code: Tensor) -> str | None:
     return None if off <= TOLERANCE else f"computed again as P_θ(Dᵀx) it differs by {off:.1e} of its largest value"
 
 
-def dictionary(found: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
+def dictionary(candidate: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
     """Return a layer's dictionary, its atoms multiplied by scale (atoms,) and, if there is a pool, average-pooled."""
-    weight = found.weight * scale.view(-1, *[1] * (found.weight.dim() - 1))
+    weight = candidate.weight * scale.view(-1, *[1] * (candidate.weight.dim() - 1))
     if weight.dim() == 2:
         return LinearDictionary(weight)
-    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | found.options
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | candidate.options
     if options["padding"] == "valid":
         options["padding"] = 0
     return _convolution(weight, options) if pool is None else _convolution(*_merged(weight, options, pool))
@@ -190,10 +190,10 @@ def _missed(end: ThresholdedSum) -> list[str]:
     return [f"its ReLU cuts {share:.1f} % of the code at {end.cap:g}, which no penalty of this library does"]
 
 
-def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
-    """Return how it was found, where that is not plain to see."""
+def _remarks(candidate: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
+    """Return how it was read, where that is not plain to see."""
     remarks = []
-    others = [t for t in end.segment.terms if t.source is not found]
+    others = [t for t in end.segment.terms if t.source is not candidate]
     names = [t.layer.name for t in others if t.layer is not None]
     if names:
         remarks.append(f"X₋₁ comes through a projection, {', '.join(names)}")
@@ -203,8 +203,8 @@ def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
         remarks.append(
             "densely connected: the I of [I D] brings older channels beside its code; this Lasso is that of D alone"
         )
-    if found.padded is not None:
-        remarks.append(f"its signal is the input after padding ({found.padded})")
+    if candidate.padded is not None:
+        remarks.append(f"its signal is the input after padding ({candidate.padded})")
     if end.segment.max_pool is not None:
         remarks.append("its code is what comes before the max pooling, which the model takes before the ReLU")
     if term.pool is not None:
@@ -212,15 +212,15 @@ def _remarks(found: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
     return remarks
 
 
-def _why(found: FoundLayer) -> str:
+def _why(candidate: FoundLayer) -> str:
     """Return why a layer has not been read, in a sentence."""
-    if found.reason is not None:
-        return found.reason
-    if found.part_of is not None:
-        return f"it is added to {found.part_of.name}, which is not read"
-    if not found.instead:
+    if candidate.reason is not None:
+        return candidate.reason
+    if candidate.part_of is not None:
+        return f"it is added to {candidate.part_of.name}, which is not read"
+    if not candidate.followed_by:
         return "no ReLU follows it"
-    names = list(dict.fromkeys(found.instead))
+    names = list(dict.fromkeys(candidate.followed_by))
     known = next((sentence for name in names if (sentence := _why_not(name)) is not None), None)
     return known or f"{' and '.join(names[:3])} follow{'s' * (len(names) == 1)} it, and no ReLU"
 
@@ -244,7 +244,7 @@ def _why_not(name: str) -> str | None:
 
 def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
     """Return the convolutions and matrices of a model that these images do not meet."""
-    used = {f.module for f in watching.found} | {f.weight.data_ptr() for f in watching.found}
+    used = {f.module for f in watching.layers} | {f.weight.data_ptr() for f in watching.layers}
     return [
         (name, "it was not seen at work on these images")
         for name, module in model.named_modules()
@@ -254,8 +254,8 @@ def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
 
 def _distinct(names: list[str]) -> list[str]:
     """Return names, numbered where one occurs more than once."""
-    count, so_far, found = Counter(names), Counter[str](), []
+    count, so_far, numbered = Counter(names), Counter[str](), []
     for name in names:
         so_far[name] += 1
-        found.append(f"{name} ({so_far[name]})" if count[name] > 1 else name)
-    return found
+        numbered.append(f"{name} ({so_far[name]})" if count[name] > 1 else name)
+    return numbered
