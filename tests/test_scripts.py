@@ -140,6 +140,10 @@ PAGES = {
     "experiments/reduced_pursuit.py": ("solving.md", told_by_reduced_pursuit),
     "experiments/reduced_network.py": ("speed.md", told_by_reduced_network),
     "experiments/stacks.py": ("trainability.md", told_by_stacks),
+    "experiments/read_networks.py": (
+        "guide/white-box.md",
+        lambda module: module.table(json.loads(module.RECORD.read_text())),
+    ),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
     "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),

@@ -87,7 +87,7 @@ class Plain(nn.Module):
         return self.head(F.relu(self.hidden(h.mean((2, 3)))))
 
 
-READ = ["first", "second", "same", "hidden"]
+READ = ["first", "second", "same", "grouped", "mirrored", "hidden"]
 
 
 # --- the Lasso of a layer ----------------------------------------------------------------------------------------
@@ -390,15 +390,15 @@ def test_a_plain_models_layers_read_to_its_own_activations():
         first = F.relu(model.norm(model.first(x)))
         second = F.relu(model.second_norm(model.second(first)))
         same = F.relu(model.same(second))
-    layers, unread = trace_torch_layers(model, x)
+    layers, unread, *_ = trace_torch_layers(model, x)
     assert [name for name, _ in layers] == READ
     for (_, at), activation in zip(layers, (first, second, same), strict=False):
         assert at.layer(at.signals[0]).detach().numpy() == pytest.approx(activation.numpy(), abs=1e-10)
         assert torch.equal(at.codes[0], activation)
-    assert [at.input_layer for _, at in layers] == [None, 0, 1, None]
+    assert [at.input_layer for _, at in layers] == [None, 0, 1, None, None, None]
     reasons = dict(unread)
-    assert set(reasons) == {"grouped", "mirrored", "raised", "smooth", "head"}
-    assert "2 groups" in reasons["grouped"] and "reflect" in reasons["mirrored"] and "gelu" in reasons["smooth"]
+    assert set(reasons) == {"raised", "smooth", "head"}
+    assert "gelu" in reasons["smooth"] and "read up to there" in reasons["smooth"]
     assert "transposed" in reasons["raised"] and "no ReLU" in reasons["head"]
 
 
@@ -493,9 +493,9 @@ class Once(nn.Module):
 def test_what_is_not_a_fixed_affine_map_up_to_the_relu_is_refused_by_name():
     torch.manual_seed(0)
     found = pn.inspect(stirred(Once()), normal(3, 2, 6, 6))
-    assert [layer.name for layer in found.layers] == ["c"]
+    assert [(layer.name, layer.block) for layer in found.layers] == [("b", "resnet"), ("c", "plain")]
     reasons = {each.name: each.reason for each in found.unread}
-    assert "running statistics" in reasons["a"] and "add" in reasons["b"]
+    assert "running statistics" in reasons["a"]
 
 
 # --- what must not happen ----------------------------------------------------------------------------------------
@@ -621,7 +621,8 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     assert numbers["images"] == 8 and numbers["labeled"] == 60
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
-    assert len(printed.splitlines()) == 1 + 3 + 3 + 1
+    assert len(printed.splitlines()) == 1 + 3 + 1 + 1 + 3 + 1
+    assert "3 of 3 convolutions read; layers: 3 dense" in printed and "not read: head" in printed
     assert all(layer["name"] in printed for layer in numbers["layers"])
     called("inspect", "one", "--out", "two", "--images", "2", cwd=tmp_path)
     assert json.loads((tmp_path / "two" / "inspect.json").read_text())["images"] == 2

@@ -1,7 +1,7 @@
 """Signal and code of every layer of a trained network, and the way back to the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -21,12 +21,18 @@ class LayerTrace:
         signals: its input in every step, (B, channels, H, W); different in each step of a sweep over several layers.
         codes: its code after every step, (B, code_channels, h, w).
         input_layer: index of the layer whose code is the unchanged input; None if that is the image or a pooled code.
+        missed: what the layer does beyond a proximal step, in sentences.
+        remarks: how it was read, where that is not obvious, in sentences.
+        concatenated: whether the model concatenates older channels with the code before it is thresholded.
     """
 
     layer: PursuitLayer
     signals: list[Tensor]
     codes: list[Tensor]
     input_layer: int | None
+    missed: tuple[str, ...] = field(default=(), kw_only=True)
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
+    concatenated: bool = field(default=False, kw_only=True)
 
     @property
     def dictionary(self) -> Dictionary:
@@ -37,6 +43,19 @@ class LayerTrace:
     def identity_channels(self) -> int:
         """Channels of the code that come before those of the learned atoms."""
         return self.dictionary.code_channels[0] if isinstance(self.dictionary, WithIdentity) else 0
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the learned atoms are those of a convolution."""
+        D = self.dictionary
+        return isinstance(D.dictionary if isinstance(D, WithIdentity | ScaledDictionary) else D, ConvDictionary)
+
+    @property
+    def block(self) -> str:
+        """What the layer is in its network: plain, dense, or the start at X₋₁, such as resnet."""
+        if self.layer.start.needs_previous:
+            return self.layer.start.name
+        return "dense" if self.identity_channels or self.concatenated else "plain"
 
     @property
     def atom_codes(self) -> Tensor:

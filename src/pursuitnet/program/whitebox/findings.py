@@ -1,6 +1,7 @@
 """The results of inspecting a network, as numbers: every layer, its Lasso, and the modules that were not read."""
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from pursuitnet import __version__
 from pursuitnet.program.whitebox.interpret import InterpretedLayer
 from pursuitnet.program.whitebox.layers import Layer, SolverBudget
+from pursuitnet.program.whitebox.traced import Convolutions, Projection
 from pursuitnet.program.whitebox.unfolding import AtSteps
 
 
@@ -30,6 +32,8 @@ class Findings:
         layers: every layer that was read, in the order in which the image passes them.
         error_bounds: the factor of ε₀² in Lemma 2 of every layer; None from the first layer where it does not apply.
         unread: modules that were not read.
+        projections: modules that were read as projections of X₋₁, with their layer.
+        convolutions: number of convolutions that the images passed, and number of those that were read.
         steps: the network with 0, 1, … further steps; empty for a model without steps.
         labeled: number of images that the accuracy was measured on.
         effort: the budget for the Lasso of each layer.
@@ -43,16 +47,32 @@ class Findings:
     layers: tuple[Layer, ...]
     error_bounds: tuple[float | None, ...]
     unread: tuple[UnreadModule, ...]
+    projections: tuple[Projection, ...]
+    convolutions: Convolutions
     steps: tuple[AtSteps, ...]
     labeled: int
     effort: SolverBudget
     interpreted_layers: tuple[InterpretedLayer, ...] = field(repr=False)
     pixels: Tensor = field(repr=False)
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """How many of the layers that were read are plain, resnet, dense, …"""
+        return dict(Counter(layer.block for layer in self.layers))
+
+    @property
+    def headline(self) -> str:
+        """How many convolutions were read, and what the layers are, in a sentence."""
+        read, met = self.convolutions
+        projections = f", {len(self.projections)} of them as projections of X₋₁" if self.projections else ""
+        blocks = ", ".join(f"{count} {block}" for block, count in self.blocks.items())
+        return f"{read} of {met} convolutions read{projections}; layers: {blocks}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values; None for infinite or unknown ones."""
         fields = {name: value for name, value in vars(self).items() if name not in ("interpreted_layers", "pixels")}
-        return {"pursuitnet": __version__, **{name: _json_value(value) for name, value in fields.items()}}
+        numbers = {name: _json_value(value) for name, value in fields.items()}
+        return {"pursuitnet": __version__, **numbers, "blocks": self.blocks}
 
 
 def _json_value(value: Any) -> Any:

@@ -48,7 +48,7 @@ def inspect_run(
 
 
 def summary(inspection: Inspection) -> Iterator[str]:
-    """Yield one line for every layer and every number of steps."""
+    """Yield a line for every layer, for what was read, for every module that was not, and for every number of steps."""
     width = max(len(layer.name) for layer in inspection.layers)
     yield (
         f"{'layer':<{width}}  {'μ':>6} {'Lemma 1':>9} {'Lemma 2':>9} {'non-zero':>9} {'error':>7} {'unsuccessful':>13}"
@@ -64,6 +64,9 @@ def summary(inspection: Inspection) -> Iterator[str]:
             f"{number(layer.error):>7} {fraction(layer.unsuccessful):>13} {number(solving.objective):>10} "
             f"{number(solving.minimum[1]):>8} {fraction(solving.gap[0]):>8}"
         )
+    yield inspection.headline
+    for name, reason in inspection.unread:
+        yield f"not read: {name}: {reason}"
     for at in inspection.steps:
         accuracy = f"accuracy {fraction(at.accuracy)} of {inspection.labeled} images, " if inspection.labeled else ""
         trained = "  (as trained)" if at.trained else ""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pursuitnet.program.whitebox.layers import Layer, SolverBudget, measure
 from pursuitnet.program.whitebox.page import render
 from pursuitnet.program.whitebox.problem import solve_lasso
 from pursuitnet.program.whitebox.torch_models import trace_torch_layers
+from pursuitnet.program.whitebox.traced import TracedModel
 from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
 
@@ -43,7 +44,7 @@ class Inspection(Findings):
 
 def inspect(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | tuple[Tensor, ...],
     labeled: tuple[Tensor, Tensor] | None = None,
     *,
     unfolding: int = 4,
@@ -55,12 +56,15 @@ def inspect(
 
     A network of this library is read by its pursuits. Any other PyTorch model is run once and recorded: each
     convolution or matrix, with any batch normalization in evaluation mode after it, up to a ReLU is a layer
-    Γ = P_θ(Dᵀx). ``InterpretedLayer`` defines the Lasso of a layer, ``Layer`` and ``Solving`` the measurements. All is
-    computed on a copy in evaluation mode, and the model is not changed.
+    Γ = P_θ(Dᵀx). What a residual block adds before the ReLU is the anchor of the start ``resnet``, and what a dense
+    connection concatenates is the I of [I D]. Every layer is computed again from what was read, and counts as read if
+    that agrees with the model to 1e-5. ``InterpretedLayer`` defines the Lasso of a layer, ``Layer`` and ``Solving`` the
+    measurements. All is computed on a copy in evaluation mode, and the model is not changed.
 
     Args:
         model: the network, on the device of the images.
-        images: (B, …), input of the network, in its own float32 or float64.
+        images: (B, …), input of the network, in its own float32 or float64; a tuple for a model of several inputs, the
+            images first.
         labeled: images and labels to measure the accuracy on for every number of steps; None for no accuracy.
         unfolding: most steps after the first to try without training again, ≥ 0.
         effort: the budget for the Lasso of each layer.
@@ -80,6 +84,11 @@ def inspect(
         >>> 0 <= result.layers[0].solving.gap[0] <= 1  # the objective is above its minimum by at most this fraction
         True
     """
+    inputs = images if isinstance(images, tuple) else (images,)
+    if not inputs or not all(isinstance(each, Tensor) for each in inputs[1:]):
+        kinds = ", ".join(type(each).__name__ for each in inputs) or "nothing"
+        raise ValueError(f"images is a tuple of {kinds}; expected one tensor for each input of the model")
+    images = inputs[0]
     _check(model, images, unfolding)
     if labeled is not None:
         _check(model, labeled[0], unfolding)
@@ -87,11 +96,11 @@ def inspect(
     effort = SolverBudget(further=unfolding) if effort is None else effort
     frozen = detached_copy(model).eval().requires_grad_(False)
     pursuits = any(isinstance(module, PursuitLayer) for module in frozen.modules())
-    traces, unread = _trace(frozen, images, pursuits)
-    layers, unreadable = _interpret(traces)
-    unread += unreadable
+    traced = _trace(frozen, inputs, pursuits)
+    layers, unreadable = _interpret(traced.layers)
+    traced = traced.without(dict(unreadable))
     if not layers:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in unread) or "it has neither"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in traced.unread) or "it has neither"
         raise ValueError(
             f"no layer of this {type(model).__name__} can be read as thresholding, which needs a convolution or matrix "
             f"followed by a ReLU ({reasons})"
@@ -105,7 +114,9 @@ def inspect(
         shape=tuple(images.shape[1:]),
         layers=measured,
         error_bounds=tuple(_error_bounds(measured)),
-        unread=tuple(UnreadModule(*module) for module in unread),
+        unread=tuple(UnreadModule(*module) for module in traced.unread),
+        projections=tuple(traced.projections),
+        convolutions=traced.convolutions,
         steps=steps,
         labeled=0 if labeled is None or not steps else len(labeled[1]),
         effort=effort,
@@ -144,15 +155,16 @@ def _check_labels(labeled: tuple[Tensor, Tensor]) -> None:
         raise ValueError(f"the labels have shape {tuple(labels.shape)}; expected ({len(images)},), one per image")
 
 
-def _trace(
-    model: nn.Module, images: Tensor, pursuits: bool
-) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def _trace(model: nn.Module, inputs: tuple[Tensor, ...], pursuits: bool) -> TracedModel:
     """Return the layers that the images pass, and the modules that are not read."""
+    if pursuits and len(inputs) > 1:
+        raise ValueError(f"images are {len(inputs)} tensors; expected one, the input of this library's networks")
     try:
-        return trace_pursuit_layers(model, images) if pursuits else trace_torch_layers(model, images)
+        return trace_pursuit_layers(model, inputs[0]) if pursuits else trace_torch_layers(model, *inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
         raise ValueError(
-            f"the model does not take images of shape {tuple(images.shape)}: {str(error).strip().splitlines()[0]}"
+            f"the model does not take images of shape {shapes}: {str(error).strip().splitlines()[0]}"
         ) from error
 
 
@@ -166,7 +178,7 @@ def _interpret(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLa
             if not values.isfinite().all():
                 raise ValueError(f"the layer {name} has infinite or undefined values on these images; nothing was read")
         try:
-            interpreted = interpret(LayerTrace(trace.layer, trace.signals, trace.codes, input_layer), name)
+            interpreted = interpret(replace(trace, input_layer=input_layer), name)
         except UnreadableError as error:
             unreadable.append((name, str(error)))
             continue

@@ -10,6 +10,7 @@ from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictiona
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.whitebox.problem import LayerLasso
+from pursuitnet.program.whitebox.traced import Convolutions, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Affine
 
@@ -83,9 +84,7 @@ class Terms:
     scale: Tensor
 
 
-def trace_pursuit_layers(
-    model: nn.Module, images: Tensor
-) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
+def trace_pursuit_layers(model: nn.Module, images: Tensor) -> TracedModel:
     """Return the pursuit layers of a network, in the order of the forward pass, and the linear modules outside them.
 
     Raises:
@@ -98,12 +97,11 @@ def trace_pursuit_layers(
             raise ValueError(
                 f"the layer {names[trace.layer]} is used more than once; expected layers that are used once"
             )
-    others = [
-        (name, f"a {type(module).__name__} {OUTSIDE}")
-        for module, name in names.items()
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
-    ]
-    return [(names[trace.layer], trace) for trace in traces], others
+    others = [module for module in names if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
+    unread = [(names[module], f"a {type(module).__name__} {OUTSIDE}") for module in others]
+    read = sum(trace.convolves for trace in traces)
+    missed = sum(isinstance(module, nn.modules.conv._ConvNd) for module in others)
+    return TracedModel([(names[trace.layer], trace) for trace in traces], unread, [], Convolutions(read, read + missed))
 
 
 @torch.no_grad()
@@ -128,11 +126,12 @@ def interpret(trace: LayerTrace, name: str, lipschitz: float | None = None) -> I
     beta = D.split(terms.beta.clamp(min=0).view(1, -1, *[1] * D.dims))
     bounded_step = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
     problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, bounded_step, terms.lipschitz, trivial=signed)
-    departures = _departures(layer, affine, absorbed, step, weight == 1)
-    notes = [*departures, *_remarks(terms, problem, affine)]
+    departures = [*_departures(layer, affine, absorbed, step, weight == 1), *trace.missed]
+    notes = [*departures, *trace.remarks, *_remarks(terms, problem, affine)]
     return InterpretedLayer(
         layer, trace.signals, trace.codes, trace.input_layer, name, problem.with_slack(),
         terms.step, terms.beta, terms.scale, not departures, tuple(notes),
+        missed=trace.missed, remarks=trace.remarks, concatenated=trace.concatenated,
     )  # fmt: skip
 
 

@@ -110,6 +110,8 @@ class Layer:
         name: of the module in the model.
         dictionary: short description.
         start: name of its start.
+        block: what it is in its network: plain, dense (a code of [I D], or older channels are concatenated with its
+            code), or a start at X₋₁, such as resnet.
         signal: the shape of its input, without the batch.
         code: the shape of its code.
         coherence: μ(D) of the learned atoms, away from the border; None if all atoms are zero, or if a dictionary of
@@ -138,6 +140,7 @@ class Layer:
     name: str
     dictionary: str
     start: str
+    block: str
     signal: tuple[int, ...]
     code: tuple[int, ...]
     coherence: float | None
@@ -180,6 +183,7 @@ def measure(layer: InterpretedLayer, solution: Solved, further: int) -> Layer:
         name=layer.name,
         dictionary=describe_dictionary(D),
         start=layer.layer.start.name,
+        block=layer.block,
         signal=tuple(x.shape[1:]),
         code=tuple(code.shape[1:]),
         coherence=mu_atoms,

@@ -1,241 +1,259 @@
-"""Read a plain PyTorch model of convolution + (batch norm) + ReLU as layers of this library, by recording one run."""
+"""A plain PyTorch model read as the library's own layers: plain, residual and densely connected convolutions."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
+from pursuitnet import starts
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace
+from pursuitnet.program.whitebox.recorder import LayerRecorder
+from pursuitnet.program.whitebox.sums import AveragePool, FoundLayer, Term, ThresholdedSum
+from pursuitnet.program.whitebox.traced import Convolutions, Projection, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
-from pursuitnet.prox.threshold import Threshold
+from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 
-LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
-TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
-RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-CONV_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-NORM_NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-
-
-@dataclass(eq=False)
-class RecordedLayer:
-    """A convolution or a matrix that the model has called, and the functions after it.
-
-    Attributes:
-        name: the module that called it.
-        signal: x, its input.
-        weight: as PyTorch holds it, (atoms, channels, *kernel) or (atoms, features).
-        options: stride, padding, dilation, groups, if they were given.
-        scale: a, the factor of each channel at the ReLU, (atoms,).
-        shift: b, the shift of each channel at the ReLU, (atoms,).
-        input_layer: the layer whose unchanged code is x.
-        reason: why it cannot be read.
-        instead: the first function after it that is neither batch normalization nor ReLU.
-        code: ReLU( a·Dᵀx + b ), once the ReLU has been called.
-    """
-
-    name: str
-    signal: Tensor
-    weight: Tensor
-    options: dict[str, Any]
-    scale: Tensor
-    shift: Tensor
-    input_layer: "RecordedLayer | None"
-    reason: str | None = None
-    instead: str | None = None
-    code: Tensor | None = None
+TOLERANCE = 1e-5
+"""How far a layer that is read may be from what the model has computed, in units of its largest value."""
+ACTIVATIONS = (
+    *("gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "mish", "elu", "selu", "celu"),
+    *("leaky_relu", "prelu", "rrelu", "softplus", "softmax", "log_softmax", "softsign", "logsigmoid", "threshold"),
+)
+OWN_STATISTICS = ("group_norm", "layer_norm", "instance_norm", "rms_norm", "local_response_norm")
+SPREAD: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class AffineOutput(NamedTuple):
-    """A tensor that is scale·Dᵀx + shift, channel by channel, for a recorded layer."""
+def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
+    """Return the layers of a plain model, named and as the library's own, and those that cannot be read, with reasons.
 
-    layer: RecordedLayer
-    scale: Tensor
-    shift: Tensor
-
-
-class LayerRecorder(TorchFunctionMode):
-    """Records the convolutions and matrices of a model that runs in this context, each up to its ReLU.
-
-    It records function calls, so that it does not matter whether a model calls modules or functions.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.layers: list[RecordedLayer] = []
-        self.open = WeakTensorKeyDictionary()  # a tensor → its AffineOutput
-        self.codes = WeakTensorKeyDictionary()  # a tensor → the RecordedLayer whose code it is
-        self.module_stack: list[tuple[str, nn.Module]] = [("model", model)]
-        self.handles = [handle for name, module in model.named_modules() for handle in self._stack_hooks(name, module)]
-
-    def __exit__(self, *error: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func)).strip("_")
-        started = self._start_layer(func, args, kwargs) if func in (*LINEAR, *TRANSPOSED) else None
-        inputs = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-        outputs = [self.open[v] for v in inputs if v in self.open]
-        out = func(*args, **kwargs)
-        if not isinstance(out, Tensor) or name == "get":
-            return out
-        self.open.pop(out, None)  # if it was recorded, it has been changed in place
-        self.codes.pop(out, None)
-        if started is not None:
-            self.open[out] = AffineOutput(started, started.scale, started.shift)
-        if outputs and (started is not None or not self._follow(func, name, args, kwargs, outputs[0], out)):
-            for output in outputs:
-                output.layer.instead = output.layer.instead or name
-        return out
-
-    def _stack_hooks(self, name: str, module: nn.Module) -> Iterator[Any]:
-        def leave(*_: object) -> None:
-            self.module_stack.pop()
-
-        yield module.register_forward_pre_hook(lambda *_: self.module_stack.append((name or "model", module)))
-        yield module.register_forward_hook(leave, always_call=True)
-
-    def _start_layer(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RecordedLayer:
-        """Record a convolution or a matrix before it runs, with the reason if it cannot be read."""
-        call = dict(zip(CONV_NAMES, args, strict=False)) | kwargs
-        x, weight, bias = call.pop("input"), call.pop("weight").detach(), call.pop("bias", None)
-        one = weight.new_ones(weight.shape[0])
-        shift = 0 * one if bias is None or func in TRANSPOSED else bias.detach().clone()
-        name, module = self.module_stack[-1]
-        layer = RecordedLayer(name, x.detach().clone(), weight, call, one, shift, self.codes.get(x))
-        layer.reason = _why_unreadable(func, layer, module)
-        self.layers.append(layer)
-        return layer
-
-    def _follow(
-        self,
-        func: Callable[..., Any],
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        output: AffineOutput,
-        out: Tensor,
-    ) -> bool:
-        """Follow an output through the next function; return whether it can be followed further."""
-        layer, scale, shift = output
-        if func in RELUS:
-            if layer.code is None:
-                layer.scale, layer.shift, layer.code = scale, shift, out.detach().clone()
-                self.codes[out] = layer
-            return True
-        if func is F.batch_norm:
-            call = dict(zip(NORM_NAMES, args, strict=False)) | kwargs
-            if call.get("training") or call["running_mean"] is None:
-                return False
-            self.open[out] = AffineOutput(layer, *_after_batch_norm(scale, shift, call))
-            return True
-        if "dropout" in name and torch.equal(out, args[0]):
-            self.open[out] = output
-            return True
-        return False
-
-
-def trace_torch_layers(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, LayerTrace]], list[tuple[str, str]]]:
-    """Return the layers of a plain model by name, as layers of this library, and the unreadable ones with reasons.
-
-    A layer is a convolution or a matrix, any affine batch normalization in evaluation mode, and a ReLU:
+    A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
     Γ = ReLU( a·(Dᵀx) + b ) channel by channel, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold
-    θ = −b.
+    θ = −b. What is added before the ReLU, X₋₁ as it stands or by a projection (a convolution of its own), is the anchor
+    of the start ``resnet``. Each is computed again, and read only if that is what the model has computed.
     """
-    with torch.no_grad(), LayerRecorder(model) as recorder:
-        model(images)
-    read: dict[RecordedLayer, int] = {}
-    layers: list[tuple[str, LayerTrace]] = []
-    for recorded, name in zip(recorder.layers, _number_duplicates([f.name for f in recorder.layers]), strict=True):
-        recorded.name = name
-        layer = _pursuit_layer(recorded)
-        if layer is not None and recorded.code is not None:
-            input_layer = read.get(recorded.input_layer) if recorded.input_layer else None
-            read[recorded] = len(layers)
-            layers.append((name, LayerTrace(layer, [recorded.signal], [recorded.code], input_layer)))
-    return layers, [(f.name, _reason(f)) for f in recorder.layers if f not in read]
-
-
-def _reason(layer: RecordedLayer) -> str:
-    """Return why a layer was not read."""
-    if layer.instead == "batch_norm":
-        return "its batch normalization keeps no running statistics"
-    return layer.reason or (f"{layer.instead} follows it instead of a ReLU" if layer.instead else "no ReLU follows it")
+    with torch.no_grad(), LayerRecorder(model, *inputs) as watching:
+        model(*inputs)
+    for layer, name in zip(watching.layers, _distinct([f.module for f in watching.layers]), strict=True):
+        layer.name = name
+    read: dict[FoundLayer, LayerTrace] = {}
+    for layer in watching.layers:
+        trace = _trace(layer, read)
+        if trace is not None:
+            read[layer] = trace
+    parts = [f for f in watching.layers if f.part_of in read]
+    unread = [f for f in watching.layers if f not in read and f not in parts]
+    convolutions = [f for f in watching.layers if f.convolves]
+    return TracedModel(
+        [(layer.name, trace) for layer, trace in read.items()],
+        [(layer.name, _why(layer)) for layer in unread] + _unused(model, watching),
+        [Projection(f.name, f.part_of.name, f.convolves) for f in parts if f.part_of is not None],
+        Convolutions(sum(f not in unread for f in convolutions), len(convolutions)),
+    )
 
 
 @torch.no_grad()
-def _pursuit_layer(recorded: RecordedLayer) -> PursuitLayer | None:
-    """Return the layer of this library with the same code; None, with the reason recorded, if there is none."""
-    if recorded.reason is not None or recorded.code is None:
+def _trace(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrace | None:
+    """Return a layer as the library's own, or None and leave the reason."""
+    end = candidate.threshold
+    if candidate.reason is not None or end is None:
         return None
-    weight = recorded.weight * recorded.scale.view(-1, *[1] * (recorded.weight.dim() - 1))
-    dictionary = _dictionary(weight, recorded.options)
-    if dictionary is None:
-        recorded.reason = "its padding 'same' is not the same on both sides"
+    term, anchor = _taken_apart(candidate, end)
+    if candidate.reason is not None:
         return None
-    threshold = Threshold(dictionary.code_channels, 0.0, free=True).to(weight)
-    threshold.atom_weight.copy_(-recorded.shift)  # type: ignore[union-attr]  # it exists, since the penalty is a number
-    layer = PursuitLayer(dictionary, step=AbsorbedStep(), threshold=threshold).eval()
-    error = (layer(recorded.signal) - recorded.code).abs().max()
-    if bool(recorded.code.isfinite().all()) and not float(error) <= torch.finfo(weight.dtype).eps ** 0.5 * float(
-        recorded.code.abs().max().clamp(min=1e-30)
-    ):
-        recorded.reason = "its output is not ReLU( a·Dᵀx + b ) with the recorded a and b"
+    layer = _layer(candidate, term, end, anchored=anchor is not None)
+    again = layer(candidate.signal, previous=anchor)
+    again[:, -candidate.atoms :].clamp_(max=end.cap)
+    dense, pool = isinstance(layer.dictionary, WithIdentity), end.segment.max_pool
+    candidate.reason = _difference((again if pool is None else pool(again))[:, -candidate.atoms :], end.code)
+    if candidate.reason is not None:
         return None
-    return layer
+    whole = torch.cat([candidate.signal, end.code], 1) if dense else end.code
+    code = whole if pool is None else again
+    return LayerTrace(
+        layer, [candidate.signal], [code], _index(candidate, before),
+        missed=tuple(_missed(end)), remarks=tuple(_remarks(candidate, term, end)), concatenated=end.concatenated,
+    )  # fmt: skip
 
 
-def _dictionary(weight: Tensor, options: dict[str, Any]) -> Dictionary | None:
-    if weight.dim() == 2:
-        return LinearDictionary(weight)
-    stride, padding, dilation = (
-        options.get(key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-    )
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        padding = tuple(r // 2 for r in ConvDictionary(weight, dilation=dilation).reach)
-        if not ConvDictionary(weight, 1, padding, dilation).keeps_size:
-            return None
-    return ConvDictionary(weight, stride, padding, dilation)
+def _index(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int | None:
+    """Return the index of the layer whose code, all of it, a layer takes as its signal."""
+    at = before.get(candidate.input_layer) if candidate.input_layer is not None else None
+    if at is None or at.codes[-1].shape != candidate.signal.shape:
+        return None
+    return next(index for index, other in enumerate(before.values()) if other is at)
 
 
-def _why_unreadable(func: Callable[..., Any], layer: RecordedLayer, module: nn.Module) -> str | None:
-    """Return why this is not a dictionary of this library; None if it is."""
-    axes = layer.weight.dim()
-    if func in TRANSPOSED:
-        return "a transposed convolution, which is a D and not a Dᵀ"
-    if layer.options.get("groups", 1) != 1:
-        return f"a convolution in {layer.options['groups']} groups"
-    if getattr(module, "padding_mode", "zeros") != "zeros":
-        return f"its padding is {module.padding_mode!r}; zeros were expected"
-    if layer.signal.dim() != axes:
-        return f"its input has {layer.signal.dim()} axes; {axes} were expected, a batch among them"
+def _taken_apart(candidate: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
+    """Return the layer's own term of its sum, and the sum of the others, the anchor; None where there are none."""
+    own = next(term for term in end.segment.terms if term.source is candidate)
+    others = [term for term in end.segment.terms if term is not own]
+    candidate.reason = next((why for term in others if (why := _no_anchor(term, candidate)) is not None), None)
+    if candidate.reason is not None:
+        return own, None
+    return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
+
+
+def _no_anchor(term: Term, candidate: FoundLayer) -> str | None:
+    """Return why a term is no part of the anchor, neither X₋₁ nor a projection of it; None if it is one."""
+    if term.depth > candidate.depth:
+        return "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
+    layer = term.layer
+    if layer is None:
+        return None
+    if layer.reason is not None:
+        return f"{layer.name}, which is not read, is added before its ReLU"
+    same = layer.signal.shape == candidate.signal.shape and torch.equal(layer.signal, candidate.signal)
+    if term.depth == candidate.depth and not same:
+        return f"{layer.name}, a parallel branch with a signal of its own, is added before its ReLU, and is no X₋₁"
     return None
 
 
-def _after_batch_norm(scale: Tensor, shift: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return a and b after a batch normalization in evaluation mode."""
-    gain = (call["running_var"] + call.get("eps", 1e-5)).rsqrt()
-    gain = gain if call.get("weight") is None else gain * call["weight"].detach()
-    offset = 0.0 if call.get("bias") is None else call["bias"].detach()
-    return scale * gain, (shift - call["running_mean"]) * gain + offset
+def _computed(term: Term) -> Tensor:
+    """Return scale·source + shift, (B, channels, …)."""
+    source = term.source
+    if isinstance(source, FoundLayer):
+        image = dictionary(source, term.scale, term.pool).analyze(source.signal)
+    else:
+        image = source * _column(term.scale, source)
+    return image + _column(term.shift, image)
 
 
-def _number_duplicates(names: list[str]) -> list[str]:
-    """Return the names, with a number if one occurs more than once."""
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 2))
+
+
+def _layer(candidate: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
+    """Return the candidate as a layer of the library."""
+    D = dictionary(candidate, term.scale, term.pool)
+    if candidate.passes_input and not anchored and isinstance(D, LinearDictionary | ConvDictionary):
+        D = WithIdentity(D) if isinstance(D, LinearDictionary) or D.keeps_size else D
+    identity = IdentityPenalty.SIGNED if bool((candidate.signal < 0).any()) else IdentityPenalty.OWN
+    threshold = Threshold(D.code_channels, 0.0, identity, free=True).to(candidate.weight)
+    threshold.atom_weight.copy_(-term.shift - end.segment.shift)  # type: ignore[union-attr]  # there is one, as the penalty is a number
+    return PursuitLayer(D, starts.resnet if anchored else starts.zero, step=AbsorbedStep(), threshold=threshold).eval()
+
+
+def _difference(again: Tensor, code: Tensor) -> str | None:
+    """Return why a layer's code is not what the model has computed, None if it is; infinite values are not judged."""
+    if not code.isfinite().all():
+        return None
+    off = float((again - code).abs().max() / code.abs().max().clamp(min=1e-30))
+    return None if off <= TOLERANCE else f"computed again as P_θ(Dᵀx) it differs by {off:.1e} of its largest value"
+
+
+def dictionary(candidate: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
+    """Return a layer's dictionary, its atoms multiplied by scale (atoms,) and, if there is a pool, average-pooled."""
+    weight = candidate.weight * scale.view(-1, *[1] * (candidate.weight.dim() - 1))
+    if weight.dim() == 2:
+        return LinearDictionary(weight)
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | candidate.options
+    if options["padding"] == "valid":
+        options["padding"] = 0
+    return _convolution(weight, options) if pool is None else _convolution(*_merged(weight, options, pool))
+
+
+def _convolution(weight: Tensor, options: dict[str, Any]) -> ConvDictionary:
+    """Return a convolution, in groups as one of filters that are zero outside of their group."""
+    groups, atoms = options["groups"], len(weight)
+    if groups > 1:
+        whole = weight.new_zeros(groups, atoms // groups, groups, *weight.shape[1:])
+        each = torch.arange(groups, device=weight.device)
+        whole[each, :, each] = weight.unflatten(0, (groups, -1))
+        weight = whole.flatten(2, 3).flatten(0, 1)
+    return ConvDictionary(weight, options["stride"], options["padding"], options["dilation"])
+
+
+def _merged(weight: Tensor, options: dict[str, Any], pool: AveragePool) -> tuple[Tensor, dict[str, Any]]:
+    """Return the one convolution that a convolution and an average pooling after it are."""
+    dims = weight.dim() - 2
+    stride, dilation = (
+        (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+        for value in (options["stride"], options["dilation"])
+    )
+    window = torch.ones(1, 1, *pool.window).to(weight)
+    window /= window.numel()
+    spread = SPREAD[dims - 1](window, weight.flatten(0, 1).unsqueeze(0), stride=stride, dilation=dilation)
+    longer = tuple(s * q for s, q in zip(stride, pool.stride, strict=True))
+    return spread[0].unflatten(0, weight.shape[:2]), options | {"stride": longer, "dilation": 1}
+
+
+def _missed(end: ThresholdedSum) -> list[str]:
+    """Return why the code is no proximal step on a Lasso."""
+    if end.cap == torch.inf or not bool((end.code >= end.cap).any()):
+        return []
+    share = 100 * float((end.code >= end.cap).double().mean())
+    return [f"its ReLU cuts {share:.1f} % of the code at {end.cap:g}, which no penalty of this library does"]
+
+
+def _remarks(candidate: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
+    """Return how it was read, where that is not plain to see."""
+    remarks = []
+    others = [t for t in end.segment.terms if t.source is not candidate]
+    names = [t.layer.name for t in others if t.layer is not None]
+    if names:
+        remarks.append(f"X₋₁ comes through a projection, {', '.join(names)}")
+    if end.segment.normalized:
+        remarks.append("pre-activation: X₋₁ is the sum before it is normalized and thresholded")
+    if end.concatenated:
+        remarks.append(
+            "densely connected: the I of [I D] brings older channels beside its code; this Lasso is that of D alone"
+        )
+    if candidate.padded is not None:
+        remarks.append(f"its signal is the input after padding ({candidate.padded})")
+    if end.segment.max_pool is not None:
+        remarks.append("its code is what comes before the max pooling, which the model takes before the ReLU")
+    if term.pool is not None:
+        remarks.append("its atoms hold the average pooling that comes before the ReLU")
+    return remarks
+
+
+def _why(candidate: FoundLayer) -> str:
+    """Return why a layer has not been read, in a sentence."""
+    if candidate.reason is not None:
+        return candidate.reason
+    if candidate.part_of is not None:
+        return f"it is added to {candidate.part_of.name}, which is not read"
+    if not candidate.followed_by:
+        return "no ReLU follows it"
+    names = list(dict.fromkeys(candidate.followed_by))
+    known = next((sentence for name in names if (sentence := _why_not(name)) is not None), None)
+    return known or f"{' and '.join(names[:3])} follow{'s' * (len(names) == 1)} it, and no ReLU"
+
+
+def _why_not(name: str) -> str | None:
+    """Return why a function ends a layer before its ReLU; None where nothing more is known."""
+    if name == "batch_norm":
+        return "its batch normalization keeps no running statistics"
+    if name in ACTIVATIONS:
+        return f"{name} follows it, which is no proximal map of this library; it is read up to there"
+    if name in OWN_STATISTICS:
+        return f"{name} follows it, whose statistics are each image's own, so that there is no fixed a and b"
+    if name == "mul":
+        return "mul follows it, by factors that are each image's own, so that there is no fixed a"
+    if name in ("getitem", "chunk", "split", "unbind", "narrow"):
+        return f"{name} takes parts of it, which are not followed apart"
+    if name.startswith("conv") or name == "linear":
+        return f"{name} takes what it gives as it stands, and no ReLU is between"
+    return None
+
+
+def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
+    """Return the convolutions and matrices of a model that these images do not meet."""
+    used = {f.module for f in watching.layers} | {f.weight.data_ptr() for f in watching.layers}
+    return [
+        (name, "it was not seen at work on these images")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not {name, module.weight.data_ptr()} & used
+    ]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names, numbered where one occurs more than once."""
     count, so_far, numbered = Counter(names), Counter[str](), []
     for name in names:
         so_far[name] += 1
