@@ -267,6 +267,13 @@ def test_what_is_not_read_has_a_sentence(after, says):
     assert reasons["0"].startswith(says)
 
 
+@pytest.mark.parametrize("gate", [lambda x: x.mean((2, 3), keepdim=True), lambda x: x.mean()])
+def test_factors_that_an_image_makes_are_not_the_models_own_even_if_it_is_alone(gate):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), Runs(lambda m, x: F.relu(x * gate(x)))).double()
+    traced = trace_torch_layers(model, normal(1, 2, 6, 6))
+    assert traced.layers == [] and "each image's own" in traced.unread[0][1]
+
+
 def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
     torch.manual_seed(0)
     gated = Runs(
