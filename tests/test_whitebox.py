@@ -127,7 +127,7 @@ def test_in_evaluation_a_threshold_is_the_affine_map_that_it_says():
 def test_objective_minimum_and_gap_are_scikit_learns(identity):
     layer, _, D = layer_of(0.25, identity=identity, unfolding=1)
     x = uniform(0, 1, 2, 1, 5, 5, seed=5)
-    found = pn.inspect(nn.Sequential(layer), x, effort=EXACT).layers[0].solving
+    found = pn.inspect(nn.Sequential(layer), x, budget=EXACT).layers[0].solving
     code, f, minimum = layer(x).detach().flatten(1), [], []
     for one, signal in zip(code, x.flatten(1), strict=True):
         fit = ScikitLasso(0.25 / len(D), fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
@@ -145,7 +145,7 @@ def test_objective_minimum_and_gap_are_scikit_learns(identity):
 def test_further_steps_are_the_layers_own_without_normalization():
     layer, _, _ = layer_of(0.25, unfolding=0)
     x = uniform(0, 1, 2, 1, 5, 5, seed=6)
-    found = pn.inspect(nn.Sequential(layer), x, effort=EXACT).layers[0].solving
+    found = pn.inspect(nn.Sequential(layer), x, budget=EXACT).layers[0].solving
     problem = lasso(x, layer.dictionary, 0.25, nonnegative=True)
     code = layer(x)
     for k in range(3):
@@ -311,12 +311,12 @@ def test_at_the_bound_itself_lemma_2_applies_and_lemma_1_does_not():
 def test_the_gap_at_other_steps_is_that_of_a_network_that_has_them(name):
     torch.manual_seed(0)
     model, x = stirred(pn.create_model(name, width=3)), uniform(0, 1, 3, 3, 8, 8, seed=4)
-    effort = SolverBudget(steps=2000, tol=1e-4)
-    for at in pn.inspect(model, x, unfolding=1, effort=effort).steps:
+    budget = SolverBudget(steps=2000, tol=1e-4)
+    for at in pn.inspect(model, x, unfolding=1, budget=budget).steps:
         other = copy.deepcopy(model)
         for layer in other.pursuits():
             layer.unfolding = at.unfolding
-        gaps = [layer.solving.gap[0] for layer in pn.inspect(other, x, unfolding=0, effort=effort).layers]
+        gaps = [layer.solving.gap[0] for layer in pn.inspect(other, x, unfolding=0, budget=budget).layers]
         assert list(at.gaps) == pytest.approx(gaps, abs=2e-3)
 
 
@@ -621,7 +621,7 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     assert numbers["images"] == 8 and numbers["labeled"] == 60
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
-    assert len(printed.splitlines()) == 1 + 3 + 1 + 1 + 3 + 1
+    assert len(printed.splitlines()) == 1 + 3 + 3 + 1 + 1 + 3 + 1
     assert "3 of 3 convolutions read; layers: 3 dense" in printed and "not read: head" in printed
     assert all(layer["name"] in printed for layer in numbers["layers"])
     called("inspect", "one", "--out", "two", "--images", "2", cwd=tmp_path)

@@ -138,7 +138,7 @@ def test_a_code_behind_its_own_signal_is_that_of_i_and_d(signed):
         conv=nn.Conv2d(3, 4, 3, padding=1), next=nn.Conv2d(7, 2, 1),
     ).double()  # fmt: skip
     x = uniform(-signed, 1, 2, 3, 6, 6)
-    inspection = pn.inspect(dense, x, effort=QUICK)
+    inspection = pn.inspect(dense, x, budget=QUICK)
     assert [(layer.name, layer.block) for layer in inspection.layers] == [("conv", "dense"), ("next", "plain")]
     first, second = inspection.interpreted_layers
     assert first.dictionary.code_channels == (3, 4) and second.input_layer == 0
@@ -223,7 +223,7 @@ def test_a_convolution_in_groups_is_one_of_filters_that_are_zero_elsewhere(chann
 )
 def test_a_padding_of_another_kind_is_part_of_the_signal(conv):
     model = nn.Sequential(conv, nn.ReLU()).double()
-    inspection = pn.inspect(model, uniform(0, 1, 2, 2, 8, 7), effort=QUICK)
+    inspection = pn.inspect(model, uniform(0, 1, 2, 2, 8, 7), budget=QUICK)
     assert inspection.convolutions == (1, 1) and "signal is the input after padding" in inspection.layers[0].notes[0]
     assert torch.equal(inspection.interpreted_layers[0].codes[0], model(inspection.pixels))
 
@@ -241,7 +241,7 @@ def test_a_capped_relu_is_read_and_named_where_it_caps(relu, cap):
     conv = nn.Conv2d(2, 3, 3, padding=1).double()
     x = 30 * normal(2, 2, 6, 6)
     for scale, cut in ((1, cap is not None), (1e-3, False)):
-        layer = pn.inspect(nn.Sequential(conv, relu), scale * x, effort=QUICK).layers[0]
+        layer = pn.inspect(nn.Sequential(conv, relu), scale * x, budget=QUICK).layers[0]
         assert layer.proximal == (not cut)
         assert any(f"of the code at {cap or 0:g}" in note for note in layer.notes) == cut
 
@@ -289,7 +289,7 @@ def test_an_anchor_from_a_deeper_branch_is_no_residual_block():
 def test_a_block_that_begins_as_the_identity_is_not_read_and_neither_is_its_projection():
     model = made(lambda: Basic(3, 4, 2))
     nn.init.zeros_(model.last[1].weight)  # as many networks begin training
-    inspection = pn.inspect(model, uniform(0, 1, 1, 3, 6, 6), effort=QUICK)
+    inspection = pn.inspect(model, uniform(0, 1, 1, 3, 6, 6), budget=QUICK)
     assert [layer.name for layer in inspection.layers] == ["first.0"]
     assert inspection.convolutions == (1, 3) and inspection.projections == ()
     assert dict(inspection.unread) == {
@@ -360,7 +360,7 @@ def test_several_inputs_are_taken_as_a_tuple():
     model = Runs(lambda m, x, y, scale: F.relu(m.a(x) + m.b(F.relu(m.c(y)))) * scale, a=nn.Conv2d(1, 2, 1),
         b=nn.Conv2d(2, 2, 3, padding=1), c=nn.Conv2d(3, 2, 1)).double()  # fmt: skip
     inputs = (uniform(0, 1, 2, 1, 5, 5), uniform(0, 1, 2, 3, 5, 5), torch.tensor([3]))
-    inspection = pn.inspect(model, inputs, effort=QUICK)
+    inspection = pn.inspect(model, inputs, budget=QUICK)
     assert [layer.name for layer in inspection.layers] == ["c", "b"] and inspection.convolutions == (3, 3)
     assert inspection.projections == (("a", "b", True),) and torch.equal(inspection.pixels, inputs[0])
     for images, says in (((), "tuple of nothing"), ((inputs[0], "y"), "tuple of Tensor, str")):
@@ -392,7 +392,7 @@ def test_a_layer_is_read_only_if_it_computes_what_the_model_has_computed_to_1e_5
 
 
 def test_page_numbers_and_terminal_say_what_was_read(tmp_path):
-    inspection = pn.inspect(made(resnet_18), normal(1, 3, 32, 32), effort=QUICK, unfolding=1)
+    inspection = pn.inspect(made(resnet_18), normal(1, 3, 32, 32), budget=QUICK, unfolding=1)
     sentence = "20 of 20 convolutions read, 3 of them as projections of X₋₁; layers: 9 plain, 8 resnet"
     assert sentence in list(summary(inspection)) and "not read: head: no ReLU follows it" in list(summary(inspection))
     page = re.sub(r"<[^>]+>|\s+", " ", inspection.save(tmp_path).read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ class Findings:
         convolutions: number of convolutions that the images passed, and number of those that were read.
         steps: the network with 0, 1, … further steps; empty for a model without steps.
         labeled: number of images that the accuracy was measured on.
-        effort: the budget for the Lasso of each layer.
+        budget: the budget for the Lasso of each layer.
         interpreted_layers: the layers with their codes, for the page.
         pixels: the images.
     """
@@ -51,7 +51,7 @@ class Findings:
     convolutions: Convolutions
     steps: tuple[AtSteps, ...]
     labeled: int
-    effort: SolverBudget
+    budget: SolverBudget
     interpreted_layers: tuple[InterpretedLayer, ...] = field(repr=False)
     pixels: Tensor = field(repr=False)
 

@@ -44,7 +44,17 @@ def inspect_run(
     data, (pixels, labels) = run.images, run.images.test
     labeled = (data.prepared(pixels[:test_images]), labels[:test_images])
     title = f"{run.recipe.model} on {run.recipe.data}"
-    return inspect(run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, tell=advance)
+    return inspect(
+        run.model, data.prepared(pixels[:images]), labeled, unfolding=unfolding, title=title, advance=advance
+    )
+
+
+LEGEND = (
+    "Lemma 1, 2: non-zeros of the code, and of a stripe, over what the lemma allows; it applies below 1×",
+    "error: ‖x − DΓ‖/‖x‖; unsuccessful: |x − DΓ| > 2β; objective and minimum in units of ½‖x‖², that of Γ = 0",
+    "gap: the objective exceeds the minimum by at most this fraction of it",
+)
+"""What the columns of the printed table mean."""
 
 
 def summary(inspection: Inspection) -> Iterator[str]:
@@ -64,6 +74,7 @@ def summary(inspection: Inspection) -> Iterator[str]:
             f"{number(layer.error):>7} {fraction(layer.unsuccessful):>13} {number(solving.objective):>10} "
             f"{number(solving.minimum[1]):>8} {fraction(solving.gap[0]):>8}"
         )
+    yield from LEGEND
     yield inspection.headline
     for name, reason in inspection.unread:
         yield f"not read: {name}: {reason}"

@@ -48,9 +48,9 @@ def inspect(
     labeled: tuple[Tensor, Tensor] | None = None,
     *,
     unfolding: int = 4,
-    effort: SolverBudget | None = None,
+    budget: SolverBudget | None = None,
     title: str | None = None,
-    tell: Advance = nothing,
+    advance: Advance = nothing,
 ) -> Inspection:
     """Read a network as layered thresholding and measure every layer on images.
 
@@ -67,9 +67,9 @@ def inspect(
             images first.
         labeled: images and labels to measure the accuracy on for every number of steps; None for no accuracy.
         unfolding: most steps after the first to try without training again, ≥ 0.
-        effort: the budget for the Lasso of each layer.
+        budget: the budget for the Lasso of each layer.
         title: of the page; by default the model's class.
-        tell: called with the number of further layers and numbers of steps that are done, and the total.
+        advance: called with the number of further layers and numbers of steps that are done, and the total.
 
     Raises:
         ValueError: if images, labels or a number do not fit, or if no layer can be read; the message says what to do.
@@ -93,7 +93,7 @@ def inspect(
     if labeled is not None:
         _check(model, labeled[0], unfolding)
         _check_labels(labeled)
-    effort = SolverBudget(further=unfolding) if effort is None else effort
+    budget = SolverBudget(further=unfolding) if budget is None else budget
     frozen = detached_copy(model).eval().requires_grad_(False)
     pursuits = any(isinstance(module, PursuitLayer) for module in frozen.modules())
     traced = _trace(frozen, inputs, pursuits)
@@ -105,9 +105,9 @@ def inspect(
             f"no layer of this {type(model).__name__} can be read as thresholding, which needs a convolution or matrix "
             f"followed by a ReLU ({reasons})"
         )
-    count = partial(tell, total=len(layers) + (unfolding + 1 if pursuits else 0))
-    measured, known = _measure(layers, effort, count)
-    steps = tuple(counted(at_steps(frozen, images, labeled, unfolding, effort, known), count)) if pursuits else ()
+    count = partial(advance, total=len(layers) + (unfolding + 1 if pursuits else 0))
+    measured, known = _measure(layers, budget, count)
+    steps = tuple(counted(at_steps(frozen, images, labeled, unfolding, budget, known), count)) if pursuits else ()
     return Inspection(
         title=title or type(model).__name__,
         images=len(images),
@@ -119,7 +119,7 @@ def inspect(
         convolutions=traced.convolutions,
         steps=steps,
         labeled=0 if labeled is None or not steps else len(labeled[1]),
-        effort=effort,
+        budget=budget,
         interpreted_layers=tuple(layers),
         pixels=images,
     )
@@ -188,13 +188,13 @@ def _interpret(traces: list[tuple[str, LayerTrace]]) -> tuple[list[InterpretedLa
 
 
 def _measure(
-    interpreted: list[InterpretedLayer], effort: SolverBudget, advance: Advance
+    interpreted: list[InterpretedLayer], budget: SolverBudget, advance: Advance
 ) -> tuple[tuple[Layer, ...], dict[PursuitLayer, MeasuredLayer]]:
     """Return the measurements of every layer, and its solution, from which other numbers of steps start."""
     layers, known = [], {}
     for layer in interpreted:
-        solution = solve_lasso(layer.problem.first(effort.images), effort.steps, effort.tol)
-        layers.append(measure(layer, solution, effort.further))
+        solution = solve_lasso(layer.problem.first(budget.images), budget.steps, budget.tol)
+        layers.append(measure(layer, solution, budget.further))
         known[layer.layer] = MeasuredLayer(layers[-1].solving.gap[0], solution.code, layer.problem.lipschitz)
         advance(1)
     return tuple(layers), known

@@ -53,7 +53,7 @@ def at_steps(
     images: Tensor,
     labeled: tuple[Tensor, Tensor] | None,
     most: int,
-    effort: SolverBudget,
+    budget: SolverBudget,
     known: dict[PursuitLayer, MeasuredLayer],
 ) -> Iterator[AtSteps]:
     """Yield the measurements with 0, 1, …, ``most`` steps after the first; the network gets its own number back.
@@ -64,14 +64,14 @@ def at_steps(
     trained = {pursuit.unfolding for pursuit in unfolded(model)}
     for k in range(most + 1):
         with with_unfolding(model, k):
-            traces, own = trace_layers(model, images[: effort.images]), {k} == trained
-            gaps = tuple(_gap(trace, effort, known.get(trace.layer), own) for trace in traces)
+            traces, own = trace_layers(model, images[: budget.images]), {k} == trained
+            gaps = tuple(_gap(trace, budget, known.get(trace.layer), own) for trace in traces)
             accuracy = _accuracy(model, labeled)
         finite = torch.tensor([gap for gap in gaps if gap is not None])
         yield AtSteps(k, own, accuracy, Spread.of(finite).median, gaps)
 
 
-def _gap(trace: LayerTrace, effort: SolverBudget, known: MeasuredLayer | None, own: bool) -> float | None:
+def _gap(trace: LayerTrace, budget: SolverBudget, known: MeasuredLayer | None, own: bool) -> float | None:
     if known is None or own:
         return known.gap if known else None
     if not (trace.signals[-1].isfinite().all() and trace.codes[-1].isfinite().all()):
@@ -84,7 +84,7 @@ def _gap(trace: LayerTrace, effort: SolverBudget, known: MeasuredLayer | None, o
     certificate = problem.certificate(layer.dictionary.split(layer.code))
     if bool((certificate.objective > FAR * 0.5 * layer.signal.flatten(1).double().square().sum(1)).all()):
         return 1.0
-    solution = solve_lasso(problem, effort.steps, effort.tol, known.solution)
+    solution = solve_lasso(problem, budget.steps, budget.tol, known.solution)
     bound = solution.bound.maximum(certificate.objective * (1 - certificate.gap))
     return Spread.of(relative(certificate.objective - bound, certificate.objective)).median
 
