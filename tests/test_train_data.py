@@ -133,7 +133,7 @@ IMAGES, LABELS, TEST, ANSWERS = FOUR
 @pytest.mark.parametrize(
     ("data", "classes", "says"),
     [
-        (3, None, "data is int; expected (train_images, train_labels"),
+        (3, None, "data is 3; expected (train_images, train_labels"),
         (
             (IMAGES.permute(0, 2, 3, 1), LABELS, TEST, ANSWERS),
             None,
@@ -216,7 +216,7 @@ def test_a_run_on_given_data_is_evaluated_on_a_folder(tmp_path):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{k}.png")
     found = evaluate_run(tmp_path / "run", Settings(), data_dir=tmp_path / "data")
     assert found.evaluation.images == 6 and found.evaluation.top1 == 1
-    with pytest.raises(ValueError, match="name a folder of images with --data-dir"):
+    with pytest.raises(ValueError, match="give a folder of images with --data-dir"):
         evaluate_run(tmp_path / "run", Settings())
 
 
@@ -244,7 +244,7 @@ def test_an_own_augmentation_sees_every_batch_and_goes_on_to_the_last_bit(tmp_pa
 def test_a_run_goes_on_with_its_own_augmentation_only(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pn.train(TINY, tmp_path, Stop(1, 2), every=0.0, data=FOUR, augment=noise)
-    with pytest.raises(ValueError, match=r"started with augment = .*noise, and resumed with augment = None"):
+    with pytest.raises(ValueError, match=r"started with augment = .*noise and resumed with augment = None"):
         pn.train(TINY, tmp_path, resume=True, data=FOUR)
 
 
@@ -355,7 +355,7 @@ def test_a_run_goes_on_without_the_run_that_it_began_with(begun, tmp_path):
     [
         ({"width": 3}, r"network of --model resnet_8 --width 2; the recipe asks for --model resnet_8 --width 3"),
         ({"model": "resnet_14"}, "asks for --model resnet_14"),
-        ({"init": "nowhere"}, "nowhere is missing"),
+        ({"init": "nowhere"}, "nowhere does not exist"),
     ],
 )
 def test_weights_of_another_network_are_refused(begun, change, says):
