@@ -30,7 +30,7 @@ _HOME = {
     "load_resnet_checkpoint": "networks",
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
-    **dict.fromkeys(("ReducedSolver", "WorkingSet", "OMP"), "problems"),
+    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, apply, certify, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
+        ADMM,
         OMP,
         ConvergenceWarning,
         Learned,

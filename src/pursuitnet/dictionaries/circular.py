@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pursuitnet.dictionaries.conv import ConvDictionary, Sizes
 from pursuitnet.dictionaries.inputs import takes_weight
 from pursuitnet.dictionaries.onednn import adjoint
+from pursuitnet.dictionaries.torus import spectrum
 
 
 class CircularDictionary(ConvDictionary):
@@ -58,11 +59,7 @@ class CircularDictionary(ConvDictionary):
         """Return λmax(DᵀD) at this signal size, exactly: DDᵀ is one small matrix at each frequency."""
         size = self._example(signal_shape)[1:]
         with torch.no_grad():
-            weight = self.weight.double()
-            spread = weight.new_zeros(*weight.shape[:2], *size)
-            taps = [slice(0, r + 1, d) for r, d in zip(self.reach, self.dilation, strict=True)]
-            spread[(slice(None), slice(None), *taps)] = weight
-            symbol = torch.fft.rfftn(spread, dim=tuple(range(2, 2 + self.dims))).flatten(2).permute(2, 0, 1)
+            symbol = spectrum(self.weight.double(), self.dilation, size).flatten(2).permute(2, 0, 1)
             tall = symbol.shape[1] > symbol.shape[2]
             gram = symbol.mH @ symbol if tall else symbol @ symbol.mH
             return float(torch.linalg.eigvalsh(gram).max())

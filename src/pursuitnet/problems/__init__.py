@@ -1,9 +1,10 @@
 """Problems solved to a certificate, not unrolled: (P1) in ``lasso``, (P0) by ``omp``, the multi-layer model.
 
-``solve`` runs ISTA, FISTA or ``WorkingSet`` in ``loop`` until the duality gap is small; ``ReducedSolver`` takes the
-identity part out of [I D] first. ``learn`` finds the dictionary too.
+``solve`` runs ISTA, FISTA, ``ADMM`` or ``WorkingSet`` in ``loop`` until the duality gap is small; ``ReducedSolver``
+takes the identity part out of [I D] first. ``learn`` finds the dictionary too.
 """
 
+from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.lasso import beta_max
 from pursuitnet.problems.learning import Learned, learn
 from pursuitnet.problems.multilayer import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
@@ -12,6 +13,7 @@ from pursuitnet.problems.solve import ConvergenceWarning, ReducedSolver, Solutio
 from pursuitnet.problems.working_set import WorkingSet
 
 __all__ = [
+    "ADMM",
     "OMP",
     "ConvergenceWarning",
     "Learned",

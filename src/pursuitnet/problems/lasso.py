@@ -47,7 +47,11 @@ class Lasso:
 
     def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
         """Return P_{β·c}(anchor + update) in parts."""
-        return tuple(self.shrink(z, self.step * b) for z, b in zip(sums(anchor, update, fresh), self.beta, strict=True))
+        return self.threshold(sums(anchor, update, fresh), self.step)
+
+    def threshold(self, z: Code, step: Tensor) -> Code:
+        """Return P of the penalty times a step, argmin ½‖Γ − z‖² + step·Σβ|Γ|, in parts."""
+        return tuple(self.shrink(part, step * b) for part, b in zip(z, self.beta, strict=True))
 
     def prox_and_dual(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> tuple[Code, Code]:
         """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold took away."""
@@ -76,7 +80,7 @@ class Lasso:
         return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,))
 
     @torch.no_grad()
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
         A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and none of the codes is better than
@@ -86,12 +90,14 @@ class Lasso:
         Args:
             code: Γ in parts.
             residual: x − DΓ, if it is at hand.
+            dual: what stands for x − DΓ in u, if a solver has something better; the correlation is then that of it.
         """
         code = self.full_code(code)
         r = self.residual(code) if residual is None else residual
-        correlation = self.dictionary.analyze_parts(r)
+        toward = r if dual is None else dual
+        correlation = self.dictionary.analyze_parts(toward)
         objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
-        u, reply = self.direction(code, r, correlation)
+        u, reply = self.direction(code, toward, correlation)
         most = self.dual_scale(reply)
         x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
         overlap, energy = (x * u64).sum(1), u64.square().sum(1)
@@ -140,9 +146,9 @@ class UnpricedLasso(Lasso):
     energy: Tensor | None = None
 
     @torch.no_grad()
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap; where DΓ = x, but for the rounding of ½‖x‖², the gap is 0."""
-        found = super().certificate(code, residual)
+        found = super().certificate(code, residual, dual)
         energy = self._energy() if self.energy is None else self.energy
         nothing = found.objective <= torch.finfo(self.signal.dtype).eps * energy
         return found._replace(gap=found.gap.masked_fill(nothing, 0.0))
@@ -223,7 +229,7 @@ class ReducedLasso(Lasso):
         off = residual(self.dictionary, self.signal, code)
         return (self.shrink(off, self.full.beta[0]), *code)
 
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         found = self.full.certificate(self.full_code(code))
         return found._replace(correlation=found.correlation[1:])
 

@@ -13,6 +13,7 @@ from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
+from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
@@ -95,9 +96,9 @@ def multilayer_basis_pursuit(
 ) -> Solution:
     """Solve all layers at once: min ½‖X − D₁Γ₁‖² + Σβᵢ‖Γᵢ‖₁ subject to Γᵢ₋₁ = DᵢΓᵢ (Sulam et al., 2020, Eq. 5).
 
-    Without a solver, an alternating direction method reaches the minimum (``Split``). ``ISTA()`` and ``FISTA()`` make
-    it ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is only near the
-    minimum, and the gap says how near, as far as the sweep's own dual variables can prove. Has no gradients.
+    Without a solver, the alternating direction method of multipliers reaches the minimum. ``ISTA()`` and ``FISTA()``
+    make it ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is only near
+    the minimum, and the gap says how near, as far as the sweep's own dual variables can prove. Has no gradients.
 
     Args:
         signal: X, (B, channels, …).
@@ -122,8 +123,8 @@ def multilayer_basis_pursuit(
     check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, (OMP, ReducedSolver, WorkingSet)):
-        raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need the sweep alone")
+    if isinstance(solver, (OMP, ReducedSolver, WorkingSet, ADMM)):
+        raise ValueError(f"solver is {solver}; expected None (which is ADMM over all layers), ISTA() or FISTA()")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])
     tol = default_tol(signal) if tol is None else tol
@@ -134,7 +135,7 @@ def multilayer_basis_pursuit(
             x = torch.zeros_like(D.analyze(x))
         sweeps, deepest = MultiLayerLasso(signal, tuple(layers)), layers[-1].dictionary
         if solver is None:
-            split = ADMM(sweeps)
+            split = MultiLayerSplit(sweeps)
             # a step solves a least-squares problem, beside which a certificate costs little
             run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace, every=1)
             found = Solution.of(split.full_code(run.code), run, tol)
@@ -217,8 +218,8 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ADMM:
-    """The alternating direction method of multipliers for the multi-layer problem (Boyd et al., 2011).
+class MultiLayerSplit:
+    """The multi-layer problem as the alternating direction method of multipliers iterates it (Boyd et al., 2011).
 
     Every Γᵢ has a copy Yᵢ that is thresholded and a multiplier ρWᵢ; Γ_k solves a least-squares problem by conjugate
     gradients. ρ follows the residuals, each example its own. The code that is iterated is (Γ_k, Y₁, …, Y_k, W₁, …,

@@ -13,6 +13,7 @@ from torch import Tensor
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
+from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
@@ -41,8 +42,11 @@ class ReducedSolver:
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
-        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver)):
+        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver, ADMM)):
             raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need the update alone")
+
+
+AnySolver = Solver | ProblemSolver[Lasso] | ReducedSolver | ADMM
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,7 +92,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: Solver | ProblemSolver[Lasso] | ReducedSolver | OMP = FISTA(),
+    solver: AnySolver | OMP = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -104,8 +108,9 @@ def solve(
     Gradients flow to the signal, the weights of the dictionary and β: "implicit" differentiates the conditions of
     optimality on the support, with memory that does not grow with the steps; it is as exact as the solution, and
     supposes that the atoms of the support are independent, and it is for first derivatives only. "unrolled"
-    differentiates through every step (not OMP, WorkingSet). The code has them if the signal or β requires gradients,
-    or if ``gradient`` asks for them; the weights of a dictionary are parameters and do not ask by themselves.
+    differentiates through every step (not OMP, WorkingSet, ADMM). The code has them if the signal or β requires
+    gradients, or if ``gradient`` asks for them; the weights of a dictionary are parameters and do not ask by
+    themselves.
 
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
@@ -113,7 +118,7 @@ def solve(
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
             the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
             non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), ReducedSolver(…) for [I D], or OMP(nonzeros).
+        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros).
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -161,18 +166,47 @@ def solve(
         warn(solution, "OMP has not met its criterion", max_steps > 0)
         return solution
     tol = default_tol(problem.signal) if tol is None else tol
-    given, initial = problem, dictionary.split(_initial_code(problem, start))
-    if isinstance(solver, ReducedSolver):
-        problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
+    initial = dictionary.split(_initial_code(problem, start))
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
-        run = iterate(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
-        code = problem.full_code(run.code)
-    code = attach_implicit_gradient(given, code) if mode == "implicit" else code
+        run, code = run_solver(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
+    code = attach_implicit_gradient(problem, code) if mode == "implicit" else code
     solution = Solution.of(dictionary.join(code), run, tol)
     warn(
         solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
     )
     return solution
+
+
+def run_solver(
+    problem: Lasso,
+    solver: AnySolver,
+    code: Code,
+    max_steps: int,
+    tol: float,
+    *,
+    restart: bool = True,
+    trace: bool = False,
+) -> tuple[SolverResult, Code]:
+    """Return how a solver has ended, and the code of the problem, in parts.
+
+    Args:
+        problem: (P1).
+        solver: any but OMP; what it does to the problem before it runs is done here.
+        code: where to begin, in parts.
+        max_steps: the most steps.
+        tol: the relative gap to reach.
+        restart: as in ``iterate``.
+        trace: as there.
+    """
+    options = {"restart": restart, "trace": trace}
+    if isinstance(solver, ADMM):
+        split = solver.split(problem)
+        run = iterate(split, ISTA(), split.begin(code), max_steps, tol, **options)
+        return run, split.full_code(run.code)
+    if isinstance(solver, ReducedSolver):
+        problem, solver, code = ReducedLasso.of(problem), solver.solver, code[1:]
+    run = iterate(problem, solver, code, max_steps, tol, **options)
+    return run, problem.full_code(run.code)
 
 
 def default_tol(signal: Tensor) -> float:
@@ -202,13 +236,13 @@ def warn(found: Solution, told: str, wanted: bool, stacklevel: int = 3) -> None:
 
 def check_solver(solver: Any) -> None:
     """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, ReducedSolver or OMP."""
-    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, ReducedSolver, OMP)}
+    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, ADMM, WorkingSet, ReducedSolver, OMP)}
     if isinstance(solver, type):
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
     if isinstance(solver, str):
         known = names.get(solver.lower().replace("_", ""), "FISTA")
         raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}()")
-    if not isinstance(solver, (ReducedSolver, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
+    if not isinstance(solver, (ReducedSolver, ADMM, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 
@@ -229,7 +263,7 @@ def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, grad
         raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
     if gradient not in ("implicit", "unrolled", None):
         raise ValueError(f"gradient is {gradient!r}; expected 'implicit' or 'unrolled'")
-    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet)):
+    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet, ADMM)):
         raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
 
 
