@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from makers import DICTIONARIES, dictionary_of, normal, unit
 from sklearn.linear_model import Lasso
 
 import pursuitnet as pn
-from pursuitnet.dictionaries.torus import Torus, fast_length
 from pursuitnet.problems import admm
 from pursuitnet.problems.lasso import lasso
 
@@ -185,28 +182,6 @@ def test_gradients_are_those_of_fista(name):
         gradients.append((x.grad, D.weight.grad, beta.grad))
     for one, other in zip(*gradients, strict=True):
         assert other.norm() > 1e-3 and (one - other).norm() <= 1e-4 * other.norm()
-
-
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(0, 4)), min_size=1, max_size=3),
-    st.integers(1, 3),
-    st.integers(1, 3),
-)
-def test_analysis_and_synthesis_on_any_torus_are_adjoint_and_circular(axes, atoms, channels):
-    kernel, dilation = [k for k, _, _ in axes], [d for _, d, _ in axes]
-    size = [d * (k - 1) + 1 + e for k, d, e in axes]
-    weight = normal(atoms, channels, *kernel)
-    torus, D = Torus(weight, dilation, size), pn.CircularDictionary(weight, dilation).requires_grad_(False)
-    x, code = normal(2, channels, *size, seed=1), normal(2, atoms, *size, seed=2)
-    torch.testing.assert_close(torus.analyze(x), D.analyze(x), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(torus.synthesize(code), D.synthesize(code, x.shape), rtol=1e-10, atol=1e-12)
-    left, right = (torus.analyze(x) * code).sum(), (x * torus.synthesize(code)).sum()
-    torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-11)
-
-
-def test_fast_lengths_have_small_factors():
-    assert [fast_length(n) for n in (1, 7, 11, 13, 17, 31, 121, 257)] == [1, 8, 12, 15, 18, 32, 125, 270]
 
 
 @pytest.mark.parametrize(

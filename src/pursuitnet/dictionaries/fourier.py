@@ -95,7 +95,7 @@ class FourierDictionary(Dictionary):
 
 
 @torch.no_grad()
-def accelerated(dictionary: Dictionary, signal_shape: Sequence[int]) -> Dictionary:
+def in_fourier_domain(dictionary: Dictionary, signal_shape: Sequence[int]) -> Dictionary:
     """Return a dictionary that computes in the frequency domain where that is faster at this size, or D itself.
 
     Which is faster is estimated from the sizes alone, for the processors that PyTorch's convolutions and MKL run on;
@@ -106,13 +106,21 @@ def accelerated(dictionary: Dictionary, signal_shape: Sequence[int]) -> Dictiona
         signal_shape: (B, channels, …).
     """
     if isinstance(dictionary, WithIdentity):
-        inner = accelerated(dictionary.dictionary, signal_shape)
+        inner = in_fourier_domain(dictionary.dictionary, signal_shape)
         return dictionary if inner is dictionary.dictionary else WithIdentity(inner)
-    if not isinstance(dictionary, ConvDictionary) or dictionary._any().device.type != "cpu":
+    known = type(dictionary) in (ConvDictionary, CircularDictionary)  # a class of one's own computes in its own way
+    if not isinstance(dictionary, ConvDictionary) or not known or dictionary.weight.device.type != "cpu":
         return dictionary
     there = transform_cost(dictionary.channels, dictionary.code_channels[0], torus_size(dictionary, signal_shape[2:]))
     analysis, synthesis = (there < here for here in direct_costs(dictionary, dictionary.code_size(signal_shape)))
     return FourierDictionary(dictionary, signal_shape[2:], analysis, synthesis) if analysis or synthesis else dictionary
+
+
+def direct(dictionary: Dictionary) -> Dictionary:
+    """Return the dictionary that ``in_fourier_domain`` was given."""
+    if isinstance(dictionary, WithIdentity) and isinstance(dictionary.dictionary, FourierDictionary):
+        return WithIdentity(dictionary.dictionary.dictionary)
+    return dictionary.dictionary if isinstance(dictionary, FourierDictionary) else dictionary
 
 
 def torus_size(D: ConvDictionary, size: Sequence[int]) -> list[int]:
@@ -128,7 +136,7 @@ def direct_costs(D: ConvDictionary, code_size: Sequence[int]) -> tuple[float, fl
     In single precision 16 channels of the result are computed at a time, so that one costs as much as 16; in double
     precision there is no such thing, and a product takes about ten times as long.
     """
-    channels, atoms, *kernel = D.weight.shape
+    atoms, channels, *kernel = D.weight.shape
     each = math.prod(kernel) * math.prod(code_size)
     if D.weight.dtype != torch.float32:
         return (5 * channels * atoms * each,) * 2

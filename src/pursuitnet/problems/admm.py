@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.dictionaries.fourier import FourierDictionary
+from pursuitnet.dictionaries.fourier import FourierDictionary, direct
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.problems.lasso import Lasso, UnpricedLasso
 
@@ -57,7 +57,7 @@ class ADMM:
         """
         if isinstance(problem, UnpricedLasso) and self.adaptive_rho:
             return replace(self, adaptive_rho=False).split(problem)
-        D, shape = problem.dictionary, problem.signal.shape
+        D, shape = direct(problem.dictionary), problem.signal.shape
         if type(D) is ConvDictionary:
             fourier = FourierDictionary(D, shape[2:])
             return MaskedSplit(replace(problem, dictionary=fourier), self, fourier, on_torus(fourier))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.dictionaries.fourier import in_fourier_domain
 from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.iterations.update import Prox, proximal_step, residual, sums
@@ -301,6 +302,14 @@ def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
         raise ValueError("the batch is empty; expected one signal or more")
     check_types(signal, dictionary)
     return signal
+
+
+def accelerated(problem: Lasso) -> Lasso:
+    """Return the problem with convolutions in the frequency domain where that is faster: equal to rounding.
+
+    The gradients of the filters do not pass through it.
+    """
+    return replace(problem, dictionary=in_fourier_domain(problem.dictionary, problem.signal.shape))
 
 
 def step_of(dictionary: Dictionary) -> Tensor:

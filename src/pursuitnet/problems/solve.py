@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
 from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.inputs import tensor_of
-from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
+from pursuitnet.problems.lasso import Lasso, ReducedLasso, accelerated, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.projection import conjugate_gradients
@@ -64,6 +64,7 @@ class Solution:
         gaps: the gap after every step, alike.
         reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap can fall no further in the
             signal's type (OMP: where no atom is left that is independent of those taken).
+        solver: what has solved it: the solver that was given, or the one that "auto" has chosen.
     """
 
     code: Float[Tensor, "B code_channels *code_size"]
@@ -74,14 +75,15 @@ class Solution:
     objectives: Float[Tensor, "steps B"] | None = None
     gaps: Float[Tensor, "steps B"] | None = None
     reason: Reason = "converged"
+    solver: object = None
 
     @staticmethod
-    def of(code: Tensor, run: SolverResult, tol: float) -> "Solution":
+    def of(code: Tensor, run: SolverResult, tol: float, solver: object = None) -> "Solution":
         """Return where a run has ended."""
         objective, gap, _ = run.certificate
         objectives = torch.stack([c.objective for c in run.trace]) if run.trace else None
         gaps = torch.stack([c.gap for c in run.trace]) if run.trace else None
-        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), objectives, gaps, run.reason)
+        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), objectives, gaps, run.reason, solver)
 
     def __repr__(self) -> str:
         shown = f"code={tuple(self.code.shape)}, objective={self.objective.tolist()}, gap={self.gap.tolist()}"
@@ -92,7 +94,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: AnySolver | OMP = FISTA(),
+    solver: AnySolver | OMP | Literal["auto"] = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -118,7 +120,8 @@ def solve(
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
             the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
             non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros).
+        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros);
+            "auto" chooses one by kind, size and density (see ``suitable_solver``), and ``Solution.solver`` says which.
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -161,6 +164,7 @@ def solve(
         )
     problem = lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
+    solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
     if isinstance(solver, OMP):
         solution = _solve_omp(problem, solver, max_steps, start, mode is not None)
         warn(solution, "OMP has not met its criterion", max_steps > 0)
@@ -168,9 +172,17 @@ def solve(
     tol = default_tol(problem.signal) if tol is None else tol
     initial = dictionary.split(_initial_code(problem, start))
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
-        run, code = run_solver(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
+        run, code = run_solver(
+            problem if mode == "unrolled" else accelerated(problem),
+            solver,
+            initial,
+            max_steps,
+            tol,
+            restart=restart,
+            trace=trace,
+        )
     code = attach_implicit_gradient(problem, code) if mode == "implicit" else code
-    solution = Solution.of(dictionary.join(code), run, tol)
+    solution = Solution.of(dictionary.join(code), run, tol, solver)
     warn(
         solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
     )
@@ -207,6 +219,32 @@ def run_solver(
         problem, solver, code = ReducedLasso.of(problem), solver.solver, code[1:]
     run = iterate(problem, solver, code, max_steps, tol, **options)
     return run, problem.full_code(run.code)
+
+
+SPARSE_SHARE = 0.05
+"""The share of the smallest β whose code is zero from which on a code is so sparse that a working set pays."""
+
+
+@torch.no_grad()
+def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
+    """Return the solver that is likely to be the fastest.
+
+    [I D] is reduced. A convolution on large signals has a working set where the code is sparse, as β says beside the
+    smallest one whose code is zero. Where it is dense, a circular one has ADMM; all else has FISTA.
+
+    Args:
+        problem: (P1).
+        mode: of the gradient; what has none through its steps is not chosen for "unrolled".
+    """
+    D, x = problem.dictionary, problem.signal
+    if isinstance(D, WithIdentity):
+        return ReducedSolver()
+    if mode == "unrolled" or not isinstance(D, ConvDictionary):
+        return FISTA()
+    share = problem.dual_scale(D.analyze_parts(x))
+    if bool((share >= SPARSE_SHARE).all()) and x[0].numel() >= 1024:
+        return WorkingSet()
+    return ADMM() if type(D) is CircularDictionary else FISTA()
 
 
 def default_tol(signal: Tensor) -> float:
@@ -257,7 +295,8 @@ def check_budget(max_steps: Any, tol: Any) -> None:
 
 
 def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, gradient: Any) -> None:
-    check_solver(solver)
+    if solver != "auto":
+        check_solver(solver)
     check_budget(max_steps, tol)
     if not isinstance(nonnegative, bool):
         raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
@@ -322,4 +361,6 @@ def _solve_omp(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None
         fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
         code = D.join(attach_implicit_gradient(fitted, D.split(code)))
     reason: Reason = "converged" if met.all() else "max_steps" if steps == max_steps else "stalled"
-    return Solution(code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason)
+    return Solution(
+        code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason, solver=solver
+    )
