@@ -6,8 +6,8 @@
 A cell is a photograph of 256² or 512², high-passed, 32 or 100 random atoms of 5² to 15², circular boundary, and β from
 0.3 to 0.003 of the smallest one whose code is zero, in single precision. Each solver runs in pieces, until ten of
 them have not lowered its objective, which is computed outside of its time in double precision, or for so many seconds.
-The minimum is the best that any of them has reached; a duality gap proves how near it is. Every cell is written when it is
-done, and one that the file holds is not run again: a run that was ended goes on. --quick has one small cell for each β.
+The minimum is the best that any of them has reached; a duality gap proves how near it is. Every cell is written when it
+is done, and one that the file holds is not run again: a run that was ended goes on. --quick has a few small cells.
 """
 
 import argparse
@@ -128,11 +128,11 @@ def measured(cell: dict[str, Any], threads: int, seconds: float) -> dict[str, An
 def table(results: list[dict[str, Any]]) -> str:
     """Return the times to both targets as Markdown."""
     names = list(dict.fromkeys(name for result in results for name in result["seconds"]))
-    lines = [f"| cell | auto | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    lines = [f"| cell | minimum proven to | auto | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
     for result in results:
         pairs = [result["seconds"].get(name, {}) for name in names]
         shown = [" / ".join(f"{s:.2f}" if (s := p.get(f"{t:g}")) is not None else "–" for t in TARGETS) for p in pairs]
-        lines.append(f"| {name_of(result)} | {result['auto']} | {' | '.join(shown)} |")
+        lines.append(f"| {name_of(result)} | {result['gap']:.0e} | {result['auto']} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ class FourierDictionary(Dictionary):
         D = dictionary
         self.periodic = isinstance(D, CircularDictionary)
         code = D.code_size((1, D.channels, *size))
-        self.torus = Torus(D.weight.detach(), D.dilation, torus_size(D, size))
+        self.torus = Torus(D.dense_weight().detach(), D.dilation, torus_size(D, size))
         self.corners = tuple(slice(0, s * (m - 1) + 1, s) for m, s in zip(code, D.stride, strict=True))
         self.window = tuple(slice(p, p + n) for n, p in zip(size, D.padding, strict=True))
 
@@ -110,6 +110,8 @@ def in_fourier_domain(dictionary: Dictionary, signal_shape: Sequence[int]) -> Di
         return dictionary if inner is dictionary.dictionary else WithIdentity(inner)
     known = type(dictionary) in (ConvDictionary, CircularDictionary)  # a class of one's own computes in its own way
     if not isinstance(dictionary, ConvDictionary) or not known or dictionary.weight.device.type != "cpu":
+        return dictionary
+    if dictionary.groups > 1:  # its direct convolution does less than the torus, which has all channels at once
         return dictionary
     there = transform_cost(dictionary.channels, dictionary.code_channels[0], torus_size(dictionary, signal_shape[2:]))
     analysis, synthesis = (there < here for here in direct_costs(dictionary, dictionary.code_size(signal_shape)))

@@ -30,24 +30,26 @@ def promote_half(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> Tensor:
-    """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels, *)."""
+def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes, groups: int = 1) -> Tensor:
+    """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels/groups, *)."""
     if not _wrong(x, weight, stride, padding, dilation):
-        return CONVOLUTIONS[len(stride) - 1](x, weight, None, stride, padding, dilation)
+        return CONVOLUTIONS[len(stride) - 1](x, weight, None, stride, padding, dilation, groups)
     turned = _turned(weight, padding, dilation)
-    if _fits(len(weight)) and min(turned) >= 0:
+    if groups == 1 and _fits(len(weight)) and min(turned) >= 0:
         return F.conv_transpose2d(x, weight.transpose(0, 1).flip(2, 3), None, 1, turned, 0, 1, dilation)
-    return _in_single(F.conv2d, x, weight, None, stride, padding, dilation)
+    return _in_single(F.conv2d, x, weight, None, stride, padding, dilation, groups)
 
 
-def adjoint(code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Axes, dilation: Axes) -> Tensor:
+def adjoint(
+    code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Axes, dilation: Axes, groups: int = 1
+) -> Tensor:
     """Return the transposed convolution of a code (B, atoms, *), with ``spare`` places more at the end of each axis."""
     if not _wrong(code, weight, stride, padding, dilation):
-        return ADJOINTS[len(stride) - 1](code, weight, None, stride, padding, spare, 1, dilation)
+        return ADJOINTS[len(stride) - 1](code, weight, None, stride, padding, spare, groups, dilation)
     turned = _turned(weight, padding, dilation)
-    if _fits(len(weight)) and min(turned) >= 0:
+    if groups == 1 and _fits(len(weight)) and min(turned) >= 0:
         return F.conv2d(code, weight.transpose(0, 1).flip(2, 3), None, 1, turned, dilation)
-    return _in_single(F.conv_transpose2d, code, weight, None, stride, padding, spare, 1, dilation)
+    return _in_single(F.conv_transpose2d, code, weight, None, stride, padding, spare, groups, dilation)
 
 
 def _wrong(given: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> bool:
