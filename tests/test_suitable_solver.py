@@ -8,16 +8,18 @@ import pursuitnet as pn
 
 CIRCULAR = pn.CircularDictionary(unit(4, 1, 3, 3)).requires_grad_(False)
 PADDED = pn.ConvDictionary(unit(4, 1, 3, 3), padding=1).requires_grad_(False)
+STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
 
 
 @pytest.mark.parametrize(
     ("D", "shape", "share", "chosen"),
     [
-        (CIRCULAR, (1, 32, 33), 0.3, pn.WorkingSet()),
+        (CIRCULAR, (1, 32, 33), 0.6, pn.WorkingSet()),
         (CIRCULAR, (1, 32, 33), 0.01, pn.ADMM()),
-        (CIRCULAR, (1, 9, 9), 0.3, pn.ADMM()),
-        (PADDED, (1, 32, 33), 0.3, pn.WorkingSet()),
-        (PADDED, (1, 32, 33), 0.01, pn.FISTA()),
+        (CIRCULAR, (1, 9, 9), 0.6, pn.FISTA()),
+        (PADDED, (1, 32, 33), 0.6, pn.WorkingSet()),
+        (PADDED, (1, 32, 33), 0.1, pn.ADMM()),
+        (STRIDED, (1, 64, 65), 0.1, pn.FISTA()),
         (pn.LinearDictionary(unit(20, 12)).requires_grad_(False), (12,), 0.3, pn.FISTA()),
         (pn.WithIdentity(CIRCULAR), (1, 9, 9), 0.3, pn.ReducedSolver()),
     ],
@@ -30,9 +32,9 @@ def test_it_chooses_by_kind_size_and_density_and_says_what(D, shape, share, chos
     assert torch.equal(solution.code, pn.solve(x, D, beta, chosen, tol=1e-2, max_steps=2000).code)
 
 
-def test_the_densest_example_of_a_batch_decides():
+def test_the_density_of_the_whole_batch_decides():
     x = normal(2, 1, 32, 32)
-    beta = torch.tensor([0.3, 0.01], dtype=x.dtype).view(2, 1, 1, 1) * pn.beta_max(x, CIRCULAR)
+    beta = torch.tensor([0.6, 0.01], dtype=x.dtype).view(2, 1, 1, 1) * pn.beta_max(x, CIRCULAR)
     assert pn.solve(x, CIRCULAR, beta, "auto", tol=0.1).solver == pn.ADMM()
     assert pn.solve(x[:1], CIRCULAR, beta[:1], "auto", tol=0.1).solver == pn.WorkingSet()
 

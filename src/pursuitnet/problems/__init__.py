@@ -9,6 +9,7 @@ from pursuitnet.problems.lasso import beta_max
 from pursuitnet.problems.learning import Learned, learn
 from pursuitnet.problems.multilayer import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
 from pursuitnet.problems.omp import OMP
+from pursuitnet.problems.path import RegularizationPath, path
 from pursuitnet.problems.solve import ConvergenceWarning, ReducedSolver, Solution, solve
 from pursuitnet.problems.working_set import WorkingSet
 
@@ -18,6 +19,7 @@ __all__ = [
     "ConvergenceWarning",
     "Learned",
     "ReducedSolver",
+    "RegularizationPath",
     "Solution",
     "WorkingSet",
     "beta_max",
@@ -25,5 +27,6 @@ __all__ = [
     "layered_thresholding",
     "learn",
     "multilayer_basis_pursuit",
+    "path",
     "solve",
 ]

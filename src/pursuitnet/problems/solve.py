@@ -221,16 +221,19 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE_SHARE = 0.05
-"""The share of the smallest β whose code is zero from which on a code is so sparse that a working set pays."""
+SPARSE = 0.15
+"""The share of correlations above β up to which a code counts as sparse; it is several times that of the non-zeros."""
+SMALL = 1024
+"""The size of a signal below which a working set costs more than it saves."""
 
 
 @torch.no_grad()
 def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
-    [I D] is reduced. A convolution on large signals has a working set where the code is sparse, as β says beside the
-    smallest one whose code is zero. Where it is dense, a circular one has ADMM; all else has FISTA.
+    [I D] is reduced. A convolution on large signals has a working set where the code is sparse, as the share of
+    correlations |Dᵀx| above β says. Where it is dense, a convolution of stride 1 without groups has ADMM; all else has
+    FISTA.
 
     Args:
         problem: (P1).
@@ -241,10 +244,12 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
         return ReducedSolver()
     if mode == "unrolled" or not isinstance(D, ConvDictionary):
         return FISTA()
-    share = problem.dual_scale(D.analyze_parts(x))
-    if bool((share >= SPARSE_SHARE).all()) and x[0].numel() >= 1024:
+    (correlation,), (beta,) = D.analyze_parts(x), problem.beta
+    above = (correlation if problem.nonnegative else correlation.abs()) > beta
+    if x[0].numel() >= SMALL and float(above.float().mean()) <= SPARSE:
         return WorkingSet()
-    return ADMM() if type(D) is CircularDictionary else FISTA()
+    on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
+    return ADMM() if on_torus and x[0].numel() >= SMALL else FISTA()
 
 
 def default_tol(signal: Tensor) -> float:
