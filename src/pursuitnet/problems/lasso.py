@@ -68,6 +68,10 @@ class Lasso:
         """Return P_θ(z)."""
         return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
 
+    def curvature(self) -> float:
+        """Return the second derivative of the penalty where a coefficient is not zero."""
+        return 0.0
+
     def residual(self, code: Code) -> Tensor:
         """Return x − DΓ, or what the data fit makes of it (see ``loss_slope``)."""
         return self.loss_slope(residual(self.dictionary, self.signal, code))

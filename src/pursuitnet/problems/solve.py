@@ -14,6 +14,7 @@ from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Di
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
 from pursuitnet.problems.admm import ADMM
+from pursuitnet.problems.elastic_net import ElasticNet
 from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, accelerated, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
@@ -102,10 +103,11 @@ def solve(
     start: Tensor | None = None,
     restart: bool = True,
     trace: bool = False,
+    ridge: float = 0.0,
     gradient: Literal["implicit", "unrolled"] | None = None,
     tile: None = None,
 ) -> Solution:
-    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
+    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate, with or without a ridge ½·ridge·‖Γ‖²; or (P0) by OMP.
 
     Gradients flow to the signal, the weights of the dictionary and β: "implicit" differentiates the conditions of
     optimality on the support, with memory that does not grow with the steps; it is as exact as the solution, and
@@ -118,10 +120,11 @@ def solve(
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
-            the code; a share of ``beta_max``, for instance. 0 asks for least squares. For OMP it is the price of a
-            non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros);
-            "auto" chooses one by kind, size and density (see ``suitable_solver``), and ``Solution.solver`` says which.
+            the code, which is a weighted ℓ1 norm; a share of ``beta_max``, for instance. 0 asks for least squares. For
+            OMP it is the price of a non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change
+            the code.
+        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros); "auto" chooses one
+            by kind, size and density (see ``suitable_solver``), and ``Solution.solver`` says which.
         nonnegative: look among Γ ≥ 0 only.
         max_steps: the most steps to take; if they do not suffice, ``converged`` is False and ``gap`` says how far.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -130,6 +133,8 @@ def solve(
         start: a code to begin at, (B, code_channels, …); zero by default.
         restart: let FISTA's momentum start again where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
+        ridge: a weight ≥ 0 of ½·ridge·‖Γ‖² beside Σβ|Γ|, which makes it the elastic net; not for OMP, ReducedSolver.
+            It is scikit-learn's alpha·(1 − l1_ratio) times the size of the signal, and β its alpha·l1_ratio times that.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
         tile: refused: an optimum is global, so that solutions of tiles are not the solution of the whole.
 
@@ -162,7 +167,7 @@ def solve(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
             "squares"
         )
-    problem = lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative)
+    problem = with_ridge(lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative), ridge, solver)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
     solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
     if isinstance(solver, OMP):
@@ -187,6 +192,15 @@ def solve(
         solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
     )
     return solution
+
+
+def with_ridge(problem: Lasso, ridge: Any, solver: Any) -> Lasso:
+    """Return (P1) with a ridge, if it has a weight; raise ValueError for none, or one that a solver cannot take."""
+    if isinstance(ridge, bool) or not isinstance(ridge, Real) or not 0 <= float(ridge) < math.inf:
+        raise ValueError(f"ridge is {kind_of(ridge)}; expected a finite number ≥ 0")
+    if ridge and isinstance(solver, (OMP, ReducedSolver)):
+        raise ValueError(f"ridge is {ridge}, which {type(solver).__name__} does not take; expected 0, or FISTA()")
+    return ElasticNet.of(problem, float(ridge)) if ridge else problem
 
 
 def run_solver(
@@ -240,7 +254,7 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
         mode: of the gradient; what has none through its steps is not chosen for "unrolled".
     """
     D, x = problem.dictionary, problem.signal
-    if isinstance(D, WithIdentity):
+    if isinstance(D, WithIdentity) and not problem.curvature():
         return ReducedSolver()
     if mode == "unrolled" or not isinstance(D, ConvDictionary):
         return FISTA()
@@ -329,7 +343,7 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
 
     solution = D.join(code)
     probe = torch.zeros_like(solution, requires_grad=True)
-    gram_probe = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
+    gram_probe = mask * (D.analyze(D.synthesize(mask * probe, problem.signal.shape)) + problem.curvature() * probe)
 
     def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the weights of this moment
         return torch.autograd.grad(gram_probe, probe, v, retain_graph=True)[0]
