@@ -63,16 +63,17 @@ class Conv:
 class Circular:
     weight_shape: tuple
     dilation: int | tuple = 1
+    groups: int = 1
 
     def of(self, weight):
-        return pn.CircularDictionary(weight, dilation=self.dilation)
+        return pn.CircularDictionary(weight, dilation=self.dilation, groups=self.groups)
 
     def make(self, dtype=torch.float64):
         return self.of(normal(*self.weight_shape).to(dtype))
 
     def matrix(self, shape):
         """Folds the valid positions of a signal that is continued periodically."""
-        weight = normal(*self.weight_shape)
+        weight = block_diagonal(normal(*self.weight_shape), self.groups)
         kernel = weight.shape[2:]
         dilation = (self.dilation,) * len(kernel) if isinstance(self.dilation, int) else self.dilation
         longer = [n + d * (k - 1) for n, k, d in zip(shape[1:], kernel, dilation, strict=True)]
@@ -122,8 +123,19 @@ class Scaled:
         return D * scale.repeat_interleave(D.shape[1] // len(scale))
 
 
-def tap_by_tap(weight, size, stride=1, padding=0, dilation=1):
+def block_diagonal(weight, groups):
+    """Filters of all channels, from those (atoms, channels/groups, …) that have the channels of their group only."""
+    atoms, own = weight.shape[:2]
+    whole = torch.zeros(atoms, groups * own, *weight.shape[2:], dtype=weight.dtype)
+    for j in range(atoms):
+        first = j * groups // atoms * own
+        whole[j, first : first + own] = weight[j]
+    return whole
+
+
+def tap_by_tap(weight, size, stride=1, padding=0, dilation=1, groups=1):
     """D of one example: at every corner of every atom, one entry for each tap that lands on the signal."""
+    weight = block_diagonal(weight, groups)
     atoms, channels, *kernel = weight.shape
     stride, padding, dilation = ((v,) * len(kernel) if isinstance(v, int) else v for v in (stride, padding, dilation))
     corners = [
@@ -182,6 +194,18 @@ DICTIONARIES = {
     "3-D one size per axis": (
         Conv((2, 2, 2, 3, 1), {"stride": (1, 2, 3), "padding": (1, 1, 0), "dilation": (2, 1, 1)}),
         [(2, 1, 2, 1), (2, 3, 4, 5), (2, 4, 5, 3), (2, 7, 7, 8)],
+    ),
+    "1-D in groups": (Conv((6, 2, 3), {"groups": 3, "padding": 1}), [(6, 1), (6, 8), (6, 90)]),
+    "2-D depthwise, same": (Conv((3, 1, 3, 3), {"groups": 3, "padding": 1}), [(3, 1, 2), (3, 6, 5), (3, 14, 13)]),
+    "2-D / 2 in groups, dilated": (
+        Conv((8, 2, 2, 3), {"groups": 2, "stride": 2, "padding": (1, 2), "dilation": (1, 2)}),
+        [(4, 2, 1), (4, 5, 6), (4, 12, 13)],
+    ),
+    "2-D circular, depthwise": (Circular((6, 1, 3, 2), 1, 3), [(3, 3, 3), (3, 5, 4), (3, 14, 13)]),
+    "scaled in groups": (Scaled(Conv((4, 2, 3), {"groups": 2})), [(4, 3), (4, 8), (4, 11)]),
+    "[I 2-D depthwise]": (
+        Identity(Conv((4, 1, 3, 3), {"groups": 2, "padding": 1})),
+        [(2, 1, 2), (2, 5, 6), (2, 17, 16)],
     ),
     "1-D circular, even": (Circular((3, 2, 4)), [(2, 4), (2, 9), (2, 260)]),
     "2-D circular": (Circular((4, 1, 3, 3)), [(1, 3, 3), (1, 7, 6), (1, 24, 23)]),

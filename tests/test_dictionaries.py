@@ -328,3 +328,68 @@ def test_the_gradients_of_a_dense_network_in_half_precision_are_near_those_in_si
         gradients.append({n: p.grad for n, p in model.named_parameters() if n.endswith("dictionary.weight")})
     for name, plain in gradients[1].items():
         assert (gradients[0][name] - plain).norm() < 0.3 * plain.norm(), name  # what bfloat16 leaves of small ones
+
+
+GROUPED = [name for name in DICTIONARIES if "group" in name or "depthwise" in name]
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_are_filters_with_zeros_in_the_channels_of_other_groups(name):
+    """Coherence, stripes, codes and matching pursuit are those of the dictionary without groups."""
+    _, D, shapes = made(name)
+    grouped = D.dictionary if isinstance(D, pn.WithIdentity | pn.ScaledDictionary) else D
+    assert grouped.groups > 1
+    options = {"dilation": grouped.dilation}
+    if not isinstance(grouped, pn.CircularDictionary):
+        options |= {"stride": grouped.stride, "padding": grouped.padding}
+    plain = type(grouped)(grouped.dense_weight().detach(), **options)
+    for shape in shapes:
+        assert pn.theory.mutual_coherence(grouped, shape) == pytest.approx(pn.theory.mutual_coherence(plain, shape))
+        matrix = pn.LinearDictionary(grouped.matrix(shape).detach().T)
+        kept = matrix.weight[matrix.weight.norm(dim=1) > 0]
+        assert pn.theory.mutual_coherence(grouped, shape) == pytest.approx(
+            pn.theory.mutual_coherence(pn.LinearDictionary(kept.detach()))
+        )
+        assert grouped.lipschitz(shape) == pytest.approx(plain.lipschitz(shape), rel=1e-9)
+    assert float(grouped.lipschitz_bound().detach()) <= float(plain.lipschitz_bound().detach()) * (1 + 1e-12)
+    x = normal(2, *shapes[1], seed=1)
+    beta = 0.3 * pn.beta_max(x, plain)
+    for solver in (pn.FISTA(), pn.WorkingSet(), pn.ADMM(), pn.OMP(nonzeros=3)):
+        codes = [pn.solve(x, each, beta, solver, tol=1e-11, max_steps=9000).code for each in (grouped, plain)]
+        torch.testing.assert_close(*codes, rtol=0, atol=1e-7)
+    x.requires_grad_()
+    pn.solve(x, grouped, beta, tol=1e-10, max_steps=9000).code.sum().backward()
+    assert grouped.weight.grad is not None and grouped.weight.grad.shape == grouped.weight.shape
+
+
+def test_the_stripe_of_an_atom_holds_those_of_its_group_only():
+    D = pn.ConvDictionary(torch.ones(4, 1, 3), padding=1, groups=2)
+    code = torch.zeros(2, 4, 9)
+    code[0, [0, 1, 2], 4] = 1.0  # two of the first group, one of the second
+    code[1, [0, 2], 4] = 1.0
+    assert pn.theory.stripe_norm(code, D).tolist() == [2, 1]
+    beside = pn.theory.stripe_norm(torch.cat([torch.ones(2, 2, 9), code], 1), pn.WithIdentity(D))
+    assert beside.tolist() == [2 + 3, 1 + 3]
+
+
+def test_a_depthwise_layer_is_that_of_pytorch_and_trains():
+    D = pn.ConvDictionary(normal(4, 1, 3, 3).float() / 3, padding=1, groups=4)
+    layer = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+    layer.weight.data.copy_(D.weight.detach())
+    x = normal(2, 4, 6, 5, seed=1).float()
+    assert torch.equal(D.analyze(x), layer(x)) and "groups=4" in repr(D)
+    pursuit = pn.PursuitLayer(pn.WithIdentity(D), unfolding=2)
+    pursuit(x).square().sum().backward()
+    assert pursuit(x).shape == (2, 8, 6, 5) and D.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("groups", [0, 2.0, True, 3])
+def test_groups_that_do_not_divide_the_atoms_are_refused(groups):
+    with pytest.raises(ValueError, match=f"groups is {groups}.*expected"):
+        pn.ConvDictionary(normal(4, 1, 3), groups=groups)
+
+
+def test_groups_are_not_learned_together():
+    D = pn.ConvDictionary(normal(4, 1, 3, 3), padding=1, groups=2)
+    with pytest.raises(ValueError, match="2 groups, which are not learned together; expected groups=1"):
+        pn.learn(normal(2, 2, 8, 8), D, 0.1)

@@ -30,7 +30,7 @@ _HOME = {
     "load_resnet_checkpoint": "networks",
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
-    **dict.fromkeys(("ReducedSolver", "WorkingSet", "OMP"), "problems"),
+    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "path", "RegularizationPath"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
@@ -58,10 +58,12 @@ if TYPE_CHECKING:
     from pursuitnet.multilayer import MultiLayerPursuit
     from pursuitnet.networks import Network, apply, certify, create_model, list_models, load_resnet_checkpoint
     from pursuitnet.problems import (
+        ADMM,
         OMP,
         ConvergenceWarning,
         Learned,
         ReducedSolver,
+        RegularizationPath,
         Solution,
         WorkingSet,
         beta_max,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         layered_thresholding,
         learn,
         multilayer_basis_pursuit,
+        path,
         solve,
     )
     from pursuitnet.program.recipe import Recipe

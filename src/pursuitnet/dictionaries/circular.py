@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pursuitnet.dictionaries.conv import ConvDictionary, Sizes
 from pursuitnet.dictionaries.inputs import takes_weight
 from pursuitnet.dictionaries.onednn import adjoint
+from pursuitnet.dictionaries.torus import spectrum
 
 
 class CircularDictionary(ConvDictionary):
@@ -18,8 +19,9 @@ class CircularDictionary(ConvDictionary):
     The boundary condition of solvers in the frequency domain. (DΓ)[p] = Σ_t w[t]·Γ[p − t], indices modulo the size.
 
     Args:
-        weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
+        weight: (atoms, channels/groups, *kernel) with 1, 2 or 3 kernel axes, of any size.
         dilation: distance between two taps, one for all axes or one each.
+        groups: of channels that each have atoms of their own, as in ConvDictionary.
 
     Example:
         >>> import torch
@@ -30,8 +32,8 @@ class CircularDictionary(ConvDictionary):
     """
 
     @takes_weight("CircularDictionary(torch.randn(atoms, channels, 3, 3))")
-    def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1) -> None:
-        super().__init__(weight, dilation=dilation)
+    def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1, groups: int = 1) -> None:
+        super().__init__(weight, dilation=dilation, groups=groups)
 
     @property
     def keeps_size(self) -> bool:
@@ -46,7 +48,9 @@ class CircularDictionary(ConvDictionary):
         return super()._correlate(F.pad(signal, after, mode="circular"), weight)
 
     def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
-        signal = adjoint(code, self.weight, self.stride, self.padding, self.padding, self.dilation)  # of padding 0
+        signal = adjoint(
+            code, self.weight, self.stride, self.padding, self.padding, self.dilation, self.groups
+        )  # of padding 0
         for axis, (size, reach) in enumerate(zip(signal_shape[-self.dims :], self.reach, strict=True), 2):
             signal, wrapped = signal.split([size, reach], dim=axis)
             signal = torch.cat(
@@ -58,11 +62,7 @@ class CircularDictionary(ConvDictionary):
         """Return λmax(DᵀD) at this signal size, exactly: DDᵀ is one small matrix at each frequency."""
         size = self._example(signal_shape)[1:]
         with torch.no_grad():
-            weight = self.weight.double()
-            spread = weight.new_zeros(*weight.shape[:2], *size)
-            taps = [slice(0, r + 1, d) for r, d in zip(self.reach, self.dilation, strict=True)]
-            spread[(slice(None), slice(None), *taps)] = weight
-            symbol = torch.fft.rfftn(spread, dim=tuple(range(2, 2 + self.dims))).flatten(2).permute(2, 0, 1)
+            symbol = spectrum(self.dense_weight().double(), self.dilation, size).flatten(2).permute(2, 0, 1)
             tall = symbol.shape[1] > symbol.shape[2]
             gram = symbol.mH @ symbol if tall else symbol @ symbol.mH
             return float(torch.linalg.eigvalsh(gram).max())

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pursuitnet.dictionaries.base import Code, Dictionary
-from pursuitnet.dictionaries.inputs import as_weight, check_tensor, takes_weight
+from pursuitnet.dictionaries.inputs import as_weight, check_count, check_tensor, takes_weight
 from pursuitnet.dictionaries.onednn import CONVOLUTIONS, adjoint, convolve, promote_half, without_autocast
 
 Sizes = int | Sequence[int]
@@ -18,10 +18,12 @@ class ConvDictionary(Dictionary):
     """Shifted copies of small filters: Dᵀ is a zero-padded convolution, D its exact adjoint at every signal size.
 
     Args:
-        weight: (atoms, channels, *kernel) with 1, 2 or 3 kernel axes, of any size.
+        weight: (atoms, channels/groups, *kernel) with 1, 2 or 3 kernel axes, of any size.
         stride: step between two positions of a filter, one for all axes or one each, as are padding and dilation.
         padding: zeros added on both sides.
         dilation: distance between two taps, the paper's s.
+        groups: of channels that each have atoms of their own, in order, as PyTorch's layers have them; as many as
+            channels make it depthwise.
 
     Example:
         >>> import torch
@@ -39,6 +41,7 @@ class ConvDictionary(Dictionary):
         stride: Sizes = 1,
         padding: Sizes = 0,
         dilation: Sizes = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         weight = as_weight(weight, "(atoms, channels, *kernel)")
@@ -46,20 +49,35 @@ class ConvDictionary(Dictionary):
             raise ValueError(
                 f"weight has shape {tuple(weight.shape)}; expected (atoms, channels, *kernel) with 1 to 3 kernel axes"
             )
-        self.weight = nn.Parameter(weight)
-        self.code_channels, self.channels, self.dims = (weight.shape[0],), weight.shape[1], weight.dim() - 2
+        check_count("groups", groups, 1, "which divides the number of atoms")
+        if len(weight) % groups:
+            raise ValueError(f"groups is {groups}, which does not divide the {len(weight)} atoms; expected a divisor")
+        self.weight, self.groups = nn.Parameter(weight), groups
+        self.code_channels, self.channels, self.dims = (len(weight),), groups * weight.shape[1], weight.dim() - 2
         self.stride = _sizes("stride", stride, self.dims, least=1)
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
 
     def extra_repr(self) -> str:
         places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        places += f", groups={self.groups}" if self.groups > 1 else ""
         return f"{self.channels} → {self.code_channels[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
 
     @property
     def reach(self) -> tuple[int, ...]:
         """Distance between the first and the last tap along each axis, dilation included."""
         return tuple(d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True))
+
+    def dense_weight(self) -> Float[Tensor, "atoms channels *kernel"]:
+        """Return the filters over all channels, with zeros in those of other groups."""
+        if self.groups == 1:
+            return self.weight
+        own = torch.eye(self.groups, dtype=self.weight.dtype, device=self.weight.device)
+        return torch.einsum("gac...,gh->gahc...", self._grouped(self.weight), own).flatten(0, 1).flatten(1, 2)
+
+    def _grouped(self, weight: Tensor) -> Tensor:
+        """Return filters (atoms, …) as (groups, atoms of each, …)."""
+        return weight.unflatten(0, (self.groups, -1))
 
     def code_size(self, signal_shape: Sequence[int]) -> tuple[int, ...]:
         """Return the code's size along each axis for a signal of the given shape."""
@@ -94,14 +112,14 @@ class ConvDictionary(Dictionary):
         self.code_size(signal.shape)
 
     def _correlate(self, signal: Tensor, weight: Tensor) -> Tensor:
-        """Return Dᵀx for filters (atoms, channels, *kernel): a new tensor."""
-        return convolve(signal, weight, self.stride, self.padding, self.dilation)
+        """Return Dᵀx for filters (atoms, channels/groups, *kernel): a new tensor."""
+        return convolve(signal, weight, self.stride, self.padding, self.dilation, self.groups)
 
     def _superpose(self, code: Tensor, signal_shape: Sequence[int]) -> Tensor:
         """Return DΓ: a new tensor."""
         # A stride leaves 0 to stride − 1 pixels at the end of the signal: all are computed, then cropped to the signal.
         spare = tuple(s - 1 for s in self.stride)
-        signal = adjoint(code, self.weight, self.stride, self.padding, spare, self.dilation)
+        signal = adjoint(code, self.weight, self.stride, self.padding, spare, self.dilation, self.groups)
         if any(spare):
             for axis, size in enumerate(signal_shape[-self.dims :], 2):
                 signal = signal.narrow(axis, 0, size)
@@ -115,17 +133,20 @@ class ConvDictionary(Dictionary):
         trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
         1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
         """
-        filters = promote_half(self._polyphase())
-        degrees = [k - 1 for k in filters.shape[2:]]
+        filters = self._grouped(promote_half(self._polyphase()))  # DDᵀ of each group is a block of its own
+        degrees = [k - 1 for k in filters.shape[3:]]
         points = [max(1, 8 * m) for m in degrees]
         with without_autocast(filters.device):
-            if len(filters) > filters.shape[1]:
-                filters = filters.transpose(0, 1)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
+            if filters.shape[1] > filters.shape[2]:
+                filters = filters.transpose(1, 2)  # the smaller of F̂F̂ᴴ and F̂ᴴF̂ has the same largest eigenvalue
             # Σ F[a]·F[b] at every shift from −m to m, by one convolution; starting at −m is only a phase in the
             # frequency domain, which does not change a norm
             exact = filters.double() if filters.is_cuda else filters  # TF32 has ten bits there
-            products = CONVOLUTIONS[self.dims - 1](exact, exact, None, 1, degrees).to(filters.dtype)
-            gram = torch.fft.rfftn(products, points).flatten(2).movedim(2, 0).contiguous()
+            rows = exact.transpose(0, 1).flatten(1, 2)
+            convolution = CONVOLUTIONS[self.dims - 1]
+            products = convolution(rows, exact.flatten(0, 1), None, 1, degrees, 1, self.groups).to(filters.dtype)
+            blocks = torch.fft.rfftn(products, points).flatten(2).unflatten(1, (self.groups, -1))
+            gram = blocks.permute(1, 3, 0, 2).flatten(0, 1).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
             power = gram / scale
             for _ in range(3):
@@ -142,7 +163,9 @@ class ConvDictionary(Dictionary):
         for n in reversed(self.code_size((1, *shape))):
             corner.insert(0, atom % n)
             atom = atom // n
-        places = torch.arange(self.channels, device=chosen.device).expand(len(chosen), -1)
+        own = self.channels // self.groups  # the channels of an atom's group
+        group = atom // (len(self.weight) // self.groups)
+        places = group[:, None] * own + torch.arange(own, device=chosen.device)
         values = self.weight[atom].flatten(1)
         inside = torch.ones_like(places, dtype=torch.bool)
         for axis, (at, n) in enumerate(zip(corner, shape[1:], strict=True)):
@@ -167,9 +190,9 @@ class ConvDictionary(Dictionary):
         """Whether the code has the size of its signal, for every signal size."""
         return max(self.stride) == 1 and all(2 * p == r for p, r in zip(self.padding, self.reach, strict=True))
 
-    def _polyphase(self) -> Tensor:
+    def _polyphase(self, weight: Tensor | None = None) -> Tensor:
         """Return filters (atoms, channels·∏stride, *) that have the same spectrum at stride and dilation 1."""
-        weight = self.weight
+        weight = self.weight if weight is None else weight
         if max(self.stride) == 1:
             return weight  # dilation only repeats the spectrum
         for axis, (dilation, stride, reach) in enumerate(zip(self.dilation, self.stride, self.reach, strict=True), 2):

@@ -31,24 +31,26 @@ def promote_half(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> Tensor:
-    """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels, *)."""
+def convolve(x: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes, groups: int = 1) -> Tensor:
+    """Return the zero-padded convolution of x (B, channels, *) with filters (atoms, channels/groups, *)."""
     if not _may_be_wrong(x, weight, stride, padding, dilation):
-        return CONVOLUTIONS[len(stride) - 1](x, weight, None, stride, padding, dilation)
+        return CONVOLUTIONS[len(stride) - 1](x, weight, None, stride, padding, dilation, groups)
     flipped_padding = _flipped_padding(weight, padding, dilation)
-    if _has_right_gradient(len(weight)) and min(flipped_padding) >= 0:
+    if groups == 1 and _has_right_gradient(len(weight)) and min(flipped_padding) >= 0:
         return F.conv_transpose2d(x, weight.transpose(0, 1).flip(2, 3), None, 1, flipped_padding, 0, 1, dilation)
-    return _in_single_precision(F.conv2d, x, weight, None, stride, padding, dilation)
+    return _in_single_precision(F.conv2d, x, weight, None, stride, padding, dilation, groups)
 
 
-def adjoint(code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Axes, dilation: Axes) -> Tensor:
+def adjoint(
+    code: Tensor, weight: Tensor, stride: Axes, padding: Axes, spare: Axes, dilation: Axes, groups: int = 1
+) -> Tensor:
     """Return the transposed convolution of a code (B, atoms, *), with ``spare`` more pixels at the end of each axis."""
     if not _may_be_wrong(code, weight, stride, padding, dilation):
-        return ADJOINTS[len(stride) - 1](code, weight, None, stride, padding, spare, 1, dilation)
+        return ADJOINTS[len(stride) - 1](code, weight, None, stride, padding, spare, groups, dilation)
     flipped_padding = _flipped_padding(weight, padding, dilation)
-    if _has_right_gradient(len(weight)) and min(flipped_padding) >= 0:
+    if groups == 1 and _has_right_gradient(len(weight)) and min(flipped_padding) >= 0:
         return F.conv2d(code, weight.transpose(0, 1).flip(2, 3), None, 1, flipped_padding, dilation)
-    return _in_single_precision(F.conv_transpose2d, code, weight, None, stride, padding, spare, 1, dilation)
+    return _in_single_precision(F.conv_transpose2d, code, weight, None, stride, padding, spare, groups, dilation)
 
 
 def _may_be_wrong(given: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilation: Axes) -> bool:

@@ -83,7 +83,7 @@ def absolute_gram(dictionary: ConvDictionary | LinearDictionary) -> Float[Tensor
     with without_autocast(weight.device):
         if isinstance(dictionary, LinearDictionary):
             return (weight @ weight.mT).abs()
-        filters = dictionary._polyphase()
+        filters = dictionary._polyphase(dictionary.dense_weight())
         room = [k - 1 for k in filters.shape[2:]]
         products: Tensor = CONVOLUTIONS[dictionary.dims - 1](filters, filters, None, 1, room)
         return products.abs().flatten(2).sum(dim=2)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary, WithIdentity
+from pursuitnet.dictionaries.fourier import in_fourier_domain
 from pursuitnet.dictionaries.hooks import run_hooks
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.iterations.update import Prox, proximal_step, residual, sums
@@ -47,7 +48,11 @@ class Lasso:
 
     def prox(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> Code:
         """Return P_{β·c}(anchor + update) in parts."""
-        return tuple(self.shrink(z, self.step * b) for z, b in zip(sums(anchor, update, fresh), self.beta, strict=True))
+        return self.threshold(sums(anchor, update, fresh), self.step)
+
+    def threshold(self, z: Code, step: Tensor) -> Code:
+        """Return P of the penalty times a step, argmin ½‖Γ − z‖² + step·Σβ|Γ|, in parts."""
+        return tuple(self.shrink(part, step * b) for part, b in zip(z, self.beta, strict=True))
 
     def prox_and_dual(self, anchor: Code | None, update: Code, *, fresh: bool = False) -> tuple[Code, Code]:
         """Return Γ = P_{β·c}(z) of z = anchor + update, and (z − Γ)/c ∈ β∂‖Γ‖₁, what the threshold has subtracted."""
@@ -63,6 +68,10 @@ class Lasso:
         """Return P_θ(z)."""
         return nonnegative_threshold(z, theta) if self.nonnegative else soft_threshold(z, theta)
 
+    def curvature(self) -> float:
+        """Return the second derivative of the penalty where a coefficient is not zero."""
+        return 0.0
+
     def residual(self, code: Code) -> Tensor:
         """Return x − DΓ, or the derivative of the data fit there (see ``loss_slope``)."""
         return self.loss_slope(residual(self.dictionary, self.signal, code))
@@ -76,7 +85,7 @@ class Lasso:
         return replace(self, signal=self.signal.reshape(1, -1), dictionary=columns, beta=(beta,))
 
     @torch.no_grad()
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
         A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and every objective is at least
@@ -86,12 +95,14 @@ class Lasso:
         Args:
             code: Γ in parts.
             residual: x − DΓ, if it is already computed.
+            dual: replaces x − DΓ in u, if a solver has a better candidate; the correlation is then that of it.
         """
         code = self.full_code(code)
         r = self.residual(code) if residual is None else residual
-        correlation = self.dictionary.analyze_parts(r)
+        toward = r if dual is None else dual
+        correlation = self.dictionary.analyze_parts(toward)
         objective = 0.5 * r.flatten(1).double().square().sum(1) + self.penalty(code)
-        u, dual_correlation = self.direction(code, r, correlation)
+        u, dual_correlation = self.direction(code, toward, correlation)
         most = self.dual_scale(dual_correlation)
         x, u64 = self.signal.flatten(1).double(), u.flatten(1).double()
         overlap, energy = (x * u64).sum(1), u64.square().sum(1)
@@ -140,9 +151,9 @@ class UnpricedLasso(Lasso):
     energy: Tensor | None = None
 
     @torch.no_grad()
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap; where DΓ = x, up to the rounding of ½‖x‖², the gap is 0."""
-        certificate = super().certificate(code, residual)
+        certificate = super().certificate(code, residual, dual)
         energy = self._energy() if self.energy is None else self.energy
         exact = certificate.objective <= torch.finfo(self.signal.dtype).eps * energy
         return certificate._replace(gap=certificate.gap.masked_fill(exact, 0.0))
@@ -223,7 +234,7 @@ class ReducedLasso(Lasso):
         error = residual(self.dictionary, self.signal, code)
         return (self.shrink(error, self.full.beta[0]), *code)
 
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         certificate = self.full.certificate(self.full_code(code))
         return certificate._replace(correlation=certificate.correlation[1:])
 
@@ -295,6 +306,14 @@ def _checked(signal: Tensor, dictionary: Dictionary) -> Tensor:
     if not next(dictionary.parameters(), signal).isfinite().all():
         raise ValueError("the dictionary holds NaN or infinite values; expected finite ones")
     return signal
+
+
+def accelerated(problem: Lasso) -> Lasso:
+    """Return the problem with convolutions in the frequency domain where that is faster: equal to rounding.
+
+    The gradients of the filters do not pass through it.
+    """
+    return replace(problem, dictionary=in_fourier_domain(problem.dictionary, problem.signal.shape))
 
 
 def step_of(dictionary: Dictionary) -> Tensor:

@@ -13,6 +13,7 @@ from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
+from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
@@ -95,10 +96,9 @@ def multilayer_basis_pursuit(
 ) -> Solution:
     """Solve all layers at once: min ½‖X − D₁Γ₁‖² + Σβᵢ‖Γᵢ‖₁ subject to Γᵢ₋₁ = DᵢΓᵢ (Sulam et al., 2020, Eq. 5).
 
-    Without a solver, the alternating direction method of multipliers reaches the minimum (``ADMM``). ``ISTA()`` and
-    ``FISTA()`` give ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is
-    only near the minimum, and the gap bounds the distance, as far as the sweep's own dual variables can prove. Has no
-    gradients.
+    Without a solver, the alternating direction method of multipliers reaches the minimum. ``ISTA()`` and ``FISTA()``
+    give ML-ISTA and ML-FISTA, whose sweeps a network unrolls (``MultiLayerPursuit``): their fixed point is only near
+    the minimum, and the gap bounds the distance, as far as the sweep's own dual variables can prove. Has no gradients.
 
     Args:
         signal: X, (B, channels, …).
@@ -123,8 +123,8 @@ def multilayer_basis_pursuit(
     check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, (OMP, ReducedSolver, WorkingSet)):
-        raise ValueError(f"solver is {solver}; expected None, ISTA() or FISTA(), which need only the sweep")
+    if isinstance(solver, (OMP, ReducedSolver, WorkingSet, ADMM)):
+        raise ValueError(f"solver is {solver}; expected None (which is ADMM over all layers), ISTA() or FISTA()")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])
     tol = default_tol(signal) if tol is None else tol
@@ -135,10 +135,10 @@ def multilayer_basis_pursuit(
             x = torch.zeros_like(D.analyze(x))
         sweeps, deepest = MultiLayerLasso(signal, tuple(layers)), layers[-1].dictionary
         if solver is None:
-            admm = ADMM(sweeps)
+            split = MultiLayerSplit(sweeps)
             # a step solves a least-squares problem, compared with which a certificate costs little
-            run = iterate(admm, ISTA(), admm.begin(x), max_steps, tol, trace=trace, every=1)
-            solution = Solution.of(admm.full_code(run.code), run, tol)
+            run = iterate(split, ISTA(), split.begin(x), max_steps, tol, trace=trace, every=1)
+            solution = Solution.of(split.full_code(run.code), run, tol)
         else:
             run = iterate(sweeps, solver, deepest.split(x), max_steps, tol, trace=trace)
             solution = Solution.of(deepest.join(run.code), run, tol)
@@ -220,8 +220,8 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ADMM:
-    """The alternating direction method of multipliers for the multi-layer problem (Boyd et al., 2011).
+class MultiLayerSplit:
+    """The multi-layer problem as the alternating direction method of multipliers iterates it (Boyd et al., 2011).
 
     Every Γᵢ has a copy Yᵢ that is thresholded and a multiplier ρWᵢ; Γ_k solves a least-squares problem by conjugate
     gradients. ρ is adapted to the residuals, for each example by itself. The iterate is (Γ_k, Y₁, …, Y_k, W₁, …, W_k,

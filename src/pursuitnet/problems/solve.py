@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
+from pursuitnet.problems.admm import ADMM
+from pursuitnet.problems.elastic_net import ElasticNet
 from pursuitnet.problems.inputs import tensor_of
-from pursuitnet.problems.lasso import Lasso, ReducedLasso, lasso
+from pursuitnet.problems.lasso import Lasso, ReducedLasso, accelerated, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.projection import conjugate_gradients
@@ -41,8 +43,11 @@ class ReducedSolver:
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
-        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver)):
+        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver, ADMM)):
             raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need only the update")
+
+
+AnySolver = Solver | ProblemSolver[Lasso] | ReducedSolver | ADMM
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +65,7 @@ class Solution:
         gaps: the gap after every step, in the same shape.
         reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap cannot fall further in the
             signal's type (OMP: where no atom is left that is independent of those selected).
+        solver: the solver that was used: the one given, or the one that "auto" has chosen.
     """
 
     code: Float[Tensor, "B code_channels *code_size"]
@@ -70,14 +76,15 @@ class Solution:
     objectives: Float[Tensor, "steps B"] | None = None
     gaps: Float[Tensor, "steps B"] | None = None
     reason: Reason = "converged"
+    solver: object = None
 
     @staticmethod
-    def of(code: Tensor, run: SolverResult, tol: float) -> "Solution":
+    def of(code: Tensor, run: SolverResult, tol: float, solver: object = None) -> "Solution":
         """Return the solution that a run has ended with."""
         objective, gap, _ = run.certificate
         objectives = torch.stack([c.objective for c in run.trace]) if run.trace else None
         gaps = torch.stack([c.gap for c in run.trace]) if run.trace else None
-        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), objectives, gaps, run.reason)
+        return Solution(code, objective, gap, run.steps, (gap <= tol).all(), objectives, gaps, run.reason, solver)
 
     def __repr__(self) -> str:
         shown = f"code={tuple(self.code.shape)}, objective={self.objective.tolist()}, gap={self.gap.tolist()}"
@@ -88,7 +95,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: Solver | ProblemSolver[Lasso] | ReducedSolver | OMP = FISTA(),
+    solver: AnySolver | OMP | Literal["auto"] = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -96,24 +103,27 @@ def solve(
     start: Tensor | None = None,
     restart: bool = True,
     trace: bool = False,
+    ridge: float = 0.0,
     gradient: Literal["implicit", "unrolled"] | None = None,
     tile: None = None,
 ) -> Solution:
-    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate; or (P0) by OMP.
+    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate, with or without a ridge ½·ridge·‖Γ‖²; or (P0) by OMP.
 
     Gradients flow to the signal, the weights of the dictionary and β. "implicit" differentiates the optimality
     conditions on the support, with memory that does not grow with the steps; it is as exact as the solution, assumes
     that the atoms of the support are independent, and gives first derivatives only. "unrolled" differentiates through
-    every step (not for OMP and WorkingSet). The code has gradients if the signal or β requires them, or if ``gradient``
-    is given; that the weights of a dictionary are parameters is not enough.
+    every step (not for OMP, WorkingSet and ADMM). The code has gradients if the signal or β requires them, or if
+    ``gradient`` is given; that the weights of a dictionary are parameters is not enough.
 
     Args:
         signal: x, (B, channels, …), finite, in float32 or float64: a tensor, or an array of the dictionary's type.
         dictionary: D; a column of zeros gets the code 0.
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
-            the code; a fraction of ``beta_max``, for instance. 0 gives least squares. For OMP it is the penalty of a
-            non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), ReducedSolver(…) for [I D], or OMP(nonzeros).
+            the code, which gives a weighted ℓ1 norm; a fraction of ``beta_max``, for instance. 0 gives least squares.
+            For OMP it is the penalty of a non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not
+            change the code.
+        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros); "auto" chooses one
+            by kind, size and density (see ``suitable_solver``), and ``Solution.solver`` says which.
         nonnegative: restrict Γ to Γ ≥ 0.
         max_steps: maximum number of steps; if they are not enough, ``converged`` is False and ``gap`` is above tol.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -122,6 +132,8 @@ def solve(
         start: the initial code, (B, code_channels, …); zero by default.
         restart: restart FISTA's momentum where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
+        ridge: a weight ≥ 0 of ½·ridge·‖Γ‖² beside Σβ|Γ|, which makes it the elastic net; not for OMP, ReducedSolver.
+            It is scikit-learn's alpha·(1 − l1_ratio) times the size of the signal, and β its alpha·l1_ratio times that.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
         tile: not supported: an optimum is global, so the solutions of tiles are not the solution of the whole.
 
@@ -154,25 +166,103 @@ def solve(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
             "squares"
         )
-    problem = lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative)
+    problem = with_ridge(lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative), ridge, solver)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
+    solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
     if isinstance(solver, OMP):
         solution = _solve_omp(problem, solver, max_steps, start, mode is not None)
         warn(solution, "OMP has not met its criterion", max_steps > 0)
         return solution
     tol = default_tol(problem.signal) if tol is None else tol
-    full, initial = problem, dictionary.split(_initial_code(problem, start))
-    if isinstance(solver, ReducedSolver):
-        problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
+    initial = dictionary.split(_initial_code(problem, start))
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
-        run = iterate(problem, solver, initial, max_steps, tol, restart=restart, trace=trace)
-        code = problem.full_code(run.code)
-    code = attach_implicit_gradient(full, code) if mode == "implicit" else code
-    solution = Solution.of(dictionary.join(code), run, tol)
+        run, code = run_solver(
+            problem if mode == "unrolled" else accelerated(problem),
+            solver,
+            initial,
+            max_steps,
+            tol,
+            restart=restart,
+            trace=trace,
+        )
+    code = attach_implicit_gradient(problem, code) if mode == "implicit" else code
+    solution = Solution.of(dictionary.join(code), run, tol, solver)
     warn(
         solution, f"the duality gap is {float(solution.gap.max()):.1e}, above tol = {tol:g}", max_steps > 0 and tol > 0
     )
     return solution
+
+
+def with_ridge(problem: Lasso, ridge: Any, solver: Any) -> Lasso:
+    """Return (P1) with a ridge, if it has a weight; raise ValueError for none, or one that a solver cannot take."""
+    if isinstance(ridge, bool) or not isinstance(ridge, Real) or not 0 <= float(ridge) < math.inf:
+        raise ValueError(f"ridge is {kind_of(ridge)}; expected a finite number ≥ 0")
+    if ridge and isinstance(solver, (OMP, ReducedSolver)):
+        raise ValueError(f"ridge is {ridge}, which {type(solver).__name__} does not take; expected 0, or FISTA()")
+    return ElasticNet.of(problem, float(ridge)) if ridge else problem
+
+
+def run_solver(
+    problem: Lasso,
+    solver: AnySolver,
+    code: Code,
+    max_steps: int,
+    tol: float,
+    *,
+    restart: bool = True,
+    trace: bool = False,
+) -> tuple[SolverResult, Code]:
+    """Return how a solver has ended, and the code of the problem, in parts.
+
+    Args:
+        problem: (P1).
+        solver: any but OMP; what it does to the problem before it runs is done here.
+        code: where to begin, in parts.
+        max_steps: the most steps.
+        tol: the relative gap to reach.
+        restart: as in ``iterate``.
+        trace: as there.
+    """
+    options = {"restart": restart, "trace": trace}
+    if isinstance(solver, ADMM):
+        split = solver.split(problem)
+        run = iterate(split, ISTA(), split.begin(code), max_steps, tol, **options)
+        return run, split.full_code(run.code)
+    if isinstance(solver, ReducedSolver):
+        problem, solver, code = ReducedLasso.of(problem), solver.solver, code[1:]
+    run = iterate(problem, solver, code, max_steps, tol, **options)
+    return run, problem.full_code(run.code)
+
+
+SPARSE = 0.15
+"""The share of correlations above β up to which a code counts as sparse; it is several times that of the non-zeros."""
+SMALL = 1024
+"""The size of a signal below which a working set costs more than it saves."""
+
+
+@torch.no_grad()
+def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
+    """Return the solver that is likely to be the fastest.
+
+    [I D] is reduced. A convolution on large signals has a working set where the code is sparse, as the share of
+    correlations |Dᵀx| above β says. Where it is dense, a convolution of stride 1 without groups has ADMM; all else has
+    FISTA.
+
+    Args:
+        problem: (P1).
+        mode: of the gradient; what has none through its steps is not chosen for "unrolled".
+    """
+    D, x = problem.dictionary, problem.signal
+    if isinstance(D, WithIdentity) and not problem.curvature():
+        return ReducedSolver()
+    if mode == "unrolled" or not isinstance(D, ConvDictionary):
+        return FISTA()
+    (correlation,), (beta,) = D.analyze_parts(x), problem.beta
+    above = (correlation if problem.nonnegative else correlation.abs()) > beta
+    if x[0].numel() >= SMALL and float(above.float().mean()) <= SPARSE:
+        return WorkingSet()
+    on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
+    return ADMM() if on_torus and x[0].numel() >= SMALL else FISTA()
 
 
 def default_tol(signal: Tensor) -> float:
@@ -202,13 +292,13 @@ def warn(solution: Solution, problem: str, wanted: bool, stacklevel: int = 3) ->
 
 def check_solver(solver: Any) -> None:
     """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, a ReducedSolver or an OMP."""
-    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, WorkingSet, ReducedSolver, OMP)}
+    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, ADMM, WorkingSet, ReducedSolver, OMP)}
     if isinstance(solver, type):
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
     if isinstance(solver, str):
         known = names.get(solver.lower().replace("_", ""), "FISTA")
         raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}()")
-    if not isinstance(solver, (ReducedSolver, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
+    if not isinstance(solver, (ReducedSolver, ADMM, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 
@@ -223,13 +313,14 @@ def check_budget(max_steps: Any, tol: Any) -> None:
 
 
 def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, gradient: Any) -> None:
-    check_solver(solver)
+    if solver != "auto":
+        check_solver(solver)
     check_budget(max_steps, tol)
     if not isinstance(nonnegative, bool):
         raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
     if gradient not in ("implicit", "unrolled", None):
         raise ValueError(f"gradient is {gradient!r}; expected 'implicit' or 'unrolled'")
-    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet)):
+    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet, ADMM)):
         raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
 
 
@@ -251,7 +342,7 @@ def attach_implicit_gradient(problem: Lasso, code: Code) -> Code:
 
     solution = D.join(code)
     probe = torch.zeros_like(solution, requires_grad=True)
-    gram_probe = mask * D.analyze(D.synthesize(mask * probe, problem.signal.shape))
+    gram_probe = mask * (D.analyze(D.synthesize(mask * probe, problem.signal.shape)) + problem.curvature() * probe)
 
     def gram(v: Tensor) -> Tensor:  # symmetric, so its own transpose; it keeps the present weights
         return torch.autograd.grad(gram_probe, probe, v, retain_graph=True)[0]
@@ -288,4 +379,6 @@ def _solve_omp(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None
         fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
         code = D.join(attach_implicit_gradient(fitted, D.split(code)))
     reason: Reason = "converged" if met.all() else "max_steps" if steps == max_steps else "stalled"
-    return Solution(code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason)
+    return Solution(
+        code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason, solver=solver
+    )

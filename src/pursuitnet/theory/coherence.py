@@ -62,7 +62,8 @@ def _of_matrix(D: Tensor, beside_identity: bool) -> float:
 
 def _of_filters(D: ConvDictionary, size: tuple[int, ...] | None, beside_identity: bool) -> float:
     """Return the largest cosine between a filter at a position and its neighbors, over all kinds of positions."""
-    weight = _scaled(D.weight.double().flatten(1)).view_as(D.weight)
+    filters = D.dense_weight().double()
+    weight = _scaled(filters.flatten(1)).view_as(filters)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[D.dims - 1]
     first = [k - 1 for k in weight.shape[2:]]  # of the 2k − 1 lags along an axis, the index of lag 0
     mu = 0.0

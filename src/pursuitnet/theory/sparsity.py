@@ -62,7 +62,8 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
 
     For [I D] a column of I covers one cell, so the stripe of an atom also contains all channels of the identity part on
     the n cells that it covers. The stripe of a column of I lies within that of any atom that covers it, so it does not
-    change the maximum. The stripe of any other dictionary, a matrix, is the whole code.
+    change the maximum. Atoms of other groups never overlap. The stripe of any other dictionary, a matrix, is the whole
+    code.
 
     Raises:
         ValueError: if this is not a code of the dictionary, or has values that are not finite.
@@ -82,7 +83,7 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
     filled = code != 0
     if not isinstance(D, ConvDictionary):
         return filled.flatten(1).sum(dim=1)
-    *identity, atoms = dictionary.split(filled)
+    *identity, atoms = (part.unflatten(1, (D.groups, -1)).flatten(0, 1) for part in dictionary.split(filled))
     wraps = isinstance(D, CircularDictionary)
     if wraps:
         D.code_size(code.shape)  # raises for a code that is smaller than the filters
@@ -92,7 +93,7 @@ def stripe_norm(code: Float[Tensor, "B code_channels *code_size"], dictionary: D
         counts = counts + _in_window(
             identity[0], D.padding, [r - p for r, p in zip(D.reach, D.padding, strict=True)], wraps
         )
-    return counts.flatten(1).amax(dim=1)
+    return counts.view(len(code), -1).amax(dim=1)
 
 
 def layered_error_bound(

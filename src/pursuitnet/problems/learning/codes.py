@@ -8,12 +8,11 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Code, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.iterations.proximal import FISTA, Certificate
-from pursuitnet.problems.lasso import ReducedLasso, lasso
+from pursuitnet.problems.lasso import lasso
 from pursuitnet.problems.learning.filters import completed, filters_of, masked_dictionary, unpadded
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.statistics import SufficientStatistics
-from pursuitnet.problems.loop import iterate
-from pursuitnet.problems.solve import ReducedSolver
+from pursuitnet.problems.solve import ReducedSolver, run_solver
 from pursuitnet.problems.working_set import WorkingSet
 
 SPARSE = 0.05
@@ -108,10 +107,8 @@ class Coder:
         if start is None:
             start = x.new_zeros(len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ()))
         initial, solver = D.split(start), self.solver or self._default_solver(dictionary, batch, start)
-        if isinstance(solver, ReducedSolver):
-            problem, solver, initial = ReducedLasso.of(problem), solver.solver, initial[1:]
-        run = iterate(problem, solver, initial, self.max_steps, tol)
-        return CodedBatch(batch, problem.full_code(run.code), run.certificate)
+        run, code = run_solver(problem, solver, initial, self.max_steps, tol)
+        return CodedBatch(batch, code, run.certificate)
 
     def _default_solver(self, dictionary: Dictionary, batch: Batch, start: Tensor) -> Any:
         """Return a fast solver: WorkingSet where few columns are used and each reaches few entries of a signal."""

@@ -20,8 +20,14 @@ def filters_of(dictionary: Dictionary) -> Filters:
 
     Raises:
         TypeError: for a kind of dictionary that cannot be learned.
+        ValueError: for filters in groups.
     """
     inner = dictionary.dictionary if isinstance(dictionary, WithIdentity) else dictionary
+    if isinstance(inner, ConvDictionary) and inner.groups > 1:
+        raise ValueError(
+            f"the dictionary has {inner.groups} groups, which are not learned together; expected groups=1: learn a "
+            "dictionary for the channels of each group"
+        )
     if isinstance(inner, ConvDictionary | LinearDictionary) and type(inner) in _LEARNABLE:
         return inner
     raise TypeError(

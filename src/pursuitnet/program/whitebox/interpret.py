@@ -175,8 +175,8 @@ def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
         raise UnreadableError(f"its dictionary is a {type(dictionary).__name__}; expected a convolution or a matrix")
     weight = dictionary.weight.detach() * factors.view(-1, *[1] * (dictionary.dims + 1))
     if isinstance(dictionary, CircularDictionary):
-        return CircularDictionary(weight, dictionary.dilation)
-    return ConvDictionary(weight, dictionary.stride, dictionary.padding, dictionary.dilation)
+        return CircularDictionary(weight, dictionary.dilation, dictionary.groups)
+    return ConvDictionary(weight, dictionary.stride, dictionary.padding, dictionary.dilation, dictionary.groups)
 
 
 def _departures(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, step: int, one_step: bool) -> list[str]:

@@ -69,7 +69,7 @@ class LayerLasso(Lasso):
         return (free, *(self.shrink(z, self.step * b) for z, b in zip(cut, self.beta[1:], strict=True)))
 
     @torch.no_grad()
-    def certificate(self, code: Code, residual: Tensor | None = None) -> Certificate:
+    def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         r = self.residual(code) if residual is None else residual
         plain = super().certificate(code, r)
         if self.trivial:

@@ -1,0 +1,132 @@
+"""Regularization paths: (P1) at falling prices, each solved from the code before."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pursuitnet.dictionaries import Dictionary
+from pursuitnet.dictionaries.inputs import check_count
+from pursuitnet.iterations.proximal import FISTA
+from pursuitnet.problems.inputs import tensor_of, with_dictionary
+from pursuitnet.problems.lasso import beta_max
+from pursuitnet.problems.omp import OMP
+from pursuitnet.problems.solve import AnySolver, Solution, solve
+
+
+@dataclass(frozen=True, repr=False)
+class RegularizationPath:
+    """The result of ``path``: a solution for each β, from the largest on.
+
+    Attributes:
+        betas: β, (n, B, 1, …), in which ``betas[i]`` is what ``solve`` takes.
+        solutions: those of ``solve``, n of them.
+    """
+
+    betas: Float[Tensor, "n B *ones"]
+    solutions: tuple[Solution, ...]
+
+    @property
+    def codes(self) -> Float[Tensor, "n B code_channels *code_size"]:
+        """The codes, as one tensor: a copy of all of them."""
+        return torch.stack([solution.code for solution in self.solutions])
+
+    @property
+    def gaps(self) -> Float[Tensor, "n B"]:
+        """The duality gaps relative to the objective."""
+        return torch.stack([solution.gap for solution in self.solutions])
+
+    @property
+    def nonzeros(self) -> Float[Tensor, "n B"]:
+        """The number of non-zeros of each code."""
+        return torch.stack([(solution.code != 0).flatten(1).sum(1) for solution in self.solutions])
+
+    def __len__(self) -> int:
+        return len(self.solutions)
+
+    def __iter__(self) -> Iterator[Solution]:
+        return iter(self.solutions)
+
+    def __repr__(self) -> str:
+        ends = [f"{float(b.amax()):.3g}" for b in (self.betas[0], self.betas[-1])]
+        return f"RegularizationPath({len(self)} solutions, β from {ends[0]} to {ends[1]})"
+
+
+def path(
+    signal: Float[Tensor, "B channels *size"],
+    dictionary: Dictionary,
+    betas: Sequence[float] | Tensor | None = None,
+    *,
+    eps: float = 1e-2,
+    n_betas: int = 20,
+    solver: AnySolver | str = FISTA(),
+    nonnegative: bool = False,
+    **options: Any,
+) -> RegularizationPath:
+    """Solve (P1) for falling β, each from the code before: scikit-learn's ``lasso_path`` on any dictionary.
+
+    The first β of an example is its ``beta_max``, whose code is zero; the others fall to eps times that in equal
+    ratios.
+
+    Args:
+        signal: x, (B, channels, …), as ``solve`` takes it.
+        dictionary: D.
+        betas: prices of one's own instead, in any order: (n,) for all examples alike, or (n, B, 1, …). The path goes
+            from the largest on.
+        eps: the last β as a share of the first.
+        n_betas: how many of them.
+        solver: as ``solve`` takes it, except OMP.
+        nonnegative: look among Γ ≥ 0 only.
+        options: the others of ``solve``: max_steps, tol, …
+
+    Raises:
+        TypeError: for an argument of the wrong kind.
+        ValueError: for input that does not fit; the message says what came and what was expected.
+
+    Warns:
+        ConvergenceWarning: as ``solve`` does.
+
+    Example:
+        >>> import torch
+        >>> import pursuitnet as pn
+        >>> result = pn.path(torch.tensor([[4.0, -2.0, 1.0]]), pn.LinearDictionary(torch.eye(3)), eps=0.25, n_betas=3)
+        >>> result.betas.flatten().tolist(), result.nonzeros.flatten().tolist()
+        ([4.0, 2.0, 1.0], [0, 1, 2])
+    """
+    if "start" in options or "beta" in options:
+        name = "start" if "start" in options else "beta"
+        raise TypeError(f"{name} was given; a path begins at zero, at the largest of its betas: leave it out")
+    if isinstance(solver, OMP):
+        raise ValueError("OMP takes no path, since β does not change its code; expected FISTA() or the like")
+    signal = with_dictionary("the signal", signal, dictionary)
+    falling = _own(betas, signal) if betas is not None else _falling(signal, dictionary, eps, n_betas, nonnegative)
+    solutions: list[Solution] = []
+    for beta in falling:
+        start = solutions[-1].code.detach() if solutions else None
+        solutions.append(solve(signal, dictionary, beta, solver, nonnegative, start=start, **options))  # type: ignore[arg-type]
+    return RegularizationPath(falling, tuple(solutions))
+
+
+def _falling(signal: Tensor, dictionary: Dictionary, eps: float, n_betas: int, nonnegative: bool) -> Tensor:
+    """Return equal ratios from β_max of each example to eps times that, (n, B, 1, …)."""
+    check_count("n_betas", n_betas, 1, "the number of prices")
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
+        raise ValueError(f"eps is {eps!r}; expected a number between 0 and 1, the last β as a share of the first")
+    first = beta_max(signal, dictionary, nonnegative)
+    shares = torch.logspace(0, 1, n_betas, base=eps, dtype=torch.float64, device=signal.device).to(signal.dtype)
+    return shares.view(-1, *[1] * first.dim()) * first
+
+
+def _own(betas: Sequence[float] | Tensor, signal: Tensor) -> Tensor:
+    """Return prices that were given, from the largest on, (n, B, 1, …)."""
+    value, ones = tensor_of("betas", betas, signal).to(signal), [1] * (signal.dim() - 1)
+    fits = value.dim() == 1 or tuple(value.shape[1:]) == (len(signal), *ones)
+    if not fits or not len(value) or not (value.isfinite() & (value >= 0)).all():
+        raise ValueError(
+            f"betas has shape {tuple(value.shape)}; expected finite numbers ≥ 0, (n,) or {('n', len(signal), *ones)}"
+        )
+    value = value.view(-1, 1, *ones).expand(-1, len(signal), *ones) if value.dim() == 1 else value
+    return value.sort(dim=0, descending=True).values

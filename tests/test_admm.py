@@ -1,0 +1,230 @@
+"""ADMM on a torus and by mask decoupling: linear algebra by dense matrices, codes by scikit-learn and sporco."""
+
+import numpy as np
+import pytest
+import torch
+from makers import DICTIONARIES, dictionary_of, normal, unit
+from sklearn.linear_model import Lasso
+
+import pursuitnet as pn
+from pursuitnet.problems import admm
+from pursuitnet.problems.lasso import lasso
+
+pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # some are stopped early on purpose
+
+# name: (kind in the list, shape of the filters, shape of one signal)
+SOLVED = {
+    "matrix": ("wide matrix", (20, 12), (12,)),
+    "tall matrix": ("tall matrix", (5, 12), (12,)),
+    "circular": ("2-D circular", (4, 1, 3, 3), (1, 7, 6)),
+    "circular, 3 channels, dilated": ("2-D circular, dilated", (6, 3, 3, 2), (3, 8, 7)),
+    "circular, fewer atoms than channels": ("1-D circular, even", (2, 3, 4), (3, 11)),
+    "3-D circular": ("3-D circular", (2, 1, 2, 3, 1), (1, 3, 4, 5)),
+    "[I circular]": ("[I 1-D circular]", (3, 2, 3), (2, 10)),
+    "padded": ("2-D same", (5, 2, 3, 3), (2, 7, 6)),
+    "not padded": ("2-D", (4, 1, 3, 3), (1, 8, 9)),
+    "padded, stride 2": ("2-D / 2, padded", (6, 2, 3, 3), (2, 9, 8)),
+    "3-D, one size per axis": ("3-D one size per axis", (3, 1, 2, 3, 2), (1, 4, 5, 6)),
+}
+AUTO_RHO = {"Enabled": True, "Period": 10, "AutoScaling": True}
+every_case = pytest.mark.parametrize("name", SOLVED)
+either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft", "non-negative"])
+
+
+def drawn(name, nonnegative=False, batch=2, share=0.3):
+    kind, filters, shape = SOLVED[name]
+    D, x = dictionary_of(kind, unit(*filters)).requires_grad_(False), normal(batch, *shape, seed=1)
+    weights = 0.7 + normal(sum(D.code_channels), seed=2).abs().view(-1, *[1] * D.dims)
+    return x, D, share * pn.beta_max(x, D, nonnegative) * weights
+
+
+def by_coordinate_descent(matrix, x, beta, nonnegative):
+    """scikit-learn's Lasso, one example at a time; different β are carried by the length of the columns."""
+    codes = []
+    for one, weights in zip(x.flatten(1), beta, strict=True):
+        mean = float(weights.mean())
+        scale = (mean / weights).numpy()
+        peer = Lasso(mean / len(one), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=500_000)
+        codes.append(torch.as_tensor(peer.fit(matrix.numpy() * scale, one.numpy()).coef_ * scale))
+    return torch.stack(codes)
+
+
+@either_sign
+@every_case
+def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, nonnegative):
+    x, D, beta = drawn(name, nonnegative)
+    solution = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=5000, tol=1e-11)
+    spelled = (torch.zeros_like(solution.code) + beta).flatten(1)
+    peer = by_coordinate_descent(D.matrix(x.shape), x, spelled, nonnegative).view_as(solution.code)
+    assert solution.converged and (solution.gap <= 1e-11).all()
+    torch.testing.assert_close(solution.code, peer, rtol=0, atol=1e-7)
+    assert torch.equal(solution.code != 0, peer.abs() > 1e-9)
+    exact = pn.solve(x, D, beta, nonnegative=nonnegative, start=solution.code, max_steps=0)
+    torch.testing.assert_close(solution.objective, exact.objective, rtol=1e-12, atol=0)
+
+
+@either_sign
+@every_case
+def test_every_gap_on_the_way_is_an_upper_bound(name, nonnegative):
+    x, D, beta = drawn(name, nonnegative, share=0.1)
+    best = pn.solve(x, D, beta, pn.FISTA(), nonnegative, max_steps=20_000, tol=1e-12).objective
+    run = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=60, tol=1e-13, trace=True)
+    assert (run.objectives >= best * (1 - 1e-12)).all()
+    assert (run.objectives * (1 - run.gaps) <= best * (1 + 1e-12)).all()
+    assert (run.gaps[-1] < 0.1).all() and (run.gaps[-1] < 0.5 * run.gaps[0]).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_codes_are_sporcos(channels, share):
+    cbpdn = pytest.importorskip("sporco.admm.cbpdn")
+    weight, x = unit(5, channels, 3, 3), normal(1, channels, 16, 15, seed=1)
+    D = pn.CircularDictionary(weight).requires_grad_(False)
+    beta = share * float(pn.beta_max(x, D))
+    options = {"Verbose": False, "DataType": np.float64, "MaxMainIter": 2000, "RelStopTol": 1e-8, "AutoRho": AUTO_RHO}
+    filters, image = weight.permute(2, 3, 1, 0).numpy(), x[0].permute(1, 2, 0).numpy()
+    if channels == 1:
+        filters, image = filters[:, :, 0], image[..., 0]
+    peer = cbpdn.ConvBPDN(filters, image, beta, cbpdn.ConvBPDN.Options(options)).solve()
+    code = torch.as_tensor(peer).reshape(16, 15, 5).permute(2, 0, 1)[None]
+    solution = pn.solve(x, D, beta, pn.ADMM(), tol=1e-12, max_steps=5000)
+    assert (solution.code != 0).any()
+    torch.testing.assert_close(solution.code, code, rtol=0, atol=1e-6)
+
+
+def test_codes_of_a_padded_dictionary_are_those_of_sporcos_masked_problem():
+    """Zero-padded is periodic on a larger signal, of which a mask hides what is beyond the border."""
+    cbpdn = pytest.importorskip("sporco.admm.cbpdn")
+    weight, x = unit(4, 1, 3, 3), normal(1, 1, 10, 9, seed=1)
+    D = pn.ConvDictionary(weight, padding=2).requires_grad_(False)
+    beta = 0.2 * float(pn.beta_max(x, D))
+    image, mask = np.zeros((14, 13)), np.zeros((14, 13, 1, 1, 1))
+    image[2:12, 2:11], mask[2:12, 2:11] = x[0, 0].numpy(), 1
+    options = {"DataType": np.float64, "MaxMainIter": 2000, "RelStopTol": 1e-8, "AutoRho": AUTO_RHO}
+    options = cbpdn.ConvBPDNMaskDcpl.Options(options)
+    solver = cbpdn.ConvBPDNMaskDcpl(weight[:, 0].permute(1, 2, 0).numpy(), image, beta, mask, options)
+    code = torch.as_tensor(solver.solve()).reshape(14, 13, 4).permute(2, 0, 1)[None]
+    solution = pn.solve(x, D, beta, pn.ADMM(), tol=1e-12, max_steps=9000)
+    torch.testing.assert_close(solution.code, code[..., :12, :11], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rho", [0.05, 7.0])
+@pytest.mark.parametrize("name", ["matrix", "tall matrix", "circular", "circular, 3 channels, dilated", "[I circular]"])
+def test_the_inverse_is_that_of_the_dense_matrix(name, rho):
+    x, D, _ = drawn(name, batch=3)
+    _, inverse = admm._cheap(D, x.shape)
+    matrix = D.matrix(x.shape)
+    rhos = rho * torch.tensor([1.0, 2.0, 5.0], dtype=x.dtype).view(-1, *[1] * (x.dim() - 1))
+    for one, r, got in zip(x, rhos, inverse(x, rhos), strict=True):
+        dense = float(r) * torch.eye(len(matrix), dtype=x.dtype) + matrix @ matrix.T
+        torch.testing.assert_close(got.flatten(), torch.linalg.solve(dense, one.flatten()), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [pn.ADMM(rho=0.5), pn.ADMM(adaptive_rho=False), pn.ADMM(relaxation=1.0)])
+@pytest.mark.parametrize("name", ["circular", "padded"])
+def test_rho_and_relaxation_change_the_way_and_not_the_end(name, method):
+    x, D, beta = drawn(name)
+    here, there = (pn.solve(x, D, beta, m, tol=1e-11, max_steps=9000) for m in (method, pn.ADMM()))
+    assert here.converged and not torch.equal(here.code, there.code)
+    torch.testing.assert_close(here.code, there.code, rtol=0, atol=1e-7)
+
+
+def test_a_bad_rho_adapts():
+    x, D, beta = drawn("circular")
+    fixed, adaptive = (
+        pn.solve(x, D, beta, pn.ADMM(rho=1e3, adaptive_rho=a), tol=1e-8, max_steps=300) for a in (False, True)
+    )
+    assert adaptive.converged and not fixed.converged
+
+
+@pytest.mark.parametrize("name", ["circular", "padded"])
+def test_no_example_moves_another(name):
+    x, D, beta = drawn(name, batch=3)
+    x = x * torch.tensor([1e-2, 1.0, 1e3], dtype=x.dtype).view(-1, 1, 1, 1)
+    beta = 0.3 * pn.beta_max(x, D)
+    together = pn.solve(x, D, beta, pn.ADMM(), max_steps=40, tol=0.0).code
+    for i in range(3):
+        alone = pn.solve(x[i : i + 1], D, beta[i : i + 1], pn.ADMM(), max_steps=40, tol=0.0).code
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["matrix", "circular", "padded", "[I circular]"])
+def test_a_warm_start_takes_fewer_steps(name):
+    x, D, beta = drawn(name)
+    cold = pn.solve(x, D, beta, pn.ADMM(), tol=1e-8)
+    warm = pn.solve(x, D, beta, pn.ADMM(), tol=1e-8, start=cold.code)
+    assert warm.converged and 2 * warm.steps < cold.steps
+    nothing = pn.solve(x, D, 1.01 * pn.beta_max(x, D), pn.ADMM())
+    assert nothing.steps == 0 and (nothing.code == 0).all()
+
+
+@pytest.mark.parametrize("name", ["matrix", "circular", "padded, stride 2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_least_squares_has_a_gap_that_means_something(name, dtype):
+    x, D, _ = drawn(name)
+    x, D = x.to(dtype), D.to(dtype)
+    solution = pn.solve(x, D, 0.0, pn.ADMM(), max_steps=3000)
+    fit = torch.linalg.lstsq(D.matrix(x.shape).double(), x.flatten(1).double().T, driver="gelsd").solution
+    minimum = 0.5 * (x.flatten(1).double().T - D.matrix(x.shape).double() @ fit).square().sum(0)
+    rounding = 8 * torch.finfo(dtype).eps * x.double().flatten(1).square().sum(1)
+    assert solution.converged and solution.code.dtype == dtype
+    assert (solution.objective <= minimum * (1 + 1e-3) + rounding).all()
+
+
+@pytest.mark.parametrize("name", ["circular", "padded"])
+def test_gradients_are_those_of_fista(name):
+    gradients = []
+    for solver in (pn.ADMM(), pn.FISTA()):
+        x, D, beta = drawn(name)
+        D, beta = D.requires_grad_(), beta.requires_grad_()
+        code = pn.solve(x.requires_grad_(), D, beta, solver, tol=1e-12, max_steps=20_000).code
+        (code * normal(*code.shape, seed=7)).sum().backward()
+        gradients.append((x.grad, D.weight.grad, beta.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert other.norm() > 1e-3 and (one - other).norm() <= 1e-4 * other.norm()
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters", "shape"),
+    [("scaled circular", (2, 1, 3), (1, 9)), ("[I 2-D]", (4, 2, 3, 3), (2, 6, 5))],
+)
+def test_a_dictionary_without_a_cheap_inverse_is_refused_with_the_way_out(kind, filters, shape):
+    assert kind in DICTIONARIES
+    with pytest.raises(ValueError, match=r"ADMM has no fast way .* FISTA\(\)"):
+        pn.solve(normal(1, *shape), dictionary_of(kind, unit(*filters)), 0.1, pn.ADMM())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rho": 0}, "rho is 0; expected a number > 0"),
+        ({"rho": True}, "rho is True"),
+        ({"relaxation": 2}, "relaxation is 2; expected a number between 0 and 2"),
+        ({"adaptive_rho": 1}, "adaptive_rho is 1; expected True or False"),
+    ],
+)
+def test_bad_settings_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        pn.ADMM(**options)
+
+
+def test_what_admm_cannot_do_is_refused():
+    x, D, beta = drawn("circular")
+    with pytest.raises(ValueError, match="'unrolled', which ADMM does not offer"):
+        pn.solve(x, D, beta, pn.ADMM(), gradient="unrolled")
+    with pytest.raises(ValueError, match=r"expected ISTA\(\) or FISTA\(\)"):
+        pn.ReducedSolver(pn.ADMM())
+    with pytest.raises(TypeError, match=r"pn\.ADMM\(\)"):
+        pn.solve(x, D, beta, "admm")
+    with pytest.raises(ValueError, match="expected None"):
+        pn.multilayer_basis_pursuit(x, [D], [0.1], pn.ADMM())
+
+
+def test_the_certificate_of_the_least_squares_step_is_better_than_that_of_the_sparse_copy():
+    x, D, _ = drawn("circular", share=0.02)
+    problem = lasso(x, D, 0.02 * pn.beta_max(x, D))
+    split = pn.ADMM().split(problem)
+    state = split.begin((torch.zeros_like(D.analyze(x)),))
+    for _ in range(60):
+        state = split(state)
+    assert (split.certificate(state).gap < problem.certificate(split.full_code(state)).gap).all()
