@@ -158,8 +158,15 @@ def test_a_warm_start_takes_fewer_steps(name):
     assert nothing.steps == 0 and (nothing.code == 0).all()
 
 
-@pytest.mark.parametrize("name", ["matrix", "circular", "padded, stride 2"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("matrix", torch.float32),
+        ("matrix", torch.float64),
+        ("circular", torch.float64),
+        ("padded, stride 2", torch.float32),
+    ],
+)
 def test_least_squares_has_a_gap_that_means_something(name, dtype):
     x, D, _ = drawn(name)
     x, D = x.to(dtype), D.to(dtype)
@@ -227,4 +234,4 @@ def test_the_certificate_of_the_least_squares_step_is_better_than_that_of_the_sp
     state = split.begin((torch.zeros_like(D.analyze(x)),))
     for _ in range(60):
         state = split(state)
-    assert (split.certificate(state).gap < problem.certificate(split.full_code(state)).gap).all()
+    assert (2 * split.certificate(state).gap < problem.certificate(split.full_code(state)).gap).all()

@@ -98,6 +98,7 @@ def test_it_is_taken_where_the_filters_are_large_and_for_what_the_library_knows(
         assert taken(pn.WithIdentity(make(torch.ones(32, 1, 15, 15))))
     partly = in_fourier_domain(pn.CircularDictionary(torch.ones(32, 1, 9, 9)), (1, 1, 64, 64))
     assert partly.synthesis and not partly.analysis  # one channel wastes most of a vector unit
+    assert not taken(pn.ConvDictionary(torch.ones(32, 1, 15, 15), groups=4))
     assert not taken(Own(torch.ones(32, 1, 15, 15)))
 
 

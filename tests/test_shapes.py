@@ -18,6 +18,7 @@ from makers import DICTIONARIES, normal
 
 import pursuitnet as pn
 from pursuitnet import theory
+from pursuitnet.dictionaries.fourier import FourierDictionary
 from pursuitnet.dictionaries.sparse import Columns
 from pursuitnet.problems.learning.start import from_patches
 
@@ -140,6 +141,7 @@ def call_the_solvers(D, x):
         pn.FISTA(),
         pn.WorkingSet(),
         pn.OMP(2),
+        *([pn.ADMM()] if type(D) in (pn.LinearDictionary, pn.CircularDictionary) else []),
         *([pn.ReducedSolver()] if len(D.code_channels) == 2 else []),
     ]
     for solver in solvers:
@@ -147,6 +149,10 @@ def call_the_solvers(D, x):
         for name, hint in typing.get_type_hints(pn.Solution).items():
             if has_shape(hint) and (value := getattr(found, name)) is not None:
                 assert isinstance(value, typing.get_args(hint)[:1] or hint), (name, value)
+    regularization = pn.path(x, D, n_betas=2, ridge=0.1, max_steps=4, tol=0.0)
+    for name in ("codes", "gaps", "nonzeros"):
+        hint = typing.get_type_hints(getattr(pn.RegularizationPath, name).fget)["return"]
+        assert isinstance(getattr(regularization, name), hint), name
     theory.encoder_gap(x, found.code.detach(), D, float(beta.max()), 1)
     pn.solve(x, D.requires_grad_(), 0.0 * beta, max_steps=4, tol=0.0, gradient="implicit")  # least squares
 
@@ -169,6 +175,8 @@ def test_every_annotated_shape_of_the_core_is_that_of_every_dictionary(uncalled)
         D, shape = kind.make(), shapes[0]
         x, code = call_the_dictionary(D, shape)
         call_the_theory(D, x, code)
+        if isinstance(D, pn.ConvDictionary):
+            call_the_dictionary(FourierDictionary(D, shape[1:]), shape)
         if name in ("wide matrix", "1-D / 2, dilated", "2-D circular", "[I 2-D]"):
             call_the_solvers(D, x)
     x, layers = (

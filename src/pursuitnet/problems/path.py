@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
@@ -40,7 +40,7 @@ class RegularizationPath:
         return torch.stack([solution.gap for solution in self.solutions])
 
     @property
-    def nonzeros(self) -> Float[Tensor, "n B"]:
+    def nonzeros(self) -> Int[Tensor, "n B"]:
         """The number of non-zeros of each code."""
         return torch.stack([(solution.code != 0).flatten(1).sum(1) for solution in self.solutions])
 
