@@ -52,6 +52,10 @@ class ConvDictionary(Dictionary):
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
 
+    def with_weight(self, weight: Tensor) -> "ConvDictionary":
+        """Return a dictionary of the same kind with other filters, (atoms, channels, *kernel)."""
+        return ConvDictionary(weight, self.stride, self.padding, self.dilation)
+
     def extra_repr(self) -> str:
         places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
         return f"{self.channels} → {self.code_channels[0]}, kernel={tuple(self.weight.shape[2:])}, {places}"
