@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.networks.halo import filters_of
 from pursuitnet.networks.image import ImageNetwork, dense_image
 from pursuitnet.prox.step_size import FreeStep
 from pursuitnet.utils.paths import expanded
@@ -151,7 +152,7 @@ def _fill(network: ImageNetwork, filters: list[Array], arrays: Mapping[str, Any]
         scale = np.concatenate([gamma, np.ones(i)]).reshape(-1, *[1] * len(axes))
         bias = arrays["o"][i] + weight[: len(offset)].sum(axes) @ offset
         layer.step = FreeStep(1.0)
-        _copy(layer.dictionary.dictionary.weight, (weight * scale)[None])
+        _copy(filters_of(layer.dictionary).weight, (weight * scale)[None])
         _copy(layer.threshold.atom_weight, -bias[None])
     scale = arrays.get("gam_out", np.ones(len(arrays["oo"])))
     head = arrays["w"] * scale[:, None]
