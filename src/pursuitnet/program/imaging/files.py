@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pursuitnet.program.imaging.png16 import is_png16, read_png16, write_png16
+
 Array = NDArray[Any]
 
 KINDS = (".png", ".tif", ".tiff", ".npy", ".zarr", ".jpg", ".jpeg", ".bmp")
@@ -154,9 +156,11 @@ def _picture(path: Path) -> Array:
     except UnidentifiedImageError:
         raise ValueError("it is not an image") from None
     with path.open("rb") as file, Image.open(file) as image:
+        if is_png16(image):
+            return read_png16(path)
         tile = getattr(image, "tile", None)
         if image.mode.startswith("RGB") and tile and ";16" in str(tile[0][3]):
-            raise ValueError("it has colors of 16 bits, which are read from TIFF or NPY only")
+            raise ValueError("it has colors of 16 bits, which need tifffile: pip install 'pursuitnet[images]'")
         frames = [_frame(frame) for frame in ImageSequence.Iterator(image)]
     return frames[0] if len(frames) == 1 else np.stack(frames)
 
@@ -189,6 +193,9 @@ def _to_picture(path: Path, array: Array) -> None:
     from PIL import Image
 
     color = array.ndim == 3 and array.shape[2] == 3 and array.dtype.name in ("uint8", "bool")
+    if path.suffix.lower() == ".png" and array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint16:
+        write_png16(path, array)
+        return
     if array.dtype.kind == "f" or not (array.ndim == 2 or color):
         raise ValueError(f"{path} cannot hold {array.dtype} of shape {array.shape}; expected a TIFF or NPY")
     Image.fromarray(array).save(path)
