@@ -17,7 +17,8 @@ from pursuitnet.networks.tiles import Tile, cut, tiles
 from pursuitnet.program.apply.canvas import Canvas, clear
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
-from pursuitnet.program.imaging.files import Array
+from pursuitnet.program.imaging.axes import Array
+from pursuitnet.program.imaging.files import Pages
 from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
@@ -93,7 +94,7 @@ def _apply_each(loaded: Trained, paths: list[Path], out: Path, settings: Setting
             if (first := sources.setdefault(result.name, path)) != path:
                 raise ValueError(f"{path} and {first} would have the same result: give each an --out of its own")
             if result.exists() and journal.get(result.name) == key:
-                clear(_canvas_path(result))  # a killed process may have left them
+                clear(result)  # a killed process may have left them
                 yield Done(f"{result} (done before)")
                 continue
             if result.exists():
@@ -142,29 +143,19 @@ def _suffix(path: Path, loaded: Trained) -> str:
 
 def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: str) -> None:
     """Write the result of one image."""
-    pages = files.read(path)
+    pages, shape = files.read_lazily(path)
     if pages.shape[3] != len(loaded.mean) and not (loaded.recipe.task == "denoise" and len(loaded.mean) == 1):
         raise ValueError(f"{path} has {pages.shape[3]} channels; expected {len(loaded.mean)}, as in training")
     channels = pages.shape[3] if loaded.recipe.task == "denoise" else _channels(loaded)
-    dtype, size = _dtype(loaded, pages.dtype.name), pages.shape[1:3]
-    canvas = Canvas(_canvas_path(result), (*pages.shape[:3], channels), dtype, key)
-    places = [(page, tile) for page in range(len(pages)) for tile in _tiles(loaded.network, size, settings.tile)]
+    dtype = _dtype(loaded, pages.dtype.name)
+    canvas = Canvas(result, pages, channels, dtype, key)
+    places = [(p, tile) for p in range(len(pages)) for tile in _tiles(loaded.network, pages.shape[1:3], settings.tile)]
     noises: dict[int, dict[str, Tensor]] = {}
-    for number, (page, tile) in enumerate(_with_bar(places, result.name)):
-        if number < canvas.done:
-            continue
+    for page, tile in _with_bar(places, result.name, canvas.done):
         if page not in noises:
-            noises = {page: _noise(loaded, pages[page], settings)}
-        canvas.array[(page, *tile.inner)] = _tile_result(loaded, pages[page], tile, noises[page], dtype)
-        canvas.tile_done()
-    canvas.save()
-    files.write(result, canvas.array, files.shape_of(path))
-    clear(_canvas_path(result))
-
-
-def _canvas_path(result: Path) -> Path:
-    """Return the path of the temporary files of a large result."""
-    return result.with_name(f".{result.name}.part")
+            noises = {page: _noise(loaded, pages, page, settings)}
+        canvas.add(page, tile.inner, _tile_result(loaded, pages[(page, *tile.window)], tile, noises[page], dtype))
+    canvas.finish(shape)
 
 
 def _channels(loaded: Trained) -> int:
@@ -193,8 +184,8 @@ def _tiles(model: Any, size: tuple[int, ...], side: int | str) -> Iterator[Tile]
     return tiles(size, side, model.halo, model.grid)
 
 
-def _noise(loaded: Trained, page: Array, settings: Settings) -> dict[str, Tensor]:
-    """Return the noise of an image for a denoiser: as given, or as in training, or estimated."""
+def _noise(loaded: Trained, pages: Pages, page: int, settings: Settings) -> dict[str, Tensor]:
+    """Return the noise of a page for a denoiser: as given, or as in training, or estimated."""
     if not isinstance(loaded.network, Denoiser):
         return {}
     low, high = loaded.recipe.noise()
@@ -202,8 +193,8 @@ def _noise(loaded: Trained, page: Array, settings: Settings) -> dict[str, Tensor
     if known is not None:
         return {"sigma": torch.tensor(known / 255, device=loaded.mean.device)}
     side = int(NOISE_PIXELS**0.5)  # estimated from the center
-    box = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in page.shape[:2]]
-    return {"sigma": estimated_noise(_image(loaded, page[tuple(box)]).flatten(0, 1)[None]).reshape(())}
+    box: list[Any] = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in pages.shape[1:3]]
+    return {"sigma": estimated_noise(_image(loaded, pages[(page, *box)]).flatten(0, 1)[None]).reshape(())}
 
 
 def _image(loaded: Trained, pixels: Array) -> Tensor:
@@ -214,9 +205,9 @@ def _image(loaded: Trained, pixels: Array) -> Tensor:
 
 
 @torch.inference_mode()
-def _tile_result(loaded: Trained, page: Array, tile: Tile, noise: dict[str, Tensor], dtype: Any) -> Array:
-    """Return the result of one tile, (h, w, channels), in the number type of the result."""
-    output = cut(loaded.network(_image(loaded, page[tile.window]), **noise), tile.crop)
+def _tile_result(loaded: Trained, window: Array, tile: Tile, noise: dict[str, Tensor], dtype: Any) -> Array:
+    """Return the result of one tile, (h, w, channels), in the number type of the result, from the pixels around it."""
+    output = cut(loaded.network(_image(loaded, window), **noise), tile.crop)
     if loaded.recipe.task == "segment":
         labels = torch.tensor(_labels(loaded), device=output.device)
         return labels[output.argmax(1)].movedim(0, -1).cpu().numpy().astype(dtype)
@@ -227,8 +218,8 @@ def _tile_result(loaded: Trained, page: Array, tile: Tile, noise: dict[str, Tens
     return files.to_dtype(output.flatten(0, 1).movedim(0, -1).float().cpu().numpy(), np.dtype(dtype).name)
 
 
-def _with_bar(places: list[Any], name: str) -> Iterable[Any]:
-    """Return the tiles with a progress bar, if on a terminal."""
+def _with_bar(places: list[Any], name: str, done: int) -> Iterable[Any]:
+    """Return the tiles that are not done, with a progress bar, if on a terminal."""
     from tqdm import tqdm
 
-    return tqdm(places, name, leave=False, disable=None, unit="tile")
+    return tqdm(places[done:], name, total=len(places), initial=done, leave=False, disable=None, unit="tile")
