@@ -219,3 +219,73 @@ def test_apply_killed_in_the_middle_goes_on_to_the_same_result(runs, tmp_path, m
     assert np.array_equal(files.read(result), whole)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {image.name, "apply.json", "run.lock"}
     assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+PRELOADED = """
+import os
+from pathlib import Path
+from pursuitnet.program.apply import work
+
+mark = Path({mark!r})
+if work._tile_result.__name__ != "killed_once":  # Dask may load this twice
+    compute = work._tile_result
+
+def killed_once(*given):
+    if given[2].inner[0].start == 16 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return compute(*given)
+
+killed_once.__module__, killed_once.__qualname__ = work.__name__, "_tile_result"
+work._tile_result = killed_once
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # distributed's own, when a worker dies
+def test_tiles_are_spread_over_a_cluster_and_those_of_a_killed_worker_computed_again(runs, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    plain(tmp_path / "image.zarr", pixels(64, 60), chunks=(24, 24))
+    expected = files.read(apply(runs / "segment", tmp_path / "image.zarr", tmp_path / "here", 16))
+    script, mark = tmp_path / "kill.py", tmp_path / "killed"
+    script.write_text(PRELOADED.format(mark=str(mark)))
+    workers = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "preload": [str(script)]}
+    with distributed.LocalCluster(**workers, dashboard_address=None) as local:
+        where = {"dask": local.scheduler_address}
+        result = apply(runs / "segment", tmp_path / "image.zarr", tmp_path / "out", 16, **where)
+    assert mark.exists() and np.array_equal(files.read(result), expected)
+
+
+def test_a_cluster_that_is_lost_or_not_there_is_named_and_what_was_done_is_kept(runs, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    from pursuitnet.program.apply.cluster import on_cluster
+
+    class Client:
+        def __init__(self, address):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def submit(self, function, *arguments, **_):
+            return self
+
+        def nthreads(self):
+            return {"one": 1}
+
+        def result(self):
+            raise distributed.KilledWorker("tile", None, 3)
+
+    monkeypatch.setattr(distributed, "Client", Client)
+    with (
+        pytest.raises(OSError, match=r"the cluster at tcp://x:1 lost its workers \(KilledWorker\); what was done"),
+        on_cluster("tcp://x:1", dict, dict) as compute,
+    ):
+        list(compute([(1,), (2,)]))
+    plain(tmp_path / "image.zarr", pixels(30, 20))
+    settings = Settings(16, dask="tcp://x:1")
+    (done,) = apply_to_files(runs / "segment", [tmp_path / "image.zarr"], tmp_path / "out", settings)
+    assert done.failed and "lost its workers" in str(done)

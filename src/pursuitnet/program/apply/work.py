@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pursuitnet.networks.denoiser import Denoiser, estimated_noise
 from pursuitnet.networks.image import ImageNetwork
 from pursuitnet.networks.tiles import Tile, cut, tiles
 from pursuitnet.program.apply.canvas import Canvas, clear
+from pursuitnet.program.apply.cluster import Compute, on_cluster
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
 from pursuitnet.program.imaging.axes import Array
@@ -37,11 +40,12 @@ NOISE_PIXELS = 4_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of ``apply``: the side of tiles ("auto", "none"), σ on the scale of 0 to 255, the device."""
+    """Settings of ``apply``: the side of tiles ("auto", "none"), σ on the scale of 0 to 255, the device, a cluster."""
 
     tile: int | str = "auto"
     sigma: float | None = None
     device: str = "auto"
+    dask: str | None = None
 
     def __post_init__(self) -> None:
         if not (self.tile in ("auto", "none") or (isinstance(self.tile, int) and self.tile >= 1)):
@@ -67,7 +71,7 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
     Raises:
         ValueError: if the run does not return images, or the settings do not fit it.
     """
-    loaded = trained(run, device_of(Recipe(device=settings.device)))
+    loaded = _load(run, settings.device if settings.dask is None else "cpu")
     if not isinstance(loaded.network, ImageNetwork):
         raise ValueError(f"{run} classifies images; expected a run of --task denoise, segment or regress")
     if settings.sigma is not None and not isinstance(loaded.network, Denoiser):
@@ -75,8 +79,20 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
     weights = RunFolder(run).weights if run.is_dir() else run
     digest = hashlib.sha256(weights.read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _image_files(given)]
-    with run_lock(out):
-        yield from _apply_each(loaded, paths, out, settings, digest)
+    with run_lock(out), _computation(loaded, run, settings) as compute:
+        yield from _apply_each(loaded, paths, out, settings, digest, compute)
+
+
+def _computation(loaded: Trained, run: Path, settings: Settings) -> AbstractContextManager[Compute]:
+    """Return how tiles are computed: in this process, or on a cluster whose workers load the network themselves."""
+    if settings.dask is None:
+        return nullcontext(lambda tasks: (_tile_result(loaded, *task) for task in tasks))
+    load = partial(_load, run.absolute(), settings.device)
+    return on_cluster(settings.dask, load, _tile_result, gpu=settings.device.startswith("cuda"))
+
+
+def _load(run: Path, device: str) -> Trained:
+    return trained(run, device_of(Recipe(device=device)))
 
 
 def _image_files(given: Path) -> list[Path]:
@@ -84,7 +100,9 @@ def _image_files(given: Path) -> list[Path]:
     return files.image_files(given) if given.is_dir() and given.suffix.lower() != ".zarr" else [given]
 
 
-def _apply_each(loaded: Trained, paths: list[Path], out: Path, settings: Settings, digest: str) -> Iterator[Done]:
+def _apply_each(
+    loaded: Trained, paths: list[Path], out: Path, settings: Settings, digest: str, compute: Compute
+) -> Iterator[Done]:
     journal = _journal(out / JOURNAL)
     sources: dict[str, Path] = {}
     for path in paths:
@@ -101,7 +119,7 @@ def _apply_each(loaded: Trained, paths: list[Path], out: Path, settings: Setting
                 raise ValueError(f"{result} exists, and is not overwritten: name another --out")
             journal[result.name] = key  # before the result, so that no result lacks its entry
             write_whole(out / JOURNAL, json.dumps(journal, indent=1))
-            _apply(loaded, path, result, settings, key)
+            _apply(loaded, path, result, settings, key, compute)
             yield Done(str(result))
         except (ValueError, OSError, ImportError, MemoryError) as error:
             if journal.get(result.name) == key and not result.exists():
@@ -141,7 +159,7 @@ def _suffix(path: Path, loaded: Trained) -> str:
     return ".png" if integers and (_channels(loaded) in (1, 3) or loaded.recipe.task == "denoise") else ".tif"
 
 
-def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: str) -> None:
+def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: str, compute: Compute) -> None:
     """Write the result of one image."""
     pages, shape = files.read_lazily(path)
     if pages.shape[3] != len(loaded.mean) and not (loaded.recipe.task == "denoise" and len(loaded.mean) == 1):
@@ -150,12 +168,23 @@ def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: s
     dtype = _dtype(loaded, pages.dtype.name)
     canvas = Canvas(result, pages, channels, dtype, key)
     places = [(p, tile) for p in range(len(pages)) for tile in _tiles(loaded.network, pages.shape[1:3], settings.tile)]
+    left = places[canvas.done :]
+    results = compute(_tasks(loaded, pages, left, settings, dtype))
+    for (page, tile), pixels in zip(_with_bar(left, result.name, canvas.done), results, strict=True):
+        canvas.add(page, tile.inner, pixels)
+    canvas.finish(shape)
+
+
+def _tasks(
+    loaded: Trained, pages: Pages, places: list[tuple[int, Tile]], settings: Settings, dtype: Any
+) -> Iterator[tuple[Array, Tile, dict[str, Tensor], Any]]:
+    """Yield the arguments of ``_tile_result`` after the network: each window is read when its turn comes."""
     noises: dict[int, dict[str, Tensor]] = {}
-    for page, tile in _with_bar(places, result.name, canvas.done):
+    for page, tile in places:
         if page not in noises:
             noises = {page: _noise(loaded, pages, page, settings)}
-        canvas.add(page, tile.inner, _tile_result(loaded, pages[(page, *tile.window)], tile, noises[page], dtype))
-    canvas.finish(shape)
+        place: Any = (page, *tile.window)
+        yield np.array(pages[place]), tile, noises[page], dtype
 
 
 def _channels(loaded: Trained) -> int:
@@ -219,7 +248,8 @@ def _tile_result(loaded: Trained, window: Array, tile: Tile, noise: dict[str, Te
 
 
 def _with_bar(places: list[Any], name: str, done: int) -> Iterable[Any]:
-    """Return the tiles that are not done, with a progress bar, if on a terminal."""
+    """Return the tiles that are left with a progress bar, if on a terminal."""
     from tqdm import tqdm
 
-    return tqdm(places[done:], name, total=len(places), initial=done, leave=False, disable=None, unit="tile")
+    total = done + len(places)
+    return tqdm(places, name, total=total, initial=done, leave=False, disable=None, unit="tile")
