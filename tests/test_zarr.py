@@ -221,6 +221,35 @@ def test_apply_killed_in_the_middle_goes_on_to_the_same_result(runs, tmp_path, m
     assert not list((tmp_path / "out").rglob("*.partial"))
 
 
+def test_after_a_stop_other_tiles_and_another_image_are_begun_anew(runs, tmp_path, monkeypatch):
+    """The number of finished tiles counts only for these tiles of this image, whose chunks are files in a folder."""
+    image, compute = tmp_path / "image.zarr", applying._tile_result
+    plain(image, pixels(32, 32), chunks=(16, 16))
+
+    def stopped(*given):
+        computed.append(given)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return compute(*given)
+
+    computed = []
+    for tile, change in ((8, False), (16, True)):
+        computed.clear()
+        monkeypatch.setattr(applying, "_tile_result", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            apply(runs / "segment", image, tmp_path / str(tile), 16)
+        if change:
+            zarr.open(str(image), mode="r+")[:16, :16] = 0
+        computed.clear()
+        monkeypatch.setattr(applying, "_tile_result", lambda *given: computed.append(given) or compute(*given))
+        result = files.read(apply(runs / "segment", image, tmp_path / str(tile), tile))
+        assert len(computed) == (32 // tile) ** 2
+        assert np.array_equal(result, files.read(apply(runs / "segment", image, tmp_path / f"whole{tile}")))
+    zarr.open(str(image), mode="r+")[:16, :16] = 1
+    (done,) = apply_to_files(runs / "segment", [image], tmp_path / "16", Settings(16))
+    assert done.failed and "is not overwritten" in str(done)
+
+
 PRELOADED = """
 import os
 from pathlib import Path

@@ -54,11 +54,13 @@ class Canvas:
         """Write the next tile, (h, w, C)."""
         self.array[(page, *place)] = pixels
         self.done += 1
-        if self.on_disk and time.monotonic() - self.saved_at > EVERY:
+        if time.monotonic() - self.saved_at > EVERY:
             self.save()
 
     def save(self) -> None:
-        """Write the finished tiles to the disk, and then their number."""
+        """Write the finished tiles of a result on the disk, and then their number."""
+        if not self.on_disk:
+            return
         if isinstance(self.array, np.memmap):
             self.array.flush()
         write_whole(self.progress, json.dumps({"key": self.key, "done": self.done}))
@@ -70,8 +72,6 @@ class Canvas:
         Raises:
             FileExistsError: if the result exists.
         """
-        if self.on_disk:
-            self.save()
         if isinstance(self.array, ZarrPages):
             files.rename_new(self.file, self.result)
         else:

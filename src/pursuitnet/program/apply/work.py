@@ -143,9 +143,11 @@ def _key(path: Path, digest: str) -> str:
     """Return the checksum that identifies a computation: of the network, on the file as it is now."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    status = path.stat()
-    identity = f"{digest} {path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+    identity = hashlib.sha256(f"{digest} {path.resolve()}".encode(errors="surrogateescape"))
+    for part in (path, *sorted(path.rglob("*"))):  # a zarr array is a folder of many files
+        status = part.stat()
+        identity.update(f"{part.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    return identity.hexdigest()
 
 
 def _suffix(path: Path, loaded: Trained) -> str:
@@ -166,12 +168,15 @@ def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: s
         raise ValueError(f"{path} has {pages.shape[3]} channels; expected {len(loaded.mean)}, as in training")
     channels = pages.shape[3] if loaded.recipe.task == "denoise" else _channels(loaded)
     dtype = _dtype(loaded, pages.dtype.name)
-    canvas = Canvas(result, pages, channels, dtype, key)
+    canvas = Canvas(result, pages, channels, dtype, f"{key} {settings.tile}")  # other tiles are in another order
     places = [(p, tile) for p in range(len(pages)) for tile in _tiles(loaded.network, pages.shape[1:3], settings.tile)]
     left = places[canvas.done :]
     results = compute(_tasks(loaded, pages, left, settings, dtype))
-    for (page, tile), pixels in zip(_with_bar(left, result.name, canvas.done), results, strict=True):
-        canvas.add(page, tile.inner, pixels)
+    try:
+        for (page, tile), pixels in zip(_with_bar(left, result.name, canvas.done), results, strict=True):
+            canvas.add(page, tile.inner, pixels)
+    finally:
+        canvas.save()
     canvas.finish(shape)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pursuitnet.program.writable import write_whole
+
 _RAW_MODES = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
 """How Pillow unpacks these files, and how it returns all of their bytes: the upper ones and the lower ones of colors in
 two passes, and gray with alpha as four bytes."""
@@ -39,7 +41,7 @@ def write_png16(path: Path, pixels: NDArray[np.uint16]) -> None:
     lines[1:, 1:] -= rows[:-1]
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)  # 16 bits, RGB
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks))
+    write_whole(path, b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks))
 
 
 def _unpacked(path: Path, mode: str) -> NDArray[np.uint16]:
