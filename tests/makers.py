@@ -86,8 +86,36 @@ class Circular:
 
 
 @dataclass(frozen=True)
+class Reflecting:
+    weight_shape: tuple
+    dilation: int | tuple = 1
+
+    def of(self, weight):
+        return pn.ReflectingDictionary(weight, dilation=self.dilation)
+
+    def make(self, dtype=torch.float64):
+        return self.of(normal(*self.weight_shape).to(dtype))
+
+    def matrix(self, shape):
+        """Folds the valid positions of a signal that is longer by its mirror images, pixel by pixel."""
+        weight = normal(*self.weight_shape)
+        kernel = weight.shape[2:]
+        dilation = (self.dilation,) * len(kernel) if isinstance(self.dilation, int) else self.dilation
+        sides = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
+        longer = [n + 2 * r for n, r in zip(shape[1:], sides, strict=True)]
+        D = tap_by_tap(weight, longer, dilation=dilation).unflatten(0, (shape[0], *longer))
+        for axis, (n, r) in enumerate(zip(shape[1:], sides, strict=True), 1):
+            mirror = [*range(r, 0, -1), *range(n), *range(n - 2, n - 2 - r, -1)]
+            folded = torch.zeros(*D.shape[:axis], n, *D.shape[axis + 1 :], dtype=D.dtype)
+            for position, pixel in enumerate(mirror):
+                folded.select(axis, pixel).add_(D.select(axis, position))
+            D = folded
+        return D.flatten(0, -2)
+
+
+@dataclass(frozen=True)
 class Identity:
-    inner: Linear | Conv | Circular
+    inner: Linear | Conv | Circular | Reflecting
 
     @property
     def weight_shape(self):
@@ -105,7 +133,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Scaled:
-    inner: Linear | Conv | Circular
+    inner: Linear | Conv | Circular | Reflecting
 
     @property
     def weight_shape(self):
@@ -211,6 +239,13 @@ DICTIONARIES = {
     "2-D circular": (Circular((4, 1, 3, 3)), [(1, 3, 3), (1, 7, 6), (1, 24, 23)]),
     "2-D circular, dilated": (Circular((4, 2, 3, 2), (2, 1)), [(2, 5, 2), (2, 6, 7), (2, 17, 16)]),
     "3-D circular": (Circular((2, 1, 2, 3, 1)), [(1, 2, 3, 1), (1, 4, 3, 5), (1, 9, 8, 9)]),
+    "1-D reflecting": (Reflecting((3, 2, 5)), [(2, 3), (2, 4), (2, 9), (2, 260)]),
+    "1-D reflecting, even": (Reflecting((2, 1, 4), 2), [(1, 4), (1, 9), (1, 520)]),
+    "2-D reflecting": (Reflecting((4, 1, 3, 3)), [(1, 2, 2), (1, 7, 6), (1, 24, 23)]),
+    "2-D reflecting, dilated": (Reflecting((3, 2, 3, 1), (3, 1)), [(2, 4, 1), (2, 6, 7), (2, 17, 16)]),
+    "3-D reflecting": (Reflecting((2, 1, 3, 3, 1), (1, 2, 1)), [(1, 2, 3, 1), (1, 4, 3, 5), (1, 9, 8, 9)]),
+    "scaled reflecting": (Scaled(Reflecting((2, 1, 3))), [(1, 2), (1, 9)]),
+    "[I 2-D reflecting]": (Identity(Reflecting((4, 2, 3, 3), 2)), [(2, 3, 3), (2, 5, 6), (2, 17, 16)]),
     "[I matrix]": (Identity(Linear((6, 4))), [(4,)]),
     "[I 1-D]": (Identity(Conv((3, 2, 3), {"padding": 1})), [(2, 2), (2, 7), (2, 270)]),
     "[I 1-D circular]": (Identity(Circular((2, 2, 3))), [(2, 3), (2, 10), (2, 260)]),

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import pursuitnet as pn
-from pursuitnet.sklearn import ConvSparseCoder, SparseCoder
+from pursuitnet.sklearn import ConvDictionaryLearning, ConvSparseCoder, SparseCoder
 
 
 @parametrize_with_checks(
@@ -69,6 +69,15 @@ def test_convolutional_codes_are_those_of_solve():
     np.testing.assert_allclose(rows.transform(X.flatten(1).numpy()), codes, atol=1e-9)
     assert rows.inverse_transform(codes).shape == (5, 81)
     assert len(rows.get_feature_names_out()) == 324 and rows.get_feature_names_out()[0] == "convsparsecoder0"
+
+
+@pytest.mark.parametrize("kind", [pn.CircularDictionary, pn.ReflectingDictionary])
+def test_the_boundary_of_a_given_dictionary_is_kept(kind):
+    D, X = kind(torch.randn(2, 1, 3, 3, dtype=torch.float64)), np.random.default_rng(0).normal(size=(2, 1, 6, 5))
+    fitted = ConvSparseCoder(D, beta=0.5).fit(X).dictionary_
+    assert type(fitted) is kind and torch.equal(fitted.matrix((1, 6, 5)), D.matrix((1, 6, 5)))
+    if kind is pn.CircularDictionary:
+        assert type(ConvDictionaryLearning(dictionary=D, max_iter=1).fit(X).dictionary_) is kind
 
 
 def test_a_coder_works_in_a_pipeline_with_a_classifier_and_in_a_grid_search():

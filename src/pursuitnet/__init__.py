@@ -17,7 +17,7 @@ _HOME = {
     **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc", "LearnedStart"), "starts"),
     # factor 2: the dictionary
     **dict.fromkeys(("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary"), "dictionaries"),
-    **dict.fromkeys(("WithIdentity", "ScaledDictionary"), "dictionaries"),
+    **dict.fromkeys(("ReflectingDictionary", "WithIdentity", "ScaledDictionary"), "dictionaries"),
     # factor 3: how many steps, and with which momentum
     **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
@@ -27,7 +27,7 @@ _HOME = {
     "PursuitLayer": "layer",
     "MultiLayerPursuit": "multilayer",
     **dict.fromkeys(("Network", "apply", "certify", "create_model", "list_models"), "networks"),
-    "load_resnet_checkpoint": "networks",
+    **dict.fromkeys(("load_msdnet", "load_resnet_checkpoint"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
     **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "path", "RegularizationPath"), "problems"),
@@ -50,13 +50,22 @@ if TYPE_CHECKING:
         ConvDictionary,
         Dictionary,
         LinearDictionary,
+        ReflectingDictionary,
         ScaledDictionary,
         WithIdentity,
     )
     from pursuitnet.iterations import FISTA, ISTA, Solver
     from pursuitnet.layer import PursuitLayer
     from pursuitnet.multilayer import MultiLayerPursuit
-    from pursuitnet.networks import Network, apply, certify, create_model, list_models, load_resnet_checkpoint
+    from pursuitnet.networks import (
+        Network,
+        apply,
+        certify,
+        create_model,
+        list_models,
+        load_msdnet,
+        load_resnet_checkpoint,
+    )
     from pursuitnet.problems import (
         ADMM,
         OMP,

@@ -9,6 +9,7 @@ from pursuitnet.dictionaries.circular import CircularDictionary
 from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.identity import WithIdentity
 from pursuitnet.dictionaries.linear import LinearDictionary
+from pursuitnet.dictionaries.reflecting import ReflectingDictionary
 from pursuitnet.dictionaries.scaled import ScaledDictionary
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ConvDictionary",
     "Dictionary",
     "LinearDictionary",
+    "ReflectingDictionary",
     "ScaledDictionary",
     "WithIdentity",
 ]

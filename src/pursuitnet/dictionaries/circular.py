@@ -35,6 +35,9 @@ class CircularDictionary(ConvDictionary):
     def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1, groups: int = 1) -> None:
         super().__init__(weight, dilation=dilation, groups=groups)
 
+    def with_weight(self, weight: Tensor) -> "CircularDictionary":
+        return CircularDictionary(weight, self.dilation, self.groups)
+
     @property
     def keeps_size(self) -> bool:
         return True

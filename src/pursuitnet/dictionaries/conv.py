@@ -58,6 +58,10 @@ class ConvDictionary(Dictionary):
         self.padding = _sizes("padding", padding, self.dims, least=0)
         self.dilation = _sizes("dilation", dilation, self.dims, least=1)
 
+    def with_weight(self, weight: Tensor) -> "ConvDictionary":
+        """Return a dictionary of the same kind with other filters, (atoms, channels, *kernel)."""
+        return ConvDictionary(weight, self.stride, self.padding, self.dilation, self.groups)
+
     def extra_repr(self) -> str:
         places = f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
         places += f", groups={self.groups}" if self.groups > 1 else ""

@@ -20,6 +20,7 @@ SWEEPS = ("layer", "multilayer")
 STEPS = ("bounded", "free")
 PENALTIES = ("nonnegative", "free")
 DILATIONS = ("network", "block")
+BOUNDARIES = ("zeros", "reflect")
 NORMS: dict[str | None, BatchNorm | None] = {
     None: None,
     "batch": BatchNorm(identity="scale"),

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from pursuitnet import starts
-from pursuitnet.dictionaries import ConvDictionary, WithIdentity
+from pursuitnet.dictionaries import ConvDictionary, ReflectingDictionary, WithIdentity
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.multilayer import MultiLayerPursuit
 from pursuitnet.networks.choices import (
+    BOUNDARIES,
     DILATIONS,
     NORMS,
     PENALTIES,
@@ -102,6 +103,7 @@ def dense_layers(
     identity: str,
     signed_input: bool,
     dims: int = 2,
+    boundary: str = "zeros",
 ) -> list[PursuitLayer]:
     """Return layers of dictionaries [I Fᵀ], each of which adds ``width`` channels to its signal; choices as in ``msd``.
 
@@ -118,6 +120,7 @@ def dense_layers(
         identity: "own", "same", "none" or "signed".
         signed_input: for images with negative values.
         dims: axes of the image.
+        boundary: "zeros" or "reflect".
     """
     pursuit = SOLVERS[known("solver", solver, SOLVERS)]
     own = 0 if known("sweep", sweep, SWEEPS) == "multilayer" else unfolding
@@ -129,7 +132,7 @@ def dense_layers(
     spec = NORMS[known("norm", norm, NORMS)]
     layers = []
     for i, dilation in enumerate(dilations):
-        dictionary = _dense_dictionary(in_chans + width * i, width, dilation, dims)
+        dictionary = _dense_dictionary(in_chans + width * i, width, dilation, dims, boundary)
         threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=steps)
         if unfolding == "solved":
             layers.append(PursuitLayer(dictionary, unfolding="solved", threshold=threshold))
@@ -154,7 +157,11 @@ def _on_identity(identity: str, signed_input: bool) -> IdentityPenalty:
     return IdentityPenalty.SIGNED if signed_input else on_identity
 
 
-def _dense_dictionary(channels: int, width: int, dilation: int, dims: int) -> WithIdentity:
-    filters = ConvDictionary(torch.randn(width, channels, *[3] * dims), padding=dilation, dilation=dilation)
+def _dense_dictionary(channels: int, width: int, dilation: int, dims: int, boundary: str) -> WithIdentity:
+    weight = torch.randn(width, channels, *[3] * dims)
+    if known("boundary", boundary, BOUNDARIES) == "reflect":
+        filters: ConvDictionary = ReflectingDictionary(weight, dilation)
+    else:
+        filters = ConvDictionary(weight, padding=dilation, dilation=dilation)
     scale_filters(filters)
     return WithIdentity(filters)

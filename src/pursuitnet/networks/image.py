@@ -66,11 +66,12 @@ def dense_image(
     penalty: str = "nonnegative",
     identity: str = "own",
     signed_input: bool = False,
+    boundary: str = "zeros",
 ) -> ImageNetwork:
     """Build the MSDNet of Pelt and Sethian (PNAS, 2018), or MSD-CSC: the input of a layer is all channels before it.
 
-    As theirs it has no pooling, and by default layers of one atom with dilations 1 to 10 in turn; unlike theirs it
-    pads with zeros, so that Dᵀ and D are adjoint.
+    As theirs it has no pooling, and by default layers of one atom with dilations 1 to 10 in turn. By default it pads
+    with zeros; theirs reflects the image at its border, as ``boundary="reflect"`` does.
 
     Args:
         depth: number of layers, ≥ 1.
@@ -87,6 +88,8 @@ def dense_image(
         penalty: "nonnegative" keeps β ≥ 0; "free" lets it take either sign.
         identity: the penalty on the identity part: "own", "same", "none" or "signed" (see IdentityPenalty).
         signed_input: for images with negative values: no threshold on the identity part of any layer.
+        boundary: "zeros" around the image of every layer, or "reflect", which mirrors it at its first and last pixel
+            (see ReflectingDictionary) and needs images of more pixels than the largest dilation.
 
     Raises:
         ValueError: for a choice that does not exist.
@@ -110,6 +113,7 @@ def dense_image(
         identity=identity,
         signed_input=signed_input,
         dims=dims,
+        boundary=boundary,
     )
     features = nn.Sequential(stack_of(layers, solver, sweep, unfolding))
     return ImageNetwork(features, in_chans + width * depth, out_chans, dims)

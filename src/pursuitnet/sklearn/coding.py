@@ -228,9 +228,7 @@ class ConvSparseCoder(_Coder):
         if not isinstance(D, ConvDictionary):
             filters = np.array(self._draw_patches(X) if D is None else D, dtype=X.dtype)
             D = ConvDictionary(torch.from_numpy(filters), padding=[k // 2 for k in filters.shape[2:]])
-        self.dictionary_ = ConvDictionary(
-            D.weight.detach().clone(), D.stride, D.padding, D.dilation, D.groups
-        ).requires_grad_(False)
+        self.dictionary_ = D.with_weight(D.weight.detach().clone()).requires_grad_(False)
         self.components_: Array = D.weight.detach().numpy()
         self.code_shape_ = (D.code_channels[0], *D.code_size((1, *self.signal_shape_)))
         self.n_features_out_ = math.prod(self.code_shape_)

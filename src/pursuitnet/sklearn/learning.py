@@ -169,7 +169,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Return the initial filters."""
         D = self.dictionary
         if isinstance(D, ConvDictionary):
-            return ConvDictionary(D.weight.detach().to(x.dtype), D.stride, D.padding, D.dilation)
+            return D.with_weight(D.weight.detach().to(x.dtype))
         kernel = [min(self.kernel_size, n) for n in self.signal_shape_[1:]]
         weight = torch.zeros(1, self.signal_shape_[0], *kernel, dtype=x.dtype)
         if D is not None:
@@ -182,7 +182,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return ConvDictionary(drawn.weight.detach(), padding=filters.padding)
 
     def _set_dictionary(self, D: Any) -> Self:
-        self.dictionary_ = ConvDictionary(D.weight.detach().clone(), D.stride, D.padding, D.dilation)
+        self.dictionary_ = D.with_weight(D.weight.detach().clone())
         self.dictionary_.requires_grad_(False)
         self.components_: Array = self.dictionary_.weight.numpy()
         self.code_shape_ = (D.code_channels[0], *D.code_size((1, *self.signal_shape_)))

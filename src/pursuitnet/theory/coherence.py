@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary
+from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, ReflectingDictionary
 from pursuitnet.problems.inputs import check_dictionary
 from pursuitnet.theory.inputs import finite, in_float64, without_identity
 
@@ -27,7 +27,8 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
     MSD-CSC don't affect μ" (Section V-B) is therefore false.
 
     Args:
-        dictionary: D or [I D]. One that is neither a convolution nor a matrix is measured by its explicit matrix.
+        dictionary: D or [I D]. One that is neither a convolution nor a matrix is measured by its explicit matrix, as
+            is a ReflectingDictionary at a signal size.
         signal_shape: (B, channels, …) or (channels, …), B is ignored; or None.
 
     Raises:
@@ -45,7 +46,8 @@ def mutual_coherence(dictionary: Dictionary, signal_shape: Sequence[int] | None 
     check_dictionary(dictionary)
     inner = without_identity(dictionary)
     beside_identity = inner is not dictionary
-    if isinstance(inner, ConvDictionary):
+    reflected = isinstance(inner, ReflectingDictionary) and signal_shape is not None
+    if isinstance(inner, ConvDictionary) and not reflected:
         size = None if signal_shape is None else inner._example(signal_shape)[1:]
         mu = _of_filters(inner, size, beside_identity)
     else:

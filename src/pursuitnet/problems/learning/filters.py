@@ -38,11 +38,7 @@ def filters_of(dictionary: Dictionary) -> Filters:
 
 def with_weight(filters: Filters, weight: Tensor) -> Filters:
     """Return a dictionary of the same kind with other filters, (atoms, channels, *kernel)."""
-    if isinstance(filters, CircularDictionary):
-        return CircularDictionary(weight, filters.dilation)
-    if isinstance(filters, ConvDictionary):
-        return ConvDictionary(weight, filters.stride, filters.padding, filters.dilation)
-    return LinearDictionary(weight)
+    return filters.with_weight(weight) if isinstance(filters, ConvDictionary) else LinearDictionary(weight)
 
 
 def norms_of(weight: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from pursuitnet.networks.denoiser import Denoiser, estimated_noise
 from pursuitnet.networks.image import ImageNetwork
 from pursuitnet.networks.tiles import Tile, cut, tiles
 from pursuitnet.program.apply.canvas import Canvas, clear
+from pursuitnet.program.apply.cluster import Compute, on_cluster
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
-from pursuitnet.program.imaging.files import Array
+from pursuitnet.program.imaging.axes import Array
+from pursuitnet.program.imaging.files import Pages
 from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
@@ -36,11 +40,12 @@ NOISE_PIXELS = 4_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of ``apply``: the side of tiles ("auto", "none"), σ on the scale of 0 to 255, the device."""
+    """Settings of ``apply``: the side of tiles ("auto", "none"), σ on the scale of 0 to 255, the device, a cluster."""
 
     tile: int | str = "auto"
     sigma: float | None = None
     device: str = "auto"
+    dask: str | None = None
 
     def __post_init__(self) -> None:
         if not (self.tile in ("auto", "none") or (isinstance(self.tile, int) and self.tile >= 1)):
@@ -66,7 +71,7 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
     Raises:
         ValueError: if the run does not return images, or the settings do not fit it.
     """
-    loaded = trained(run, device_of(Recipe(device=settings.device)))
+    loaded = _load(run, settings.device if settings.dask is None else "cpu")
     if not isinstance(loaded.network, ImageNetwork):
         raise ValueError(f"{run} classifies images; expected a run of --task denoise, segment or regress")
     if settings.sigma is not None and not isinstance(loaded.network, Denoiser):
@@ -74,8 +79,20 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
     weights = RunFolder(run).weights if run.is_dir() else run
     digest = hashlib.sha256(weights.read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _image_files(given)]
-    with run_lock(out):
-        yield from _apply_each(loaded, paths, out, settings, digest)
+    with run_lock(out), _computation(loaded, run, settings) as compute:
+        yield from _apply_each(loaded, paths, out, settings, digest, compute)
+
+
+def _computation(loaded: Trained, run: Path, settings: Settings) -> AbstractContextManager[Compute]:
+    """Return how tiles are computed: in this process, or on a cluster whose workers load the network themselves."""
+    if settings.dask is None:
+        return nullcontext(lambda tasks: (_tile_result(loaded, *task) for task in tasks))
+    load = partial(_load, run.absolute(), settings.device)
+    return on_cluster(settings.dask, load, _tile_result, gpu=settings.device.startswith("cuda"))
+
+
+def _load(run: Path, device: str) -> Trained:
+    return trained(run, device_of(Recipe(device=device)))
 
 
 def _image_files(given: Path) -> list[Path]:
@@ -83,7 +100,9 @@ def _image_files(given: Path) -> list[Path]:
     return files.image_files(given) if given.is_dir() and given.suffix.lower() != ".zarr" else [given]
 
 
-def _apply_each(loaded: Trained, paths: list[Path], out: Path, settings: Settings, digest: str) -> Iterator[Done]:
+def _apply_each(
+    loaded: Trained, paths: list[Path], out: Path, settings: Settings, digest: str, compute: Compute
+) -> Iterator[Done]:
     journal = _journal(out / JOURNAL)
     sources: dict[str, Path] = {}
     for path in paths:
@@ -93,14 +112,14 @@ def _apply_each(loaded: Trained, paths: list[Path], out: Path, settings: Setting
             if (first := sources.setdefault(result.name, path)) != path:
                 raise ValueError(f"{path} and {first} would have the same result: give each an --out of its own")
             if result.exists() and journal.get(result.name) == key:
-                clear(_canvas_path(result))  # a killed process may have left them
+                clear(result)  # a killed process may have left them
                 yield Done(f"{result} (done before)")
                 continue
             if result.exists():
                 raise ValueError(f"{result} exists, and is not overwritten: name another --out")
             journal[result.name] = key  # before the result, so that no result lacks its entry
             write_whole(out / JOURNAL, json.dumps(journal, indent=1))
-            _apply(loaded, path, result, settings, key)
+            _apply(loaded, path, result, settings, key, compute)
             yield Done(str(result))
         except (ValueError, OSError, ImportError, MemoryError) as error:
             if journal.get(result.name) == key and not result.exists():
@@ -124,9 +143,11 @@ def _key(path: Path, digest: str) -> str:
     """Return the checksum that identifies a computation: of the network, on the file as it is now."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    status = path.stat()
-    identity = f"{digest} {path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+    identity = hashlib.sha256(f"{digest} {path.resolve()}".encode(errors="surrogateescape"))
+    for part in (path, *sorted(path.rglob("*"))):  # a zarr array is a folder of many files
+        status = part.stat()
+        identity.update(f"{part.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    return identity.hexdigest()
 
 
 def _suffix(path: Path, loaded: Trained) -> str:
@@ -140,31 +161,35 @@ def _suffix(path: Path, loaded: Trained) -> str:
     return ".png" if integers and (_channels(loaded) in (1, 3) or loaded.recipe.task == "denoise") else ".tif"
 
 
-def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: str) -> None:
+def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: str, compute: Compute) -> None:
     """Write the result of one image."""
-    pages = files.read(path)
+    pages, shape = files.read_lazily(path)
     if pages.shape[3] != len(loaded.mean) and not (loaded.recipe.task == "denoise" and len(loaded.mean) == 1):
         raise ValueError(f"{path} has {pages.shape[3]} channels; expected {len(loaded.mean)}, as in training")
     channels = pages.shape[3] if loaded.recipe.task == "denoise" else _channels(loaded)
-    dtype, size = _dtype(loaded, pages.dtype.name), pages.shape[1:3]
-    canvas = Canvas(_canvas_path(result), (*pages.shape[:3], channels), dtype, key)
-    places = [(page, tile) for page in range(len(pages)) for tile in _tiles(loaded.network, size, settings.tile)]
+    dtype = _dtype(loaded, pages.dtype.name)
+    canvas = Canvas(result, pages, channels, dtype, f"{key} {settings.tile}")  # other tiles are in another order
+    places = [(p, tile) for p in range(len(pages)) for tile in _tiles(loaded.network, pages.shape[1:3], settings.tile)]
+    left = places[canvas.done :]
+    results = compute(_tasks(loaded, pages, left, settings, dtype))
+    try:
+        for (page, tile), pixels in zip(_with_bar(left, result.name, canvas.done), results, strict=True):
+            canvas.add(page, tile.inner, pixels)
+    finally:
+        canvas.save()
+    canvas.finish(shape)
+
+
+def _tasks(
+    loaded: Trained, pages: Pages, places: list[tuple[int, Tile]], settings: Settings, dtype: Any
+) -> Iterator[tuple[Array, Tile, dict[str, Tensor], Any]]:
+    """Yield the arguments of ``_tile_result`` after the network: each window is read when its turn comes."""
     noises: dict[int, dict[str, Tensor]] = {}
-    for number, (page, tile) in enumerate(_with_bar(places, result.name)):
-        if number < canvas.done:
-            continue
+    for page, tile in places:
         if page not in noises:
-            noises = {page: _noise(loaded, pages[page], settings)}
-        canvas.array[(page, *tile.inner)] = _tile_result(loaded, pages[page], tile, noises[page], dtype)
-        canvas.tile_done()
-    canvas.save()
-    files.write(result, canvas.array, files.shape_of(path))
-    clear(_canvas_path(result))
-
-
-def _canvas_path(result: Path) -> Path:
-    """Return the path of the temporary files of a large result."""
-    return result.with_name(f".{result.name}.part")
+            noises = {page: _noise(loaded, pages, page, settings)}
+        place: Any = (page, *tile.window)
+        yield np.array(pages[place]), tile, noises[page], dtype
 
 
 def _channels(loaded: Trained) -> int:
@@ -193,8 +218,8 @@ def _tiles(model: Any, size: tuple[int, ...], side: int | str) -> Iterator[Tile]
     return tiles(size, side, model.halo, model.grid)
 
 
-def _noise(loaded: Trained, page: Array, settings: Settings) -> dict[str, Tensor]:
-    """Return the noise of an image for a denoiser: as given, or as in training, or estimated."""
+def _noise(loaded: Trained, pages: Pages, page: int, settings: Settings) -> dict[str, Tensor]:
+    """Return the noise of a page for a denoiser: as given, or as in training, or estimated."""
     if not isinstance(loaded.network, Denoiser):
         return {}
     low, high = loaded.recipe.noise()
@@ -202,8 +227,8 @@ def _noise(loaded: Trained, page: Array, settings: Settings) -> dict[str, Tensor
     if known is not None:
         return {"sigma": torch.tensor(known / 255, device=loaded.mean.device)}
     side = int(NOISE_PIXELS**0.5)  # estimated from the center
-    box = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in page.shape[:2]]
-    return {"sigma": estimated_noise(_image(loaded, page[tuple(box)]).flatten(0, 1)[None]).reshape(())}
+    box: list[Any] = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in pages.shape[1:3]]
+    return {"sigma": estimated_noise(_image(loaded, pages[(page, *box)]).flatten(0, 1)[None]).reshape(())}
 
 
 def _image(loaded: Trained, pixels: Array) -> Tensor:
@@ -214,9 +239,9 @@ def _image(loaded: Trained, pixels: Array) -> Tensor:
 
 
 @torch.inference_mode()
-def _tile_result(loaded: Trained, page: Array, tile: Tile, noise: dict[str, Tensor], dtype: Any) -> Array:
-    """Return the result of one tile, (h, w, channels), in the number type of the result."""
-    output = cut(loaded.network(_image(loaded, page[tile.window]), **noise), tile.crop)
+def _tile_result(loaded: Trained, window: Array, tile: Tile, noise: dict[str, Tensor], dtype: Any) -> Array:
+    """Return the result of one tile, (h, w, channels), in the number type of the result, from the pixels around it."""
+    output = cut(loaded.network(_image(loaded, window), **noise), tile.crop)
     if loaded.recipe.task == "segment":
         labels = torch.tensor(_labels(loaded), device=output.device)
         return labels[output.argmax(1)].movedim(0, -1).cpu().numpy().astype(dtype)
@@ -227,8 +252,9 @@ def _tile_result(loaded: Trained, page: Array, tile: Tile, noise: dict[str, Tens
     return files.to_dtype(output.flatten(0, 1).movedim(0, -1).float().cpu().numpy(), np.dtype(dtype).name)
 
 
-def _with_bar(places: list[Any], name: str) -> Iterable[Any]:
-    """Return the tiles with a progress bar, if on a terminal."""
+def _with_bar(places: list[Any], name: str, done: int) -> Iterable[Any]:
+    """Return the tiles that are left with a progress bar, if on a terminal."""
     from tqdm import tqdm
 
-    return tqdm(places, name, leave=False, disable=None, unit="tile")
+    total = done + len(places)
+    return tqdm(places, name, total=total, initial=done, leave=False, disable=None, unit="tile")

@@ -18,6 +18,7 @@ def apply(
     tile: int | Literal["auto", "none"] = "auto",
     sigma: float | None = None,
     device: str = "auto",
+    dask: str | None = None,
 ) -> None:
     """Apply a trained network to images: denoise, segment or regress them, of any size.
 
@@ -34,12 +35,14 @@ def apply(
         sigma: For denoising: standard deviation of the noise on the scale of 0 to 255; by default the one that the
             network was trained for, or estimated from the image if it was trained for a range.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
+        dask: Address of a Dask scheduler over whose workers the tiles are spread; they must see the run. Tiles of a
+            worker that is killed are computed again.
     """
     from pursuitnet.program.apply.work import Settings, apply_to_files
 
     check_folder(out)
     failed = False
-    for done in apply_to_files(run, images, out, Settings(tile, sigma, device)):
+    for done in apply_to_files(run, images, out, Settings(tile, sigma, device, dask)):
         failed |= done.failed
         print(done, file=sys.stderr if done.failed else sys.stdout, flush=True)
     if failed:

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from pursuitnet.program.imaging.axes import MOST_CHANNELS, Array, plain_axes
+from pursuitnet.program.imaging.png16 import is_png16, read_png16, write_png16
+from pursuitnet.program.imaging.zarr_images import ZarrPages, open_pages, zarr_module
+
+Pages = Array | ZarrPages
+"""Images, (pages, H, W, C), of which ``pages[page, rows, columns]`` is a part."""
 
 KINDS = (".png", ".tif", ".tiff", ".npy", ".zarr", ".jpg", ".jpeg", ".bmp")
 """Endings of the files that are read."""
 WHITE = {"uint8": 255.0, "uint16": 65_535.0, "bool": 1.0}
 """Value of white by number type; floats are not scaled."""
-MOST_CHANNELS = 4
-"""A last axis of at most this size holds channels, if there are three axes or more."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -37,34 +40,41 @@ def read(path: Path) -> Array:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds no images.
     """
+    pages, _ = read_lazily(path)
+    return pages.whole() if isinstance(pages, ZarrPages) else pages
+
+
+def read_lazily(path: Path) -> tuple[Pages, tuple[int, ...]]:
+    """Return the images in a file as ``read`` does, but those of zarr unread, and the shape of the array in the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds no images.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
     try:
-        array = _reader(path)(path)
+        content = _reader(path)(path)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # decoders raise anything for damaged files
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ValueError(f"{path} cannot be read as an image ({reason:.200}): repair or remove it") from error
-    pages = as_pages(array, path)
+    pages: Pages = content if isinstance(content, ZarrPages) else as_pages(content, path)
+    shape = content.axes.shape if isinstance(content, ZarrPages) else content.shape
     if pages.dtype.name not in WHITE and pages.dtype.kind != "f":
         raise ValueError(f"{path} holds {pages.dtype}; expected uint8, uint16, bool or floats: convert it")
-    return pages
+    return pages, shape
 
 
 def as_pages(array: Array, path: Path) -> Array:
     """Return (H, W), (H, W, C), (pages, H, W) or (pages, H, W, C) as (pages, H, W, C): a view."""
-    if array.ndim == 4 and array.shape[3] <= MOST_CHANNELS:
-        pages = array
-    elif array.ndim == 3:
-        pages = array[None] if array.shape[2] <= MOST_CHANNELS else array[..., None]
-    elif array.ndim == 2:
-        pages = array[None, ..., None]
-    else:
-        raise ValueError(f"{path} holds an array of shape {array.shape}; expected (H, W), (H, W, C) or pages of these")
-    if 0 in pages.shape:
-        raise ValueError(f"{path} holds an array of shape {array.shape}; expected at least one pixel")
-    return pages
+    try:
+        names = plain_axes(array.shape).names
+    except ValueError as error:
+        raise ValueError(f"{path} holds {error}") from None
+    array = array if "c" in names else array[..., None]
+    return array if "z" in names else array[None]
 
 
 def write(path: Path, pages: Array, like: tuple[int, ...]) -> None:
@@ -85,14 +95,25 @@ def write(path: Path, pages: Array, like: tuple[int, ...]) -> None:
     writer = {**writers, ".zarr": _to_zarr}.get(path.suffix.lower(), _to_picture)
     try:
         writer(temporary, array)
-        if temporary.is_dir():
-            temporary.rename(path)  # which fails if there is a folder that is not empty
-        else:
-            os.link(temporary, path)  # which, unlike a move, does not replace a file
+        rename_new(temporary, path)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise FileExistsError(f"{path} cannot be written ({error.strerror}): name another --out") from None
     finally:
         shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def rename_new(temporary: Path, path: Path) -> None:
+    """Give a file or a folder its name; raise FileExistsError if that is taken."""
+    try:
+        if temporary.is_dir():
+            temporary.rename(path)  # which fails if there is a folder that is not empty
+        else:
+            os.link(temporary, path)  # which, unlike a move, does not replace a file
+            temporary.unlink()
+    except OSError as error:
+        raise FileExistsError(f"{path} cannot be written ({error.strerror}): name another --out") from None
 
 
 def squeezed(pages: Array, like: tuple[int, ...]) -> Array:
@@ -117,24 +138,17 @@ def to_dtype(values: NDArray[np.float32], dtype: str) -> Array:
 
 def shape_of(path: Path) -> tuple[int, ...]:
     """Return the shape of the array stored in a file."""
-    return _reader(path)(path).shape
+    return read_lazily(path)[1]
 
 
-def _reader(path: Path) -> Callable[[Path], Array]:
+def _reader(path: Path) -> Callable[[Path], Array | ZarrPages]:
     """Return the function that reads files with the suffix of this one."""
-    return {".npy": _npy, ".zarr": _zarr, ".tif": _tiff, ".tiff": _tiff}.get(path.suffix.lower(), _picture)
+    readers: dict[str, Callable[[Path], Array | ZarrPages]] = {".npy": _npy, ".tif": _tiff, ".tiff": _tiff}
+    return {**readers, ".zarr": open_pages}.get(path.suffix.lower(), _picture)
 
 
 def _npy(path: Path) -> Array:
     return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _zarr(path: Path) -> Array:
-    zarr: Any = _required_module("zarr", path)
-    array = zarr.open(str(path), mode="r")
-    if not hasattr(array, "shape"):
-        raise ValueError("it is a group; name one of its arrays")
-    return np.asarray(array)
 
 
 def _tiff(path: Path) -> Array:
@@ -154,9 +168,11 @@ def _picture(path: Path) -> Array:
     except UnidentifiedImageError:
         raise ValueError("it is not an image") from None
     with path.open("rb") as file, Image.open(file) as image:
+        if is_png16(image):
+            return read_png16(path)
         tile = getattr(image, "tile", None)
         if image.mode.startswith("RGB") and tile and ";16" in str(tile[0][3]):
-            raise ValueError("it has colors of 16 bits, which are read from TIFF or NPY only")
+            raise ValueError("it has colors of 16 bits, which need tifffile: pip install 'pursuitnet[images]'")
         frames = [_frame(frame) for frame in ImageSequence.Iterator(image)]
     return frames[0] if len(frames) == 1 else np.stack(frames)
 
@@ -182,13 +198,16 @@ def _to_tiff(path: Path, array: Array) -> None:
 
 def _to_zarr(path: Path, array: Array) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    _required_module("zarr", path).save_array(str(path), array)
+    zarr_module(path).save_array(str(path), array)
 
 
 def _to_picture(path: Path, array: Array) -> None:
     from PIL import Image
 
     color = array.ndim == 3 and array.shape[2] == 3 and array.dtype.name in ("uint8", "bool")
+    if path.suffix.lower() == ".png" and array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint16:
+        write_png16(path, array)
+        return
     if array.dtype.kind == "f" or not (array.ndim == 2 or color):
         raise ValueError(f"{path} cannot hold {array.dtype} of shape {array.shape}; expected a TIFF or NPY")
     Image.fromarray(array).save(path)
@@ -200,9 +219,3 @@ def _optional_module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-def _required_module(name: str, path: Path) -> Any:
-    if (module := _optional_module(name)) is None:
-        raise ImportError(f"{path} needs {name}; install it with: pip install 'pursuitnet[images]'")
-    return module

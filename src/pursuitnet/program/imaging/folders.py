@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pursuitnet.data.identity import SplitIdentity
-from pursuitnet.program.imaging.files import Array, image_files, read
+from pursuitnet.program.imaging.axes import Array
+from pursuitnet.program.imaging.files import image_files, read
 
 TESTED = 6
 """Without folders train/ and test/, every sixth image is a test image, and one at least."""

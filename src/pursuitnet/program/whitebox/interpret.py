@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pursuitnet.dictionaries import CircularDictionary, ConvDictionary, Dictionary, LinearDictionary
+from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace, trace_layers
 from pursuitnet.program.whitebox.problem import LayerLasso
@@ -173,10 +173,7 @@ def with_channels_scaled(dictionary: Dictionary, factors: Tensor) -> Dictionary:
         return LinearDictionary(dictionary.weight.detach() * factors[:, None])
     if not isinstance(dictionary, ConvDictionary):
         raise UnreadableError(f"its dictionary is a {type(dictionary).__name__}; expected a convolution or a matrix")
-    weight = dictionary.weight.detach() * factors.view(-1, *[1] * (dictionary.dims + 1))
-    if isinstance(dictionary, CircularDictionary):
-        return CircularDictionary(weight, dictionary.dilation, dictionary.groups)
-    return ConvDictionary(weight, dictionary.stride, dictionary.padding, dictionary.dilation, dictionary.groups)
+    return dictionary.with_weight(dictionary.weight.detach() * factors.view(-1, *[1] * (dictionary.dims + 1)))
 
 
 def _departures(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, step: int, one_step: bool) -> list[str]:
