@@ -158,14 +158,7 @@ def dictionary(candidate: FoundLayer, scale: Tensor, pool: AveragePool | None = 
 
 
 def _convolution(weight: Tensor, options: dict[str, Any]) -> ConvDictionary:
-    """Return a convolution, in groups as one of filters that are zero outside of their group."""
-    groups, atoms = options["groups"], len(weight)
-    if groups > 1:
-        whole = weight.new_zeros(groups, atoms // groups, groups, *weight.shape[1:])
-        each = torch.arange(groups, device=weight.device)
-        whole[each, :, each] = weight.unflatten(0, (groups, -1))
-        weight = whole.flatten(2, 3).flatten(0, 1)
-    return ConvDictionary(weight, options["stride"], options["padding"], options["dilation"])
+    return ConvDictionary(weight, options["stride"], options["padding"], options["dilation"], options["groups"])
 
 
 def _merged(weight: Tensor, options: dict[str, Any], pool: AveragePool) -> tuple[Tensor, dict[str, Any]]:
