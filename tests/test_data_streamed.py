@@ -53,7 +53,7 @@ def test_streamed_images_are_those_in_memory(root, workers, choices):
     assert isinstance(streamed.train[0], data.Streamed) and isinstance(there.train[0], torch.Tensor)
     assert streamed.identity == there.identity
     assert torch.equal(streamed.mean, there.mean) and torch.equal(streamed.std, there.std)
-    for split in ("train", "valid", "test"):
+    for split in ("train", "val", "test"):
         one, other = getattr(there, split), getattr(streamed, split)
         assert one[0].shape == other[0].shape and torch.equal(one[0], other[0].read()) and torch.equal(one[1], other[1])
     state = torch.random.get_rng_state()

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.amp import is_autocast_available
 
 from pursuitnet.dictionaries import Code, Dictionary
 from pursuitnet.dictionaries.hooks import run_hooks
-from pursuitnet.dictionaries.inputs import check_count, check_kind, kind_of
+from pursuitnet.dictionaries.inputs import check_count, check_kind, is_autocast_on, kind_of
 from pursuitnet.dictionaries.onednn import without_autocast
 from pursuitnet.iterations import FISTA, ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
@@ -329,8 +328,7 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point():  # check_signal raises for it
         return x
     device = x.device.type
-    on = is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return x.to(torch.get_autocast_dtype(device)) if on else x
+    return x.to(torch.get_autocast_dtype(device)) if is_autocast_on(device) else x
 
 
 def prepare(layer: PursuitLayer, inputs: tuple[Any, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.amp import is_autocast_available
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -79,7 +80,7 @@ def check_count(name: str, value: object, least: int, expected: str) -> None:
 
 def check_shape(value: object) -> None:
     """Raise TypeError unless this is the shape of a signal."""
-    if not isinstance(value, Sequence) or not all(isinstance(size, int) for size in value):
+    if not isinstance(value, Sequence) or not all(isinstance(size, int | torch.SymInt) for size in value):
         raise TypeError(f"signal_shape is {kind_of(value)}; expected the shape of a signal, as signal.shape")
 
 
@@ -99,8 +100,13 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
             f"the signal holds {signal.dtype}; expected {dtype}: convert it with {_cast(dtype)}, and an image of 0…255 "
             f"with {_cast(dtype)} / 255"
         )
-    if weight is not None and not torch.is_autocast_enabled(signal.device.type):
+    if weight is not None and not is_autocast_on(signal.device.type):
         check_same_type(signal, dtype)
+
+
+def is_autocast_on(device: str) -> bool:
+    """Return whether autocast is enabled on a type of device; some, such as meta, do not have it."""
+    return is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_same_type(signal: Tensor, dtype: torch.dtype) -> None:
