@@ -15,7 +15,7 @@ from pursuitnet.problems.lasso import Lasso
 class ElasticNet(Lasso):
     """min ½‖x − DΓ‖² + Σβ|Γ| + ½·ridge·‖Γ‖² over all Γ, or over Γ ≥ 0 (Zou and Hastie, 2005).
 
-    Strongly convex: its code is unique, and atoms that are alike share what one of them would take.
+    Strongly convex: its code is unique, and similar atoms share a coefficient.
 
     Attributes:
         ridge: its weight, > 0.
@@ -25,7 +25,7 @@ class ElasticNet(Lasso):
 
     @staticmethod
     def of(problem: Lasso, ridge: float) -> "ElasticNet":
-        """Return (P1) with a ridge beside it."""
+        """Return (P1) with a ridge added."""
         return ElasticNet(problem.signal, problem.dictionary, problem.beta, problem.nonnegative, problem.step, ridge)
 
     def threshold(self, z: Code, step: Tensor) -> Code:
@@ -38,8 +38,8 @@ class ElasticNet(Lasso):
     def certificate(self, code: Code, residual: Tensor | None = None, dual: Tensor | None = None) -> Certificate:
         """Return objective and duality gap.
 
-        Here every u is a dual point: none of the codes is better than ⟨x, u⟩ − ½‖u‖² − Σ(|dⱼᵀu| − βⱼ)₊²/(2·ridge). It
-        is x − DΓ itself, which is best at the optimum, or its part that ``Lasso`` takes, where that is better.
+        Here every u is a dual point: no code has an objective below ⟨x, u⟩ − ½‖u‖² − Σ(|dⱼᵀu| − βⱼ)₊²/(2·ridge). u
+        is x − DΓ, which is best at the optimum, or the scaled one of ``Lasso``, where that is better.
         """
         plain = super().certificate(code, residual, dual)
         objective = plain.objective + 0.5 * self.ridge * sum_of_squares(code)

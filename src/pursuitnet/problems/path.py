@@ -1,4 +1,4 @@
-"""Regularization paths: (P1) at falling prices, each solved from the code before."""
+"""Regularization paths: (P1) for decreasing β, each solved starting from the code before."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,20 +66,20 @@ def path(
     nonnegative: bool = False,
     **options: Any,
 ) -> RegularizationPath:
-    """Solve (P1) for falling β, each from the code before: scikit-learn's ``lasso_path`` on any dictionary.
+    """Solve (P1) for decreasing β, each starting from the code before: scikit-learn's ``lasso_path`` on any dictionary.
 
-    The first β of an example is its ``beta_max``, whose code is zero; the others fall to eps times that in equal
-    ratios.
+    The first β of an example is its ``beta_max``, whose code is zero; the others decrease to eps times that in
+    equal ratios.
 
     Args:
         signal: x, (B, channels, …), as ``solve`` takes it.
         dictionary: D.
-        betas: prices of one's own instead, in any order: (n,) for all examples alike, or (n, B, 1, …). The path goes
-            from the largest on.
-        eps: the last β as a share of the first.
-        n_betas: how many of them.
+        betas: instead of eps and n_betas, in any order: (n,), the same for all examples, or (n, B, 1, …). The path
+            begins at the largest.
+        eps: the last β as a fraction of the first.
+        n_betas: number of β.
         solver: as ``solve`` takes it, except OMP.
-        nonnegative: look among Γ ≥ 0 only.
+        nonnegative: restrict Γ to Γ ≥ 0.
         options: the others of ``solve``: max_steps, tol, …
 
     Raises:
@@ -112,16 +112,16 @@ def path(
 
 def _falling(signal: Tensor, dictionary: Dictionary, eps: float, n_betas: int, nonnegative: bool) -> Tensor:
     """Return equal ratios from β_max of each example to eps times that, (n, B, 1, …)."""
-    check_count("n_betas", n_betas, 1, "the number of prices")
+    check_count("n_betas", n_betas, 1, "the number of β")
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
-        raise ValueError(f"eps is {eps!r}; expected a number between 0 and 1, the last β as a share of the first")
+        raise ValueError(f"eps is {eps!r}; expected a number between 0 and 1, the last β as a fraction of the first")
     first = beta_max(signal, dictionary, nonnegative)
     shares = torch.logspace(0, 1, n_betas, base=eps, dtype=torch.float64, device=signal.device).to(signal.dtype)
     return shares.view(-1, *[1] * first.dim()) * first
 
 
 def _own(betas: Sequence[float] | Tensor, signal: Tensor) -> Tensor:
-    """Return prices that were given, from the largest on, (n, B, 1, …)."""
+    """Return the given β in decreasing order, (n, B, 1, …)."""
     value, ones = tensor_of("betas", betas, signal).to(signal), [1] * (signal.dim() - 1)
     fits = value.dim() == 1 or tuple(value.shape[1:]) == (len(signal), *ones)
     if not fits or not len(value) or not (value.isfinite() & (value >= 0)).all():

@@ -297,7 +297,7 @@ def check_solver(solver: Any) -> None:
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
     if isinstance(solver, str):
         known = names.get(solver.lower().replace("_", ""), "FISTA")
-        raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}()")
+        raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}(), or 'auto'")
     if not isinstance(solver, (ReducedSolver, ADMM, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
