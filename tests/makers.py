@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from sklearn.linear_model import Lasso
 
 import pursuitnet as pn
 
@@ -265,3 +266,14 @@ DICTIONARIES = {
 def dictionary_of(name, weight):
     """A dictionary of a kind of the list with filters of one's own."""
     return DICTIONARIES[name][0].of(weight)
+
+
+def by_coordinate_descent(matrix, x, beta, nonnegative):
+    """scikit-learn's Lasso, one example at a time; different β are carried by the length of the columns."""
+    codes = []
+    for one, weights in zip(x.flatten(1), beta, strict=True):
+        mean = float(weights.mean())
+        scale = (mean / weights).numpy()
+        peer = Lasso(mean / len(one), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=500_000)
+        codes.append(torch.as_tensor(peer.fit(matrix.numpy() * scale, one.numpy()).coef_ * scale))
+    return torch.stack(codes)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from makers import DICTIONARIES, dictionary_of, normal, unit
-from sklearn.linear_model import Lasso
+from makers import DICTIONARIES, by_coordinate_descent, dictionary_of, normal, unit
 
 import pursuitnet as pn
 from pursuitnet.problems import admm
@@ -36,17 +35,6 @@ def drawn(name, nonnegative=False, batch=2, share=0.3):
     D, x = dictionary_of(kind, unit(*filters)).requires_grad_(False), normal(batch, *shape, seed=1)
     weights = 0.7 + normal(sum(D.code_channels), seed=2).abs().view(-1, *[1] * D.dims)
     return x, D, share * pn.beta_max(x, D, nonnegative) * weights
-
-
-def by_coordinate_descent(matrix, x, beta, nonnegative):
-    """scikit-learn's Lasso, one example at a time; different β are carried by the length of the columns."""
-    codes = []
-    for one, weights in zip(x.flatten(1), beta, strict=True):
-        mean = float(weights.mean())
-        scale = (mean / weights).numpy()
-        peer = Lasso(mean / len(one), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=500_000)
-        codes.append(torch.as_tensor(peer.fit(matrix.numpy() * scale, one.numpy()).coef_ * scale))
-    return torch.stack(codes)
 
 
 @either_sign

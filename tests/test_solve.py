@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from makers import dictionary_of, normal, uniform, unit
-from sklearn.linear_model import Lasso
+from makers import by_coordinate_descent, dictionary_of, normal, uniform, unit
 from torch import nn
 
 import pursuitnet as pn
@@ -112,17 +111,6 @@ def assert_proper_support(code, record=None):
     assert (count > 0).all() and (count < code[0].numel()).all()
     if record:
         record("support", int(count.sum()))
-
-
-def by_coordinate_descent(matrix, x, beta, nonnegative):
-    """scikit-learn's Lasso, one example at a time; different β are carried by the length of the columns."""
-    codes = []
-    for one, weights in zip(x.flatten(1), beta, strict=True):
-        mean = float(weights.mean())
-        scale = (mean / weights).numpy()
-        peer = Lasso(mean / len(one), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=500_000)
-        codes.append(torch.as_tensor(peer.fit(matrix.numpy() * scale, one.numpy()).coef_ * scale))
-    return torch.stack(codes)
 
 
 @lru_cache

@@ -235,22 +235,22 @@ def run_solver(
 
 
 SPARSE = 0.15
-"""The share of correlations above β up to which a code counts as sparse; it is several times that of the non-zeros."""
+"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is several times smaller."""
 SMALL = 1024
-"""The size of a signal below which a working set costs more than it saves."""
+"""Number of entries of a signal below which a working set costs more than it saves."""
 
 
 @torch.no_grad()
 def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
-    [I D] is reduced. A convolution on large signals has a working set where the code is sparse, as the share of
-    correlations |Dᵀx| above β says. Where it is dense, a convolution of stride 1 without groups has ADMM; all else has
-    FISTA.
+    [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, judged by the
+    fraction of correlations |Dᵀx| above β, and ADMM if it is dense, for stride 1 without groups. Everything else is
+    solved by FISTA.
 
     Args:
         problem: (P1).
-        mode: of the gradient; what has none through its steps is not chosen for "unrolled".
+        mode: of the gradient; for "unrolled" only a solver that has gradients through its steps is chosen.
     """
     D, x = problem.dictionary, problem.signal
     if isinstance(D, WithIdentity) and not problem.curvature():

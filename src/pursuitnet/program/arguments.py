@@ -54,7 +54,7 @@ def fill_from_run(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 
 def fill_from_init(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill the network's options of `train --init` that are not given with those of the run it begins with."""
+    """Fill the network's options of `train --init` that are not given with those of the run it starts from."""
     names = [token.value for argument in arguments if "--init" in argument.names for token in argument.tokens]
     if commands == ("train",) and names:
         fields = _init_fields(expanded(names[-1]))

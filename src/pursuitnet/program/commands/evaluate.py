@@ -35,7 +35,8 @@ def evaluate(
             those of clean training images: how well they reconstruct their layer's input, or how often each atom of
             the last layer is used; no label is used.
         certify: Also the radius around every image inside which its label cannot change; for certified networks.
-        test_images: Test only the first so many images; of a folder a fixed random choice, every class in proportion.
+        test_images: Use only this number of test images, the first ones; of a folder a fixed random choice, every class
+            in proportion.
         data_dir: Folder of the data set, if it is no longer where it was in training.
         device: Where to compute: auto (the accelerator, if there is one), cpu, cuda, cuda:1, …
         plot: Also write evaluation.png, and certification.png with --certify.

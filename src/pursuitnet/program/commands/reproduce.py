@@ -35,7 +35,7 @@ def reproduce(
         seeds: Runs of every cell; by default 1, and at the scale medium 5, or 3 of networks of 56 layers.
         scale: As the paper trains, or in a table of its own fast: all of CIFAR-10 by one cycle of 30 epochs; medium: of
             4 epochs; small: a fixed part of CIFAR-10 and few epochs.
-        budget: Time after which to stop, such as 25min; what is cut off goes on the next time.
+        budget: Time after which to stop, such as 25min; what is cut off is resumed by the next call.
         dry_run: Only say what is missing and how long it will take.
         data_dir: Folder that holds the data sets.
         device: Device of each run.

@@ -16,7 +16,7 @@ def runs(
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """List the runs below a folder: how far each has come, whether it goes on, and its last epoch's test accuracy.
+    """List the runs below a folder: the finished epochs, whether it is running, and the last epoch's test accuracy.
 
     Args:
         folder: where to look.

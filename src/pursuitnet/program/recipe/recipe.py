@@ -17,7 +17,7 @@ IMAGE_TASKS: dict[str, dict[str, Any]] = {
 """What tasks on images have in place of the defaults below."""
 
 RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
-"""What the names of residual networks begin with."""
+"""Prefixes of the names of residual networks."""
 
 MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing", "in_memory", "workers")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
@@ -27,7 +27,7 @@ NETWORK = ("model", "normalize", *CHOICES)
 """Fields of a recipe that say what the network is."""
 
 GIVEN = "given"
-"""The data of a recipe whose images are handed over in Python."""
+"""Value of ``data`` for images that are passed in from Python."""
 
 
 class _DefaultModel(str):
@@ -84,10 +84,12 @@ class Recipe:
     never choose by the test images."""
 
     train_images: int | None = None
-    """Use only the first so many training images; of a folder a fixed random choice, every class in proportion."""
+    """Use only this number of training images, the first ones; of a folder a fixed random choice, every class in
+    proportion."""
 
     test_images: int | None = None
-    """Use only the first so many test images; of a folder a fixed random choice, every class in proportion."""
+    """Use only this number of test images, the first ones; of a folder a fixed random choice, every class in
+    proportion."""
 
     shift: int | None = None
     """Largest random translation in pixels; by default 4, and 0 for digits."""
@@ -141,7 +143,7 @@ class Recipe:
     """Where the learned starts of learned_20 and the like begin."""
 
     init: str | None = None
-    """Run, model.safetensors or pretrained network whose weights training begins with; the head too, if the classes are
+    """Run, model.safetensors or pretrained network whose weights training starts from; the head too, if the classes are
     the same. Images are normalized as in its training."""
 
     freeze_backbone: bool = False
@@ -255,7 +257,7 @@ class Recipe:
         ]
 
     def resumed_with(self, given: "Recipe") -> "Recipe":
-        """Return this recipe for a run that goes on, on another machine perhaps.
+        """Return this recipe for a run that is resumed, perhaps on another machine.
 
         Args:
             given: this recipe, but for the fields that were asked for.
@@ -265,7 +267,7 @@ class Recipe:
         """
         if changed := self.differs(given):
             raise ValueError(
-                f"--resume goes on with the recipe the run was started with; leave out {', '.join(changed)}, "
+                f"--resume continues with the recipe that the run was started with; leave out {', '.join(changed)}, "
                 "or start another run"
             )
         return replace(self, **{name: getattr(given, name) for name in MACHINE_FIELDS})
