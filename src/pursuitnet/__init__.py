@@ -8,7 +8,7 @@ The names below are loaded on first use, so that ``pursuitnet --help`` does not 
 import importlib
 from typing import TYPE_CHECKING
 
-from pursuitnet.program.timm import watch as _watch_timm
+from pursuitnet.program.timm import register_on_import as _register_with_timm
 
 __version__ = "0.1.0"
 
@@ -112,4 +112,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-_watch_timm()
+_register_with_timm()

@@ -170,7 +170,7 @@ class PursuitLayer(nn.Module):
         gradient: Literal["implicit"] | None = "implicit" if torch.is_grad_enabled() else None
         solver = self.solver if self.unfolding == "solved" else FISTA()
         with without_autocast(x.device):
-            x = x.to(D._any().dtype)
+            x = x.to(D._reference_tensor().dtype)
             return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=gradient)
 
     def why_not_solvable(self) -> str | None:

@@ -17,7 +17,7 @@ from pursuitnet.data.files import Split
 from pursuitnet.data.identity import Identity
 from pursuitnet.data.order import stratified
 from pursuitnet.data.streamed import Streamed
-from pursuitnet.data.words import require_known
+from pursuitnet.utils.nearest import require_known
 from pursuitnet.utils.paths import expanded
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pursuitnet.data.identity import PART
 from pursuitnet.data.streamed import Streamed
-from pursuitnet.data.words import require_known
+from pursuitnet.utils.nearest import require_known
 
 FILLINGS = ("zeros", "reflect")
 ROUNDING = 1 / (255 * math.sqrt(12))

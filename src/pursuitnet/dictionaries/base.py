@@ -84,7 +84,7 @@ class Dictionary(nn.Module, ABC):
             signal_shape: (B, channels, …) or (channels, …); B is ignored.
         """
         shape = self._example(signal_shape)
-        weight = self._any()
+        weight = self._reference_tensor()
         basis = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device)
         return self.analyze(basis.view(-1, *shape)).flatten(1)
 
@@ -118,14 +118,14 @@ class Dictionary(nn.Module, ABC):
         """
         shape = (1, *self._example(signal_shape))
         exact = float64_copy(self)
-        device = exact._any().device
+        device = exact._reference_tensor().device
         with torch.no_grad():
             if math.prod(shape) <= 512:
                 return float(torch.linalg.matrix_norm(exact.matrix(shape), 2) ** 2)
             start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
             return _lanczos(lambda x: exact.synthesize(exact.analyze(x), shape), start.to(device))
 
-    def _any(self) -> Tensor:
+    def _reference_tensor(self) -> Tensor:
         """Return any tensor of the dictionary, for its dtype and device."""
         return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0, device="cpu"))
 

@@ -23,7 +23,7 @@ def with_dictionary(name: str, value: Any, dictionary: Any) -> Tensor:
     if isinstance(value, Dictionary) and not isinstance(dictionary, Dictionary):
         raise TypeError(f"{name} is {kind_of(value)} and the dictionary {kind_of(dictionary)}; swap the two")
     check_dictionary(dictionary)
-    return tensor_of(name, value, dictionary._any())
+    return tensor_of(name, value, dictionary._reference_tensor())
 
 
 def check_dictionary(value: Any, name: str = "the dictionary") -> None:

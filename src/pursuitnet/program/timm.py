@@ -13,7 +13,7 @@ MODELS = "timm.models"
 """The module of timm in which models are registered."""
 
 
-def watch() -> None:
+def register_on_import() -> None:
     """Register the networks with timm now if it is loaded, or else when it is loaded."""
     if MODELS in sys.modules:
         _register(sys.modules[MODELS])

@@ -132,7 +132,7 @@ def _constant(lipschitz: float, convention: Convention) -> float:
 
 def _rayleigh(D: Dictionary, shape: tuple[int, ...], steps: int) -> float:
     """Return ‖Dᵀv‖² for the unit v that power iteration reaches from a random signal."""
-    device = D._any().device
+    device = D._reference_tensor().device
     v = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu").to(device)
     for _ in range(steps):
         image = D.synthesize(D.analyze(v / v.norm()), shape)

@@ -1,4 +1,4 @@
-"""Did you mean …? The nearest existing name, for every name that a user may get wrong. Imports nothing heavy."""
+"""Unknown names: the error, and the nearest name that exists. Imports nothing heavy."""
 
 import difflib
 from collections.abc import Iterable
@@ -88,6 +88,13 @@ def did_you_mean(name: object, known: Iterable[object], otherwise: str = "") -> 
     """Return the end of a message: "; did you mean X?" with the nearest known name, or ``otherwise`` without one."""
     suggestion = nearest(name, known)
     return otherwise if suggestion is None else f"; did you mean {suggestion}?"
+
+
+def require_known(kind: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError, with the known values and the nearest one, unless `value` is one of them."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"unknown {kind} {value!r}: known are {', '.join(known)}{did_you_mean(value, known)}")
 
 
 def _normalized(name: object) -> str:

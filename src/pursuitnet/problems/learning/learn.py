@@ -206,7 +206,7 @@ def _price(beta: Any, dictionary: Dictionary) -> Tensor:
         raise TypeError(
             f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} channels"
         )
-    weight = dictionary._any()
+    weight = dictionary._reference_tensor()
     price = tensor_of("beta", beta, weight).detach().to(weight).flatten()
     if len(price) not in (1, sum(dictionary.code_channels)):
         raise ValueError(

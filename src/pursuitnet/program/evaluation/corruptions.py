@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from pursuitnet import data
-from pursuitnet.data.words import require_known
+from pursuitnet.utils.nearest import require_known
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pursuitnet.data import in_memory
 from pursuitnet.data.progress import Advance, nothing
-from pursuitnet.data.words import require_known
 from pursuitnet.multilayer import unfolded
 from pursuitnet.program.evaluation.adaptation import CRITERIA, Adaptation
 from pursuitnet.program.evaluation.certification import Certification, certification
@@ -26,6 +25,7 @@ from pursuitnet.program.train import open_run
 from pursuitnet.program.versions import versions
 from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.prox.threshold import Threshold
+from pursuitnet.utils.nearest import require_known
 
 
 @dataclass(frozen=True)

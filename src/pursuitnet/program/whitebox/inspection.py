@@ -57,7 +57,7 @@ def inspect(
     A network of this library is read by its pursuits. Any other PyTorch model is run once and recorded: each
     convolution or matrix, with any batch normalization in evaluation mode after it, up to a ReLU is a layer
     Γ = P_θ(Dᵀx). What a residual block adds before the ReLU is the anchor of the start ``resnet``, and what a dense
-    connection concatenates is the I of [I D]. Every layer is computed again from what was read, and counts as read if
+    connection concatenates is the I of [I D]. Every layer is recomputed from what was read, and counts as read if
     that agrees with the model to 1e-5. ``InterpretedLayer`` defines the Lasso of a layer, ``Layer`` and ``Solving`` the
     measurements. All is computed on a copy in evaluation mode, and the model is not changed.
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pursuitnet.program.whitebox import sums
-from pursuitnet.program.whitebox.sums import AveragePool, FoundLayer, ThresholdedSum, Value
+from pursuitnet.program.whitebox.sums import AveragePool, RecordedLayer, ThresholdedSum, Value
 
 LINEAR = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
@@ -68,7 +68,7 @@ class LayerRecorder(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, *inputs: Tensor) -> None:
         super().__init__()
-        self.layers: list[FoundLayer] = []
+        self.layers: list[RecordedLayer] = []
         self.values = WeakTensorKeyDictionary()  # a tensor → the sum that it is
         self.codes = WeakTensorKeyDictionary()  # a tensor → the layer whose code it is
         self.padded = WeakTensorKeyDictionary()  # a tensor → how it was padded
@@ -122,7 +122,7 @@ class LayerRecorder(TorchFunctionMode):
         for known in (self.values, self.codes, self.padded, self.depths):
             known.pop(out, None)
 
-    def _waiting(self, tensor: Tensor) -> list[FoundLayer]:
+    def _waiting(self, tensor: Tensor) -> list[RecordedLayer]:
         """Return the layers in a tensor's sum that have met no ReLU."""
         segments = self.values.get(tensor, ())
         return [layer for segment in segments for layer in segment.layers if layer.waits]
@@ -135,7 +135,7 @@ class LayerRecorder(TorchFunctionMode):
         """Note a convolution or a matrix before it runs, and with it the reason for which it cannot be read."""
         options = call.bound(*CONV_NAMES)
         x, weight, bias = options.pop("input"), options.pop("weight").detach(), options.pop("bias", None)
-        layer = FoundLayer(
+        layer = RecordedLayer(
             self.inside[-1], x.detach().clone(), weight, options, depth, self.codes.get(x), self.padded.get(x)
         )
         self.layers.append(layer)
@@ -304,7 +304,7 @@ def _each(number: Any, dims: int) -> tuple[int, ...]:
     return tuple(number) * (dims if len(number) == 1 else 1) if isinstance(number, tuple | list) else (number,) * dims
 
 
-def _pad_as_said(layer: FoundLayer) -> None:
+def _pad_as_said(layer: RecordedLayer) -> None:
     """Resolve padding='same', which is not always the same on both sides."""
     dims = layer.weight.dim() - 2
     dilation = _each(layer.options.get("dilation", 1), dims)

@@ -36,7 +36,7 @@ class ThresholdedSum(NamedTuple):
 
 
 @dataclass(eq=False)
-class FoundLayer:
+class RecordedLayer:
     """A convolution or a matrix that the model has used, and what has followed it.
 
     Attributes:
@@ -60,12 +60,12 @@ class FoundLayer:
     weight: Tensor
     options: dict[str, Any]
     depth: int
-    input_layer: "FoundLayer | None"
+    input_layer: "RecordedLayer | None"
     padded: str | None = None
     reason: str | None = None
     followed_by: list[str] = field(default_factory=list)
     threshold: ThresholdedSum | None = None
-    part_of: "FoundLayer | None" = None
+    part_of: "RecordedLayer | None" = None
     passes_input: bool = False
     name: str = ""
 
@@ -95,15 +95,15 @@ class Term(NamedTuple):
         pool: of a layer, the average pooling of its Dᵀx if there is one.
     """
 
-    source: FoundLayer | Tensor
+    source: RecordedLayer | Tensor
     scale: Tensor
     shift: Tensor
     depth: int
     pool: AveragePool | None = None
 
     @property
-    def layer(self) -> FoundLayer | None:
-        return self.source if isinstance(self.source, FoundLayer) else None
+    def layer(self) -> RecordedLayer | None:
+        return self.source if isinstance(self.source, RecordedLayer) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class Segment:
     max_pool: Callable[[Tensor], Tensor] | None = None
 
     @property
-    def layers(self) -> list[FoundLayer]:
+    def layers(self) -> list[RecordedLayer]:
         return [term.layer for term in self.terms if term.layer is not None]
 
     def affine(self, gain: Tensor | float, offset: Tensor | float = 0.0) -> "Segment":
@@ -150,7 +150,7 @@ Value = tuple[Segment, ...]
 """All channels of a tensor, segment by segment."""
 
 
-def of_layer(layer: FoundLayer, bias: Tensor | None) -> Value:
+def of_layer(layer: RecordedLayer, bias: Tensor | None) -> Value:
     """Return Dᵀx + bias of a layer."""
     one = layer.weight.new_ones(layer.atoms)
     shift = 0 * one if bias is None else bias.detach().clone()

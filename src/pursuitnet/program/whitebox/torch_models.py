@@ -13,7 +13,7 @@ from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace
 from pursuitnet.program.whitebox.recorder import LayerRecorder
-from pursuitnet.program.whitebox.sums import AveragePool, FoundLayer, Term, ThresholdedSum
+from pursuitnet.program.whitebox.sums import AveragePool, RecordedLayer, Term, ThresholdedSum
 from pursuitnet.program.whitebox.traced import Convolutions, Projection, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold
@@ -34,53 +34,53 @@ def trace_torch_layers(model: nn.Module, *inputs: Tensor) -> TracedModel:
     A layer is a convolution or a matrix, whatever affine batch normalization in evaluation follows, and a ReLU:
     Γ = ReLU( a·(Dᵀx) + b ) channel by channel, which is P_θ( D̃ᵀx ) with the atoms D̃ = D·diag(a) and the threshold
     θ = −b. What is added before the ReLU, X₋₁ as it stands or by a projection (a convolution of its own), is the anchor
-    of the start ``resnet``. Each is computed again, and read only if that is what the model has computed.
+    of the start ``resnet``. Each is recomputed, and read only if that is what the model has computed.
     """
-    with torch.no_grad(), LayerRecorder(model, *inputs) as watching:
+    with torch.no_grad(), LayerRecorder(model, *inputs) as recorder:
         model(*inputs)
-    for layer, name in zip(watching.layers, _distinct([f.module for f in watching.layers]), strict=True):
+    for layer, name in zip(recorder.layers, _distinct([f.module for f in recorder.layers]), strict=True):
         layer.name = name
-    read: dict[FoundLayer, LayerTrace] = {}
-    for layer in watching.layers:
+    read: dict[RecordedLayer, LayerTrace] = {}
+    for layer in recorder.layers:
         trace = _trace(layer, read)
         if trace is not None:
             read[layer] = trace
-    parts = [f for f in watching.layers if f.part_of in read]
-    unread = [f for f in watching.layers if f not in read and f not in parts]
-    convolutions = [f for f in watching.layers if f.convolves]
+    parts = [f for f in recorder.layers if f.part_of in read]
+    unread = [f for f in recorder.layers if f not in read and f not in parts]
+    convolutions = [f for f in recorder.layers if f.convolves]
     return TracedModel(
         [(layer.name, trace) for layer, trace in read.items()],
-        [(layer.name, _why(layer)) for layer in unread] + _unused(model, watching),
+        [(layer.name, _reason(layer)) for layer in unread] + _unused(model, recorder),
         [Projection(f.name, f.part_of.name, f.convolves) for f in parts if f.part_of is not None],
         Convolutions(sum(f not in unread for f in convolutions), len(convolutions)),
     )
 
 
 @torch.no_grad()
-def _trace(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> LayerTrace | None:
+def _trace(candidate: RecordedLayer, before: dict[RecordedLayer, LayerTrace]) -> LayerTrace | None:
     """Return a layer as the library's own, or None and leave the reason."""
     end = candidate.threshold
     if candidate.reason is not None or end is None:
         return None
-    term, anchor = _taken_apart(candidate, end)
+    term, anchor = _split_sum(candidate, end)
     if candidate.reason is not None:
         return None
     layer = _layer(candidate, term, end, anchored=anchor is not None)
-    again = layer(candidate.signal, previous=anchor)
-    again[:, -candidate.atoms :].clamp_(max=end.cap)
+    recomputed = layer(candidate.signal, previous=anchor)
+    recomputed[:, -candidate.atoms :].clamp_(max=end.cap)
     dense, pool = isinstance(layer.dictionary, WithIdentity), end.segment.max_pool
-    candidate.reason = _difference((again if pool is None else pool(again))[:, -candidate.atoms :], end.code)
+    candidate.reason = _difference((recomputed if pool is None else pool(recomputed))[:, -candidate.atoms :], end.code)
     if candidate.reason is not None:
         return None
     whole = torch.cat([candidate.signal, end.code], 1) if dense else end.code
-    code = whole if pool is None else again
+    code = whole if pool is None else recomputed
     return LayerTrace(
         layer, [candidate.signal], [code], _index(candidate, before),
         missed=tuple(_missed(end)), remarks=tuple(_remarks(candidate, term, end)), concatenated=end.concatenated,
     )  # fmt: skip
 
 
-def _index(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int | None:
+def _index(candidate: RecordedLayer, before: dict[RecordedLayer, LayerTrace]) -> int | None:
     """Return the index of the layer whose code, all of it, a layer takes as its signal."""
     at = before.get(candidate.input_layer) if candidate.input_layer is not None else None
     if at is None or at.codes[-1].shape != candidate.signal.shape:
@@ -88,7 +88,7 @@ def _index(candidate: FoundLayer, before: dict[FoundLayer, LayerTrace]) -> int |
     return next(index for index, other in enumerate(before.values()) if other is at)
 
 
-def _taken_apart(candidate: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
+def _split_sum(candidate: RecordedLayer, end: ThresholdedSum) -> tuple[Term, Tensor | None]:
     """Return the layer's own term of its sum, and the sum of the others, the anchor; None where there are none."""
     own = next(term for term in end.segment.terms if term.source is candidate)
     others = [term for term in end.segment.terms if term is not own]
@@ -98,7 +98,7 @@ def _taken_apart(candidate: FoundLayer, end: ThresholdedSum) -> tuple[Term, Tens
     return own, sum((_computed(term) for term in others), torch.zeros_like(end.code)) if others else None
 
 
-def _no_anchor(term: Term, candidate: FoundLayer) -> str | None:
+def _no_anchor(term: Term, candidate: RecordedLayer) -> str | None:
     """Return why a term is no part of the anchor, neither X₋₁ nor a projection of it; None if it is one."""
     if term.depth > candidate.depth:
         return "what is added before its ReLU comes from a deeper branch that is not read, and is no X₋₁"
@@ -116,7 +116,7 @@ def _no_anchor(term: Term, candidate: FoundLayer) -> str | None:
 def _computed(term: Term) -> Tensor:
     """Return scale·source + shift, (B, channels, …)."""
     source = term.source
-    if isinstance(source, FoundLayer):
+    if isinstance(source, RecordedLayer):
         image = dictionary(source, term.scale, term.pool).analyze(source.signal)
     else:
         image = source * _column(term.scale, source)
@@ -127,7 +127,7 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 2))
 
 
-def _layer(candidate: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
+def _layer(candidate: RecordedLayer, term: Term, end: ThresholdedSum, *, anchored: bool) -> PursuitLayer:
     """Return the candidate as a layer of the library."""
     D = dictionary(candidate, term.scale, term.pool)
     if candidate.passes_input and not anchored and isinstance(D, LinearDictionary | ConvDictionary):
@@ -138,15 +138,15 @@ def _layer(candidate: FoundLayer, term: Term, end: ThresholdedSum, *, anchored: 
     return PursuitLayer(D, starts.resnet if anchored else starts.zero, step=AbsorbedStep(), threshold=threshold).eval()
 
 
-def _difference(again: Tensor, code: Tensor) -> str | None:
+def _difference(recomputed: Tensor, code: Tensor) -> str | None:
     """Return why a layer's code is not what the model has computed, None if it is; infinite values are not judged."""
     if not code.isfinite().all():
         return None
-    off = float((again - code).abs().max() / code.abs().max().clamp(min=1e-30))
-    return None if off <= TOLERANCE else f"computed again as P_θ(Dᵀx) it differs by {off:.1e} of its largest value"
+    off = float((recomputed - code).abs().max() / code.abs().max().clamp(min=1e-30))
+    return None if off <= TOLERANCE else f"recomputed as P_θ(Dᵀx) it differs by {off:.1e} of its largest value"
 
 
-def dictionary(candidate: FoundLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
+def dictionary(candidate: RecordedLayer, scale: Tensor, pool: AveragePool | None = None) -> Dictionary:
     """Return a layer's dictionary, its atoms multiplied by scale (atoms,) and, if there is a pool, average-pooled."""
     weight = candidate.weight * scale.view(-1, *[1] * (candidate.weight.dim() - 1))
     if weight.dim() == 2:
@@ -183,7 +183,7 @@ def _missed(end: ThresholdedSum) -> list[str]:
     return [f"its ReLU cuts {share:.1f} % of the code at {end.cap:g}, which no penalty of this library does"]
 
 
-def _remarks(candidate: FoundLayer, term: Term, end: ThresholdedSum) -> list[str]:
+def _remarks(candidate: RecordedLayer, term: Term, end: ThresholdedSum) -> list[str]:
     """Return how it was read, where that is not plain to see."""
     remarks = []
     others = [t for t in end.segment.terms if t.source is not candidate]
@@ -205,7 +205,7 @@ def _remarks(candidate: FoundLayer, term: Term, end: ThresholdedSum) -> list[str
     return remarks
 
 
-def _why(candidate: FoundLayer) -> str:
+def _reason(candidate: RecordedLayer) -> str:
     """Return why a layer has not been read, in a sentence."""
     if candidate.reason is not None:
         return candidate.reason
@@ -235,9 +235,9 @@ def _why_not(name: str) -> str | None:
     return None
 
 
-def _unused(model: nn.Module, watching: LayerRecorder) -> list[tuple[str, str]]:
+def _unused(model: nn.Module, recorder: LayerRecorder) -> list[tuple[str, str]]:
     """Return the convolutions and matrices of a model that these images do not meet."""
-    used = {f.module for f in watching.layers} | {f.weight.data_ptr() for f in watching.layers}
+    used = {f.module for f in recorder.layers} | {f.weight.data_ptr() for f in recorder.layers}
     return [
         (name, "it was not seen at work on these images")
         for name, module in model.named_modules()
