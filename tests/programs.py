@@ -53,7 +53,9 @@ def program(monkeypatch, capsys, *arguments):
 
 
 _SPLIT = multiprocessing.get_context("forkserver")
-_SPLIT.set_forkserver_preload(["pursuitnet.program.train", "pursuitnet.program.report"])
+_SPLIT.set_forkserver_preload(
+    ["pursuitnet.program.train", "pursuitnet.program.report", "sklearn.datasets", "torch._dynamo"]
+)
 
 
 def split_off(function: Callable[..., None], *arguments: object) -> ForkServerProcess:

@@ -54,7 +54,7 @@ def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, non
 @either_sign
 @every_case
 def test_every_gap_on_the_way_is_an_upper_bound(name, nonnegative):
-    x, D, beta = drawn(name, nonnegative, share=0.1)
+    x, D, beta = drawn(name, nonnegative, share=0.2)
     best = pn.solve(x, D, beta, pn.FISTA(), nonnegative, max_steps=20_000, tol=1e-12).objective
     run = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=60, tol=1e-13, trace=True)
     assert (run.objectives >= best * (1 - 1e-12)).all()

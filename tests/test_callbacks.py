@@ -338,7 +338,19 @@ def on_a_terminal(arguments, folder, until):
 
 
 def test_an_interrupted_run_leaves_terminal_and_page_in_order(tmp_path):
-    arguments = ["train", "--model", "msd_csc_3", "--width", "2", "--epochs", "500", "--out", "run"]
+    arguments = [
+        "train",
+        "--model",
+        "msd_csc_3",
+        "--width",
+        "2",
+        "--epochs",
+        "500",
+        "--train-images",
+        "64",
+        "--out",
+        "run",
+    ]
     code, said = on_a_terminal(arguments, tmp_path, until=b"test accuracy")
     assert code == 130
     assert said.count("\x1b[?25l") < said.count("\x1b[?25h")

