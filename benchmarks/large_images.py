@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 
 import pursuitnet as pn
-from pursuitnet.program.apply.work import _tiles
+from pursuitnet.program.apply.tiles import tiles_of
 
 
 def draw(path: Path, side: int, chunk: int) -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     draw(image, given.side, given.chunk)
     model = pn.load(run)
     side = int(given.tile) if given.tile.isdigit() else given.tile
-    windows = [tile.window for tile in _tiles(model, (given.side, given.side), side)]
+    windows = [tile.window for tile in tiles_of(model, (given.side, given.side), side)]
     pixels = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows)
     command = [sys.executable, "-m", "pursuitnet", "apply", run, image, "--out", given.out / "results"]
     began = time.perf_counter()

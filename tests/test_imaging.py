@@ -400,20 +400,20 @@ def test_apply_goes_on_where_it_was(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(canvas, "LARGE", 1)
     monkeypatch.setattr(canvas, "EVERY", 0.0)
-    part, computed = applying._tile_result, []
+    compute, computed = applying.results_of, []
 
-    def killed(about, page, tile, *others):
+    def killed(loaded, batch):
         if len(computed) == 5:
             raise KeyboardInterrupt
-        computed.append(tile)
-        return part(about, page, tile, *others)
+        computed.extend(batch)
+        return compute(loaded, batch)
 
-    monkeypatch.setattr(applying, "_tile_result", killed)
+    monkeypatch.setattr(applying, "results_of", killed)
     with pytest.raises(KeyboardInterrupt):
         list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
     assert not (tmp_path / "out" / "image.npy").exists()
     first, computed = list(computed), []
-    monkeypatch.setattr(applying, "_tile_result", lambda a, p, tile, *o: computed.append(tile) or part(a, p, tile, *o))
+    monkeypatch.setattr(applying, "results_of", lambda l, batch: computed.extend(batch) or compute(l, batch))
     list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / "out", Settings(20)))
     assert len(first) == 5 and len(computed) == 12 - 5
     assert np.array_equal(np.load(tmp_path / "out" / "image.npy"), np.load(tmp_path / "whole" / "image.npy"))
@@ -447,3 +447,30 @@ def test_runs_that_classify_have_no_images_to_give(tmp_path):
     train(Recipe(model="msd_csc_3", width=2, epochs=1, train_images=16, test_images=4, batch_size=8), tmp_path / "run")
     with pytest.raises(ValueError, match="classifies images; expected a run of --task"):
         list(apply_to_files(tmp_path / "run", [], tmp_path / "out", Settings()))
+
+
+@pytest.mark.parametrize("task", ["denoise", "segment"])
+def test_tiles_that_are_computed_together_give_the_same_files(runs, tmp_path, monkeypatch, task):
+    """Several pages of their own noise, and tiles of several sizes, as on a GPU."""
+    np.save(tmp_path / "image.npy", np.stack([blobs(i, (43, 150))[0] for i in range(3)]))
+    list(apply_to_files(runs / task, [tmp_path / "image.npy"], tmp_path / "one", Settings(16)))
+    compute, sizes = applying.results_of, []
+    monkeypatch.setattr(applying, "results_of", lambda l, batch: sizes.append(len(batch)) or compute(l, batch))
+    monkeypatch.setattr(applying, "_pixels_at_once", lambda loaded, settings: 20_000)
+    list(apply_to_files(runs / task, [tmp_path / "image.npy"], tmp_path / "many", Settings(16)))
+    assert max(sizes) > 1
+    one, many = (np.load(tmp_path / folder / "image.npy").astype(float) for folder in ("one", "many"))
+    assert one.shape == many.shape and (np.abs(one - many) <= (1 if task == "denoise" else 0)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tiles_are_computed_in_batches_on_a_gpu(runs, tmp_path):
+    image = np.concatenate([blobs(i)[0] for i in range(3)])
+    np.save(tmp_path / "image.npy", image)
+    results = [
+        list(apply_to_files(runs / "denoise", [tmp_path / "image.npy"], tmp_path / device, Settings(8, device=device)))
+        and np.load(tmp_path / device / "image.npy").astype(float)
+        for device in ("cpu", "cuda")
+    ]
+    assert np.abs(results[0] - results[1]).max() <= 1

@@ -178,9 +178,9 @@ def test_a_large_tiff_is_mapped_into_memory(runs, tmp_path):
 
 def slowly(run, image, out):
     """Apply a network as the program does, with a pause before every tile, and save the progress after each."""
-    compute = applying._tile_result
+    compute = applying.results_of
     canvas.EVERY, canvas.LARGE = 0.0, 1
-    applying._tile_result = lambda *given: time.sleep(0.1) or compute(*given)
+    applying.results_of = lambda *given: time.sleep(0.1) or compute(*given)
     list(apply_to_files(run, [image], out, Settings(16)))
 
 
@@ -211,9 +211,9 @@ def test_apply_killed_in_the_middle_goes_on_to_the_same_result(runs, tmp_path, m
     if ending != ".npy":  # what zarr leaves of a chunk that it was writing
         leftover = tmp_path / "out" / f".{image.name}.part.zarr" / "chunk.0123.partial"
         leftover.touch()
-    compute, computed = applying._tile_result, []
+    compute, computed = applying.results_of, []
     monkeypatch.setattr(canvas, "LARGE", 1)
-    monkeypatch.setattr(applying, "_tile_result", lambda *given: computed.append(given) or compute(*given))
+    monkeypatch.setattr(applying, "results_of", lambda *given: computed.append(given) or compute(*given))
     result = apply(runs / "segment", image, tmp_path / "out", 16)
     assert len(computed) == 16 - before
     assert np.array_equal(files.read(result), whole)
@@ -223,7 +223,7 @@ def test_apply_killed_in_the_middle_goes_on_to_the_same_result(runs, tmp_path, m
 
 def test_after_a_stop_other_tiles_and_another_image_are_begun_anew(runs, tmp_path, monkeypatch):
     """The number of finished tiles counts only for these tiles of this image, whose chunks are files in a folder."""
-    image, compute = tmp_path / "image.zarr", applying._tile_result
+    image, compute = tmp_path / "image.zarr", applying.results_of
     plain(image, pixels(32, 32), chunks=(16, 16))
 
     def stopped(*given):
@@ -235,13 +235,13 @@ def test_after_a_stop_other_tiles_and_another_image_are_begun_anew(runs, tmp_pat
     computed = []
     for tile, change in ((8, False), (16, True)):
         computed.clear()
-        monkeypatch.setattr(applying, "_tile_result", stopped)
+        monkeypatch.setattr(applying, "results_of", stopped)
         with pytest.raises(KeyboardInterrupt):
             apply(runs / "segment", image, tmp_path / str(tile), 16)
         if change:
             zarr.open(str(image), mode="r+")[:16, :16] = 0
         computed.clear()
-        monkeypatch.setattr(applying, "_tile_result", lambda *given: computed.append(given) or compute(*given))
+        monkeypatch.setattr(applying, "results_of", lambda *given: computed.append(given) or compute(*given))
         result = files.read(apply(runs / "segment", image, tmp_path / str(tile), tile))
         assert len(computed) == (32 // tile) ** 2
         assert np.array_equal(result, files.read(apply(runs / "segment", image, tmp_path / f"whole{tile}")))
@@ -253,20 +253,20 @@ def test_after_a_stop_other_tiles_and_another_image_are_begun_anew(runs, tmp_pat
 PRELOADED = """
 import os
 from pathlib import Path
-from pursuitnet.program.apply import work
+from pursuitnet.program.apply import tiles
 
 mark = Path({mark!r})
-if work._tile_result.__name__ != "killed_once":  # Dask may load this twice
-    compute = work._tile_result
+if tiles.results_of.__name__ != "killed_once":  # Dask may load this twice
+    compute = tiles.results_of
 
 def killed_once(*given):
-    if given[2].inner[0].start == 16 and not mark.exists():
+    if given[1][0].tile.inner[0].start == 16 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), 9)
     return compute(*given)
 
-killed_once.__module__, killed_once.__qualname__ = work.__name__, "_tile_result"
-work._tile_result = killed_once
+killed_once.__module__, killed_once.__qualname__ = tiles.__name__, "results_of"
+tiles.results_of = killed_once
 """
 
 

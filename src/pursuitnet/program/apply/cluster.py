@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 AHEAD = 2
-"""Tiles that are under way for each thread of the workers, so that none waits and memory is bounded."""
+"""Batches of tiles that are under way for each thread of the workers, so that none waits and memory is bounded."""
 
-Compute = Callable[[Iterable[tuple[Any, ...]]], Iterator[Any]]
-"""From the arguments of each tile to their results, in the same order."""
+Compute = Callable[[Iterable[list[Any]]], Iterator[list[Any]]]
+"""From batches of tiles to their results, in the same order."""
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def on_cluster(
     Args:
         address: of a running scheduler, such as tcp://10.0.0.1:8786.
         load: returns the network, on a worker.
-        function: returns the result of a tile, on a worker, from the network and the arguments of the tile.
+        function: returns the results of a batch of tiles, on a worker, from the network and the batch.
         gpu: whether a task needs one unit of the resource GPU, which workers offer with ``--resources GPU=1``.
 
     Raises:
@@ -40,10 +40,10 @@ def on_cluster(
     with Client(address) as client:
         network = client.submit(load, **options)
 
-        def compute(tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        def compute(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
             under_way: deque[Any] = deque()
-            for task in tasks:
-                under_way.append(client.submit(function, network, *task, **options))
+            for batch in batches:
+                under_way.append(client.submit(function, network, batch, **options))
                 if len(under_way) >= AHEAD * max(1, sum(client.nthreads().values())):
                     yield _result(under_way.popleft(), address)
             while under_way:
@@ -52,12 +52,13 @@ def on_cluster(
         yield compute
 
 
-def _result(future: Any, address: str) -> Any:
+def _result(future: Any, address: str) -> list[Any]:
     """Return the result of a task, or raise what it raised."""
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        results: list[Any] = future.result()
+        return results
     except (KilledWorker, CancelledError) as error:  # after several workers, or with the scheduler
         raise OSError(
             f"the cluster at {address} lost its workers ({type(error).__name__}); what was done is kept: call it again"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from pursuitnet.networks.denoiser import Denoiser, estimated_noise
 from pursuitnet.networks.image import ImageNetwork
-from pursuitnet.networks.tiles import Tile, cut, tiles
+from pursuitnet.networks.tiles import Tile
 from pursuitnet.program.apply.canvas import Canvas, clear
 from pursuitnet.program.apply.cluster import Compute, on_cluster
+from pursuitnet.program.apply.tiles import GPU_PIXELS, TileInput, batches, image_of, labels_of, results_of, tiles_of
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.imaging import files
-from pursuitnet.program.imaging.axes import Array
 from pursuitnet.program.imaging.files import Pages
 from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
@@ -30,10 +31,6 @@ from pursuitnet.program.writable import write_whole
 
 JOURNAL = "apply.json"
 """File in the folder of the results that lists those that are done, with the key of their computation."""
-SIDES = (256, 1024)
-"""Smallest and largest side of an automatic tile."""
-HALOS = 21
-"""Side of an automatic tile in halos, within SIDES: loaded a fifth more arithmetic than for the whole image."""
 NOISE_PIXELS = 4_000_000
 """Pixels of an image from which its noise is estimated."""
 
@@ -86,9 +83,9 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
 def _computation(loaded: Trained, run: Path, settings: Settings) -> AbstractContextManager[Compute]:
     """Return how tiles are computed: in this process, or on a cluster whose workers load the network themselves."""
     if settings.dask is None:
-        return nullcontext(lambda tasks: (_tile_result(loaded, *task) for task in tasks))
+        return nullcontext(lambda inputs: (results_of(loaded, batch) for batch in inputs))
     load = partial(_load, run.absolute(), settings.device)
-    return on_cluster(settings.dask, load, _tile_result, gpu=settings.device.startswith("cuda"))
+    return on_cluster(settings.dask, load, results_of, gpu=settings.device.startswith("cuda"))
 
 
 def _load(run: Path, device: str) -> Trained:
@@ -169,9 +166,11 @@ def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: s
     channels = pages.shape[3] if loaded.recipe.task == "denoise" else _channels(loaded)
     dtype = _dtype(loaded, pages.dtype.name)
     canvas = Canvas(result, pages, channels, dtype, f"{key} {settings.tile}")  # other tiles are in another order
-    places = [(p, tile) for p in range(len(pages)) for tile in _tiles(loaded.network, pages.shape[1:3], settings.tile)]
+    network: Any = loaded.network
+    places = [(p, tile) for p in range(len(pages)) for tile in tiles_of(network, pages.shape[1:3], settings.tile)]
     left = places[canvas.done :]
-    results = compute(_tasks(loaded, pages, left, settings, dtype))
+    inputs = _inputs(loaded, pages, left, settings, dtype)
+    results = chain.from_iterable(compute(batches(inputs, _pixels_at_once(loaded, settings))))
     try:
         for (page, tile), pixels in zip(_with_bar(left, result.name, canvas.done), results, strict=True):
             canvas.add(page, tile.inner, pixels)
@@ -180,16 +179,22 @@ def _apply(loaded: Trained, path: Path, result: Path, settings: Settings, key: s
     canvas.finish(shape)
 
 
-def _tasks(
+def _pixels_at_once(loaded: Trained, settings: Settings) -> int:
+    """Return how many pixels are computed at a time: many on a GPU, one tile on a processor."""
+    device = loaded.mean.device.type if settings.dask is None else settings.device.partition(":")[0]
+    return GPU_PIXELS if device == "cuda" else 0
+
+
+def _inputs(
     loaded: Trained, pages: Pages, places: list[tuple[int, Tile]], settings: Settings, dtype: Any
-) -> Iterator[tuple[Array, Tile, dict[str, Tensor], Any]]:
-    """Yield the arguments of ``_tile_result`` after the network: each window is read when its turn comes."""
+) -> Iterator[TileInput]:
+    """Yield what each tile is computed from: its window is read when its turn comes."""
     noises: dict[int, dict[str, Tensor]] = {}
     for page, tile in places:
         if page not in noises:
             noises = {page: _noise(loaded, pages, page, settings)}
         place: Any = (page, *tile.window)
-        yield np.array(pages[place]), tile, noises[page], dtype
+        yield TileInput(np.array(pages[place]), tile, noises[page], dtype)
 
 
 def _channels(loaded: Trained) -> int:
@@ -200,22 +205,8 @@ def _dtype(loaded: Trained, image: str) -> Any:
     """Return the number type of a result."""
     if loaded.recipe.task != "segment":
         return np.dtype(image if loaded.recipe.task == "denoise" else loaded.targets["dtype"])
-    most, least = max(map(int, _labels(loaded))), min(map(int, _labels(loaded)))
+    most, least = max(map(int, labels_of(loaded))), min(map(int, labels_of(loaded)))
     return np.min_scalar_type(most if least >= 0 else min(least, -most - 1))
-
-
-def _labels(loaded: Trained) -> list[int]:
-    return [{"False": 0, "True": 1}.get(name) if name in ("False", "True") else int(name) for name in loaded.classes]  # type: ignore[misc]
-
-
-def _tiles(model: Any, size: tuple[int, ...], side: int | str) -> Iterator[Tile]:
-    """Yield the tiles of an image, or the whole image as one tile."""
-    if side == "auto":
-        chosen = min(max(HALOS * model.halo, SIDES[0]), SIDES[1])
-        side = chosen if max(size) > 1.5 * chosen else "none"
-    if isinstance(side, str):
-        return tiles(size, max(size), 0)
-    return tiles(size, side, model.halo, model.grid)
 
 
 def _noise(loaded: Trained, pages: Pages, page: int, settings: Settings) -> dict[str, Tensor]:
@@ -228,28 +219,7 @@ def _noise(loaded: Trained, pages: Pages, page: int, settings: Settings) -> dict
         return {"sigma": torch.tensor(known / 255, device=loaded.mean.device)}
     side = int(NOISE_PIXELS**0.5)  # estimated from the center
     box: list[Any] = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in pages.shape[1:3]]
-    return {"sigma": estimated_noise(_image(loaded, pages[(page, *box)]).flatten(0, 1)[None]).reshape(())}
-
-
-def _image(loaded: Trained, pixels: Array) -> Tensor:
-    """Return pixels (H, W, C) as input: (1, C, H, W), or (C, 1, H, W) if the network has one channel."""
-    image = torch.from_numpy(files.unit(np.ascontiguousarray(pixels))).movedim(-1, 0).to(loaded.mean.device)
-    image = image[None] if len(image) == len(loaded.mean) else image[:, None]
-    return (image - loaded.mean.view(-1, 1, 1)) / loaded.std.view(-1, 1, 1)
-
-
-@torch.inference_mode()
-def _tile_result(loaded: Trained, window: Array, tile: Tile, noise: dict[str, Tensor], dtype: Any) -> Array:
-    """Return the result of one tile, (h, w, channels), in the number type of the result, from the pixels around it."""
-    output = cut(loaded.network(_image(loaded, window), **noise), tile.crop)
-    if loaded.recipe.task == "segment":
-        labels = torch.tensor(_labels(loaded), device=output.device)
-        return labels[output.argmax(1)].movedim(0, -1).cpu().numpy().astype(dtype)
-    if loaded.recipe.task == "denoise":
-        output = output * loaded.std.view(-1, 1, 1) + loaded.mean.view(-1, 1, 1)
-    if loaded.recipe.task == "regress":
-        output = output * (loaded.targets["high"] - loaded.targets["low"]) + loaded.targets["low"]
-    return files.to_dtype(output.flatten(0, 1).movedim(0, -1).float().cpu().numpy(), np.dtype(dtype).name)
+    return {"sigma": estimated_noise(image_of(loaded, pages[(page, *box)]).flatten(0, 1)[None]).reshape(())}
 
 
 def _with_bar(places: list[Any], name: str, done: int) -> Iterable[Any]:
