@@ -321,6 +321,16 @@ def test_a_recipe_of_a_task_has_its_own_defaults(photographs):
     assert replace(recipe, sigma=25) == recipe
 
 
+def test_the_boundary_of_a_run_is_chosen_and_kept(pairs, tmp_path):
+    recipe = replace(of_pairs("segment", pairs), model="msd_csc_4", boundary="reflect")
+    train(recipe, tmp_path / "run")
+    layers = sharing.trained(tmp_path / "run").network.pursuits()
+    assert all(isinstance(layer.dictionary.dictionary, pn.ReflectingDictionary) for layer in layers)
+    with pytest.raises(ValueError, match="msd_csc_3 has no choice 'boundary'"):
+        train(Recipe(model="msd_csc_3", boundary="reflect", device="cpu"), tmp_path / "labels")
+    assert not (tmp_path / "labels").exists()
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path, pairs):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         pictures_of(denoising(tmp_path / "none"))

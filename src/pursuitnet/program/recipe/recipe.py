@@ -22,7 +22,7 @@ RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
 MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing", "in_memory", "workers")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
 
-CHOICES = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "width")
+CHOICES = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity", "dilations", "boundary", "width")
 NETWORK = ("model", "normalize", *CHOICES)
 """Fields of a recipe that say what the network is."""
 
@@ -132,6 +132,9 @@ class Recipe:
 
     dilations: Literal["network", "block"] | None = None
     """Dilations 1, 2, 3 in turn through the network, or from 1 again after each pooling."""
+
+    boundary: Literal["zeros", "reflect"] | None = None
+    """What is outside of the image in dense networks that return images: zeros, or its mirror image."""
 
     width: int | None = None
     """Atoms a layer."""
