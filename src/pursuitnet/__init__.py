@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from pursuitnet.program.timm import register_on_import as _register_with_timm
-
-__version__ = "0.1.0"
+from pursuitnet.utils.version import __version__ as __version__
 
 _HOME = {
     # factor 1: where the pursuit starts

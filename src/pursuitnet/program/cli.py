@@ -6,7 +6,6 @@ from contextlib import suppress
 
 from cyclopts import App, CycloptsError
 
-from pursuitnet import __version__
 from pursuitnet.program import arguments, hints, streams, threads
 from pursuitnet.program.commands.apply import apply
 from pursuitnet.program.commands.evaluate import evaluate
@@ -19,6 +18,7 @@ from pursuitnet.program.commands.reproduce import reproduce
 from pursuitnet.program.commands.runs import runs
 from pursuitnet.program.commands.simulate import simulate
 from pursuitnet.program.commands.train import train
+from pursuitnet.utils.version import __version__
 
 app = App(
     name="pursuitnet",

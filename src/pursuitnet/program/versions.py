@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import pursuitnet
-from pursuitnet import __version__
+from pursuitnet.utils.version import __version__
 
 
 def versions(*more: str) -> dict[str, str | None]:
@@ -31,12 +30,12 @@ def commit() -> str | None:
             "git",
             "ls-files",
             "--error-unmatch",
-            "__init__.py",
-        ],  # a checkout that merely contains an installed package does not count
+            Path(__file__).name,
+        ],  # a checkout may merely contain an installed package
         ["git", "rev-parse", "HEAD"],
-        ["git", "status", "--porcelain", "--", "."],
+        ["git", "status", "--porcelain", "--", ".."],
     )
-    here = Path(pursuitnet.__file__).parent
+    here = Path(__file__).parent
     try:
         outputs = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
     except (OSError, subprocess.CalledProcessError):

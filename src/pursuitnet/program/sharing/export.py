@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from pursuitnet.program.sharing.loading import Deployed, Trained
+from pursuitnet.program.writable import write_whole
 
 SIZES = ((1, 32, 32), (2, 45, 31), (5, 8, 28))
 """Batch and image sizes on which an export is checked."""
@@ -96,7 +97,7 @@ def _difference(model: Deployed, run: Runtime, size: tuple[int, int, int]) -> fl
 def _write_pt2(program: ExportedProgram, path: Path, trained: Trained) -> Runtime:
     content = io.BytesIO()  # PyTorch writes to no path that is not UTF-8
     torch.export.save(program, content, extra_files={"classes": json.dumps(trained.classes)})
-    path.write_bytes(content.getbuffer())
+    write_whole(path, content.getvalue())
     content.seek(0)
     return torch.export.load(content).module()
 

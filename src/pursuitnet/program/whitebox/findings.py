@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pursuitnet import __version__
 from pursuitnet.program.whitebox.interpret import InterpretedLayer
 from pursuitnet.program.whitebox.layers import Layer, SolverBudget
 from pursuitnet.program.whitebox.traced import Convolutions, Projection
 from pursuitnet.program.whitebox.unfolding import AtSteps
+from pursuitnet.utils.version import __version__
 
 
 class UnreadModule(NamedTuple):
