@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from makers import normal, unit
 from sklearn.linear_model import lasso_path
+from sklearn.utils.fixes import parse_version
 
 import pursuitnet as pn
 
+NUMBER_OF_ALPHAS = "alphas" if parse_version(sklearn.__version__) >= parse_version("1.7") else "n_alphas"
 MATRIX = pn.LinearDictionary(unit(20, 12)).requires_grad_(False)
 CIRCULAR = pn.CircularDictionary(unit(4, 1, 3, 3)).requires_grad_(False)
 
@@ -22,7 +25,7 @@ def test_codes_and_betas_are_those_of_lasso_path(solver, nonnegative):
     matrix = MATRIX.matrix().numpy()
     for i, one in enumerate(x.numpy()):
         alphas, codes, _ = lasso_path(
-            matrix, one, eps=0.05, alphas=6, positive=nonnegative, tol=1e-14, max_iter=100_000
+            matrix, one, eps=0.05, positive=nonnegative, tol=1e-14, max_iter=100_000, **{NUMBER_OF_ALPHAS: 6}
         )
         np.testing.assert_allclose(result.betas[:, i, 0], alphas * len(one), rtol=1e-10)
         np.testing.assert_allclose(result.codes[:, i], codes.T, atol=1e-7)

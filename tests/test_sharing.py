@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import torch.fx.experimental._config
 from programs import called
 from safetensors import safe_open
 
@@ -21,6 +22,9 @@ from pursuitnet.program.sharing import export as exporting
 from pursuitnet.program.sharing.export import export
 from pursuitnet.utils import packed
 
+takes_any_size = pytest.mark.skipif(
+    not hasattr(torch.fx.experimental._config, "backed_size_oblivious"), reason="needs PyTorch 2.8"
+)
 NO_TEXT = os.fsdecode(b"na\xefve") if sys.platform == "linux" else "run"
 """The name of a folder, which is not UTF-8 where a system allows that."""
 
@@ -176,7 +180,7 @@ def shapes_alone(monkeypatch):
     plain = pn.create_model
 
     def make(*given, **options):
-        assert torch.get_default_device().type == "meta", "the network is made before its weights are looked at"
+        assert torch.empty(0).device.type == "meta", "the network is made before its weights are looked at"
         return plain(*given, **options)
 
     for module in ("factories", "sharing.hub"):
@@ -285,6 +289,7 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
 # exports
 
 
+@takes_any_size
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
@@ -312,6 +317,7 @@ def test_every_family_is_exported_for_any_batch_and_size(tmp_path, traced_once, 
             torch.testing.assert_close(run(x), one.deployed()(x), rtol=1e-3, atol=1e-4)
 
 
+@takes_any_size
 @pytest.mark.parametrize(("in_chans", "choices"), [(3, {"unfolding": 1}), (1, {"unfolding": 2, "solver": "fista"})])
 def test_a_program_of_the_default_width_takes_any_size_down_to_one_pixel(in_chans, choices):
     """From 17 atoms on another way to convolve was looked for; one pixel of one channel may lie in memory anyhow."""
@@ -366,6 +372,7 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@takes_any_size
 def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     one = made("plain_8", width=2)
     monkeypatch.setattr("pursuitnet.program.sharing.export._difference", lambda *given: float("nan"))
@@ -374,6 +381,7 @@ def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@takes_any_size
 def test_the_program_exports_a_run_to_a_folder_of_any_name_and_overwrites_nothing(run, tmp_path, traced_once):
     onnxruntime = pytest.importorskip("onnxruntime")
     copy = shutil.copytree(run, tmp_path / NO_TEXT)

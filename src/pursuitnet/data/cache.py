@@ -30,8 +30,8 @@ def folder() -> Path:
     if chosen := os.environ.get("PURSUITNET_CACHE"):
         return expanded(chosen)
     try:
-        return Path(platformdirs.user_cache_dir("pursuitnet"))
-    except RuntimeError as error:
+        return expanded(platformdirs.user_cache_dir("pursuitnet"))
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"the folder of the cache is not known ({error}); set PURSUITNET_CACHE to a folder") from error
 
 

@@ -12,6 +12,8 @@ from torch.amp import is_autocast_available
 
 P = ParamSpec("P")
 S = TypeVar("S")
+ALWAYS_AUTOCAST = ("cpu", "cuda")
+"""Types of device that have autocast in every PyTorch; asking for others cannot be compiled in PyTorch 2.6."""
 IMAGE_AS_TENSOR = "for a PIL image, torch.as_tensor(numpy.array(image)).movedim(-1, 0)[None].float() / 255"
 
 
@@ -106,7 +108,7 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
 
 def is_autocast_on(device: str) -> bool:
     """Return whether autocast is enabled on a type of device; some, such as meta, do not have it."""
-    return is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return (device in ALWAYS_AUTOCAST or is_autocast_available(device)) and torch.is_autocast_enabled(device)
 
 
 def check_same_type(signal: Tensor, dtype: torch.dtype) -> None:

@@ -108,7 +108,7 @@ class ChannelNorm(_BatchNorm):
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += count > 0
-                weight = _batch_weight(self) * (count > 0)
+                weight = (_batch_weight(self) * (count > 0)).to(mean.dtype)
                 self.running_mean.lerp_(mean, weight)
                 self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), weight)
         x = x * (variance + self.eps).rsqrt().view(by_channel)
