@@ -17,7 +17,7 @@ _HOME = {
     **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc", "LearnedStart"), "starts"),
     # factor 2: the dictionary
     **dict.fromkeys(("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary"), "dictionaries"),
-    **dict.fromkeys(("ReflectingDictionary", "WithIdentity", "ScaledDictionary"), "dictionaries"),
+    **dict.fromkeys(("ReflectingDictionary", "WithIdentity", "ScaledDictionary", "ComposedDictionary"), "dictionaries"),
     # factor 3: how many steps, and with which momentum
     **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pursuitnet import data, theory
     from pursuitnet.dictionaries import (
         CircularDictionary,
+        ComposedDictionary,
         ConvDictionary,
         Dictionary,
         LinearDictionary,
