@@ -78,6 +78,24 @@ def test_columns_and_norms_are_those_of_the_explicit_matrix(name):
         torch.testing.assert_close(norms.flatten(), expected.norm(dim=0))
 
 
+@pytest.mark.parametrize("name", ["composed matrix", "composed 1-D", "composed 2-D / 2 / 3", "composed circular"])
+def test_the_effective_dictionary_is_the_composed_one(name):
+    spec, D, shapes = made(name)
+    one = D.effective()
+    for shape in shapes[1:-1] or shapes:
+        torch.testing.assert_close(one.matrix(shape), spec.matrix(shape))
+    bound = D.lipschitz_bound()
+    assert bound <= (1 + 1e-9) * torch.stack([layer.lipschitz_bound() for layer in D.layers]).prod()
+    gradients = torch.autograd.grad(bound, [layer.weight for layer in D.layers])
+    assert all(float(gradient.norm()) > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["composed 2-D, padded twice", "composed reflecting", "composed [I D]"])
+def test_layers_that_cut_off_what_lies_outside_are_not_one_layer(name):
+    with pytest.raises(ValueError, match="; expected"):
+        made(name)[1].effective()
+
+
 @st.composite
 def convolutions(draw):
     """A convolution in 1 to 3 dimensions with a signal that is large enough for it."""
@@ -293,6 +311,11 @@ BAD_INPUT = {
     "signal_shape without channels": (
         lambda: conv(3, 2, 3, 3).lipschitz((9, 9)),
         ["(9, 9)", "(B, 2, and 2 sizes)"],
+    ),
+    "composed of nothing": (lambda: pn.ComposedDictionary([]), ["there are no", "one or more"]),
+    "composed of other channels": (
+        lambda: pn.ComposedDictionary([conv(3, 2, 3), conv(3, 2, 3)]),
+        ["3 channels", "2 channels", "expected the same"],
     ),
     "[I D] strided": (lambda: pn.WithIdentity(conv(3, 2, 3, stride=2, padding=1)), ["stride (2,)", "stride 1"]),
     "[I D] unpadded": (

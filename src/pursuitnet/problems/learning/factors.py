@@ -125,8 +125,10 @@ class LayeredFactors(Factors):
             return sums.energies
         after = self.layers[layer + 1 :]
         weight = with_taps(composed_weight(after, [D.weight for D in after]))
-        for D in reversed(self.layers[: layer + 1]):
-            weight = spread_taps(weight, D.stride) if isinstance(D, ConvDictionary) else weight
+        gaps = [D.stride for D in self.layers[: layer + 1] if isinstance(D, ConvDictionary)]
+        gaps += [D.dilation for D in after if isinstance(D, ConvDictionary) and len(after) == 1]
+        for gap in gaps:
+            weight = spread_taps(weight, gap)
         others = [axis for axis in range(weight.dim()) if axis != 1]
         return (weight * quadratic.times(weight)).sum(others).clamp(min=0)
 
