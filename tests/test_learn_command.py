@@ -102,3 +102,15 @@ def test_contrast_is_local_and_of_the_size_that_codes_are_measured_in():
     torch.testing.assert_close(pixels.smoothed(flat), flat)
     assert float(pixels.prepared(flat, "contrast").abs().max()) < 1e-3
     assert torch.equal(pixels.prepared(x, "none"), x)
+
+
+def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images"), tmp_path / "atoms"
+    called(monkeypatch, capsys, images, "--atoms", "2", "--size", "3", "--iterations", 1, "--out", out)
+    tiny = ("--model", "resnet_8", "--width", 2, "--epochs", 1, "--train-images", 20, "--test-images", 10)
+    options = (*tiny, "--init-dictionary", out, "--out", tmp_path / "run")
+    code, _, error = program(monkeypatch, capsys, "train", *options)
+    assert code == 0, error
+    code, _, error = program(monkeypatch, capsys, "train", *options[:3], 3, *options[4:-1], tmp_path / "other")
+    assert code == 2 and error.count("\n") == 1
+    assert "has filters of shape (2, 1, 3, 3) (atoms, channels, *kernel); the first layer expects (3, 1, 3, 3)" in error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
@@ -18,17 +17,12 @@ from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.start import from_patches
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.learn import pixels
+from pursuitnet.program.learn.dictionary import DICTIONARY, write_dictionary
 from pursuitnet.program.learn.page import write_page
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.writable import write_whole
 
-CHECKPOINT, DICTIONARY, HISTORY, SETTINGS, PAGE = (
-    "checkpoint.safetensors",
-    "dictionary.safetensors",
-    "history.jsonl",
-    "settings.json",
-    "learn.html",
-)
+CHECKPOINT, HISTORY, SETTINGS, PAGE = "checkpoint.safetensors", "history.jsonl", "settings.json", "learn.html"
 FIRST = 20
 """Images from which the initial atoms are drawn with --online."""
 
@@ -158,9 +152,7 @@ def _line(report: Report) -> str:
 def _write(out: Path, settings: Settings, learned: Learned) -> None:
     """Write dictionary and history."""
     metadata = {**asdict(settings), "kind": "conv", "padding": list(_convolution(learned).padding)}
-    weight = filters_of(learned.dictionary).weight.detach().cpu().contiguous()
-    tensors = {"weight": weight, "usage": learned.usage.cpu().contiguous()}
-    write_whole(out / DICTIONARY, save(tensors, {"pursuitnet": json.dumps(metadata)}))
+    write_dictionary(out / DICTIONARY, filters_of(learned.dictionary).weight, learned.usage, metadata)
     write_whole(out / HISTORY, "".join(json.dumps(asdict(report)) + "\n" for report in learned.history))
 
 
