@@ -62,6 +62,7 @@ def learn_from_files(
     settings: Settings,
     resume: bool = False,
     report_line: Callable[[str], None] = lambda line: None,
+    report_failure: Callable[[str], None] = lambda message: None,
 ) -> Learned:
     """Learn a dictionary from image files and write dictionary, history and page into a folder.
 
@@ -71,20 +72,20 @@ def learn_from_files(
         settings: of the run.
         resume: continue after the last finished round of the run in the folder.
         report_line: called with a line of text after every round, and with the paths of the results.
+        report_failure: called with a sentence about each file that cannot be used and is left out.
 
     Raises:
         FileExistsError: if the folder is not empty and ``resume`` is False.
         FileNotFoundError: if a file is missing, or there is no run to resume.
-        ValueError: if input does not fit, or the run was started with other settings.
+        ValueError: if no image can be used, input does not fit, or the run was started with other settings.
     """
     files, device = pixels.files_of(paths), device_of(Recipe(device=settings.device))
     _check_folder(out, settings, resume)
-    first = [
-        pixels.read(path, settings.color, settings.prepare) for path in files[: FIRST if settings.online else None]
-    ]
+    reader = pixels.Reader(settings.color, settings.prepare, settings.size, report_failure)
+    first = reader.some(files[: FIRST if settings.online else None])
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = _initial_dictionary(settings, batches)
-    stream = pixels.one_by_one(files, settings.color, settings.prepare, device)
+    stream = reader.each(files, device)
 
     def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
         out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def learn_from_files(
         checkpoint=out / CHECKPOINT,
     )
     _write(out, settings, learned)
-    page = write_page(out / PAGE, learned, batches[0][:3], settings, len(files))
+    page = write_page(out / PAGE, learned, batches[0][:3], settings, len(files) - len(reader.failures))
     report_line(f"{out / DICTIONARY}\n{page}")
     return learned
 
@@ -135,9 +136,6 @@ def _initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictio
     channels = 3 if settings.color else 1
     shape_only = torch.zeros(1, channels, settings.size, settings.size, device=batches[0].device)
     padding = settings.size // 2 if settings.robust else settings.size - 1
-    smallest = min(min(batch.shape[2:]) for batch in batches)
-    if settings.size > smallest:
-        raise ValueError(f"size is {settings.size} and the smallest image has {smallest} pixels; expected less")
     filters = from_patches(batches, ConvDictionary(shape_only, padding=padding), settings.atoms, settings.seed)
     return WithIdentity(filters) if settings.robust else filters
 
