@@ -64,6 +64,7 @@ def test_gradients_flow_as_in_solve():
         ({"betas": "all"}, TypeError, "betas is 'all'"),
         ({"start": 0}, TypeError, "start was given; a path begins at zero"),
         ({"solver": pn.OMP(2)}, ValueError, "OMP takes no path"),
+        ({"solver": pn.IHT(2)}, ValueError, "IHT takes no path"),
     ],
 )
 def test_bad_input_is_refused(options, kind, words):

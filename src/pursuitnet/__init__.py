@@ -30,7 +30,7 @@ _HOME = {
     **dict.fromkeys(("load_msdnet", "load_resnet_checkpoint"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
-    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "path", "RegularizationPath"), "problems"),
+    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "IHT", "path", "RegularizationPath"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     )
     from pursuitnet.problems import (
         ADMM,
+        IHT,
         OMP,
         ConvergenceWarning,
         Learned,

@@ -14,6 +14,7 @@ from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.problems.admm import ADMM
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
@@ -123,7 +124,7 @@ def multilayer_basis_pursuit(
     check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, (OMP, ReducedSolver, WorkingSet, ADMM)):
+    if isinstance(solver, (OMP, IHT, ReducedSolver, WorkingSet, ADMM)):
         raise ValueError(f"solver is {solver}; expected None (which is ADMM over all layers), ISTA() or FISTA()")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])

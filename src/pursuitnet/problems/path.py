@@ -11,6 +11,7 @@ from torch import Tensor
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.dictionaries.inputs import check_count
 from pursuitnet.iterations.proximal import FISTA
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.problems.lasso import beta_max
 from pursuitnet.problems.omp import OMP
@@ -78,7 +79,7 @@ def path(
             begins at the largest.
         eps: the last β as a fraction of the first.
         n_betas: number of β.
-        solver: as ``solve`` takes it, except OMP.
+        solver: as ``solve`` takes it, except OMP and IHT.
         nonnegative: restrict Γ to Γ ≥ 0.
         options: the others of ``solve``: max_steps, tol, …
 
@@ -99,8 +100,8 @@ def path(
     if "start" in options or "beta" in options:
         name = "start" if "start" in options else "beta"
         raise TypeError(f"{name} was given; a path begins at zero, at the largest of its betas: leave it out")
-    if isinstance(solver, OMP):
-        raise ValueError("OMP takes no path, since β does not change its code; expected FISTA() or the like")
+    if isinstance(solver, OMP | IHT):
+        raise ValueError(f"{type(solver).__name__} takes no path, which is of (P1); expected FISTA() or the like")
     signal = with_dictionary("the signal", signal, dictionary)
     falling = _own(betas, signal) if betas is not None else _falling(signal, dictionary, eps, n_betas, nonnegative)
     solutions: list[Solution] = []

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.learning import images as incoming
 from pursuitnet.problems.learning.alternating import AlternatingLearner
@@ -240,5 +241,6 @@ def _check_numbers(batch_size: Any, max_iterations: Any, tol: Any, forget: Any, 
 def _check_solver(solver: Any) -> None:
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, OMP):
-        raise ValueError("solver is OMP, whose codes have no certificate; expected FISTA(), ISTA() or WorkingSet()")
+    if isinstance(solver, OMP | IHT):
+        name = type(solver).__name__
+        raise ValueError(f"solver is {name}, whose codes have no certificate; expected FISTA(), ISTA() or WorkingSet()")
