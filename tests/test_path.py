@@ -28,7 +28,7 @@ def test_codes_and_betas_are_those_of_lasso_path(solver, nonnegative):
         np.testing.assert_allclose(result.codes[:, i], codes.T, atol=1e-7)
 
 
-def test_prices_of_ones_own_are_solved_from_the_largest_on():
+def test_given_betas_are_solved_from_the_largest_on():
     x = normal(2, 1, 9, 9, seed=1)
     result = pn.path(x, CIRCULAR, [0.1, 2.0, 0.5], tol=1e-10, max_steps=9000)
     assert result.betas[:, 0].flatten().tolist() == [2.0, 0.5, 0.1]

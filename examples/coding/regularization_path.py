@@ -27,7 +27,7 @@ print(f"largest gap: {float(regularization.gaps.max()):.0e}")
 
 # %%
 # The three planted atoms enter first and grow, while noise enters late. Their final values are near the planted ones;
-# at a larger β they are shrunk toward zero, which is the price of the ℓ1 norm.
+# at a larger β the ℓ1 norm shrinks them toward zero.
 figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
 regularization.plot(axes)
 for value in planted[planted != 0].tolist():
