@@ -160,6 +160,15 @@ def test_every_objective_of_the_history_has_a_certificate_that_the_product_confi
     assert objectives[-1] < objectives[0]
 
 
+@pytest.mark.parametrize("solver", [pn.FISTA(), pn.WorkingSet(), "auto"])
+def test_the_product_is_solved_as_the_effective_dictionary_is(solver):
+    layers = [pn.ConvDictionary(unit(3, 1, 3, 3), padding=3), pn.ConvDictionary(unit(4, 3, 3, 3, seed=1))]
+    D, x = pn.ComposedDictionary(layers).requires_grad_(False), normal(2, 1, 9, 8, seed=2)
+    options = {"beta": 0.2 * pn.beta_max(x, D), "tol": 1e-10, "max_steps": 9000}
+    one = pn.solve(x, D.effective().requires_grad_(False), **options)
+    torch.testing.assert_close(pn.solve(x, D, solver=solver, **options).code, one.code, rtol=0, atol=1e-6)
+
+
 def test_a_stream_missing_pixels_and_matrices_are_learned_too():
     true, x, near = planted()
     online = pn.learn((x[i : i + 1] for i in range(8)), near, 0.4, atom_nonzeros=3)
