@@ -3,15 +3,19 @@
     python benchmarks/dictionary_learning.py --images fruit.mat [--held-out 2] [--atoms 100] [--size 11] [--beta 1.0]
                                              [--seconds 60] [--threads 2] [--clock wall|processor]
                                              [--out runs/dictionary_learning]
+    python benchmarks/dictionary_learning.py --memory 1000 [--atoms 100] [--size 11] [--beta 1.0] [--threads 2]
 
 Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made gray and
 contrast-normalized. All methods start from the same random atoms, are trained on the same images on a torus, and are
 stopped after --seconds. A dictionary is scored by F_test(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over held-out images, solved to
 a duality gap of 1e-4, outside of the timing. With one thread the seconds are processor time by default. Prints a table
-and writes numbers and a picture.
+and writes numbers and a picture. With --memory, only the peak memory of our online learning is measured, of the
+whole process: from a stream of so many patches of 100 x 100 pixels, smooth noise, made one by one.
 """
 
 import argparse
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +27,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pursuitnet as pn
-from pursuitnet.program.learn.pixels import files_of, read
+from pursuitnet.problems.learning import Report
+from pursuitnet.program.learn.pixels import files_of, prepared, read
 
 Snapshots = Iterator[Tensor]
 Curve = list[tuple[float, float]]
@@ -150,10 +155,35 @@ def picture(curves: dict[str, Curve], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def stream_of_patches(count: int, side: int = 100) -> Snapshots:
+    """Yield patches (1, 1, side, side) of smooth noise, contrast-normalized."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        noise = torch.randn(1, 1, side, side, generator=generator)
+        rough = torch.nn.functional.avg_pool2d(noise, 3, 1, 1).sign()
+        yield prepared(torch.nn.functional.avg_pool2d(rough, 3, 1, 1) / 2 + 0.5, "contrast")
+
+
+def learn_and_report_memory(arguments: argparse.Namespace) -> None:
+    """Learn online, and print the peak resident memory of this process after every tenth of the patches, in MB."""
+    tenth = max(1, arguments.memory // 10)
+
+    def print_peak(report: Report, dictionary: pn.Dictionary) -> None:
+        if report.iteration % tenth == 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+            print(f"{report.iteration:6d} patches: {kilobytes / 1024:.0f} MB at most", flush=True)
+
+    torch.set_num_threads(arguments.threads)
+    D = pn.ConvDictionary(start(arguments.atoms, arguments.size), padding=arguments.size - 1)
+    pn.learn(stream_of_patches(arguments.memory), D, arguments.beta, gap=1e-3, callback=print_peak)
+
+
 def main() -> None:
     """Run all methods and leave table, numbers and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="a .mat file with the key b, or a folder")
+    parser.add_argument("--images", type=Path, help="a .mat file with the key b, or a folder")
+    parser.add_argument("--memory", type=int, metavar="N", help="only measure the memory of learning from N patches")
     parser.add_argument("--held-out", type=int, default=2, help="number of images, the last ones, that are held out")
     parser.add_argument("--atoms", type=int, default=100)
     parser.add_argument("--size", type=int, default=11)
@@ -164,6 +194,11 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "processor"), help="by default the processor's with one thread")
     records.add_out(parser, "dictionary_learning")
     arguments = parser.parse_args()
+    if arguments.memory:
+        learn_and_report_memory(arguments)
+        return
+    if arguments.images is None:
+        parser.error("--images is missing; expected a .mat file with the key b, or a folder of images, or --memory N")
     import sporco.fft
 
     torch.set_num_threads(arguments.threads)

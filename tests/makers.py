@@ -152,6 +152,29 @@ class Scaled:
         return D * scale.repeat_interleave(D.shape[1] // len(scale))
 
 
+@dataclass(frozen=True)
+class Composed:
+    """D₁·D₂ with a fixed D₁, so that the filters of one's own are those of the last layer."""
+
+    first: Linear | Conv | Circular | Reflecting
+    last: Linear | Conv | Circular | Reflecting | Identity
+
+    @property
+    def weight_shape(self):
+        return self.last.weight_shape
+
+    def of(self, weight):
+        return pn.ComposedDictionary([self.first.make(weight.dtype), self.last.of(weight)])
+
+    def make(self, dtype=torch.float64):
+        return pn.ComposedDictionary([self.first.make(dtype), self.last.make(dtype)])
+
+    def matrix(self, shape):
+        D = self.first.make()
+        between = (sum(D.code_channels), *(D.code_size((1, *shape)) if D.dims else ()))
+        return self.first.matrix(shape) @ self.last.matrix(between)
+
+
 def block_diagonal(weight, groups):
     """Filters of all channels, from those (atoms, channels/groups, …) that have the channels of their group only."""
     atoms, own = weight.shape[:2]
@@ -247,6 +270,28 @@ DICTIONARIES = {
     "3-D reflecting": (Reflecting((2, 1, 3, 3, 1), (1, 2, 1)), [(1, 2, 3, 1), (1, 4, 3, 5), (1, 9, 8, 9)]),
     "scaled reflecting": (Scaled(Reflecting((2, 1, 3))), [(1, 2), (1, 9)]),
     "[I 2-D reflecting]": (Identity(Reflecting((4, 2, 3, 3), 2)), [(2, 3, 3), (2, 5, 6), (2, 17, 16)]),
+    "composed matrix": (Composed(Linear((9, 4)), Linear((6, 9))), [(4,)]),
+    "composed 1-D": (
+        Composed(Conv((3, 2, 4), {"stride": 2, "padding": 3, "dilation": 2}), Conv((4, 3, 3), {"dilation": 2})),
+        [(2, 9), (2, 10), (2, 19), (2, 280)],
+    ),
+    "composed 2-D / 2 / 3": (
+        Composed(Conv((3, 1, 3, 2), {"stride": 2, "padding": 1}), Conv((4, 3, 2, 2), {"stride": (3, 1)})),
+        [(1, 4, 3), (1, 9, 8), (1, 10, 7), (1, 24, 23)],
+    ),
+    "composed 2-D, padded twice": (
+        Composed(Conv((3, 2, 3, 3), {"padding": 1}), Conv((4, 3, 3, 3), {"padding": 1})),
+        [(2, 2, 1), (2, 5, 6), (2, 17, 16)],
+    ),
+    "composed circular": (
+        Composed(Circular((3, 1, 3, 2), (1, 2)), Circular((2, 3, 2, 2))),
+        [(1, 3, 3), (1, 7, 6), (1, 24, 23)],
+    ),
+    "composed reflecting": (Composed(Reflecting((3, 2, 3)), Circular((2, 3, 3))), [(2, 4), (2, 9), (2, 260)]),
+    "composed [I D]": (
+        Composed(Conv((2, 1, 3), {"padding": 1}), Identity(Conv((3, 2, 3), {"padding": 1}))),
+        [(1, 3), (1, 9), (1, 520)],
+    ),
     "[I matrix]": (Identity(Linear((6, 4))), [(4,)]),
     "[I 1-D]": (Identity(Conv((3, 2, 3), {"padding": 1})), [(2, 2), (2, 7), (2, 270)]),
     "[I 1-D circular]": (Identity(Circular((2, 2, 3))), [(2, 3), (2, 10), (2, 260)]),

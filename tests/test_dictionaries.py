@@ -24,6 +24,11 @@ def made(name, dtype=torch.float64):
     return spec, spec.make(dtype), shapes
 
 
+def rounding(name):
+    """Of entries that are sums of several products, in another order."""
+    return 1e-13 if "composed" in name else 1e-14 if "reflecting" in name else 0
+
+
 def draws(D, shape, batch=3):
     """A batch of random signals and a batch of random codes for them."""
     x = normal(batch, *shape, seed=1)
@@ -50,7 +55,7 @@ def test_both_directions_and_matrix_are_those_of_the_explicit_matrix(name):
     for shape in shapes[:-1] or shapes:
         expected, (x, code) = spec.matrix(shape), draws(D, shape)
         assert code.shape[1] == sum(D.code_channels)
-        summed = 1e-14 if "reflecting" in name else 0  # several taps on one pixel, in another order
+        summed = rounding(name)
         torch.testing.assert_close(D.matrix(x.shape), expected, rtol=summed, atol=summed)
         torch.testing.assert_close(D.analyze(x).flatten(1), x.flatten(1) @ expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(
@@ -66,11 +71,29 @@ def test_columns_and_norms_are_those_of_the_explicit_matrix(name):
         chosen = torch.randint(expected.shape[1], (7,), generator=torch.Generator().manual_seed(3))
         places, values = D.columns(chosen, shape)
         columns = torch.zeros(7, len(expected), dtype=torch.float64).scatter_add(1, places, values.detach())
-        summed = 1e-14 if "reflecting" in name else 0
+        summed = rounding(name)
         torch.testing.assert_close(columns.T, expected[:, chosen], rtol=summed, atol=summed)
         norms = D.atom_norms(shape).detach()
         assert norms.shape == D.analyze(normal(1, *shape)).shape
         torch.testing.assert_close(norms.flatten(), expected.norm(dim=0))
+
+
+@pytest.mark.parametrize("name", ["composed matrix", "composed 1-D", "composed 2-D / 2 / 3", "composed circular"])
+def test_the_effective_dictionary_is_the_composed_one(name):
+    spec, D, shapes = made(name)
+    one = D.effective()
+    for shape in shapes[1:-1] or shapes:
+        torch.testing.assert_close(one.matrix(shape), spec.matrix(shape))
+    bound = D.lipschitz_bound()
+    assert bound <= (1 + 1e-9) * torch.stack([layer.lipschitz_bound() for layer in D.layers]).prod()
+    gradients = torch.autograd.grad(bound, [layer.weight for layer in D.layers])
+    assert all(float(gradient.norm()) > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["composed 2-D, padded twice", "composed reflecting", "composed [I D]"])
+def test_layers_that_cut_off_what_lies_outside_are_not_one_layer(name):
+    with pytest.raises(ValueError, match="; expected"):
+        made(name)[1].effective()
 
 
 @st.composite
@@ -199,9 +222,8 @@ def test_dtype_is_kept_and_lipschitz_is_exact_in_both(name):
             assert got.dtype == dtype
             torch.testing.assert_close(got, expected.to(dtype), rtol=tolerance, atol=tolerance)
         singular = torch.linalg.svdvals(D.matrix(shape).double().detach())
-        rounded = (
-            1e-6 if "scaled" in name or "reflecting" in name else 1e-9
-        )  # of entries that are computed, in single precision
+        computed = any(word in name for word in ("scaled", "reflecting", "composed"))
+        rounded = 1e-6 if computed else 1e-9  # of entries that are computed, in single precision
         assert D.lipschitz(shape) == pytest.approx(float(singular[0]) ** 2, rel=rounded)
         assert {p.dtype for p in D.parameters()} == {dtype}  # measuring leaves it as it was
 
@@ -289,6 +311,11 @@ BAD_INPUT = {
     "signal_shape without channels": (
         lambda: conv(3, 2, 3, 3).lipschitz((9, 9)),
         ["(9, 9)", "(B, 2, and 2 sizes)"],
+    ),
+    "composed of nothing": (lambda: pn.ComposedDictionary([]), ["there are no", "one or more"]),
+    "composed of other channels": (
+        lambda: pn.ComposedDictionary([conv(3, 2, 3), conv(3, 2, 3)]),
+        ["3 channels", "2 channels", "expected the same"],
     ),
     "[I D] strided": (lambda: pn.WithIdentity(conv(3, 2, 3, stride=2, padding=1)), ["stride (2,)", "stride 1"]),
     "[I D] unpadded": (

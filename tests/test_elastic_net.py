@@ -41,13 +41,13 @@ def test_codes_are_scikit_learns(name, solver, ridge, nonnegative):
     solution = pn.solve(x, D, beta, SOLVERS[solver], nonnegative, ridge=ridge, **OPTIONS)
     assert solution.converged
     matrix = D.matrix(x.shape).numpy()
-    for one, price, code, value in zip(x.flatten(1), beta.flatten(), solution.code, solution.objective, strict=True):
-        alpha, share = (float(price) + ridge) / len(one), float(price) / (float(price) + ridge)
+    for one, weight, code, value in zip(x.flatten(1), beta.flatten(), solution.code, solution.objective, strict=True):
+        alpha, share = (float(weight) + ridge) / len(one), float(weight) / (float(weight) + ridge)
         peer = ElasticNet(alpha, l1_ratio=share, fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=100_000)
         expected = torch.as_tensor(peer.fit(matrix, one.numpy()).coef_)
         torch.testing.assert_close(code.flatten(), expected, rtol=0, atol=1e-5)  # the gap is quadratic in it
         off = one - D.matrix(x.shape) @ expected
-        objective = 0.5 * off @ off + price * expected.abs().sum() + 0.5 * ridge * expected @ expected
+        objective = 0.5 * off @ off + weight * expected.abs().sum() + 0.5 * ridge * expected @ expected
         torch.testing.assert_close(value, objective, rtol=1e-9, atol=0)
 
 
@@ -69,24 +69,24 @@ def test_a_weight_for_each_entry_is_the_weighted_norm(solver):
     """By L-BFGS on the two signs of the code apart."""
     x, D, beta = drawn("matrix")
     weights = beta * uniform(0.5, 2, 2, 20, seed=3)
-    weights[0, :3] = 0  # entries without a price
+    weights[0, :3] = 0  # entries without a penalty
     solution = pn.solve(x, D, weights, SOLVERS[solver], ridge=0.3, **OPTIONS)
     matrix = D.matrix().numpy()
-    for one, price, code in zip(x.numpy(), weights.numpy(), solution.code.numpy(), strict=True):
+    for one, weight, code in zip(x.numpy(), weights.numpy(), solution.code.numpy(), strict=True):
 
-        def value(signs, one=one, price=price):
+        def value(signs, one=one, weight=weight):
             g = signs[:20] - signs[20:]
             off = matrix @ g - one
             slope = matrix.T @ off + 0.3 * g
-            objective = 0.5 * off @ off + price @ (signs[:20] + signs[20:]) + 0.15 * g @ g
-            return objective, np.r_[slope + price, price - slope]
+            objective = 0.5 * off @ off + weight @ (signs[:20] + signs[20:]) + 0.15 * g @ g
+            return objective, np.r_[slope + weight, weight - slope]
 
         peer = minimize(value, np.zeros(40), jac=True, bounds=[(0, None)] * 40, options={"ftol": 1e-15, "gtol": 1e-10})
         np.testing.assert_allclose(code, peer.x[:20] - peer.x[20:], atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", ["FISTA", "ADMM", "WorkingSet"])
-def test_without_a_price_it_is_ridge_regression_with_a_gap_that_means_something(solver):
+def test_without_a_penalty_it_is_ridge_regression_with_a_gap_that_means_something(solver):
     x, D, _ = drawn("circular")
     solution = pn.solve(x, D, 0.0, SOLVERS[solver], ridge=0.5, **OPTIONS)
     matrix = D.matrix(x.shape)

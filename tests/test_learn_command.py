@@ -74,7 +74,7 @@ def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, 
         (("missing.png", *SMALL), "missing.png does not exist; name image files"),
         (("EMPTY", *SMALL), "holds no image; expected files that end in"),
         (("IMAGES", "--atoms", "0"), "atoms is 0; expected at least 1"),
-        (("IMAGES", "--size", "50"), "size is 50 and the smallest image has 20 pixels"),
+        (("IMAGES", "--size", "50"), "has 24 x 20 pixels; expected at least the size of the atoms, 50, nor are the 2"),
         (("IMAGES", *SMALL[:-1], "1000"), "beta is 1000, and the correlation of an atom of norm 1"),
         (("IMAGES", *SMALL, "--resume"), "holds no run of learn to resume"),
         (("IMAGES", "--size", "4", "--robust"), "expected an odd number"),
@@ -93,6 +93,23 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("online", [(), ("--online",)], ids=["rounds", "online"])
+def test_files_that_cannot_be_used_are_named_and_the_others_are_learned_from(online, tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images", 4), tmp_path / "run"
+    (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
+    Image.fromarray(np.full((4, 30), 7, np.uint8)).save(images / "flat.png")
+    code, lines, errors = called(monkeypatch, capsys, images, *SMALL, *online, "--tol", 0.1, "--out", out)
+    assert code == 1 and errors.count("\n") == 2 and errors.count("pursuitnet: ") == 2
+    assert errors.count(str(images / "1.png")) == 1
+    assert f"{images / 'flat.png'} has 4 x 30 pixels; expected at least the size of the atoms, 5" in errors
+    assert str(out / "learn.html") in lines and "3 images" in (out / "learn.html").read_text()
+    good = drawn(tmp_path / "good", 4)
+    (good / "1.png").unlink()
+    other = tmp_path / "other"
+    called(monkeypatch, capsys, good, *SMALL, *online, "--tol", 0.1, "--out", other)
+    assert torch.equal(*(load_file(folder / "dictionary.safetensors")["weight"] for folder in (out, other)))
+
+
 def test_contrast_is_local_and_of_the_size_that_codes_are_measured_in():
     x = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     x[..., 20:] *= 0.1
@@ -102,3 +119,15 @@ def test_contrast_is_local_and_of_the_size_that_codes_are_measured_in():
     torch.testing.assert_close(pixels.smoothed(flat), flat)
     assert float(pixels.prepared(flat, "contrast").abs().max()) < 1e-3
     assert torch.equal(pixels.prepared(x, "none"), x)
+
+
+def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images"), tmp_path / "atoms"
+    called(monkeypatch, capsys, images, "--atoms", "2", "--size", "3", "--iterations", 1, "--out", out)
+    tiny = ("--model", "resnet_8", "--width", 2, "--epochs", 1, "--train-images", 20, "--test-images", 10)
+    options = (*tiny, "--init-dictionary", out, "--out", tmp_path / "run")
+    code, _, error = program(monkeypatch, capsys, "train", *options)
+    assert code == 0, error
+    code, _, error = program(monkeypatch, capsys, "train", *options[:3], 3, *options[4:-1], tmp_path / "other")
+    assert code == 2 and error.count("\n") == 1
+    assert "has filters of shape (2, 1, 3, 3) (atoms, channels, *kernel); the first layer expects (3, 1, 3, 3)" in error

@@ -137,15 +137,15 @@ def test_a_batch_is_its_examples_one_at_a_time(name):
 
 
 @pytest.mark.parametrize("name", ["matrix", "2-D circular", "[I 2-D]"])
-def test_objective_is_half_the_squared_residual_and_the_price_of_every_nonzero(name):
+def test_objective_is_half_the_squared_residual_and_the_penalty_of_every_nonzero(name):
     x, D, matrix = draw(name)
-    prices = torch.rand(sum(D.code_channels), generator=generator(3), dtype=torch.float64)
-    each = prices.view(-1, *[1] * D.dims).expand_as(D.analyze(x)[0]).flatten()
-    for beta, price in ((0.0, 0 * each), (0.4, torch.full_like(each, 0.4)), (prices, each)):
+    betas = torch.rand(sum(D.code_channels), generator=generator(3), dtype=torch.float64)
+    each = betas.view(-1, *[1] * D.dims).expand_as(D.analyze(x)[0]).flatten()
+    for beta, penalty in ((0.0, 0 * each), (0.4, torch.full_like(each, 0.4)), (betas, each)):
         found = pn.solve(x, D, beta, pn.OMP(4))
         flat = found.code.flatten(1)
         rest = x.flatten(1) - flat @ torch.as_tensor(matrix).T
-        torch.testing.assert_close(found.objective, 0.5 * rest.square().sum(1) + ((flat != 0) * price).sum(1))
+        torch.testing.assert_close(found.objective, 0.5 * rest.square().sum(1) + ((flat != 0) * penalty).sum(1))
         assert torch.equal(found.code, pn.solve(x, D, 0.0, pn.OMP(4)).code)
 
 

@@ -31,7 +31,7 @@ def test_codes_and_betas_are_those_of_lasso_path(solver, nonnegative):
         np.testing.assert_allclose(result.codes[:, i], codes.T, atol=1e-7)
 
 
-def test_prices_of_ones_own_are_solved_from_the_largest_on():
+def test_given_betas_are_solved_from_the_largest_on():
     x = normal(2, 1, 9, 9, seed=1)
     result = pn.path(x, CIRCULAR, [0.1, 2.0, 0.5], tol=1e-10, max_steps=9000)
     assert result.betas[:, 0].flatten().tolist() == [2.0, 0.5, 0.1]
@@ -67,8 +67,41 @@ def test_gradients_flow_as_in_solve():
         ({"betas": "all"}, TypeError, "betas is 'all'"),
         ({"start": 0}, TypeError, "start was given; a path begins at zero"),
         ({"solver": pn.OMP(2)}, ValueError, "OMP takes no path"),
+        ({"solver": pn.IHT(2)}, ValueError, "IHT takes no path"),
     ],
 )
 def test_bad_input_is_refused(options, kind, words):
     with pytest.raises(kind, match=words):
         pn.path(normal(1, 12), MATRIX, **options)
+
+
+def test_the_picture_shows_the_coefficients_against_falling_betas():
+    x = normal(2, 12, seed=1)
+    result = pn.path(x, MATRIX, [1.0, 0.3, 0.1, 0.0], max_steps=9000)
+    axes = result.plot(example=1, most=5)
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert len(drawn) == 5 and axes.get_xscale() == "log" and axes.xaxis_inverted()
+    largest = result.codes[:, 1].abs().amax(0).argmax()
+    np.testing.assert_allclose(drawn[0].get_xdata(), [1.0, 0.3, 0.1])
+    np.testing.assert_allclose(drawn[0].get_ydata(), result.codes[:3, 1, largest])
+    (count,) = [other for other in axes.figure.axes if other is not axes]
+    np.testing.assert_allclose(count.lines[0].get_ydata(), result.nonzeros[:3, 1])
+    assert result.plot(axes) is axes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"example": 2}, "example is 2; expected an index from 0 to 1"),
+        ({"example": True}, "example is True"),
+        ({"most": 0}, "most is 0; expected an integer ≥ 1"),
+    ],
+)
+def test_a_picture_of_what_is_not_there_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        pn.path(normal(2, 12), MATRIX, n_betas=3).plot(**options)
+
+
+def test_a_picture_of_one_beta_is_refused():
+    with pytest.raises(ValueError, match="the path has 1 β > 0; expected two or more to draw"):
+        pn.path(normal(1, 12), MATRIX, [1.0, 0.0]).plot()

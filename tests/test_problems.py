@@ -87,7 +87,7 @@ def test_the_gap_is_that_of_the_best_dual_point_on_the_ray_of_the_residual(name,
 
 
 @either_sign
-def test_a_price_of_zero_takes_the_part_of_the_residual_that_is_orthogonal_to_its_columns(nonnegative):
+def test_a_penalty_of_zero_takes_the_part_of_the_residual_that_is_orthogonal_to_its_columns(nonnegative):
     D = pn.LinearDictionary(torch.eye(4, dtype=torch.float64)[:3]).requires_grad_(False)
     x, beta = (
         torch.tensor([[2.0, 1.0, 0.5, 3.0]], dtype=torch.float64),
@@ -232,7 +232,7 @@ def test_the_reduced_problem_has_the_optimum_of_the_full_one(name, nonnegative):
 
 
 @with_identity
-def test_without_a_price_on_the_identity_the_signal_is_its_own_code(name):
+def test_without_a_penalty_on_the_identity_the_signal_is_its_own_code(name):
     """β = (0, …, 0, b), as in Proposition 1, has the trivial optimum Γ = (x, 0)."""
     problem, _, _ = draw(name)
     D, x = problem.dictionary, problem.signal

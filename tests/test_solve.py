@@ -270,7 +270,7 @@ def test_gap_is_an_upper_bound_for_any_code_of_any_problem(nonnegative):
     problems, features, atoms, guesses = 60, 5, 7, 5
     matrices, x = normal(problems, features, atoms), normal(problems, features, seed=1)
     beta = uniform(0.02, 1, problems, atoms, seed=2)
-    beta[::3, :2] = 0  # two rows without a price in every third problem
+    beta[::3, :2] = 0  # two rows without a penalty in every third problem
     best = descent(matrices, x, beta, nonnegative)
     optimum = value_at(matrices, x, beta, best)
     trivial = 0
@@ -336,7 +336,7 @@ def least_squares(matrix, x, nonnegative):
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
 @pytest.mark.parametrize(("atoms", "dtype"), [(5, torch.float64), (5, torch.float32), (30, torch.float64)])
 @either_sign
-def test_a_price_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solver, atoms, dtype, nonnegative):
+def test_a_penalty_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solver, atoms, dtype, nonnegative):
     x, D = normal(3, 12, seed=1), pn.LinearDictionary(unit(atoms, 12).to(dtype)).requires_grad_(False)
     x = x.to(dtype)
     minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
@@ -353,8 +353,8 @@ def test_a_price_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solve
 
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
 @either_sign
-def test_rows_without_a_price_among_others_are_solved_to_a_certificate(solver, nonnegative):
-    """A mask of prices: those of a third of the rows are 0, so that they fit whatever they can."""
+def test_rows_without_a_penalty_among_others_are_solved_to_a_certificate(solver, nonnegative):
+    """A mask of penalties: those of a third of the rows are 0, so that they fit whatever they can."""
     x, D, value = draw("matrix")
     beta = torch.full((20,), 0.3 * value, dtype=torch.float64)
     beta[:6] = 0
@@ -365,7 +365,7 @@ def test_rows_without_a_price_among_others_are_solved_to_a_certificate(solver, n
 
 
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(FISTA)"])
-def test_an_identity_without_a_price_takes_the_signal_and_leaves_nothing(solver):
+def test_an_identity_without_a_penalty_takes_the_signal_and_leaves_nothing(solver):
     x, D, value = draw("[I 2-D]")
     beta = torch.cat([torch.zeros(D.code_channels[0]), torch.full((D.code_channels[1],), value)]).double()
     found = pn.solve(x, D, beta, max_steps=9000, **SOLVERS[solver])

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 import pursuitnet as pn
 from pursuitnet.program import train
 from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
+from pursuitnet.program.learn.dictionary import DICTIONARY, write_dictionary
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train.images import batches, images_of, loss_weights
@@ -366,6 +367,64 @@ def test_weights_of_another_network_are_refused(begun, change, says):
 def test_weights_for_other_channels_are_refused(begun):
     with pytest.raises(ValueError, match="takes images of 3 channels; those to train on have 1"):
         trainer_of(replace(TINY, init=str(begun)), (IMAGES[:, 0], LABELS, TEST[:, 0], ANSWERS))
+
+
+# ---------------------------------------------------------------- a learned dictionary as the first layer
+
+
+def learned(folder, *shape):
+    """A folder as ``pursuitnet learn`` leaves it, and its filters."""
+    folder.mkdir()
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    write_dictionary(folder / DICTIONARY, weight, torch.ones(len(weight)), {"padding": [4, 4]})
+    return folder, weight
+
+
+def test_training_begins_with_a_learned_dictionary_scaled_to_the_layer(tmp_path):
+    folder, weight = learned(tmp_path / "atoms", 2, 3, 3, 3)
+    plain = trainer_of(TINY).model.state_dict()
+    for name in (folder, folder / DICTIONARY):
+        model = trainer_of(replace(TINY, init_dictionary=str(name))).model
+        first = model.pursuits()[0].dictionary.weight
+        ratio = first / weight
+        torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
+        changed = [name for name, value in model.state_dict().items() if not torch.equal(value, plain[name])]
+        assert len(changed) == 1
+
+
+def test_a_run_goes_on_without_the_dictionary_that_it_began_with(tmp_path):
+    folder, _ = learned(tmp_path / "atoms", 2, 3, 3, 3)
+    recipe = replace(TINY, init_dictionary=str(folder))
+    with pytest.raises(KeyboardInterrupt):
+        pn.train(recipe, tmp_path / "run", Stop(1, 2), every=0.0, data=FOUR)
+    (folder / DICTIONARY).unlink()
+    pn.train(train.read_recipe(tmp_path / "run"), tmp_path / "run", resume=True, data=FOUR)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ((2, 3, 5, 5), r"has filters of shape \(2, 3, 5, 5\) .* expects \(2, 3, 3, 3\): .*--atoms 2 --size 3 --color"),
+        ((2, 3), "holds no filters"),
+        (None, "does not exist; name a folder that pursuitnet learn has written"),
+        (b"no tensors", "holds no filters"),
+    ],
+)
+def test_a_dictionary_that_does_not_fit_gets_one_sentence(content, says, tmp_path):
+    folder = tmp_path / "atoms"
+    if isinstance(content, tuple):
+        learned(folder, *content)
+    elif content:
+        folder.mkdir()
+        (folder / DICTIONARY).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=says) as error:
+        trainer_of(replace(TINY, init_dictionary=str(folder)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_dictionary_and_the_weights_of_a_run_are_not_both_initial():
+    with pytest.raises(ValueError, match="init and init_dictionary both give"):
+        replace(TINY, init="run", init_dictionary="atoms")
 
 
 def test_subsets_are_datasets(tmp_path):

@@ -16,7 +16,7 @@ _HOME = {
     **dict.fromkeys(("Start", "zero", "resnet", "res_csc_simplified", "res_csc", "LearnedStart"), "starts"),
     # factor 2: the dictionary
     **dict.fromkeys(("Dictionary", "LinearDictionary", "ConvDictionary", "CircularDictionary"), "dictionaries"),
-    **dict.fromkeys(("ReflectingDictionary", "WithIdentity", "ScaledDictionary"), "dictionaries"),
+    **dict.fromkeys(("ReflectingDictionary", "WithIdentity", "ScaledDictionary", "ComposedDictionary"), "dictionaries"),
     # factor 3: how many steps, and with which momentum
     **dict.fromkeys(("Solver", "ISTA", "FISTA"), "iterations"),
     # the operator P and the step c
@@ -29,7 +29,7 @@ _HOME = {
     **dict.fromkeys(("load_msdnet", "load_resnet_checkpoint"), "networks"),
     # problems solved to a certificate
     **dict.fromkeys(("solve", "Solution", "ConvergenceWarning", "beta_max"), "problems"),
-    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "path", "RegularizationPath"), "problems"),
+    **dict.fromkeys(("ReducedSolver", "WorkingSet", "ADMM", "OMP", "IHT", "path", "RegularizationPath"), "problems"),
     **dict.fromkeys(("layered_thresholding", "layered_basis_pursuit", "multilayer_basis_pursuit"), "problems"),
     **dict.fromkeys(("learn", "Learned"), "problems"),
     # the white box
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pursuitnet import data, theory
     from pursuitnet.dictionaries import (
         CircularDictionary,
+        ComposedDictionary,
         ConvDictionary,
         Dictionary,
         LinearDictionary,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     )
     from pursuitnet.problems import (
         ADMM,
+        IHT,
         OMP,
         ConvergenceWarning,
         Learned,

@@ -15,6 +15,7 @@ from pursuitnet.dictionaries.onednn import without_autocast
 from pursuitnet.iterations import FISTA, ISTA, Solver, unroll
 from pursuitnet.iterations.checkpointing import checkpointed_scan, recompute_of
 from pursuitnet.iterations.update import proximal_step
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import Solution, check_budget, solve
 from pursuitnet.problems.solve import check_solver as check_problem_solver
@@ -293,7 +294,7 @@ def check_arguments(
     else:
         check_solver(solver)
         check_count("unfolding", unfolding, 0, "the number of steps after the first, or 'solved'")
-    if isinstance(solver, OMP):
+    if isinstance(solver, OMP | IHT):
         raise TypeError(
             f"solver is {solver}, which solves (P0); expected FISTA(), ISTA(), WorkingSet() or ReducedSolver()"
         )

@@ -6,6 +6,7 @@ A dictionary is used in two directions, ``analyze`` (Dᵀx, what a network calls
 
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.circular import CircularDictionary
+from pursuitnet.dictionaries.composed import ComposedDictionary
 from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.identity import WithIdentity
 from pursuitnet.dictionaries.linear import LinearDictionary
@@ -15,6 +16,7 @@ from pursuitnet.dictionaries.scaled import ScaledDictionary
 __all__ = [
     "CircularDictionary",
     "Code",
+    "ComposedDictionary",
     "ConvDictionary",
     "Dictionary",
     "LinearDictionary",

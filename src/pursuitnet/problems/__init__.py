@@ -5,6 +5,7 @@ eliminates the identity part of [I D] first. ``learn`` optimizes the dictionary 
 """
 
 from pursuitnet.problems.admm import ADMM
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.lasso import beta_max
 from pursuitnet.problems.learning import Learned, learn
 from pursuitnet.problems.multilayer import layered_basis_pursuit, layered_thresholding, multilayer_basis_pursuit
@@ -15,6 +16,7 @@ from pursuitnet.problems.working_set import WorkingSet
 
 __all__ = [
     "ADMM",
+    "IHT",
     "OMP",
     "ConvergenceWarning",
     "Learned",

@@ -11,7 +11,7 @@ from torch import Tensor
 from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
 from pursuitnet.dictionaries.fourier import FourierDictionary, direct
 from pursuitnet.iterations.proximal import Certificate
-from pursuitnet.problems.lasso import Lasso, UnpricedLasso
+from pursuitnet.problems.lasso import Lasso, PartiallyPenalizedLasso
 
 Inverse = Callable[[Tensor, Tensor], Tensor]
 """(signal, ρ) → (ρI + DDᵀ)⁻¹ · signal."""
@@ -55,7 +55,7 @@ class ADMM:
         Raises:
             ValueError: for a dictionary whose least-squares problem is not cheap.
         """
-        if isinstance(problem, UnpricedLasso) and self.adaptive_rho:
+        if isinstance(problem, PartiallyPenalizedLasso) and self.adaptive_rho:
             return replace(self, adaptive_rho=False).split(problem)
         D, shape = direct(problem.dictionary), problem.signal.shape
         if type(D) is ConvDictionary:

@@ -90,7 +90,7 @@ class Lasso:
 
         A dual point is a u with |dⱼᵀu| ≤ βⱼ for all j (for Γ ≥ 0: dⱼᵀu ≤ βⱼ), and every objective is at least
         ⟨x, u⟩ − ½‖u‖². Here u = s·(x − DΓ) with the best feasible s, which is 1 at the optimum. Where β = 0, only s = 0
-        may be feasible, with the trivial bound 0 (see ``UnpricedLasso``).
+        may be feasible, with the trivial bound 0 (see ``PartiallyPenalizedLasso``).
 
         Args:
             code: Γ in parts.
@@ -138,7 +138,7 @@ class Lasso:
 
 
 @dataclass(frozen=True)
-class UnpricedLasso(Lasso):
+class PartiallyPenalizedLasso(Lasso):
     """(P1) with β = 0 somewhere, as in least squares or under a mask.
 
     A dual point has dⱼᵀu = 0 there (Γ ≥ 0: dⱼᵀu ≤ 0), which holds for x − DΓ only at the optimum. The component of
@@ -257,7 +257,7 @@ def lasso(
     """
     signal = _checked(signal, dictionary)
     betas = _betas(beta, signal, dictionary)
-    kind = UnpricedLasso if any(bool((b == 0).any()) for b in betas) else Lasso
+    kind = PartiallyPenalizedLasso if any(bool((b == 0).any()) for b in betas) else Lasso
     return kind(signal, dictionary, betas, nonnegative, step_of(dictionary))
 
 

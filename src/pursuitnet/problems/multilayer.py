@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pursuitnet.dictionaries import Code, Dictionary
+from pursuitnet.dictionaries.composed import check_chain
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import ISTA, Solver
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.problems.admm import ADMM
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import check_dictionary, with_dictionary
 from pursuitnet.problems.lasso import Lasso, lasso
 from pursuitnet.problems.loop import iterate
@@ -123,7 +124,7 @@ def multilayer_basis_pursuit(
     check_budget(max_steps, tol)
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, (OMP, ReducedSolver, WorkingSet, ADMM)):
+    if isinstance(solver, (OMP, IHT, ReducedSolver, WorkingSet, ADMM)):
         raise ValueError(f"solver is {solver}; expected None (which is ADMM over all layers), ISTA() or FISTA()")
     pairs = _paired(dictionaries, betas, "betas")
     x = signal = with_dictionary("the signal", signal, pairs[0][0])
@@ -312,10 +313,5 @@ def _paired(
         raise ValueError(f"{len(dictionaries)} dictionaries and {len(values)} {name}; expected the same number, ≥ 1")
     for i, D in enumerate(dictionaries, 1):
         check_dictionary(D, f"dictionary {i}")
-    for i, (above, below) in enumerate(pairwise(dictionaries), 1):
-        if sum(above.code_channels) != below.channels:
-            raise ValueError(
-                f"dictionary {i} has codes of {sum(above.code_channels)} channels, dictionary {i + 1} takes signals of "
-                f"{below.channels} channels; expected the same"
-            )
+    check_chain(dictionaries)
     return list(zip(dictionaries, values, strict=True))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,14 @@ from torch import Tensor
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.dictionaries.inputs import check_count
 from pursuitnet.iterations.proximal import FISTA
+from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.problems.lasso import beta_max
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import AnySolver, Solution, solve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,6 +48,35 @@ class RegularizationPath:
         """The number of non-zeros of each code."""
         return torch.stack([(solution.code != 0).flatten(1).sum(1) for solution in self.solutions])
 
+    def plot(self, axes: "Axes | None" = None, *, example: int = 0, most: int = 30) -> "Axes":
+        """Draw the code of one example against β, which decreases to the right, and its number of non-zeros.
+
+        A β of 0 is left out, since the scale is logarithmic.
+
+        Args:
+            axes: where to draw; by default those of a new figure, which ``.figure.savefig(path)`` writes.
+            example: index of the example.
+            most: number of coefficients to draw: those that become the largest.
+
+        Returns:
+            The axes of the coefficients.
+
+        Raises:
+            ValueError: for an example that does not exist, and a path without two β > 0.
+            ImportError: if matplotlib is not installed.
+        """
+        check_count("most", most, 1, "the number of coefficients to draw")
+        if type(example) is not int or not 0 <= example < self.betas.shape[1]:
+            raise ValueError(f"example is {example!r}; expected an index from 0 to {self.betas.shape[1] - 1}")
+        betas = self.betas.flatten(2)[:, example, 0].detach().cpu()
+        shown = betas > 0
+        if int(shown.sum()) < 2:
+            raise ValueError(f"the path has {int(shown.sum())} β > 0; expected two or more to draw")
+        codes = torch.stack([solution.code[example].flatten().detach().cpu() for solution in self.solutions])
+        nonzeros = (codes != 0).sum(1)
+        drawn = codes[:, codes.abs().amax(0).topk(min(most, codes.shape[1])).indices]
+        return _draw(axes, betas[shown], drawn[shown], nonzeros[shown])
+
     def __len__(self) -> int:
         return len(self.solutions)
 
@@ -53,6 +86,31 @@ class RegularizationPath:
     def __repr__(self) -> str:
         ends = [f"{float(b.amax()):.3g}" for b in (self.betas[0], self.betas[-1])]
         return f"RegularizationPath({len(self)} solutions, β from {ends[0]} to {ends[1]})"
+
+
+def _draw(axes: "Axes | None", betas: Tensor, coefficients: Tensor, nonzeros: Tensor) -> "Axes":
+    """Draw coefficients (n, k) and numbers of non-zeros (n,) against β (n,)."""
+    if axes is None:
+        from matplotlib.figure import Figure  # the library itself does not need it
+
+        axes = Figure(figsize=(6, 3.8), layout="constrained").add_subplot()
+    ink, gray = "#31518f", "#a8a8a8"
+    count = axes.twinx()
+    count.step(betas, nonzeros, where="mid", color=gray, linewidth=1.4, linestyle=(0, (4, 3)))
+    count.set_ylabel("non-zeros (dashed)", color="#707070")
+    count.set_ylim(bottom=0)
+    count.spines[["top", "left"]].set_visible(False)
+    largest = coefficients.abs().amax(0)
+    for line, size in zip(coefficients.T, (largest / largest.amax().clamp(min=1e-30)).tolist(), strict=True):
+        axes.plot(betas, line, color=ink, alpha=0.25 + 0.75 * size, linewidth=1.4)
+    axes.axhline(0, color=gray, linewidth=0.8, zorder=0)
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set(xlabel="β", ylabel="coefficients")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_zorder(count.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    return axes
 
 
 def path(
@@ -78,7 +136,7 @@ def path(
             begins at the largest.
         eps: the last β as a fraction of the first.
         n_betas: number of β.
-        solver: as ``solve`` takes it, except OMP.
+        solver: as ``solve`` takes it, except OMP and IHT.
         nonnegative: restrict Γ to Γ ≥ 0.
         options: the others of ``solve``: max_steps, tol, …
 
@@ -99,8 +157,8 @@ def path(
     if "start" in options or "beta" in options:
         name = "start" if "start" in options else "beta"
         raise TypeError(f"{name} was given; a path begins at zero, at the largest of its betas: leave it out")
-    if isinstance(solver, OMP):
-        raise ValueError("OMP takes no path, since β does not change its code; expected FISTA() or the like")
+    if isinstance(solver, OMP | IHT):
+        raise ValueError(f"{type(solver).__name__} takes no path, which is of (P1); expected FISTA() or the like")
     signal = with_dictionary("the signal", signal, dictionary)
     falling = _own(betas, signal) if betas is not None else _falling(signal, dictionary, eps, n_betas, nonnegative)
     solutions: list[Solution] = []

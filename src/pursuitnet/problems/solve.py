@@ -15,6 +15,7 @@ from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations.proximal import FISTA, ISTA, Solver
 from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.elastic_net import ElasticNet
+from pursuitnet.problems.iht import IHT, ZeroNorm
 from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.lasso import Lasso, ReducedLasso, accelerated, lasso
 from pursuitnet.problems.loop import ProblemSolver, Reason, SolverResult, iterate
@@ -43,7 +44,7 @@ class ReducedSolver:
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
-        if isinstance(self.solver, (OMP, WorkingSet, ReducedSolver, ADMM)):
+        if isinstance(self.solver, (OMP, IHT, WorkingSet, ReducedSolver, ADMM)):
             raise ValueError(f"solver is {self.solver}; expected ISTA() or FISTA(), which need only the update")
 
 
@@ -58,9 +59,10 @@ class Solution:
         code: Γ, (B, code_channels, …).
         objective: its objective in each example, (B,), in float64.
         gap: proven distance of the objective from the minimum, relative to the objective, (B,), in float64, up to the
-            rounding of the signal's type; NaN for OMP, since (P0) has no duality gap.
+            rounding of the signal's type; NaN for OMP and IHT, since (P0) has no duality gap.
         steps: number of steps taken.
-        converged: whether every gap is at most tol (OMP: whether its criterion was met in every example).
+        converged: whether every gap is at most tol (OMP: whether its criterion was met in every example; IHT: whether
+            each is at a fixed point).
         objectives: the objective after every step, (steps + 1, B), if a trace was asked for.
         gaps: the gap after every step, in the same shape.
         reason: why it stopped: "converged"; "max_steps"; or "stalled", where the gap cannot fall further in the
@@ -95,7 +97,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: AnySolver | OMP | Literal["auto"] = FISTA(),
+    solver: AnySolver | OMP | IHT | Literal["auto"] = FISTA(),
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -107,12 +109,12 @@ def solve(
     gradient: Literal["implicit", "unrolled"] | None = None,
     tile: None = None,
 ) -> Solution:
-    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate, with or without a ridge ½·ridge·‖Γ‖²; or (P0) by OMP.
+    """Solve (P1), min ½‖x − DΓ‖² + Σβ|Γ|, to a certificate, also with a ridge ½·ridge·‖Γ‖²; or (P0) by OMP or IHT.
 
     Gradients flow to the signal, the weights of the dictionary and β. "implicit" differentiates the optimality
     conditions on the support, with memory that does not grow with the steps; it is as exact as the solution, assumes
     that the atoms of the support are independent, and gives first derivatives only. "unrolled" differentiates through
-    every step (not for OMP, WorkingSet and ADMM). The code has gradients if the signal or β requires them, or if
+    every step (not for OMP, IHT, WorkingSet and ADMM). The code has gradients if the signal or β requires them, or if
     ``gradient`` is given; that the weights of a dictionary are parameters is not enough.
 
     Args:
@@ -120,19 +122,21 @@ def solve(
         dictionary: D; a column of zeros gets the code 0.
         beta: β ≥ 0: a number, one for each channel of the code, (code_channels,), or a tensor that broadcasts against
             the code, which gives a weighted ℓ1 norm; a fraction of ``beta_max``, for instance. 0 gives least squares.
-            For OMP it is the penalty of a non-zero in the objective ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default, and does not
-            change the code.
-        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or OMP(nonzeros); "auto" chooses one
-            by kind, size and density (see ``suitable_solver``), and ``Solution.solver`` says which.
+            For OMP and IHT it is the penalty of a non-zero in ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default; it does not change the
+            code for a given number of non-zeros.
+        solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or for (P0), without a certificate,
+            OMP(nonzeros) and IHT(); "auto" chooses one of the others by kind, size and density (see
+            ``suitable_solver``), and ``Solution.solver`` says which.
         nonnegative: restrict Γ to Γ ≥ 0.
         max_steps: maximum number of steps; if they are not enough, ``converged`` is False and ``gap`` is above tol.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
             rounding hides smaller ones. The gap is about quadratic in the error of the code: for n correct digits of
-            the code and of implicit gradients choose a gap of 2n digits. 0 takes max_steps, without a warning.
+            the code and of implicit gradients choose a gap of 2n digits. 0 takes max_steps, without a warning. For IHT
+            it is the relative change in a step.
         start: the initial code, (B, code_channels, …); zero by default.
         restart: restart FISTA's momentum where it points uphill.
         trace: keep objective and gap of every step, which about doubles the cost.
-        ridge: a weight ≥ 0 of ½·ridge·‖Γ‖² beside Σβ|Γ|, which makes it the elastic net; not for OMP, ReducedSolver.
+        ridge: a weight ≥ 0 of ½·ridge·‖Γ‖² beside Σβ|Γ|, the elastic net; not for OMP, IHT and ReducedSolver.
             It is scikit-learn's alpha·(1 − l1_ratio) times the size of the signal, and β its alpha·l1_ratio times that.
         gradient: "implicit" or "unrolled"; None for implicit ones where the signal or β requires them.
         tile: not supported: an optimum is global, so the solutions of tiles are not the solution of the whole.
@@ -161,7 +165,9 @@ def solve(
             "atoms between. Solve the whole, or use a network of a fixed number of steps, whose output depends only on "
             "its halo: pn.apply(model, image, tile)"
         )
-    if beta is None and not isinstance(solver, OMP):
+    if isinstance(solver, IHT) and solver.nonzeros is None and not torch.as_tensor(beta or 0.0).any():
+        raise ValueError("IHT has neither nonzeros nor a beta > 0; expected one, as in solve(x, D, 0.1, pn.IHT())")
+    if beta is None and not isinstance(solver, (OMP, IHT)):
         raise TypeError(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
             "squares"
@@ -169,11 +175,11 @@ def solve(
     problem = with_ridge(lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative), ridge, solver)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
     solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
-    if isinstance(solver, OMP):
-        solution = _solve_omp(problem, solver, max_steps, start, mode is not None)
-        warn(solution, "OMP has not met its criterion", max_steps > 0)
-        return solution
     tol = default_tol(problem.signal) if tol is None else tol
+    if isinstance(solver, (OMP, IHT)):
+        solution = _solve_zero_norm(problem, solver, max_steps, tol, start, mode is not None, trace)
+        warn(solution, f"{type(solver).__name__} has not met its criterion", max_steps > 0 and tol > 0)
+        return solution
     initial = dictionary.split(_initial_code(problem, start))
     with torch.set_grad_enabled(mode == "unrolled" and torch.is_grad_enabled()):
         run, code = run_solver(
@@ -197,7 +203,7 @@ def with_ridge(problem: Lasso, ridge: Any, solver: Any) -> Lasso:
     """Return (P1) with a ridge, if it has a weight; raise ValueError for none, or one that a solver cannot take."""
     if isinstance(ridge, bool) or not isinstance(ridge, Real) or not 0 <= float(ridge) < math.inf:
         raise ValueError(f"ridge is {kind_of(ridge)}; expected a finite number ≥ 0")
-    if ridge and isinstance(solver, (OMP, ReducedSolver)):
+    if ridge and isinstance(solver, (OMP, IHT, ReducedSolver)):
         raise ValueError(f"ridge is {ridge}, which {type(solver).__name__} does not take; expected 0, or FISTA()")
     return ElasticNet.of(problem, float(ridge)) if ridge else problem
 
@@ -291,14 +297,15 @@ def warn(solution: Solution, problem: str, wanted: bool, stacklevel: int = 3) ->
 
 
 def check_solver(solver: Any) -> None:
-    """Raise TypeError unless this is a solver: an object with ``init`` and ``step``, a ReducedSolver or an OMP."""
-    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, ADMM, WorkingSet, ReducedSolver, OMP)}
+    """Raise TypeError unless this is a solver: with ``init`` and ``step``, or one of the library."""
+    names = {kind.__name__.lower(): kind.__name__ for kind in (ISTA, FISTA, ADMM, WorkingSet, ReducedSolver, OMP, IHT)}
     if isinstance(solver, type):
         raise TypeError(f"solver is the class {solver.__name__}; expected an object: {solver.__name__}()")
     if isinstance(solver, str):
         known = names.get(solver.lower().replace("_", ""), "FISTA")
         raise TypeError(f"solver is {solver!r}; expected an object, as in solver=pn.{known}(), or 'auto'")
-    if not isinstance(solver, (ReducedSolver, ADMM, OMP)) and not (hasattr(solver, "init") and hasattr(solver, "step")):
+    own = isinstance(solver, (ReducedSolver, ADMM, OMP, IHT))
+    if not own and not (hasattr(solver, "init") and hasattr(solver, "step")):
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 
@@ -320,7 +327,7 @@ def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, grad
         raise TypeError(f"nonnegative is {kind_of(nonnegative)}; expected True or False")
     if gradient not in ("implicit", "unrolled", None):
         raise ValueError(f"gradient is {gradient!r}; expected 'implicit' or 'unrolled'")
-    if gradient == "unrolled" and isinstance(solver, (OMP, WorkingSet, ADMM)):
+    if gradient == "unrolled" and isinstance(solver, (OMP, IHT, WorkingSet, ADMM)):
         raise ValueError(f"gradient is 'unrolled', which {type(solver).__name__} does not offer; expected 'implicit'")
 
 
@@ -366,19 +373,24 @@ def _initial_code(problem: Lasso, start: Tensor | None) -> Tensor:
     return start.detach()
 
 
-def _solve_omp(problem: Lasso, solver: OMP, max_steps: int, start: Tensor | None, gradient: bool) -> Solution:
-    """Return the solution of OMP."""
+def _solve_zero_norm(
+    problem: Lasso, solver: OMP | IHT, max_steps: int, tol: float, start: Tensor | None, gradient: bool, trace: bool
+) -> Solution:
+    """Return the solution of (P0) by OMP or IHT, which has no gap."""
     D = problem.dictionary
-    if problem.nonnegative or start is not None:
-        raise ValueError("OMP takes neither nonnegative=True nor a start; its codes are of any sign and start at zero")
-    code, steps, met = solver.run(problem.signal, D, max_steps)
-    penalty = D.join(tuple(b * (c != 0) for b, c in zip(problem.beta, D.split(code), strict=True)))
-    squared_error = problem.residual(D.split(code)).flatten(1).double().square().sum(1)
-    objective = (0.5 * squared_error + penalty.flatten(1).sum(1)).detach()
+    if isinstance(solver, OMP):
+        if problem.nonnegative or start is not None:
+            raise ValueError(
+                "OMP takes neither nonnegative=True nor a start; its codes are of any sign and start at zero"
+            )
+        code, steps, met = solver.run(problem.signal, D, max_steps)
+        objectives = [ZeroNorm.of(problem, None).objective(D.split(code)).detach()]
+    else:
+        parts, steps, met, objectives = solver.run(problem, D.split(_initial_code(problem, start)), max_steps, tol)
+        code = D.join(parts)
     if gradient:
         fitted = Lasso(problem.signal, D, tuple(torch.zeros_like(b) for b in problem.beta), False, problem.step)
         code = D.join(attach_implicit_gradient(fitted, D.split(code)))
     reason: Reason = "converged" if met.all() else "max_steps" if steps == max_steps else "stalled"
-    return Solution(
-        code, objective, torch.full_like(objective, math.nan), steps, met.all(), reason=reason, solver=solver
-    )
+    nan, kept = torch.full_like(objectives[-1], math.nan), torch.stack(objectives) if trace and steps else None
+    return Solution(code, objectives[-1], nan, steps, met.all(), kept, reason=reason, solver=solver)

@@ -18,7 +18,8 @@ from torch import Tensor
 from pursuitnet.dictionaries import ConvDictionary
 from pursuitnet.problems import beta_max, learn, solve
 from pursuitnet.problems.learning.codes import Coder
-from pursuitnet.problems.learning.filters import in_unit_ball, with_weight
+from pursuitnet.problems.learning.factors import Factors
+from pursuitnet.problems.learning.filters import with_weight
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Journal
 from pursuitnet.problems.learning.online import OnlineLearner
@@ -101,11 +102,8 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Continue learning with more examples, each used once; β is that of the first call."""
         if getattr(self, "_learner", None) is None:
             x = self._initialize(X)
-            price = torch.tensor([self.beta_], dtype=x.dtype)
-            D = with_weight(self.dictionary_, in_unit_ball(self.dictionary_.weight.detach().clone())).requires_grad_(
-                False
-            )
-            self._learner = OnlineLearner(D, Coder(price, self.nonnegative), Journal(1e-4), forget=10.0)
+            coder = Coder(torch.tensor([self.beta_], dtype=x.dtype), self.nonnegative)
+            self._learner = OnlineLearner(Factors(self.dictionary_), coder, Journal(1e-4), forget=10.0)
         else:
             x = self._signals(X, reset=False)
         learner = self._learner

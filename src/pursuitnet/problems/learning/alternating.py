@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
-from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
+from pursuitnet.problems.learning.atoms import Unexplained
 from pursuitnet.problems.learning.codes import Coder, SparseCode, residual_of
-from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
+from pursuitnet.problems.learning.factors import Factors
+from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import CodeTotals, Journal
 from pursuitnet.problems.learning.statistics import SufficientStatistics
@@ -27,7 +28,7 @@ class AlternatingLearner:
     """Alternates between codes of all images and filters for these codes.
 
     Attributes:
-        dictionary: D, which is changed in place.
+        factors: what is learned; it is changed in place.
         batches: the images.
         coder: computes the codes.
         journal: receives the reports.
@@ -39,7 +40,7 @@ class AlternatingLearner:
         momentum: Nesterov's t.
     """
 
-    dictionary: Dictionary
+    factors: Factors
     batches: list[Batch]
     coder: Coder
     journal: Journal
@@ -50,6 +51,11 @@ class AlternatingLearner:
     plain: Tensor | None = None
     momentum: float = 1.0
 
+    @property
+    def dictionary(self) -> Dictionary:
+        """Return the dictionary that images are coded with."""
+        return self.factors.dictionary
+
     def run(self, most: int, tol: float) -> tuple[CodeTotals, str]:
         """Repeat until the relative decrease of the objective is at most tol, or for ``most`` rounds."""
         self.kept = [None] * len(self.batches)
@@ -58,7 +64,7 @@ class AlternatingLearner:
             last = self.iteration >= most
             certified = last or (self.iteration > 0 and self.iteration % EVERY == 0)
             tally, sums = self._codes(self.journal.gap if certified else max(self.goal, self.journal.gap))
-            report = self.journal.report(self.iteration, tally, self.dictionary)
+            report = self.journal.report(self.iteration, tally, self.factors.result)
             fall = (self.before - report.objective) / report.objective if report.objective else 0.0
             rises = fall < -report.gap
             settled = abs(fall) <= tol and self.goal <= self.journal.gap
@@ -75,16 +81,16 @@ class AlternatingLearner:
         Rounds without momentum converge slowly. Where it has led uphill, the filters before extrapolation are used
         instead, whose objective is never larger than that of the round before.
         """
-        weight = filters_of(self.dictionary).weight
         if rises and self.plain is not None and self.momentum > 1:
-            weight.copy_(self.plain)
+            self.factors.assign(self.plain)
             self.momentum = 1.0
             return
         self._filters(sums)
-        better = weight.clone()
+        better = self.factors.weight
         grown = (1 + (1 + 4 * self.momentum**2) ** 0.5) / 2
         if self.plain is not None and not straight:
-            weight.copy_(in_unit_ball(better + (self.momentum - 1) / grown * (better - self.plain)))
+            ahead = better + (self.momentum - 1) / grown * (better - self.plain)
+            self.factors.assign(self.factors.projected(ahead))
         self.plain, self.momentum, self.before = better, grown, objective
 
     def codes(self) -> list[Tensor]:
@@ -104,22 +110,26 @@ class AlternatingLearner:
 
     def _filters(self, sums: SufficientStatistics) -> None:
         """Improve the filters for the codes, and replace those that no image uses."""
-        filters = filters_of(self.dictionary)
-        dead = sums.energies == 0
-        filters.weight.copy_(improved(filters.weight, sums, STEPS))
+        factors, dead = self.factors, sums.energies == 0
+        factors.assign(factors.improved(sums, STEPS))
         if bool(dead.any()):
-            worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
-            for batch, kept in zip(self.batches, self.kept, strict=True):
-                if kept is not None:
-                    worst.add(filters, residual_of(self.dictionary, batch, self.dictionary.split(kept.dense())))
-            weight, replaced = reseeded(filters.weight, dead, worst)
-            filters.weight.copy_(weight)
+            before, (weight, replaced) = factors.weight, factors.reseeded(dead, self._unexplained(int(dead.sum())))
+            factors.assign(weight)
             self.journal.reseeded += len(replaced)
-            if self.plain is not None:
-                self.plain[replaced] = weight[replaced]  # new atoms have no momentum
+            if self.plain is not None:  # new atoms have no momentum
+                self.plain = torch.where(weight == before, self.plain, weight)
+
+    def _unexplained(self, most: int) -> Unexplained:
+        """Return the patches of the images with the largest residuals."""
+        worst = Unexplained(most, float(self.coder.beta.min()))
+        for batch, kept in zip(self.batches, self.kept, strict=True):
+            if kept is not None:
+                residual = residual_of(self.dictionary, batch, self.dictionary.split(kept.dense()))
+                worst.add(filters_of(self.dictionary), residual)
+        return worst
 
     def _keep(self) -> None:
-        tensors: dict[str, Tensor] = {"weight": filters_of(self.dictionary).weight}
+        tensors: dict[str, Tensor] = {"weight": self.factors.weight}
         for i, kept in enumerate(self.kept):
             if kept is not None:
                 tensors |= {f"places.{i}": kept.places, f"values.{i}": kept.values}
@@ -133,14 +143,12 @@ class AlternatingLearner:
         if checkpoint is None:
             return
         tensors, state = checkpoint
-        weight = filters_of(self.dictionary).weight
-        weight.copy_(tensors["weight"])
-        self.plain = tensors["plain"].to(weight.device)
+        device = self.factors.weight.device
+        self.factors.assign(tensors["weight"].to(device))
+        self.plain = tensors["plain"].to(device)
         for name in _STATE:
             setattr(self, name, state[name])
         for i, batch in enumerate(self.batches):
             x, D = batch.signal, self.dictionary
             shape = torch.Size((len(x), sum(D.code_channels), *(D.code_size(x.shape) if D.dims else ())))
-            self.kept[i] = SparseCode(
-                shape, *(tensors[f"{name}.{i}"].to(weight.device) for name in ("places", "values"))
-            )
+            self.kept[i] = SparseCode(shape, *(tensors[f"{name}.{i}"].to(device) for name in ("places", "values")))

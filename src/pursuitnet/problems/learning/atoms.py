@@ -1,6 +1,8 @@
 """The filter step for fixed codes, and the replacement of filters that are not used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,13 +12,24 @@ from pursuitnet.problems.learning.filters import Filters, in_unit_ball, norms_of
 from pursuitnet.problems.learning.statistics import Quadratic, SufficientStatistics
 
 
+class Form(Protocol):
+    """A quadratic form ½⟨W, HW⟩ − ⟨B, W⟩.
+
+    Attributes:
+        cross: B.
+        start: a vector for power iterations on H.
+    """
+
+    cross: Tensor
+    start: Tensor
+
+    def times(self, weight: Tensor) -> Tensor:
+        """Return HW."""
+
+
 @torch.no_grad()
 def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float = 1e-4) -> Tensor:
-    """Return filters with smaller ½⟨W, HW⟩ − ⟨B, W⟩ and ‖dⱼ‖ ≤ 1, by accelerated projected gradients with restarts.
-
-    Each atom has its own step size, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: rarely used atoms would
-    otherwise hardly move. L is estimated, and doubled where a step shows that it is too small. Atoms that are not used
-    stay unchanged.
+    """Return filters with smaller ½⟨W, HW⟩ − ⟨B, W⟩ and ‖dⱼ‖ ≤ 1; see ``accelerated_projections``.
 
     Args:
         weight: W, (atoms, channels, *kernel) or (atoms, features).
@@ -24,19 +37,46 @@ def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float 
         steps: maximum number of steps.
         tol: stop when a step changes no atom by more than this norm.
     """
-    energies = sums.energies
+    W = weight.view_as(sums.cross)
+    return accelerated_projections(W, Quadratic(sums), sums.energies, in_unit_ball, steps, tol).view(weight.shape)
+
+
+@torch.no_grad()
+def accelerated_projections(
+    weight: Tensor,
+    quadratic: Form,
+    energies: Float[Tensor, " atoms"],
+    project: Callable[[Tensor], Tensor],
+    steps: int,
+    tol: float = 1e-4,
+) -> Tensor:
+    """Return filters with smaller ½⟨W, HW⟩ − ⟨B, W⟩ in a set, by accelerated projected gradients with restarts.
+
+    Each atom has its own step size, 1/(L‖Γⱼ‖²) with L ≥ λmax(S⁻¹HS⁻¹), S = diag ‖Γⱼ‖: rarely used atoms would
+    otherwise hardly move. L is estimated, and doubled where a step shows that it is too small. Atoms that are not used
+    stay unchanged.
+
+    Args:
+        weight: W, (atoms, channels, *kernel).
+        quadratic: H and B.
+        energies: ‖Γⱼ‖² of each atom.
+        project: the projection onto the set, which need not be convex.
+        steps: maximum number of steps.
+        tol: stop when a step changes no atom by more than this norm.
+    """
     used = energies > energies.amax() * torch.finfo(energies.dtype).eps
     if not bool(used.any()):
         return weight.clone()
-    scale = torch.where(used, energies, torch.inf).view(-1, *[1] * (sums.cross.dim() - 1))
-    quadratic, S = Quadratic(sums), torch.where(used, energies, 1.0).view_as(scale)
+    scale = torch.where(used, energies, torch.inf).view(-1, *[1] * (weight.dim() - 1))
+    S = torch.where(used, energies, 1.0).view_as(scale)
     L = _estimated_lipschitz(quadratic, scale.rsqrt())
-    W = in_unit_ball(weight.view_as(sums.cross))
+    W = project(weight)
     image = quadratic.times(W)
+    first, image_first = W, image
     ahead, image_ahead, momentum = W, image, 1.0
     for _ in range(steps):
         while True:
-            new = in_unit_ball(ahead - (image_ahead - sums.cross) / (L * scale))
+            new = project(ahead - (image_ahead - quadratic.cross) / (L * scale))
             image_new, step = quadratic.times(new), new - ahead
             if float((step * (image_new - image_ahead)).sum()) <= 1.001 * L * float((S * step.square()).sum()):
                 break
@@ -49,17 +89,24 @@ def improved(weight: Tensor, sums: SufficientStatistics, steps: int, tol: float 
         W, image, momentum = new, image_new, grown
         if moved <= tol:
             break
-    return W.view(weight.shape)
+    # on a set that is not convex momentum may end higher than it began
+    lower = _value(quadratic, W, image) <= _value(quadratic, first, image_first)
+    return W if lower else first.clone()
 
 
-def _estimated_lipschitz(quadratic: Quadratic, scale: Tensor, rounds: int = 8) -> float:
+def _value(quadratic: Form, weight: Tensor, image: Tensor) -> float:
+    """Return ½⟨W, HW⟩ − ⟨B, W⟩ with HW given."""
+    return float((weight.double() * (0.5 * image - quadratic.cross).double()).sum())
+
+
+def _estimated_lipschitz(quadratic: Form, scale: Tensor, rounds: int = 8) -> float:
     """Return about λmax(S⁻¹HS⁻¹), from below, by power iterations from a deterministic vector."""
-    v = scale * quadratic.cross[:, :1]
-    largest = 1.0
+    v = scale * quadratic.start
+    largest = 1e-12
     for _ in range(rounds):
         v = v / v.norm().clamp(min=torch.finfo(v.dtype).tiny)
         image = scale * quadratic.times(scale * v)
-        largest, v = max(1.0, float((v * image).sum())), image
+        largest, v = max(largest, float((v * image).sum())), image
     return 1.05 * largest
 
 

@@ -1,8 +1,8 @@
 """``learn``: the dictionary that codes some images best, in rounds over all of them or once along a stream."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pursuitnet.dictionaries import Dictionary, WithIdentity
+from pursuitnet.dictionaries import Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
-from pursuitnet.problems.inputs import check_dictionary, tensor_of
+from pursuitnet.problems.iht import IHT
+from pursuitnet.problems.inputs import tensor_of
 from pursuitnet.problems.learning import images as incoming
 from pursuitnet.problems.learning.alternating import AlternatingLearner
 from pursuitnet.problems.learning.codes import Coder
-from pursuitnet.problems.learning.filters import Filters, filters_of, in_unit_ball, places_of, with_weight
+from pursuitnet.problems.learning.factors import factors_of
+from pursuitnet.problems.learning.filters import Filters, filters_of, places_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Callback, CodeTotals, Journal, Report
 from pursuitnet.problems.learning.online import OnlineLearner
@@ -57,7 +59,7 @@ class Learned:
 
 def learn(
     images: Any,
-    dictionary: Dictionary,
+    dictionary: Dictionary | Sequence[Dictionary],
     beta: float | Tensor,
     *,
     nonnegative: bool = False,
@@ -72,6 +74,7 @@ def learn(
     forget: float = 10.0,
     seed: int = 0,
     codes: bool = False,
+    atom_nonzeros: int | Sequence[int | None] | None = None,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Learned:
@@ -83,11 +86,16 @@ def learn(
     and the correlations are summed, so that memory does not grow with the number of images (after Mairal, Bach, Ponce
     and Sapiro, 2010). Equal seeds give equal results on CPUs.
 
+    Several dictionaries are learned as the layers of one multi-layer model, D = D₁·D₂·…, each with atoms of norm 1 at
+    most: Γ is the deepest code, and the atoms after the first layer are sparse (after Sulam, Papyan, Romano and Elad,
+    2018). Only the first layer may be padded.
+
     Args:
         images: x: a tensor (N, channels, …), a list of such batches, which may be of different sizes, or any iterable
             of batches as a stream: of tensors, or of pairs (images, labels).
         dictionary: the initial one: a ConvDictionary, CircularDictionary, LinearDictionary, or [I D] of one, whose
-            identity part then absorbs outliers. It is not changed.
+            identity part then absorbs outliers; or several layers of one of the first three kinds, in a list or a
+            ComposedDictionary. It is not changed.
         beta: β ≥ 0, a number or one for each channel of the code, (code_channels,).
         nonnegative: whether Γ ≥ 0.
         mask: nonzero where images are known, a tensor that broadcasts to them (or to each batch of a stream); "nan" if
@@ -103,6 +111,8 @@ def learn(
         forget: online, at the t-th batch everything before it is weighted by (1 − 1/t)^forget.
         seed: seed of the random order.
         codes: whether to return the codes; only in rounds over all images.
+        atom_nonzeros: of several layers, the most non-zeros of an atom in the layers after the first: a number, or one
+            for each of them; by default no limit.
         callback: called with a ``Report`` and the dictionary after each round or batch, also where the gap is not yet
             small enough for the history.
         checkpoint: file to which the state is written after each round, or each tenth batch; if it exists, learning
@@ -116,13 +126,14 @@ def learn(
     Warns:
         ConvergenceWarning: if the last codes do not reach the gap.
     """
-    check_dictionary(dictionary)
-    filters, price = filters_of(dictionary), _price(beta, dictionary)
+    factors = factors_of(dictionary, atom_nonzeros)
+    D = factors.dictionary
+    filters, weights = filters_of(D), _beta_tensor(beta, D)
     streamed = incoming.is_stream(images)
     online = streamed if online is None else online
     _check_kinds(nonnegative=nonnegative, online=online, codes=codes)
     _check_numbers(batch_size, max_iterations, tol, forget, seed)
-    _check_solver(solver, dictionary)
+    _check_solver(solver)
     check_budget(max_steps, gap)
     if streamed and not online:
         raise ValueError("images is a stream and online is False; expected a tensor or a list of batches for rounds")
@@ -134,30 +145,31 @@ def learn(
         raise ValueError(f"max_iterations is {max_iterations}, and a stream is used once; expected a tensor or a list")
     batches = [] if streamed else incoming.whole(images, filters, mask)
     if batches:
-        incoming.check_worth(batches, filters, price[-1:] if len(price) == 1 else price[-sum(filters.code_channels) :])
+        incoming.check_worth(batches, filters, weights[-sum(filters.code_channels) :])
     asked = {
-        "beta": price.tolist(), "nonnegative": nonnegative, "online": online, "seed": seed, "forget": forget,
-        "dictionary": str(dictionary), "batch_size": batch_size, "images": [list(b.signal.shape) for b in batches],
+        "beta": weights.tolist(), "nonnegative": nonnegative, "online": online, "seed": seed, "forget": forget,
+        "dictionary": str(factors.result), "batch_size": batch_size, "images": [list(b.signal.shape) for b in batches],
+        "atom_nonzeros": atom_nonzeros,
     }  # fmt: skip
     journal = Journal(gap, callback, None if checkpoint is None else Path(checkpoint), asked)
     with torch.no_grad():
-        D = _copied(dictionary)
-        coder = Coder(price, nonnegative, max_steps, solver)
+        coder = Coder(weights, nonnegative, max_steps, solver)
         if online:
-            learner = OnlineLearner(D, coder, journal, forget)
+            learner = OnlineLearner(factors, coder, journal, forget)
             order = incoming.stream(images, filters, mask) if streamed else _shuffled(
                 batches, filters, batch_size, max_iterations or 1, seed
             )  # fmt: skip
-            return _result(D, learner.run(order), journal, "end of stream" if streamed else "max_iterations")
+            reason = "end of stream" if streamed else "max_iterations"
+            return _result(factors.result, learner.run(order), journal, reason)
         sized = [b.split(batch_size or _batch_size(b, D)) for b in batches]
-        rounds = AlternatingLearner(D, [part for parts in sized for part in parts], coder, journal)
+        rounds = AlternatingLearner(factors, [part for parts in sized for part in parts], coder, journal)
         tally, reason = rounds.run(100 if max_iterations is None else max_iterations, tol)
-        result = _result(D, tally, journal, reason)
+        result = _result(factors.result, tally, journal, reason)
         if not codes:
             return result
         parts = iter(rounds.codes())
         whole = tuple(torch.cat([next(parts) for _ in some]) for some in sized)
-        return Learned(D, result.history, result.usage, whole if isinstance(images, list | tuple) else whole[0], reason)
+        return replace(result, codes=whole if isinstance(images, list | tuple) else whole[0])
 
 
 def _result(D: Dictionary, tally: CodeTotals, journal: Journal, reason: str) -> Learned:
@@ -172,13 +184,6 @@ def _result(D: Dictionary, tally: CodeTotals, journal: Journal, reason: str) -> 
     usage = torch.as_tensor(tally.usage)
     share = usage / usage.sum().clamp(min=torch.finfo(usage.dtype).tiny)
     return Learned(D.requires_grad_(True), tuple(journal.history), share, None, reason)
-
-
-def _copied(dictionary: Dictionary) -> Dictionary:
-    """Return a copy with atoms of norm 1 at most, which learning changes in place."""
-    filters = filters_of(dictionary)
-    own = with_weight(filters, in_unit_ball(filters.weight.detach().clone()))
-    return (WithIdentity(own) if isinstance(dictionary, WithIdentity) else own).requires_grad_(False)
 
 
 def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: int, seed: int) -> Iterator[Batch]:
@@ -200,22 +205,22 @@ def _batch_size(batch: Batch, D: Dictionary) -> int:
     return max(1, ENTRIES // one)
 
 
-def _price(beta: Any, dictionary: Dictionary) -> Tensor:
+def _beta_tensor(beta: Any, dictionary: Dictionary) -> Tensor:
     """Return β as a tensor of one number, or one for each channel."""
     if isinstance(beta, (str, bool)) or beta is None:
         raise TypeError(
             f"beta is {beta!r}; expected a number ≥ 0, or one for each of {sum(dictionary.code_channels)} channels"
         )
     weight = dictionary._reference_tensor()
-    price = tensor_of("beta", beta, weight).detach().to(weight).flatten()
-    if len(price) not in (1, sum(dictionary.code_channels)):
+    value = tensor_of("beta", beta, weight).detach().to(weight).flatten()
+    if len(value) not in (1, sum(dictionary.code_channels)):
         raise ValueError(
             f"beta has shape {tuple(torch.as_tensor(beta).shape)}; expected a number ≥ 0, or "
             f"({sum(dictionary.code_channels)},)"
         )
-    if not bool((price.isfinite() & (price >= 0)).all()):
-        raise ValueError(f"beta is {float(price.min()):g} at its smallest; expected finite numbers ≥ 0")
-    return price
+    if not bool((value.isfinite() & (value >= 0)).all()):
+        raise ValueError(f"beta is {float(value.min()):g} at its smallest; expected finite numbers ≥ 0")
+    return value
 
 
 def _check_kinds(**flags: Any) -> None:
@@ -233,8 +238,9 @@ def _check_numbers(batch_size: Any, max_iterations: Any, tol: Any, forget: Any, 
             raise ValueError(f"{name} is {value!r}; expected a number ≥ 0")
 
 
-def _check_solver(solver: Any, dictionary: Dictionary) -> None:
+def _check_solver(solver: Any) -> None:
     if solver is not None:
         check_solver(solver)
-    if isinstance(solver, OMP):
-        raise ValueError("solver is OMP, whose codes have no certificate; expected FISTA(), ISTA() or WorkingSet()")
+    if isinstance(solver, OMP | IHT):
+        name = type(solver).__name__
+        raise ValueError(f"solver is {name}, whose codes have no certificate; expected FISTA(), ISTA() or WorkingSet()")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
-from pursuitnet.problems.learning.atoms import Unexplained, improved, reseeded
+from pursuitnet.problems.learning.atoms import Unexplained
 from pursuitnet.problems.learning.codes import CodedBatch, Coder
-from pursuitnet.problems.learning.filters import filters_of, in_unit_ball
+from pursuitnet.problems.learning.factors import Factors
+from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import CodeTotals, Journal
 from pursuitnet.problems.learning.statistics import SufficientStatistics
@@ -32,13 +33,13 @@ class OnlineLearner:
     """Codes of one batch, then filters for the codes of all batches so far.
 
     Attributes:
-        dictionary: D, which is changed in place.
+        factors: what is learned; it is changed in place.
         coder: computes the codes.
         journal: receives the reports.
         forget: at the t-th batch, everything before it is weighted by (1 − 1/t)^forget.
     """
 
-    dictionary: Dictionary
+    factors: Factors
     coder: Coder
     journal: Journal
     forget: float
@@ -48,8 +49,13 @@ class OnlineLearner:
         self.sums = SufficientStatistics.none(filters)
         self.idle = torch.zeros(len(filters.weight), dtype=torch.long, device=filters.weight.device)
         self.usage = filters.weight.new_zeros(len(filters.weight))
-        self.plain = filters.weight.clone()
+        self.plain = self.factors.weight
         self.count = 0
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """Return the dictionary that images are coded with."""
+        return self.factors.dictionary
 
     def run(self, batches: Iterable[Batch]) -> CodeTotals:
         """Learn from each batch once; return the totals of the codes of the last one, for the last dictionary."""
@@ -61,7 +67,7 @@ class OnlineLearner:
             raise ValueError("the stream has no images that have not been used; expected one batch or more")
         last = CodeTotals()
         last.add(self.coder(self.dictionary, batch, self.journal.gap))
-        self.journal.report(self.count, last, self.dictionary)
+        self.journal.report(self.count, last, self.factors.result)
         last.usage = self.usage
         self._keep()
         return last
@@ -72,38 +78,37 @@ class OnlineLearner:
         certified = self.count == 1 or self.count % EVERY == 0
         goal = self.journal.gap if certified else max(self.journal.gap, LOOSE)
         coded = self.coder(self.dictionary, batch, goal)
-        tally, filters = CodeTotals(), filters_of(self.dictionary)
+        tally, factors = CodeTotals(), self.factors
         tally.add(coded)
         keep = (1 - 1 / self.count) ** self.forget
         sums = coded.sums(self.dictionary)
         self.idle = torch.where(sums.energies > 0, 0, self.idle + 1)
         self.usage = keep * self.usage + tally.usage
         self.sums = sums.plus(self.sums, keep)
-        better = improved(filters.weight, self.sums, STEPS)
-        filters.weight.copy_(in_unit_ball(better + MOMENTUM * (better - self.plain)))
+        better = factors.improved(self.sums, STEPS)
+        factors.assign(factors.projected(better + MOMENTUM * (better - self.plain)))
         self.plain = better
         self._reseed(coded)
-        self.journal.report(self.count, tally, self.dictionary)
+        self.journal.report(self.count, tally, self.factors.result)
         if certified:
             self._keep()
 
     def _reseed(self, coded: CodedBatch) -> None:
         """Replace atoms that have not been used for ``PATIENCE`` batches."""
-        filters, dead = filters_of(self.dictionary), self.idle >= PATIENCE
+        factors, dead = self.factors, self.idle >= PATIENCE
         if not bool(dead.any()):
             return
         worst = Unexplained(int(dead.sum()), float(self.coder.beta.min()))
-        worst.add(filters, coded.residual(self.dictionary))
-        weight, replaced = reseeded(filters.weight, dead, worst)
-        filters.weight.copy_(weight)
-        self.plain[replaced] = weight[replaced]
+        worst.add(filters_of(self.dictionary), coded.residual(self.dictionary))
+        before, (weight, replaced) = factors.weight, factors.reseeded(dead, worst)
+        factors.assign(weight)
+        self.plain = torch.where(weight == before, self.plain, weight)  # new atoms have no momentum
         self.sums, self.idle[replaced] = self.sums.without(replaced), 0
         self.journal.reseeded += len(replaced)
 
     def _tensors(self) -> dict[str, Tensor]:
-        weight = filters_of(self.dictionary).weight
         sums = {"gram": self.sums.gram, "cross": self.sums.cross}
-        return {"weight": weight, "plain": self.plain, **sums, "idle": self.idle, "usage": self.usage}
+        return {"weight": self.factors.weight, "plain": self.plain, **sums, "idle": self.idle, "usage": self.usage}
 
     def _keep(self) -> None:
         self.journal.keep(self._tensors(), {"count": self.count})
@@ -113,9 +118,9 @@ class OnlineLearner:
         if checkpoint is None:
             return
         tensors, state = checkpoint
-        weight = filters_of(self.dictionary).weight
-        moved = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
-        weight.copy_(moved["weight"])
+        device = self.usage.device
+        moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+        self.factors.assign(moved["weight"])
         self.plain = moved["plain"]
         self.sums, self.idle = SufficientStatistics(moved["gram"], moved["cross"]), moved["idle"]
         self.usage, self.count = moved["usage"], state["count"]

@@ -38,7 +38,7 @@ class SufficientStatistics:
     @staticmethod
     def none(filters: Filters) -> "SufficientStatistics":
         """Return the sums over zero images."""
-        weight = _taps(filters.weight)
+        weight = with_taps(filters.weight)
         atoms, lags = len(weight), [2 * k - 1 for k in weight.shape[2:]]
         return SufficientStatistics(weight.new_zeros(atoms, atoms, *lags), torch.zeros_like(weight))
 
@@ -83,6 +83,7 @@ class Quadratic:
 
     def __init__(self, sums: SufficientStatistics) -> None:
         self.cross, self.lags = sums.cross, sums.gram.shape[2:]
+        self.start = self.cross[:, :1]  # H treats all channels alike
         self.axes = tuple(range(2, 2 + len(self.lags)))
         rolled = torch.roll(sums.gram, [-(n // 2) for n in self.lags], self.axes)
         self.symbol = torch.fft.rfftn(rolled, dim=self.axes).flatten(2).permute(2, 0, 1).contiguous()
@@ -99,7 +100,7 @@ class Quadratic:
         return self.times(weight) - self.cross
 
 
-def _taps(weight: Tensor) -> Tensor:
+def with_taps(weight: Tensor) -> Tensor:
     """Return filters with at least one kernel axis."""
     return weight[..., None] if weight.dim() == 2 else weight
 

@@ -1,5 +1,6 @@
 """The command ``pursuitnet learn``. PyTorch is loaded when it runs."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,9 @@ def learn(
 ) -> None:
     """Learn a convolutional dictionary from images; write dictionary.safetensors, history.jsonl and learn.html.
 
+    If a file is not an image, or smaller than the atoms, its name is printed, the others are used, and the exit code
+    is 1.
+
     Args:
         images: Image files, and folders of them.
         out: A new folder for the results.
@@ -49,9 +53,18 @@ def learn(
         resume: Continue after the last finished round of the run in --out.
     """
     check_folder(out)
-    from pursuitnet.program.learn.run import Settings, learn_from_files
+    from pursuitnet.program.learn.run import learn_from_files
+    from pursuitnet.program.learn.settings import Settings
 
     settings = Settings(
         atoms, size, beta, nonnegative, robust, online, color, prepare, iterations, tol, seed, device
     )  # fmt: skip
-    learn_from_files(images, out, settings, resume, partial(print, flush=True))
+    failures: list[str] = []
+
+    def report_failure(message: str) -> None:
+        failures.append(message)
+        print(f"pursuitnet: {message}", file=sys.stderr, flush=True)
+
+    learn_from_files(images, out, settings, resume, partial(print, flush=True), report_failure)
+    if failures:
+        sys.exit(1)

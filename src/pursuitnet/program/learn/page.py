@@ -1,7 +1,7 @@
 """The page of a learned dictionary: atoms sorted by use, the objective, and reconstructions of some images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -13,18 +13,16 @@ from pursuitnet.problems.learning import Report
 from pursuitnet.problems.learning.codes import Coder, residual_of
 from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.images import Batch
+from pursuitnet.program.learn.settings import Settings
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
 from pursuitnet.program.writable import write_whole
-
-if TYPE_CHECKING:
-    from pursuitnet.program.learn.run import Settings
 
 SHOWN = 400
 """Most atoms on the page."""
 
 
-def write_page(path: Path, learned: Learned, images: Tensor, settings: "Settings", count: int) -> Path:
+def write_page(path: Path, learned: Learned, images: Tensor, settings: Settings, count: int) -> Path:
     """Write the page and return its path.
 
     Args:
@@ -38,7 +36,7 @@ def write_page(path: Path, learned: Learned, images: Tensor, settings: "Settings
 
 
 @torch.no_grad()
-def _content(learned: Learned, images: Tensor, settings: "Settings", count: int) -> dict[str, Any]:
+def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -> dict[str, Any]:
     """Return everything that the template shows."""
     weight, order = filters_of(learned.dictionary).weight, learned.usage.argsort(descending=True, stable=True)
     atoms = weight[order[:SHOWN]]
@@ -56,7 +54,7 @@ def _content(learned: Learned, images: Tensor, settings: "Settings", count: int)
     }
 
 
-def _samples(learned: Learned, images: Tensor, settings: "Settings") -> list[dict[str, Any]]:
+def _samples(learned: Learned, images: Tensor, settings: Settings) -> list[dict[str, Any]]:
     """Return some images with their reconstruction by the atoms and the residual."""
     beta = torch.tensor([settings.beta]).to(images)
     coded = Coder(beta, settings.nonnegative)(learned.dictionary, Batch(images, None), 1e-3)

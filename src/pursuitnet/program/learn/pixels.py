@@ -1,7 +1,8 @@
 """Read image files for dictionary learning: gray or in color, and without their low frequencies."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -84,7 +85,60 @@ def by_size(images: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat(group) for group in sizes.values()]
 
 
-def one_by_one(files: Sequence[Path], color: bool, prepare: str, device: torch.device) -> Iterator[Tensor]:
-    """Yield the images of files, each read when it is needed."""
-    for path in files:
-        yield read(path, color, prepare).to(device)
+@dataclass
+class Reader:
+    """Reads the files that hold an image large enough for the atoms, and leaves out the others.
+
+    Attributes:
+        color: whether to keep three channels.
+        prepare: preprocessing; see ``prepared``.
+        least: smallest height and width: that of the atoms.
+        report: called with a sentence about each file that is left out.
+        failures: these sentences by file.
+    """
+
+    color: bool
+    prepare: str
+    least: int
+    report: Callable[[str], None] = lambda message: None
+    failures: dict[Path, str] = field(default_factory=dict)
+
+    def each(self, files: Iterable[Path], device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Yield the images of the files in order, (1, channels, H, W), each read when it is needed."""
+        for path in files:
+            try:
+                image = self._read(path)
+            except (ValueError, OSError, MemoryError) as error:
+                self._leave_out(path, " ".join(str(error).split()) or f"{path}: {type(error).__name__}")
+                continue
+            yield image.to(device)
+
+    def some(self, files: Sequence[Path]) -> list[Tensor]:
+        """Return the images of files.
+
+        Raises:
+            ValueError: if there is none among them.
+        """
+        silent = replace(self, report=lambda message: None, failures={})
+        images = list(silent.each(files))
+        if not images:
+            more = f", nor are the {len(files) - 1} others of use" if len(files) > 1 else ""
+            raise ValueError(f"{silent.failures[files[0]]}{more}")
+        for path, message in silent.failures.items():
+            self._leave_out(path, message)
+        return images
+
+    def _read(self, path: Path) -> Tensor:
+        image = read(path, self.color, self.prepare)
+        if min(image.shape[2:]) < self.least:
+            height, width = image.shape[2:]
+            raise ValueError(
+                f"{path} has {height} x {width} pixels; expected at least the size of the atoms, {self.least}"
+            )
+        return image
+
+    def _leave_out(self, path: Path, message: str) -> None:
+        """Report a file once, however often it is read."""
+        if path not in self.failures:
+            self.failures[path] = message
+            self.report(message)

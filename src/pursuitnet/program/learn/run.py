@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
@@ -18,48 +17,15 @@ from pursuitnet.problems.learning.filters import filters_of
 from pursuitnet.problems.learning.start import from_patches
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.learn import pixels
+from pursuitnet.program.learn.dictionary import DICTIONARY, write_dictionary
 from pursuitnet.program.learn.page import write_page
+from pursuitnet.program.learn.settings import Settings
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.writable import write_whole
 
-CHECKPOINT, DICTIONARY, HISTORY, SETTINGS, PAGE = (
-    "checkpoint.safetensors",
-    "dictionary.safetensors",
-    "history.jsonl",
-    "settings.json",
-    "learn.html",
-)
+CHECKPOINT, HISTORY, SETTINGS, PAGE = "checkpoint.safetensors", "history.jsonl", "settings.json", "learn.html"
 FIRST = 20
 """Images from which the initial atoms are drawn with --online."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of ``pursuitnet learn``; see the command."""
-
-    atoms: int = 100
-    size: int = 11
-    beta: float = 0.2
-    nonnegative: bool = False
-    robust: bool = False
-    online: bool = False
-    color: bool = False
-    prepare: str = "contrast"
-    iterations: int | None = None
-    tol: float = 1e-4
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, least in (("atoms", 1), ("size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        if self.robust and self.size % 2 == 0:
-            raise ValueError(
-                f"size is {self.size}; expected an odd number with --robust, where codes have the size of the images"
-            )
-        if self.online and self.iterations is not None:
-            raise ValueError("--online uses every image once; leave out --iterations")
 
 
 def learn_from_files(
@@ -68,6 +34,7 @@ def learn_from_files(
     settings: Settings,
     resume: bool = False,
     report_line: Callable[[str], None] = lambda line: None,
+    report_failure: Callable[[str], None] = lambda message: None,
 ) -> Learned:
     """Learn a dictionary from image files and write dictionary, history and page into a folder.
 
@@ -77,20 +44,20 @@ def learn_from_files(
         settings: of the run.
         resume: continue after the last finished round of the run in the folder.
         report_line: called with a line of text after every round, and with the paths of the results.
+        report_failure: called with a sentence about each file that cannot be used and is left out.
 
     Raises:
         FileExistsError: if the folder is not empty and ``resume`` is False.
         FileNotFoundError: if a file is missing, or there is no run to resume.
-        ValueError: if input does not fit, or the run was started with other settings.
+        ValueError: if no image can be used, input does not fit, or the run was started with other settings.
     """
     files, device = pixels.files_of(paths), device_of(Recipe(device=settings.device))
     _check_folder(out, settings, resume)
-    first = [
-        pixels.read(path, settings.color, settings.prepare) for path in files[: FIRST if settings.online else None]
-    ]
+    reader = pixels.Reader(settings.color, settings.prepare, settings.size, report_failure)
+    first = reader.some(files[: FIRST if settings.online else None])
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = _initial_dictionary(settings, batches)
-    stream = pixels.one_by_one(files, settings.color, settings.prepare, device)
+    stream = reader.each(files, device)
 
     def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +76,7 @@ def learn_from_files(
         checkpoint=out / CHECKPOINT,
     )
     _write(out, settings, learned)
-    page = write_page(out / PAGE, learned, batches[0][:3], settings, len(files))
+    page = write_page(out / PAGE, learned, batches[0][:3], settings, len(files) - len(reader.failures))
     report_line(f"{out / DICTIONARY}\n{page}")
     return learned
 
@@ -141,9 +108,6 @@ def _initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictio
     channels = 3 if settings.color else 1
     shape_only = torch.zeros(1, channels, settings.size, settings.size, device=batches[0].device)
     padding = settings.size // 2 if settings.robust else settings.size - 1
-    smallest = min(min(batch.shape[2:]) for batch in batches)
-    if settings.size > smallest:
-        raise ValueError(f"size is {settings.size} and the smallest image has {smallest} pixels; expected less")
     filters = from_patches(batches, ConvDictionary(shape_only, padding=padding), settings.atoms, settings.seed)
     return WithIdentity(filters) if settings.robust else filters
 
@@ -158,9 +122,7 @@ def _line(report: Report) -> str:
 def _write(out: Path, settings: Settings, learned: Learned) -> None:
     """Write dictionary and history."""
     metadata = {**asdict(settings), "kind": "conv", "padding": list(_convolution(learned).padding)}
-    weight = filters_of(learned.dictionary).weight.detach().cpu().contiguous()
-    tensors = {"weight": weight, "usage": learned.usage.cpu().contiguous()}
-    write_whole(out / DICTIONARY, save(tensors, {"pursuitnet": json.dumps(metadata)}))
+    write_dictionary(out / DICTIONARY, filters_of(learned.dictionary).weight, learned.usage, metadata)
     write_whole(out / HISTORY, "".join(json.dumps(asdict(report)) + "\n" for report in learned.history))
 
 

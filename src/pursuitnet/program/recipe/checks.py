@@ -32,6 +32,8 @@ def check_ranges(recipe: "Recipe") -> None:
     _check_rates(recipe)
     _check_loss(recipe)
     _check_folder_fields(recipe)
+    if recipe.init is not None and recipe.init_dictionary is not None:
+        raise ValueError("init and init_dictionary both give the filters of the first layer; expected one of them")
 
 
 def _check_counts(recipe: "Recipe") -> None:

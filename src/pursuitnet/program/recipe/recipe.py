@@ -149,6 +149,10 @@ class Recipe:
     """Run, model.safetensors or pretrained network whose weights training starts from; the head too, if the classes are
     the same. Images are normalized as in its training."""
 
+    init_dictionary: str | None = None
+    """Learned dictionary whose filters the first layer starts from: a folder of `pursuitnet learn`, or a safetensors
+    file with the tensor "weight"."""
+
     freeze_backbone: bool = False
     """Train the head alone."""
 
@@ -277,8 +281,7 @@ class Recipe:
 
     def located(self) -> "Recipe":
         """Return this recipe with the data folder as an absolute path, so that it holds wherever it is read."""
-        begun = self.init and expanded(self.init)
-        located = replace(self, init=str(begun.absolute())) if begun and begun.exists() else self
+        located = replace(self, init=_located(self.init), init_dictionary=_located(self.init_dictionary))
         return located if self.data_dir is None else replace(located, data_dir=expanded(self.data_dir).absolute())
 
     def images(self) -> dict[str, Any]:
@@ -332,6 +335,12 @@ class Recipe:
             ValueError: if the file does not hold a recipe.
         """
         return cls.from_json(*read_named(name))
+
+
+def _located(name: str | None) -> str | None:
+    """Return a name as an absolute path if it is one."""
+    path = expanded(name) if name else None
+    return str(path.absolute()) if path and path.exists() else name
 
 
 def values_of(name: str | Path) -> dict[str, Any]:

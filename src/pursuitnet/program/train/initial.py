@@ -1,9 +1,12 @@
-"""Initial weights: those of another run or of a pretrained network."""
+"""Initial weights: those of another run or of a pretrained network, or filters that were learned from images."""
 
 import torch
 from torch import Tensor
 
+from pursuitnet.dictionaries import ConvDictionary, WithIdentity
 from pursuitnet.networks import Network
+from pursuitnet.networks.choices import begin_with
+from pursuitnet.program.learn.dictionary import read_dictionary
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import Trained, trained
 
@@ -41,6 +44,31 @@ def load_initial_weights(name: str, model: Network, recipe: Recipe, classes: tup
     if source.classes == classes:
         _load_head(model.head, head)
     return source
+
+
+def load_initial_dictionary(name: str, model: Network) -> None:
+    """Copy learned filters into the first layer of a network, scaled as ``create_model`` scales them.
+
+    Args:
+        name: ``recipe.init_dictionary``.
+        model: the network, which is changed in place.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if they do not fit the layer.
+    """
+    learned, first = read_dictionary(name), model.pursuits()[0].dictionary
+    inner = first.dictionary if isinstance(first, WithIdentity) else first
+    given = tuple(learned.weight.shape)
+    expected = tuple(inner.weight.shape) if isinstance(inner, ConvDictionary) else ()
+    if given != expected:
+        learn = f": pursuitnet learn --atoms {expected[0]} --size {expected[2]}" if expected else ""
+        color = " --color" if expected and expected[1] == 3 else ""
+        raise ValueError(
+            f"--init-dictionary {name} has filters of shape {given} (atoms, channels, *kernel); the first layer "
+            f"expects {expected}{learn}{color}"
+        )
+    begin_with(model, [ConvDictionary(learned.weight.detach().to(inner._reference_tensor()))])
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def trainer_of(
         return Trainer(recipe, group, dataset, augment, fresh)
     if dataset is not None or augment is not None:
         raise ValueError(f"data and augment are for task 'classify', not {recipe.task!r}; name a folder with data_dir")
-    return ImageTrainer(recipe, group)
+    return ImageTrainer(recipe, group, fresh=fresh)
 
 
 @dataclass(frozen=True)

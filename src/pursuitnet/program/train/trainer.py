@@ -22,7 +22,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.cuda_graph import GraphedStep
 from pursuitnet.program.train.given import Augment, name_of
 from pursuitnet.program.train.images import Images, Split, batches, images_of, loss_weights, steps_of
-from pursuitnet.program.train.initial import load_initial_weights
+from pursuitnet.program.train.initial import load_initial_dictionary, load_initial_weights
 from pursuitnet.program.train.optimizer import learning_rate, optimizer_of
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.stopwatch import Stopwatch
@@ -71,6 +71,8 @@ class Trainer:
                 f"batch_size is {recipe.batch_size}; expected at least two for each of {group.size} processes"
             )
         self._open(dataset, fresh)
+        if recipe.init_dictionary is not None and fresh:
+            load_initial_dictionary(recipe.init_dictionary, self.model)
         if not self.steps:
             raise ValueError(f"{len(self.images.train[1])} training images are too few for {group.size} processes")
         self.model.set_grad_checkpointing(recipe.grad_checkpointing)
