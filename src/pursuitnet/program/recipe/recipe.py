@@ -108,8 +108,9 @@ class Recipe:
     """Network, as listed by `pursuitnet models`; by default csc_denoiser to denoise, msd_csc_30 to segment or
     regress."""
 
-    unfolding: int | None = None
-    """Pursuit steps after the first; the network's own default if left out."""
+    unfolding: int | Literal["solved"] | None = None
+    """Pursuit steps after the first, or solved: as many as each layer's optimum takes, without batch normalization; the
+    network's own default if left out."""
 
     solver: Literal["ista", "fista"] | None = None
     """Solver of the further steps."""
@@ -289,8 +290,8 @@ class Recipe:
         """Return the network's choices that are set, as ``create_model`` takes them."""
         names = (*CHOICES, "unit_norm", "corner")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if chosen.get("norm") == "none":
-            chosen["norm"] = None
+        if chosen.get("norm", "none" if self.unfolding == "solved" else None) == "none":
+            chosen["norm"] = None  # a Lasso has no batch statistics
         if self.normalized and self.model.startswith("msd"):
             chosen["signed_input"] = True
         return chosen
