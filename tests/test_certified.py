@@ -299,7 +299,7 @@ def test_margins_and_temperatures_that_cannot_be_are_refused(field, value):
         Recipe(**{field: value})
 
 
-def test_evaluate_certifies_a_run(tmp_path):
+def test_evaluate_certifies_a_run_and_its_page_shows_the_curve(tmp_path):
     from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     recipe = Recipe(
@@ -317,8 +317,12 @@ def test_evaluate_certifies_a_run(tmp_path):
     paths = found.save(tmp_path / "out", plot=True)
     assert [path.name for path in paths] == ["evaluation.json", "evaluation.png", "certification.png"]
     written = json.loads(paths[0].read_text())
-    assert "a map that never increases the distance of two images" in page.write(tmp_path / "run").read_text(
-        encoding="utf-8"
-    )
+    text = page.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "a map that never increases the distance of two images" in text
+    curve = f"falling over the ℓ₂ radius: {100 * shares[0]:.1f} % at 0, {100 * shares[1]:.1f} % at 0.064"
+    assert curve in text and text.index('id="certified"') < text.index(curve)
+    for index in sure.fragile:
+        assert f'alt="test image {index}, ' in text
+    assert text.count(", radius ") == len(sure.fragile) > 0
     assert len(inspect_run(tmp_path / "run", images=4, unfolding=1, test_images=20).layers) == 3
     assert written["certification"]["radii"] == list(sure.radii) and "fragile_images" not in written
