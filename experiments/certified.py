@@ -37,9 +37,11 @@ DIGITS = Recipe(
 )  # fmt: skip
 RECIPES = {
     "digits": DIGITS,
-    "mnist5k": replace(DIGITS, data="given", epochs=6, batch_size=64, shift=0, flip=False),
+    "mnist5k": replace(
+        DIGITS, data="given", model="certified_3", downsamples=3, epochs=10, batch_size=32, lr=0.5, shift=0, flip=False
+    ),
     "cifar10": Recipe(
-        data="cifar10", model="certified_3", width=8, epochs=8, batch_size=128, lr=0.3, weight_decay=0.0,
+        data="cifar10", model="certified_3", width=8, downsamples=3, epochs=8, batch_size=128, lr=0.3, weight_decay=0.0,
         margin=0.5, temperature=0.25, shift=2, padding_mode="reflect",
     ),
 }  # fmt: skip

@@ -154,6 +154,27 @@ def test_a_certified_network_does_not_expand(unit_norm, size):
     torch.testing.assert_close(model.head.unit_weight().norm(dim=1), torch.ones(3).double())
 
 
+@pytest.mark.parametrize(("downsamples", "pixels"), [(1, 16), (2, 4), (3, 1)])
+def test_with_more_downsampling_less_of_the_maps_is_lost_in_their_mean(downsamples, pixels):
+    model = pn.create_model("certified_3", 3, 1, width=2, downsamples=downsamples).eval()
+    x = torch.rand(5, 1, 28, 28)
+    maps = model.forward_features(x)
+    assert maps.shape[2] * maps.shape[3] == pixels and maps.shape[1] == model.head.in_features
+    y = x + 0.01 * torch.randn_like(x)
+    off = (model.pooled(maps) - model.pooled(model.forward_features(y))).norm(dim=1)
+    distance = (x - y).flatten(1).norm(dim=1)
+    assert (off <= distance * (1 + 1e-5)).all() and bool((off > 0.5 * distance).all()) == (pixels == 1)
+    assert Recipe(model="certified_3", downsamples=downsamples).choices() == {"downsamples": downsamples}
+
+
+@pytest.mark.parametrize("value", [-1, 11, 1.5])
+def test_downsamples_that_cannot_be_are_refused(value):
+    with pytest.raises(ValueError, match="downsamples"):
+        pn.create_model("certified_3", downsamples=value)
+    with pytest.raises(ValueError, match="downsamples"):
+        Recipe(model="certified_3", downsamples=value)
+
+
 @pytest.mark.parametrize("part", [PadChannels(3), Downsample(), Center(2)])
 def test_the_maps_between_the_layers_are_isometries(part):
     x, y = torch.randn(2, 3, 2, 5, 6, dtype=torch.float64)

@@ -12,6 +12,7 @@ LEAST = {
     "batch_size": 2,
     "unfolding": 0,
     "width": 1,
+    "downsamples": 0,
     "train_images": 2,
     "test_images": 1,
     "val_images": 0,
@@ -41,7 +42,8 @@ def _check_counts(recipe: "Recipe") -> None:
         if isinstance(value, int) and value < least:
             raise ValueError(f"{name} is {value}; expected at least {least}")
     check_depth(recipe.model)
-    check_number("width", recipe.width)
+    for name in ("width", "downsamples"):
+        check_number(name, getattr(recipe, name))
     if recipe.unfolding != "solved":
         check_number("unfolding", recipe.unfolding)
     if not -(2**43) <= recipe.seed < 2**44:  # times a million, it is to fit PyTorch's generators

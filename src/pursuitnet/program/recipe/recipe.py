@@ -140,6 +140,10 @@ class Recipe:
     unit_norm: bool | None = None
     """Certified networks: bring every image to zero mean and unit norm first."""
 
+    downsamples: int | None = None
+    """Certified networks: how often 2 x 2 pixels become four channels after the last stage; by default once, which ends
+    at one pixel for images of 8 pixels; 3 times for those of 28 or 32."""
+
     corner: Literal["zero", "resnet", "res_csc_simplified", "res_csc"] | None = None
     """Where the learned starts of learned_20 and the like begin."""
 
@@ -288,7 +292,7 @@ class Recipe:
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = (*CHOICES, "unit_norm", "corner")
+        names = (*CHOICES, "unit_norm", "downsamples", "corner")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if chosen.get("norm", "none" if self.unfolding == "solved" else None) == "none":
             chosen["norm"] = None  # a Lasso has no batch statistics
