@@ -42,7 +42,7 @@ RECIPES = {
     ),
     "cifar10": Recipe(
         data="cifar10", model="certified_3", width=8, downsamples=3, epochs=8, batch_size=128, lr=0.3, weight_decay=0.0,
-        margin=0.5, temperature=0.25, shift=2, padding_mode="reflect",
+        margin=0.5, temperature=0.25, shift=2, padding_mode="reflect", warmup=0.2,
     ),
 }  # fmt: skip
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
