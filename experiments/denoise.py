@@ -179,18 +179,18 @@ def main() -> None:
             kept = time.monotonic()
         if training.used - reported > 5 * arguments.minutes:  # twelve times in all
             reported = training.used
-            found = ", ".join(
+            psnr = ", ".join(
                 f"{name} {tested(training.denoiser, test[::8], levels[0])[0]:.2f} dB" for name, test in tests.items()
             )
             minutes = f"{training.used / 60:.1f} min, step {training.steps}"
-            print(f"{minutes}: training {-10 * math.log10(training.loss):.2f} dB; every 8th of {found}", flush=True)
+            print(f"{minutes}: training {-10 * math.log10(training.loss):.2f} dB; every 8th of {psnr}", flush=True)
     training.save(state)
     results = []
     for name, test in tests.items():
         for level in levels:
-            found, seconds = tested(training.denoiser, test, level)
-            results.append({"images": name, "n": len(test), "sigma": level, "psnr": found, "seconds": seconds})
-            print(f"{name} ({len(test)} images), sigma {level:g}: {found:.2f} dB, {seconds:.2f} s for 256²", flush=True)
+            psnr, seconds = tested(training.denoiser, test, level)
+            results.append({"images": name, "n": len(test), "sigma": level, "psnr": psnr, "seconds": seconds})
+            print(f"{name} ({len(test)} images), sigma {level:g}: {psnr:.2f} dB, {seconds:.2f} s for 256²", flush=True)
     about = {
         **{"parameters": parameters, "train": arguments.sigma, "minutes": training.used / 60, "steps": training.steps},
         **{"lr": arguments.lr, "choice": arguments.choice, "seed": arguments.seed, "torch": torch.__version__},

@@ -28,8 +28,8 @@ CELLS = {
 CELLS["resnet_20"] = replace(CELLS["resnet_20"], model="resnet_20")
 
 
-class Said(train.NoOpCallback):
-    """Prints an epoch as it ends."""
+class EpochPrinter(train.NoOpCallback):
+    """Prints the record of each epoch when it ends."""
 
     def on_epoch_end(self, record: train.Record) -> None:
         print(json.dumps(record), flush=True)
@@ -41,7 +41,7 @@ def run(name: str, recipe: Recipe, runs: Path, ledger: Path) -> None:
     path, folder = ledger / f"{cell}.json", runs / cell
     if path.exists():
         return
-    train.train(recipe, folder, Said(), resume=folder.exists())
+    train.train(recipe, folder, EpochPrinter(), resume=folder.exists())
     about = json.loads((folder / "record.json").read_text())
     here = (
         torch.cuda.get_device_name() if about["device"].startswith("cuda") else f"{torch.get_num_threads()} CPU threads"

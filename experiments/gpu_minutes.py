@@ -92,7 +92,7 @@ class Log:
 
 
 def command(words: Sequence[str | Path], out: Path, seconds: float, log: Log) -> None:
-    """Run a command with its output in a file; a failure or the end of its time is said, and no more."""
+    """Run a command with its output in a file; a failure or a timeout is logged, and nothing else."""
     began, path = time.monotonic(), os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with out.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -173,11 +173,11 @@ _MSD = ("msd_csc_6", "ista", 1)
 
 def full_runs(options: Callable[..., reproduce.Options]) -> list[plan.PlannedRun]:
     """Return what is missing of the full cells, in their order."""
-    found = {}
+    by_key = {}
     for table, only, seeds in CELLS:
         for run in reproduce.missing(options(table, filter=(only,), seeds=seeds, scale="full")):
-            found.setdefault(run.key, run)
-    return list(found.values())
+            by_key.setdefault(run.key, run)
+    return list(by_key.values())
 
 
 def sharing(arguments: argparse.Namespace) -> tuple[int, bool]:
@@ -187,7 +187,7 @@ def sharing(arguments: argparse.Namespace) -> tuple[int, bool]:
     measured = [folder / "gpu.json" for folder in (arguments.out, *arguments.archive)]
     rates = [json.loads(path.read_text()).get("throughput", {}) for path in measured if path.is_file()]
     known = [
-        (rate, int(n), "service" in kind) for found in rates for kind, by in found.items() for n, rate in by.items()
+        (rate, int(n), "service" in kind) for kinds in rates for kind, by in kinds.items() for n, rate in by.items()
     ]
     return max(known, default=(0.0, 8, False))[1:]
 

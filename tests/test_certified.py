@@ -154,6 +154,27 @@ def test_a_certified_network_does_not_expand(unit_norm, size):
     torch.testing.assert_close(model.head.unit_weight().norm(dim=1), torch.ones(3).double())
 
 
+@pytest.mark.parametrize(("downsamples", "pixels"), [(1, 16), (2, 4), (3, 1)])
+def test_with_more_downsampling_less_of_the_maps_is_lost_in_their_mean(downsamples, pixels):
+    model = pn.create_model("certified_3", 3, 1, width=2, downsamples=downsamples).eval()
+    x = torch.rand(5, 1, 28, 28)
+    maps = model.forward_features(x)
+    assert maps.shape[2] * maps.shape[3] == pixels and maps.shape[1] == model.head.in_features
+    y = x + 0.01 * torch.randn_like(x)
+    off = (model.pooled(maps) - model.pooled(model.forward_features(y))).norm(dim=1)
+    distance = (x - y).flatten(1).norm(dim=1)
+    assert (off <= distance * (1 + 1e-5)).all() and bool((off > 0.5 * distance).all()) == (pixels == 1)
+    assert Recipe(model="certified_3", downsamples=downsamples).choices() == {"downsamples": downsamples}
+
+
+@pytest.mark.parametrize("value", [-1, 11, 1.5])
+def test_downsamples_that_cannot_be_are_refused(value):
+    with pytest.raises(ValueError, match="downsamples"):
+        pn.create_model("certified_3", downsamples=value)
+    with pytest.raises(ValueError, match="downsamples"):
+        Recipe(model="certified_3", downsamples=value)
+
+
 @pytest.mark.parametrize("part", [PadChannels(3), Downsample(), Center(2)])
 def test_the_maps_between_the_layers_are_isometries(part):
     x, y = torch.randn(2, 3, 2, 5, 6, dtype=torch.float64)
@@ -299,7 +320,7 @@ def test_margins_and_temperatures_that_cannot_be_are_refused(field, value):
         Recipe(**{field: value})
 
 
-def test_evaluate_certifies_a_run(tmp_path):
+def test_evaluate_certifies_a_run_and_its_page_shows_the_curve(tmp_path):
     from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
 
     recipe = Recipe(
@@ -317,8 +338,12 @@ def test_evaluate_certifies_a_run(tmp_path):
     paths = found.save(tmp_path / "out", plot=True)
     assert [path.name for path in paths] == ["evaluation.json", "evaluation.png", "certification.png"]
     written = json.loads(paths[0].read_text())
-    assert "a map that never increases the distance of two images" in page.write(tmp_path / "run").read_text(
-        encoding="utf-8"
-    )
+    text = page.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "a map that never increases the distance of two images" in text
+    curve = f"falling over the ℓ₂ radius: {100 * shares[0]:.1f} % at 0, {100 * shares[1]:.1f} % at 0.064"
+    assert curve in text and text.index('id="certified"') < text.index(curve)
+    for index in sure.fragile:
+        assert f'alt="test image {index}, ' in text
+    assert text.count(", radius ") == len(sure.fragile) > 0
     assert len(inspect_run(tmp_path / "run", images=4, unfolding=1, test_images=20).layers) == 3
     assert written["certification"]["radii"] == list(sure.radii) and "fragile_images" not in written

@@ -154,6 +154,8 @@ class PursuitLayer(nn.Module):
     def solve(self, x: Tensor) -> Solution:
         """Return the optimum of the layer's Lasso, min ½‖x − DΓ‖² + Σβ|Γ| (Γ ≥ 0), with its certificate.
 
+        A threshold with a ridge ρ adds ½·ρ·‖Γ‖².
+
         Any layer whose P has no normalization has such an optimum, whatever its unfolding. Gradients flow to x, the
         weights and β by implicit differentiation. Under autocast it is solved in the type of the dictionary.
 
@@ -172,7 +174,7 @@ class PursuitLayer(nn.Module):
         solver = self.solver if self.unfolding == "solved" else FISTA()
         with without_autocast(x.device):
             x = x.to(D._reference_tensor().dtype)
-            return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, gradient=gradient)
+            return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, ridge=P.ridge, gradient=gradient)
 
     def why_not_solvable(self) -> str | None:
         """Return why the layer is not a step on a convex Lasso from zero, as a sentence; None where it is one."""

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pursuitnet.dictionaries import ConvDictionary, ScaledDictionary
+from pursuitnet.dictionaries.inputs import check_count
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.networks.network import Network
 from pursuitnet.prox.step_size import BoundedStep
 from pursuitnet.prox.threshold import Threshold
-from pursuitnet.utils.limits import check_weights
+from pursuitnet.utils.limits import check_number, check_weights
 
 SMALLEST = 1e-6
 """Images whose deviation from their mean has a smaller norm are not scaled to unit norm."""
@@ -123,11 +124,12 @@ def certified(
     in_chans: int = 3,
     width: int = 8,
     unit_norm: bool = False,
+    downsamples: int = 1,
 ) -> CertifiedNetwork:
     """Build a network of reflected proximal operators, with a certified radius for every image (``certify``).
 
     Three stages of depth/3 layers x ↦ x − 2·D·P_θ(Dᵀx) with 3 × 3 filters that are scaled to λmax(DᵀD) ≤ 1; between
-    two stages, and at the end, 2 × 2 pixels become four channels.
+    two stages, and ``downsamples`` times at the end, 2 × 2 pixels become four channels.
 
     Args:
         depth: a multiple of 3.
@@ -136,6 +138,9 @@ def certified(
         width: channels of the first stage, to which the image's are padded with zeros; the other stages have 4 and 16
             times as many.
         unit_norm: scale every image to zero mean and unit norm first.
+        downsamples: how often 2 × 2 pixels become four channels after the last stage. The mean of a map is the only
+            one of its h·w coordinates that reaches the head, so that margins are small where maps are large: images of
+            8 pixels end at one pixel with 1, those of 28 and 32 with 3.
     """
     if depth < 3 or depth % 3:
         raise ValueError(f"a certified network of {depth} layers does not exist; expected a multiple of 3: 3, 6, 9, …")
@@ -143,15 +148,18 @@ def certified(
         raise ValueError(f"width is {width}; expected at least the {in_chans} channels of the image")
     if not isinstance(unit_norm, bool):
         raise TypeError(f"unit_norm is {unit_norm!r}; expected True or False")
+    check_count("downsamples", downsamples, 0, "how often 2 × 2 pixels become four channels after the last stage")
+    check_number("downsamples", downsamples)
     channels = [width, 4 * width, 16 * width]
-    check_weights(sum(9 * n * n * (depth // 3) for n in channels) + 4 * channels[-1] * num_classes, width)
+    num_features = 4**downsamples * channels[-1]
+    check_weights(sum(9 * n * n * (depth // 3) for n in channels) + num_features * num_classes, width)
     features: list[nn.Module] = [UnitNorm()] if unit_norm else []
     features.append(PadChannels(width - in_chans))
     for stage, n in enumerate(channels):
         features += [Downsample()] if stage else []
         features += [part for _ in range(depth // 3) for part in (Center(n), _layer(n))]
-    features.append(Downsample())
-    return CertifiedNetwork(nn.Sequential(*features), 4 * channels[-1], num_classes)
+    features += [Downsample() for _ in range(downsamples)]
+    return CertifiedNetwork(nn.Sequential(*features), num_features, num_classes)
 
 
 def _layer(channels: int) -> Reflect:

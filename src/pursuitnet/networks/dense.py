@@ -23,8 +23,16 @@ from pursuitnet.networks.choices import (
     step_of,
 )
 from pursuitnet.networks.network import Network
+from pursuitnet.prox.norms import BatchNorm
 from pursuitnet.prox.threshold import IdentityPenalty, Threshold
 from pursuitnet.utils.limits import check_weights
+
+SOLVED_RIDGE = 0.05
+"""Weight of ½‖Γ‖² in solved layers: without it, atoms of a support are nearly dependent, and gradients explode."""
+
+SOLVED_IDENTITY = 0.2
+"""Initial β of the identity part of solved layers: at that of the atoms, 0.01, the identity explains everything, and no
+atom is ever used."""
 
 
 def msd(
@@ -50,7 +58,8 @@ def msd(
         num_classes: size of the output; 0 leaves the head out.
         in_chans: channels of the image.
         width: atoms that each layer adds, the paper's w.
-        unfolding: steps after the first; "solved" solves the Lasso of each layer to its optimum, with norm None.
+        unfolding: steps after the first; "solved" solves each layer to its optimum, with norm None: the elastic net
+            ½‖x − DΓ‖² + Σβ|Γ| + ½·SOLVED_RIDGE·‖Γ‖².
         solver: "ista" or "fista"; solved layers take FISTA with restart.
         sweep: "layer" unfolds each layer by itself (Algorithms 2 and 3); "multilayer" sweeps over the layers
             between two poolings.
@@ -126,21 +135,30 @@ def dense_layers(
     own = 0 if known("sweep", sweep, SWEEPS) == "multilayer" else unfolding
     if unfolding == "solved" and own == 0:
         raise ValueError("unfolding 'solved' solves layer by layer; expected sweep 'layer', or a number of sweeps")
-    steps = 1 if unfolding == "solved" else unfolding + 1
     on_identity = _on_identity(identity, signed_input)
     free = known("penalty", penalty, PENALTIES) == "free"
     spec = NORMS[known("norm", norm, NORMS)]
     layers = []
     for i, dilation in enumerate(dilations):
         dictionary = _dense_dictionary(in_chans + width * i, width, dilation, dims, boundary)
-        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=steps)
         if unfolding == "solved":
-            layers.append(PursuitLayer(dictionary, unfolding="solved", threshold=threshold))
+            layers.append(_solved_layer(dictionary, on_identity, free, spec))
             continue
+        threshold = Threshold(dictionary.code_channels, identity=on_identity, free=free, norm=spec, steps=unfolding + 1)
         layers.append(
             PursuitLayer(dictionary, starts.zero, pursuit, own, step=step_of(step, dictionary), threshold=threshold)
         )
     return layers
+
+
+def _solved_layer(
+    dictionary: WithIdentity, identity: IdentityPenalty, free: bool, norm: BatchNorm | None
+) -> PursuitLayer:
+    ridge = SOLVED_RIDGE if norm is None else 0.0  # with a norm it is refused as a layer, with the reason
+    threshold = Threshold(dictionary.code_channels, identity=identity, free=free, norm=norm, ridge=ridge)
+    if threshold.identity_weight is not None:
+        nn.init.constant_(threshold.identity_weight, SOLVED_IDENTITY)
+    return PursuitLayer(dictionary, unfolding="solved", threshold=threshold)
 
 
 def stack_of(layers: list[PursuitLayer], solver: str, sweep: str, unfolding: int | Literal["solved"]) -> nn.Module:

@@ -44,11 +44,11 @@ class ElasticNet(Lasso):
         plain = super().certificate(code, residual, dual)
         objective = plain.objective + 0.5 * self.ridge * sum_of_squares(code)
         u = dual if dual is not None else self.residual(code) if residual is None else residual
-        bound = self._bound(u, plain.correlation).maximum(plain.objective * (1 - plain.gap))
+        bound = self._value_of_dual(u, plain.correlation).maximum(plain.objective * (1 - plain.gap))
         short = (objective - bound).clamp(min=0)
         return Certificate(objective, torch.where(objective > 0, short / objective, 0.0), plain.correlation)
 
-    def _bound(self, u: Tensor, reply: Code) -> Float[Tensor, " B"]:
+    def _value_of_dual(self, u: Tensor, reply: Code) -> Float[Tensor, " B"]:
         """Return the value of a dual point, with Dᵀu in parts."""
         sizes = tuple(d if self.nonnegative else d.abs() for d in reply)
         excess = tuple((d - b).clamp(min=0) for d, b in zip(sizes, self.beta, strict=True))

@@ -10,17 +10,23 @@ from pursuitnet.dictionaries import Dictionary
 
 @torch.no_grad()
 def conjugate_gradients(gram: Callable[[Tensor], Tensor], right: Tensor, most: int = 1000) -> Tensor:
-    """Return the solution w of gram(w) = right, each example by itself, to about the square root of the rounding."""
-    dims, tol = tuple(range(1, right.dim())), torch.finfo(right.dtype).eps ** 0.8
+    """Return the solution w of gram(w) = right, each example by itself, to about the square root of the rounding.
+
+    Where columns depend on each other, gram maps some direction to zero up to rounding: an example stops before it.
+    """
+    dims, eps = tuple(range(1, right.dim())), torch.finfo(right.dtype).eps
     w, rest = torch.zeros_like(right), right.clone()
     direction, energy = rest, rest.square().sum(dims, keepdim=True)
-    goal = energy * tol**2
+    goal, active, largest = energy * eps**1.6, energy > 0, torch.zeros_like(energy)
     for _ in range(most):
-        active = energy > goal
+        image = gram(direction)
+        curvature = (direction * image).sum(dims, keepdim=True)
+        slope = curvature / direction.square().sum(dims, keepdim=True).clamp(min=torch.finfo(right.dtype).tiny)
+        largest = largest.maximum(slope)
+        active = active & (energy > goal) & (slope > 100 * eps * largest)
         if not bool(active.any()):
             break
-        image = gram(direction)
-        a = torch.where(active, energy / (direction * image).sum(dims, keepdim=True), 0.0)
+        a = torch.where(active, energy / curvature, 0.0)
         w, rest = w + a * direction, rest - a * image
         energy, last = rest.square().sum(dims, keepdim=True), energy
         direction = rest + torch.where(active, energy / last, 0.0) * direction

@@ -2,9 +2,11 @@
 
 import os
 from itertools import chain
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from cyclopts import CycloptsError
-from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+from cyclopts.exceptions import CoercionError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from pursuitnet.program.recipe import RECIPES
 from pursuitnet.utils.nearest import did_you_mean
@@ -20,7 +22,18 @@ def error_line(error: CycloptsError) -> str:
         return _unknown_command(error, error.unused_tokens[0])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return _unexpected_argument(error, error.unused_tokens[0])
+    if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
+        name, choices = error.argument.name, _choices(error.argument.hint)
+        if choices:
+            return f"{name} is {error.token.value!r}; expected {choices}"
     return " ".join(str(error).split())
+
+
+def _choices(hint: Any) -> str:
+    """Return the values of an option that is a whole number or one of a few words, as words; nothing for others."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    words = [str(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    return " or ".join(["a whole number", *words]) if int in kinds and words else ""
 
 
 def _unknown_option(error: UnknownOptionError) -> str:

@@ -38,7 +38,7 @@ class RunSummary:
         seconds: of all epochs together.
         device: that it was computed on.
         commit: of the package.
-        unfolding: steps after the first, if the recipe gives it.
+        unfolding: steps after the first, or "solved", if the recipe gives it.
         width: atoms per layer, if the recipe gives it.
         seed: of the recipe.
         lr: largest learning rate.
@@ -58,7 +58,7 @@ class RunSummary:
     seconds: float | None = None
     device: str | None = None
     commit: str | None = None
-    unfolding: int | None = None
+    unfolding: int | str | None = None
     width: int | None = None
     seed: int | None = None
     lr: float | None = None

@@ -6,6 +6,7 @@ ReLU(z + b) in Algorithms 2 and 3.
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -95,6 +96,8 @@ class Threshold(nn.Module):
         free: let β take either sign, as the paper's bias b; otherwise it is kept ≥ 0 (as |parameter|).
         norm: the batch normalization, or None.
         steps: number of steps that have their own statistics: unfolding + 1.
+        ridge: weight ρ ≥ 0 of ½·ρ·‖Γ‖² beside Σβ|Γ|, without norm: P_θ is divided by 1 + c·ρ. The layer is then a
+            step on an elastic net, whose optimum is unique and changes smoothly with the signal and the weights.
 
     Example:
         >>> import torch
@@ -114,9 +117,13 @@ class Threshold(nn.Module):
         free: bool = False,
         norm: BatchNorm | None = None,
         steps: int = 1,
+        ridge: float = 0.0,
     ) -> None:
         super().__init__()
         code_channels = _checked_channels(code_channels)
+        check_number("ridge", ridge, "a number ≥ 0, the weight of ½‖Γ‖²")
+        if not 0 <= ridge < math.inf or (ridge and norm is not None):
+            raise ValueError(f"ridge is {ridge} and norm {norm}; expected ridge ≥ 0, and 0 with a norm")
         if penalty is not None:
             check_number("penalty", penalty, "a number, β of every channel, or None")
         check_choice("identity", identity, list(IdentityPenalty))
@@ -127,7 +134,7 @@ class Threshold(nn.Module):
         if penalty is not None and penalty < 0 and not free:
             raise ValueError(f"penalty is {penalty}; expected ≥ 0, or free=True for thresholds of either sign")
         self.code_channels, self.identity, self.free, self.norm = code_channels, identity, free, norm
-        self.nonnegative = nonnegative
+        self.nonnegative, self.ridge = nonnegative, float(ridge)
         own = len(code_channels) > 1 and identity is IdentityPenalty.OWN
         shared = len(code_channels) > 1 and identity is IdentityPenalty.SAME
         self.atom_weight = _penalty_parameter(1 if shared else code_channels[-1], penalty)
@@ -141,6 +148,7 @@ class Threshold(nn.Module):
         if len(self.code_channels) > 1:
             parts.append(f"identity={self.identity.value}")
         parts += ["nonnegative"] * self.nonnegative + ["free"] * self.free
+        parts += [f"ridge={self.ridge:g}"] if self.ridge else []
         return ", ".join([*parts, f"norm={self.norm}"] if self.norm else parts)
 
     @property
@@ -179,7 +187,7 @@ class Threshold(nn.Module):
         for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
             z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
             code.append(self.prox(part, z, self.theta(part, c, step), inplace=fresh or z is not u))
-        return tuple(code)
+        return tuple(part / (1 + c * self.ridge) for part in code) if self.ridge else tuple(code)
 
     def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
         """Return P_θ(z) of one part of a code.

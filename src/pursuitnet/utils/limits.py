@@ -5,7 +5,7 @@ Imports no PyTorch.
 
 import reprlib
 
-MOST = {"depth": 10_000, "width": 65_536, "unfolding": 10_000}
+MOST = {"depth": 10_000, "width": 65_536, "unfolding": 10_000, "downsamples": 10}
 """The largest allowed value of each number."""
 
 MOST_WEIGHTS = 10**10

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.evaluation.settings import with_thresholds
 from pursuitnet.program.trace import trace_layers
 from pursuitnet.prox.threshold import Threshold
@@ -108,7 +109,13 @@ def usage(model: nn.Module, images: Tensor, prepare: Prepare, size: int = 64) ->
         last[:] = parts[-1:]  # every step of every layer overwrites the previous one
 
     shares, model = [], model.eval()
+
+    def keep_solved(layer: PursuitLayer, inputs: Any, code: Tensor) -> None:
+        last[:] = layer.dictionary.split(code)[-1:]  # a solver has its own threshold
+
     handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, Threshold)]
+    solved = [m for m in model.modules() if isinstance(m, PursuitLayer) and m.unfolding == "solved"]
+    handles += [layer.register_forward_hook(keep_solved) for layer in solved]
     try:
         with torch.inference_mode():
             for part in images.split(size):

@@ -21,7 +21,7 @@ def plot_certification(title: str, certification: Certification, fragile: Tensor
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(f"{title}: certified accuracy", x=0.01, ha="left", fontsize=12)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[3, 2])[0]
-    _curve(left.subplots(), certification)
+    draw_curve(left.subplots(), certification)
     right.suptitle("correct, with the smallest radii", x=0.02, ha="left", fontsize=10.5)
     places = right.subplots(2, FRAGILE // 2, squeeze=False).flat
     for axes in places:
@@ -32,16 +32,26 @@ def plot_certification(title: str, certification: Certification, fragile: Tensor
     return figure
 
 
-def _curve(axes: Axes, certification: Certification) -> None:
-    """Draw the fraction that is correct and certified over the radius, with the values at the listed radii."""
-    radii, clean = np.sort(certification.radii), certification.accuracy[0][1]
+def draw_curve(
+    axes: Axes, certification: Certification, line: str = COOL, points: str = WARM, clean: str = SOFT
+) -> None:
+    """Draw the fraction that is correct and certified over the radius, with the values at the listed radii.
+
+    Args:
+        axes: where to draw.
+        certification: what to draw.
+        line: color of the curve.
+        points: color of the values at the listed radii.
+        clean: color of the accuracy on the images themselves, a dashed line.
+    """
+    radii = np.sort(certification.radii)
     fraction = 1 - np.arange(1, len(radii) + 1) / len(radii)
-    axes.step(np.concatenate([[0], radii]), np.concatenate([[(radii > 0).mean()], fraction]), where="post", color=COOL)
+    axes.step(np.concatenate([[0], radii]), np.concatenate([[(radii > 0).mean()], fraction]), where="post", color=line)
     shown = [(radius, accuracy) for radius, accuracy in certification.accuracy if radius <= max(radii[-1], 0.1)]
     for radius, accuracy in shown:
-        axes.plot(radius, accuracy, "o", color=WARM, markersize=4)
+        axes.plot(radius, accuracy, "o", color=points, markersize=4)
         axes.annotate(f"{100 * accuracy:.1f} %", (radius, accuracy), (4, 4), textcoords="offset points", fontsize=8)
-    axes.axhline(clean, color=SOFT, linewidth=1, linestyle="--")
+    axes.axhline(certification.accuracy[0][1], color=clean, linewidth=1, linestyle="--")
     axes.set(xlim=(0, None), ylim=(0, 1.04), xlabel=f"ℓ₂ radius, {certification.units}", ylabel="correct and certified")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ LEAST = {
     "batch_size": 2,
     "unfolding": 0,
     "width": 1,
+    "downsamples": 0,
     "train_images": 2,
     "test_images": 1,
     "val_images": 0,
@@ -29,6 +30,7 @@ BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weigh
 def check_ranges(recipe: "Recipe") -> None:
     """Raise ValueError if a field lies outside its range, whatever the task."""
     _check_counts(recipe)
+    _check_solved(recipe)
     _check_rates(recipe)
     _check_loss(recipe)
     _check_folder_fields(recipe)
@@ -39,13 +41,42 @@ def check_ranges(recipe: "Recipe") -> None:
 def _check_counts(recipe: "Recipe") -> None:
     for name, least in LEAST.items():
         value = getattr(recipe, name)
-        if value is not None and value < least:
+        if isinstance(value, int) and value < least:
             raise ValueError(f"{name} is {value}; expected at least {least}")
     check_depth(recipe.model)
-    for name in ("width", "unfolding"):
+    for name in ("width", "downsamples"):
         check_number(name, getattr(recipe, name))
+    if recipe.unfolding != "solved":
+        check_number("unfolding", recipe.unfolding)
     if not -(2**43) <= recipe.seed < 2**44:  # times a million, it is to fit PyTorch's generators
         raise ValueError(f"seed is {recipe.seed}; expected a whole number from -2**43 to 2**44 - 1")
+
+
+def _check_solved(recipe: "Recipe") -> None:
+    """Refuse what solved layers, each a Lasso whose number of steps depends on the images, cannot have."""
+    if recipe.unfolding != "solved":
+        return
+    if not recipe.model.startswith("msd_csc"):
+        why = ""
+        if recipe.model.startswith(("plain", "res", "learned", "multistep", "momentum")):
+            why = " (an optimum does not depend on where its steps start, which is what residual networks choose)"
+        raise ValueError(
+            f"unfolding is 'solved', which {recipe.model} cannot be{why}; expected a model such as msd_csc_6"
+        )
+    refused = {
+        "norm": (recipe.norm not in (None, "none"), "a Lasso has no batch statistics"),
+        "sweep": (recipe.sweep == "multilayer", "each layer is solved by itself"),
+        "step": (recipe.step is not None, "an optimum has no step c to learn"),
+        "solver": (recipe.solver is not None, "an optimum is the same by every solver"),
+        "penalty": (recipe.penalty == "free", "a Lasso has no negative β"),
+        "identity": (recipe.identity == "signed", "its code would be signed in one part and not in the other"),
+        "normalize": (recipe.normalized, "the identity part would be signed, and the atoms' part not"),
+        "compile": (recipe.compile, "the number of steps depends on the images"),
+        "cuda_graphs": (recipe.cuda_graphs is True, "the number of steps depends on the images"),
+    }
+    for name, (given, why) in refused.items():
+        if given:
+            raise ValueError(f"{name} is {getattr(recipe, name)} and unfolding 'solved', but {why}: leave out {name}")
 
 
 def _check_rates(recipe: "Recipe") -> None:

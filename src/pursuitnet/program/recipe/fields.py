@@ -1,6 +1,7 @@
 """Fields of a recipe as Python, JSON, TOML and YAML write them, in the types that the recipe declares."""
 
 import reprlib
+from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -47,7 +48,7 @@ def as_type(kind: Any, value: Any, name: str) -> Any:
     if origin is Union or origin is UnionType:
         if value is None and NoneType in inside:
             return None
-        return as_type(inside[0], value, name)  # X | None
+        return _as_one_of([each for each in inside if each is not NoneType], value, name)
     if origin is Literal and value in inside:
         return value
     if origin is tuple and isinstance(value, list | tuple):
@@ -62,8 +63,24 @@ def as_type(kind: Any, value: Any, name: str) -> Any:
         return value
     if name == "sigma" and isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}"
-    expected = " or ".join(map(str, inside)) if origin is Literal else _EXPECTED.get(kind, "a list of numbers")
-    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {expected}")
+    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {_expected(kind)}")
+
+
+def _as_one_of(kinds: list[Any], value: Any, name: str) -> Any:
+    """Return a value as the first of several types that it fits, or raise TypeError with all of them."""
+    if len(kinds) == 1:
+        return as_type(kinds[0], value, name)
+    for kind in kinds:
+        with suppress(TypeError):
+            return as_type(kind, value, name)
+    raise TypeError(f"{name} = {reprlib.repr(value)}; expected {' or '.join(map(_expected, kinds))}")
+
+
+def _expected(kind: Any) -> str:
+    """Return what a type expects, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    return _EXPECTED.get(kind, "a list of numbers")
 
 
 def _is_float(value: object) -> bool:

@@ -108,8 +108,9 @@ class Recipe:
     """Network, as listed by `pursuitnet models`; by default csc_denoiser to denoise, msd_csc_30 to segment or
     regress."""
 
-    unfolding: int | None = None
-    """Pursuit steps after the first; the network's own default if left out."""
+    unfolding: int | Literal["solved"] | None = None
+    """Pursuit steps after the first, or solved: as many as each layer's optimum takes, without batch normalization; the
+    network's own default if left out."""
 
     solver: Literal["ista", "fista"] | None = None
     """Solver of the further steps."""
@@ -141,6 +142,10 @@ class Recipe:
 
     unit_norm: bool | None = None
     """Certified networks: bring every image to zero mean and unit norm first."""
+
+    downsamples: int | None = None
+    """Certified networks: how often 2 x 2 pixels become four channels after the last stage; by default once, which ends
+    at one pixel for images of 8 pixels; 3 times for those of 28 or 32."""
 
     corner: Literal["zero", "resnet", "res_csc_simplified", "res_csc"] | None = None
     """Where the learned starts of learned_20 and the like begin."""
@@ -293,10 +298,10 @@ class Recipe:
 
     def choices(self) -> dict[str, Any]:
         """Return the network's choices that are set, as ``create_model`` takes them."""
-        names = (*CHOICES, "unit_norm", "corner")
+        names = (*CHOICES, "unit_norm", "downsamples", "corner")
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if chosen.get("norm") == "none":
-            chosen["norm"] = None
+        if chosen.get("norm", "none" if self.unfolding == "solved" else None) == "none":
+            chosen["norm"] = None  # a Lasso has no batch statistics
         if self.normalized and self.model.startswith("msd"):
             chosen["signed_input"] = True
         return chosen

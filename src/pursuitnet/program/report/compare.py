@@ -69,7 +69,7 @@ def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
 def _row(page: Path, run: RunSummary, row: tuple[str, ...]) -> dict[str, Any]:
     """Return a run's row of the table, and links to its pages."""
     settings = [getattr(run, name if name != "rate" else "lr") for name in SETTINGS]
-    values = ["-" if value is None else f"{value:g}" for value in settings]
+    values = ["-" if value is None else value if isinstance(value, str) else f"{value:g}" for value in settings]
     files = RunFolder(run.folder)
     pages = {"report": files.report, "inspect": files.inspection_page}
     links = {name: _link(page, file) for name, file in pages.items() if file.is_file()}

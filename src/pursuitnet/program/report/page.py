@@ -23,6 +23,7 @@ from pursuitnet.program import train
 from pursuitnet.program.evaluation.measures import confusion
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.report import pictures
+from pursuitnet.program.report.certified import certified_content
 from pursuitnet.program.report.template import render, speed
 from pursuitnet.program.report.text import evenly
 from pursuitnet.program.run_folder import EPOCH, NEEDED, RECORD, RunFolder, check_exists
@@ -132,6 +133,7 @@ def _content(run: TrainedRun) -> dict[str, Any]:
         "speed": speed(run.records[-1]),
         "confusion": confusion(run.images.test[1], run.predicted, len(run.classes)).tolist(),
         "classes": run.classes,
+        "certified": certified_content(run.model, run.images, run.predicted, run.classes),
         "measured": min(MEASURED, len(run.predicted)),
         "layers": [_row(index, trace) for index, trace in enumerate(traces)],
         "steps": len(traces[0].codes),

@@ -85,7 +85,7 @@ class Cell:
 
     @property
     def unfolding(self) -> int:
-        return self.recipe.unfolding or 0
+        return self.recipe.unfolding if isinstance(self.recipe.unfolding, int) else 0
 
     @property
     def name(self) -> str:

@@ -51,6 +51,11 @@ def export(trained: Trained, path: Path, format: str) -> float:
     writers = {"onnx": _write_onnx, "pt2": _write_pt2}
     if format not in writers:
         raise ValueError(f"format is {format!r}; expected {' or '.join(writers)}")
+    if any(layer.unfolding == "solved" for layer in trained.network.pursuits()):
+        raise ValueError(
+            "the layers are solved, by a number of steps that depends on the image, which no exported file can hold; "
+            "expected a network of a fixed number of steps: train with a number as --unfolding"
+        )
     if path.exists():
         raise FileExistsError(f"{path} exists; name another --out")
     if not path.parent.is_dir():

@@ -99,7 +99,7 @@ class Trainer:
 
     def _can_capture(self) -> bool:
         """Return whether a step can be captured: it is one function of images and labels, on one device."""
-        return self.group.size == 1
+        return self.group.size == 1 and self.recipe.unfolding != "solved"  # whose number of steps is read back
 
     def batches(self, epoch: int, skip: int) -> Iterator[tuple[Any, Tensor, int]]:
         """Yield the batches of an epoch after the first ``skip``: inputs, targets, and the size of the whole batch."""
@@ -205,7 +205,11 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.recipe.compile and self.recipe.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        loss = self._loss(network, images, labels)
+        try:
+            loss = self._loss(network, images, labels)
+        except ValueError:  # solved layers refuse weights that are not finite, of which others return NaN
+            self.check_state("the last step")
+            raise
         clock.lap("forward")
         share = len(labels) * self.group.size / count  # gradients are averaged over processes, whose shares may differ
         self.scaler.scale(loss * share).backward()

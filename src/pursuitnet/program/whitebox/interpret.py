@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pursuitnet.dictionaries import ConvDictionary, Dictionary, LinearDictionary
 from pursuitnet.layer import PursuitLayer
 from pursuitnet.program.trace import LayerTrace, trace_layers
-from pursuitnet.program.whitebox.problem import LayerLasso
+from pursuitnet.program.whitebox.problem import LayerElasticNet, LayerLasso
 from pursuitnet.program.whitebox.traced import Convolutions, TracedModel
 from pursuitnet.prox.step_size import AbsorbedStep
 from pursuitnet.prox.threshold import Affine
@@ -125,7 +125,12 @@ def interpret(trace: LayerTrace, name: str, lipschitz: float | None = None) -> I
     D.check_signal(x)
     beta = D.split(terms.beta.clamp(min=0).view(1, -1, *[1] * D.dims))
     bounded_step = x.new_tensor(min(terms.step, 1 / terms.lipschitz))
-    problem = LayerLasso(x, D, beta, layer.threshold.nonnegative, bounded_step, terms.lipschitz, trivial=signed)
+    parts, ridge = (x, D, beta, layer.threshold.nonnegative, bounded_step), layer.threshold.ridge
+    problem = (
+        LayerElasticNet(*parts, ridge, terms.lipschitz, trivial=signed)
+        if ridge and not absorbed
+        else LayerLasso(*parts, terms.lipschitz, trivial=signed)
+    )
     departures = [*_departures(layer, affine, absorbed, step, weight == 1), *trace.missed]
     notes = [*departures, *trace.remarks, *_remarks(terms, problem, affine)]
     return InterpretedLayer(
@@ -187,6 +192,8 @@ def _departures(layer: PursuitLayer, affine: Sequence[Affine], absorbed: bool, s
     on_update = layer.threshold.norm is not None and layer.threshold.norm.on == "update"
     if not from_zero and not absorbed and (on_update or not one_step):
         reasons.append("its update is rescaled against its anchor, which is not a proximal step on this Lasso")
+    if layer.threshold.ridge and absorbed:
+        reasons.append(f"its penalty has a ridge of {layer.threshold.ridge:g}, which this Lasso does not have")
     centered = any(bool(part.shift.any()) for part in affine)
     if centered and not layer.threshold.nonnegative:
         reasons.append(
@@ -205,6 +212,8 @@ def _remarks(terms: Terms, problem: LayerLasso, affine: Sequence[Affine]) -> lis
         )
     if len(affine) > 1 and bool((terms.beta[: -len(own)] < 0).any()):
         remarks.append("channels of the identity part have a threshold below 0; 0 is used")
+    if problem.curvature():
+        remarks.append(f"½·{problem.curvature():g}·‖Γ‖² is part of its problem, which makes it the elastic net")
     if problem.trivial:
         remarks.append("the identity part has no threshold, so that Γ = (x, 0) solves the Lasso at no cost")
     if terms.step * terms.lipschitz > 1 + 1e-4:

@@ -10,6 +10,7 @@ from pursuitnet.dictionaries import Code, WithIdentity
 from pursuitnet.iterations import FISTA
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.iterations.update import sums
+from pursuitnet.problems.elastic_net import ElasticNet
 from pursuitnet.problems.lasso import Lasso, ReducedLasso
 from pursuitnet.problems.loop import iterate
 
@@ -103,6 +104,11 @@ class LayerLasso(Lasso):
         return replace(self, slack=_find_slack(self, steps))
 
 
+@dataclass(frozen=True)
+class LayerElasticNet(LayerLasso, ElasticNet):
+    """The problem of a layer whose threshold has a ridge."""
+
+
 @torch.no_grad()
 def solve_lasso(problem: LayerLasso, max_steps: int, tol: float, start: Code | None = None) -> Solved:
     """Solve a layer's Lasso by FISTA, from zero or a code; for [I D] the identity part is minimized in closed form."""
@@ -113,15 +119,16 @@ def solve_lasso(problem: LayerLasso, max_steps: int, tol: float, start: Code | N
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         return Solved((x, *(0 * part for part in start[1:])), zero, zero, 0)
     reduced = _reduced(problem)
-    result = iterate(reduced, FISTA(), start[-1:] if isinstance(D, WithIdentity) else start, max_steps, tol)
+    start = start[-1:] if isinstance(reduced, ReducedLasso) else start
+    result = iterate(reduced, FISTA(), start, max_steps, tol)
     objective, gap, _ = result.certificate
     return Solved(reduced.full_code(result.code), objective, objective * (1 - gap), result.steps)
 
 
 def _reduced(problem: LayerLasso) -> Lasso:
-    """Return the problem with step size 1/L, and without its identity part if it has one."""
+    """Return the problem with step size 1/L, and without its identity part if that has a closed form."""
     D = problem.dictionary
-    if not isinstance(D, WithIdentity):
+    if not isinstance(D, WithIdentity) or problem.curvature():
         return replace(problem, step=problem.step.new_tensor(1 / problem.lipschitz))
     c = problem.step.new_tensor(1 / max(problem.lipschitz - 1, 1e-12))  # I adds 1 to L, Lemma 3
     return ReducedLasso(problem.signal, D.dictionary, problem.beta[1:], problem.nonnegative, c, problem)
