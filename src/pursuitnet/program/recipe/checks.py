@@ -1,11 +1,11 @@
 """Which values of a recipe's fields go together; each error says what came, what was expected, what to do."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pursuitnet.utils.limits import check_depth, check_number
 
-if TYPE_CHECKING:
-    from pursuitnet.program.recipe.recipe import Recipe
+Fields = Any
+"""The fields of a recipe: a ``Recipe``, which calls these checks as it is made."""
 
 LEAST = {
     "epochs": 1,
@@ -27,7 +27,7 @@ BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weigh
 """Tasks, and how their classes can be balanced."""
 
 
-def check_ranges(recipe: "Recipe") -> None:
+def check_ranges(recipe: Fields) -> None:
     """Raise ValueError if a field lies outside its range, whatever the task."""
     _check_counts(recipe)
     _check_solved(recipe)
@@ -38,7 +38,7 @@ def check_ranges(recipe: "Recipe") -> None:
         raise ValueError("init and init_dictionary both give the filters of the first layer; expected one of them")
 
 
-def _check_counts(recipe: "Recipe") -> None:
+def _check_counts(recipe: Fields) -> None:
     for name, least in LEAST.items():
         value = getattr(recipe, name)
         if isinstance(value, int) and value < least:
@@ -52,7 +52,7 @@ def _check_counts(recipe: "Recipe") -> None:
         raise ValueError(f"seed is {recipe.seed}; expected a whole number from -2**43 to 2**44 - 1")
 
 
-def _check_solved(recipe: "Recipe") -> None:
+def _check_solved(recipe: Fields) -> None:
     """Refuse what solved layers, each a Lasso whose number of steps depends on the images, cannot have."""
     if recipe.unfolding != "solved":
         return
@@ -79,7 +79,7 @@ def _check_solved(recipe: "Recipe") -> None:
             raise ValueError(f"{name} is {getattr(recipe, name)} and unfolding 'solved', but {why}: leave out {name}")
 
 
-def _check_rates(recipe: "Recipe") -> None:
+def _check_rates(recipe: Fields) -> None:
     for name in ("lr", "momentum", "weight_decay", "warmup"):
         if not 0 <= getattr(recipe, name) < float("inf"):
             raise ValueError(f"{name} is {getattr(recipe, name)}; expected a number ≥ 0")
@@ -88,7 +88,7 @@ def _check_rates(recipe: "Recipe") -> None:
         raise ValueError(f"milestones are {milestones}; expected shares of the epochs between 0 and 1, in order")
 
 
-def _check_loss(recipe: "Recipe") -> None:
+def _check_loss(recipe: Fields) -> None:
     if not 0 <= recipe.margin < float("inf"):
         raise ValueError(f"margin is {recipe.margin}; expected a number ≥ 0, in units of the logits")
     if not 0 < recipe.temperature < float("inf"):
@@ -101,7 +101,7 @@ def _check_loss(recipe: "Recipe") -> None:
         raise ValueError(f"class_weights are {recipe.class_weights}; expected a number > 0 for each class")
 
 
-def _check_folder_fields(recipe: "Recipe") -> None:
+def _check_folder_fields(recipe: Fields) -> None:
     if recipe.data != "folder" and recipe.image_size is not None:
         raise ValueError(f"image_size is for a folder of images; {recipe.data} has its own: leave it out")
     if recipe.data != "folder" and (recipe.skip_broken or recipe.white_level is not None):
@@ -112,7 +112,7 @@ def _check_folder_fields(recipe: "Recipe") -> None:
         raise ValueError(f"white_level is {recipe.white_level}; expected a number > 0, such as 4095 for 12 bits")
 
 
-def check_task(recipe: "Recipe") -> None:
+def check_task(recipe: Fields) -> None:
     """Raise ValueError if a field does not belong to the recipe's task, or one that it needs is missing."""
     task = recipe.task
     if (task == "classify") != (recipe.data != "images"):
@@ -131,7 +131,7 @@ def check_task(recipe: "Recipe") -> None:
         raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
 
 
-def _check_image_task(recipe: "Recipe") -> None:
+def _check_image_task(recipe: Fields) -> None:
     if recipe.data_dir is None:
         raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
     if (recipe.sigma is None) == (recipe.task == "denoise"):
