@@ -250,6 +250,12 @@ def floating(path):
     return path
 
 
+def photograph(path):
+    path = path.with_suffix(".HEIC")
+    path.write_bytes(b"\0\0\0\x18ftypheic")
+    return path
+
+
 def long(path):
     path = path.with_suffix(".tiff")
     put(path, np.full((6, 5), 70_000, np.int32))
@@ -261,6 +267,7 @@ def long(path):
     [
         (text, "is not an image that can be read: remove it"),
         (empty, "is not an image that can be read: remove it"),
+        (photograph, "is a photograph in the format HEIC, which is not read: convert it"),
         (cut, "cannot be read as an image .*repair or remove it"),
         (moving, "2 frames, expected one"),
         (floating, "floating-point numbers, whose scale is not known"),

@@ -342,6 +342,9 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, pairs):
     (tmp_path / "two.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"two\.png cannot be read as an image"):
         pictures_of(denoising(tmp_path))
+    (tmp_path / "two.png").rename(tmp_path / "two.HEIC")
+    with pytest.raises(ValueError, match=r"two\.HEIC cannot be read as an image \(HEIC is not read\)"):
+        pictures_of(denoising(tmp_path))
     with pytest.raises(ValueError, match="model is csc_denoiser, which denoises"):
         ImageTrainer(of_pairs("segment", pairs, model="csc_denoiser", width=None))
 

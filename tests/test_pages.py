@@ -67,9 +67,19 @@ def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path
     found = inspect_run(folder, 4, 0, 8)
     assert '<a href="report.html">' in found.save(folder).read_text()
     assert "report.html" not in found.save(tmp_path).read_text()
+    report.write_comparison(place / "all" / "runs.html", listing.find_runs(place / "all"))
+    assert '<a href="../runs.html">all runs</a>' in found.save(folder).read_text()
     assert '<a href="inspect.html">' in report.write(folder).read_text()
     assert '<a href="inspect.html">' not in report.write(place / "all" / "bare").read_text()
     table = report.write_comparison(place / "runs.html", listing.find_runs(place / "all")).read_text()
     assert [unquote(unescape(link)) for link in re.findall(r'<a[^>]* href="([^"]*)"', table)] == [
         "all/bare/report.html", "all/one & only/report.html", "all/one & only/inspect.html",
     ]  # fmt: skip
+
+
+def test_the_inspection_says_when_it_was_made_and_what_more_steps_do(place):
+    found = inspect_run(place / "all" / "bare", 4, 3, 20)
+    text = " ".join(found.save(place / "all" / "bare").read_text().split())
+    assert re.search(r"Written on \d{4}-\d\d-\d\d \d\d:\d\d", text)
+    own, most = (f"{100 * found.steps[k].accuracy:.1f} %" for k in (RECIPE.unfolding, 3))
+    assert f"network classifies {own} of the images correctly, with 1 more in every layer {most}" in text

@@ -2,8 +2,10 @@
 
 import csv
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -92,10 +94,25 @@ def test_a_broken_and_a_missing_file_are_named_the_others_answered_and_the_code_
     assert code == 1
     assert [line.split("  ")[0] for line in said.splitlines()] == ["cat/0.png", "cat/2.png", "cat/3.png", "out.csv"]
     assert len(errors.splitlines()) == 2 and all(line.startswith("pursuitnet: ") for line in errors.splitlines())
-    assert "cat/1.png" in errors and "gone.png" in errors
+    assert "cat/1.png" in errors and "gone.png is missing: check the name, or the pattern" in errors
     assert {row["file"]: bool(row["error"]) for row in rows(here / "out.csv")} == {
         "cat/0.png": False, "cat/1.png": True, "cat/2.png": False, "cat/3.png": False, "gone.png": True,
     }  # fmt: skip
+
+
+def test_without_an_image_that_can_be_read_no_page_is_written(place, here, monkeypatch, capsys):
+    code, said, errors = program(monkeypatch, capsys, "predict", place / "run", "gone/*.png", "--explain")
+    assert (code, said) == (1, "") and "gone/*.png is missing" in errors
+    assert not (here / "explain.html").exists()
+
+
+def test_photographs_in_a_format_that_cannot_be_read_are_named(place, here, monkeypatch, capsys):
+    for name in ("4.HEIC", "5.nef"):
+        (here / "cat" / name).write_bytes(b"\0\0\0\x18ftypheic")
+    code, said, errors = program(monkeypatch, capsys, "predict", place / "run", "cat")
+    assert code == 1 and len(said.splitlines()) == 4
+    assert "cat/4.HEIC is a photograph in the format HEIC, which is not read: convert it to JPEG or PNG" in errors
+    assert "cat/5.nef is a photograph in the format NEF" in errors
 
 
 def test_lists_and_notes_beside_images_are_no_images(place, here, monkeypatch, capsys):
@@ -273,3 +290,13 @@ def test_the_page_says_what_adds_up_and_opens_alone(place, here, monkeypatch, ca
     said = [float(value) for value in re.findall(r'<data value="([^"]*)"', numbers)]
     assert said[0] == pytest.approx(logit, rel=1e-4) and sum(said[1:]) == pytest.approx(logit, rel=1e-4)
     assert page.count('<section id="image-') == 2 and "layer 3, atom" in page
+
+
+def test_the_page_leads_to_the_report_of_its_run_and_to_what_comes_next(place, here, monkeypatch, capsys):
+    shutil.copytree(place / "run", here / "my run")
+    (here / "my run" / "report.html").write_text("")
+    assert program(monkeypatch, capsys, "predict", "my run", "dog/0.png", "--explain")[0] == 0
+    page = (here / "explain.html").read_text()
+    assert '<a href="my%20run/report.html">' in page
+    commands = [shlex.split(unescape(found)) for found in re.findall(r"<code>(.*?)</code>", page)]
+    assert ["pursuitnet", "evaluate", "my run"] in commands and ["pursuitnet", "inspect", "my run"] in commands

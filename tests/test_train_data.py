@@ -365,7 +365,7 @@ def test_weights_of_another_network_are_refused(begun, change, says):
 
 
 def test_weights_for_other_channels_are_refused(begun):
-    with pytest.raises(ValueError, match="takes images of 3 channels; those to train on have 1"):
+    with pytest.raises(ValueError, match="takes images with 3 channels; those to train on have 1: name a run on"):
         trainer_of(replace(TINY, init=str(begun)), (IMAGES[:, 0], LABELS, TEST[:, 0], ANSWERS))
 
 

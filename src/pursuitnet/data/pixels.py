@@ -24,6 +24,11 @@ FOURTEEN_BITS = 2**14 - 1
 _GREY = {"1", "L", "LA", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that exchange height and width
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 256, 257, 258, 262, 281, 339  # tags of TIFF
+FOREIGN = {
+    *(".heic", ".heif", ".avif", ".jxl"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"),
+}
+"""Suffixes of photographs of phones and cameras that Pillow does not read, or not in every release."""
 _SCALED = {"PPM", "JPEG2000"}  # Pillow scales these to 16 bits itself, by the maximum in the file
 
 
@@ -72,14 +77,25 @@ def opened(path: Path) -> "Iterator[Image]":
         with path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise BrokenImageError(
-            path, "is not an image that can be read: remove it from the folder", "not an image"
-        ) from error
+        raise BrokenImageError(path, *unidentified(path)) from error
     except (BrokenImageError, MemoryError):
         raise
+    except FileNotFoundError as error:
+        raise BrokenImageError(path, "is missing: check the name, or the pattern", "missing") from error
     except Exception as error:  # decoders of damaged images may raise anything
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise BrokenImageError(path, f"cannot be read as an image ({reason}): repair or remove it", reason) from error
+
+
+def unidentified(path: Path) -> tuple[str, str]:
+    """Return what is wrong with a file that Pillow does not know, in a sentence and in short."""
+    if path.suffix.lower() in FOREIGN:
+        kind = path.suffix[1:].upper()
+        return (
+            f"is a photograph in the format {kind}, which is not read: convert it to JPEG or PNG",
+            f"{kind} is not read",
+        )
+    return "is not an image that can be read: remove it from the folder", "not an image"
 
 
 def head(path: Path) -> Head:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pursuitnet.data.folder import files_in, question, results
-from pursuitnet.data.pixels import FULL, BrokenImageError, Head, Size, decoded, extremes, head
+from pursuitnet.data.pixels import FOREIGN, FULL, BrokenImageError, Head, Size, decoded, extremes, head
 from pursuitnet.utils.paths import expanded
 
 Pixels = NDArray[np.uint8]
@@ -43,8 +43,9 @@ class Decoder:
 def find_images(names: Iterable[str | Path]) -> list[Path]:
     """Return the files of these names, each once, in order.
 
-    A folder gives all images in it and below it, a pattern such as ``scans/*.png`` all files that match it. A name that
-    matches nothing is returned unchanged, so that reading it raises the error.
+    A folder gives all images in it and below it, also those in a format that cannot be read, a pattern such as
+    ``scans/*.png`` all files that match it. A name that matches nothing is returned unchanged, so that reading it
+    raises the error.
     """
     files = (file for name in names for file in _matching(expanded(name)))
     return list(dict.fromkeys(files))
@@ -83,7 +84,11 @@ def _matching(path: Path) -> Iterator[Path]:
 
 
 def _may_be_image(path: Path) -> bool:
-    """Return whether a file may be an image by its suffix: folders of images also contain lists and notes."""
+    """Return whether a file may be an image by its suffix: folders of images also contain lists and notes.
+
+    Photographs in a format that cannot be read count, so that each is named instead of left out in silence.
+    """
     from PIL import Image
 
-    return not path.suffix or path.suffix.lower() in Image.registered_extensions()
+    suffix = path.suffix.lower()
+    return not suffix or suffix in FOREIGN or suffix in Image.registered_extensions()

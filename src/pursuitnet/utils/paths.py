@@ -1,7 +1,8 @@
-"""Paths as a user writes them."""
+"""Paths as a user writes them, and as addresses of pages."""
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 
 def expanded(path: str | Path) -> Path:
@@ -17,3 +18,8 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{path} begins with a home that is not known; write the path out, or set HOME") from error
+
+
+def link(page: Path, target: Path) -> str:
+    """Return the address of a file, relative to the folder of a page."""
+    return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))

@@ -74,11 +74,11 @@ def predict(
             _print(result)
     if csv is not None:
         print(write_table(csv, results, top))
-    if page is not None:
+    if page is not None and shown:
         from pursuitnet.program.predict.page import write_page
 
         more = sum(not result.error for result in results) - len(shown)
-        print(write_page(page, loaded, shown, Path(run).name, more))
+        print(write_page(page, loaded, shown, run, more))
     if any(result.error for result in results):
         sys.exit(1)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pursuitnet.data.pixels import FOREIGN, unidentified
 from pursuitnet.program.imaging.axes import MOST_CHANNELS, Array, plain_axes
 from pursuitnet.program.imaging.png16 import is_png16, read_png16, write_png16
 from pursuitnet.program.imaging.zarr_images import ZarrPages, open_pages, zarr_module
@@ -24,10 +25,11 @@ WHITE = {"uint8": 255.0, "uint16": 65_535.0, "bool": 1.0}
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name."""
+    """Return the image files of a folder, sorted by name, also those in a format that cannot be read."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one of images: {', '.join(KINDS)}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and not path.name.startswith("."))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in shown if path.suffix.lower() in {*KINDS, *FOREIGN})
     if not paths:
         raise FileNotFoundError(f"{folder} holds no images; expected files with {', '.join(KINDS)}")
     return paths
@@ -166,7 +168,7 @@ def _picture(path: Path) -> Array:
     try:
         Image.open(path).close()
     except UnidentifiedImageError:
-        raise ValueError("it is not an image") from None
+        raise ValueError(unidentified(path)[1]) from None
     with path.open("rb") as file, Image.open(file) as image:
         if is_png16(image):
             return read_png16(path)

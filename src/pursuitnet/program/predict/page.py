@@ -1,6 +1,8 @@
 """The page that explains predictions: what each layer keeps of an image, and which atoms decide the class."""
 
+import shlex
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pursuitnet.program.predict.predictions import FilePrediction
 from pursuitnet.program.report import pictures
 from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import evenly
+from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.sharing import Trained
 from pursuitnet.program.trace import (
     best_scale,
@@ -21,24 +24,33 @@ from pursuitnet.program.trace import (
     synthesize_down,
 )
 from pursuitnet.program.writable import write_whole
+from pursuitnet.utils.paths import link
 
 MARK = 'content="pursuitnet predict"'
 """Text by which this page is recognized."""
 SHOWN_ATOMS, SHOWN_LAYERS = 10, 8
 
 
-def write_page(path: Path, loaded: Trained, results: Sequence[FilePrediction], name: str, left_out: int = 0) -> Path:
+def write_page(path: Path, loaded: Trained, results: Sequence[FilePrediction], run: str, left_out: int = 0) -> Path:
     """Write the page and return its path.
 
     Args:
         path: the HTML file.
         loaded: the network.
         results: predictions for the images to explain, with their pixels.
-        name: of the network.
+        run: the run folder, its weights, or the name of a pretrained network.
         left_out: number of further images that were classified.
     """
+    report, command = RunFolder(run).report, shlex.quote(run)
     content = {
-        "name": name,
+        "name": Path(run).name,
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "report": link(path, report) if report.is_file() else None,
+        "next": {
+            f"pursuitnet predict {command} IMAGE … --csv predictions.csv": "a table of the classes of many images",
+            f"pursuitnet evaluate {command}": "how often such probabilities are right, on test images",
+            f"pursuitnet inspect {command}": "the network as a whole, layer by layer",
+        },
         "recipe": loaded.recipe,
         "images": [_image(loaded, result) for result in results],
         "left_out": left_out,

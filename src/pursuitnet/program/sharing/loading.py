@@ -70,8 +70,7 @@ class Trained:
             batch_size: images in one forward pass.
 
         Raises:
-            TypeError, ValueError: for images of another kind or shape, or a file that is not an image.
-            FileNotFoundError: if there is no file of that name.
+            TypeError, ValueError: for images of another kind or shape, or a file that is missing or not an image.
         """
         check_classifies(self, "the network")
         if not isinstance(images, Tensor | np.ndarray):

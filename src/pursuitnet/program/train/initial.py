@@ -30,7 +30,8 @@ def load_initial_weights(name: str, model: Network, recipe: Recipe, classes: tup
     source = trained(name)
     if len(source.mean) != channels:
         raise ValueError(
-            f"--init {name} takes images of {len(source.mean)} channels; those to train on have {channels}"
+            f"--init {name} takes images with {len(source.mean)} channel{'s' * (len(source.mean) > 1)}; those to train "
+            f"on have {channels}: name a run on images like these"
         )
     weights = source.network.state_dict()
     head = {key: weights.pop(key) for key in list(weights) if key.startswith("head.")}

@@ -26,6 +26,7 @@ from pursuitnet.program.whitebox.torch_models import trace_torch_layers
 from pursuitnet.program.whitebox.traced import TracedModel
 from pursuitnet.program.whitebox.unfolding import MeasuredLayer, at_steps
 from pursuitnet.program.writable import write_whole
+from pursuitnet.utils.paths import link
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Inspection(Findings):
         run.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
         write_whole(run.inspection, text + "\n")
-        report = run.report.name if run.report.is_file() else None
-        return write_whole(run.inspection_page, render(self, report))
+        pages = {"the report of the run": run.report, "all runs": run.path.parent / "runs.html"}
+        links = {title: link(run.inspection_page, page) for title, page in pages.items() if page.is_file()}
+        return write_whole(run.inspection_page, render(self, links))
 
 
 def inspect(

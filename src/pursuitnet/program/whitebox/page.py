@@ -1,7 +1,8 @@
 """The white-box page: tables, curves, atoms, codes, reconstructions, and maps of each layer's residual."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -36,15 +37,16 @@ class DrawnLayer(InterpretedLayer):
         return model / model.abs().amax().clamp(min=torch.finfo(model.dtype).tiny)
 
 
-def render(inspection: Findings, report: str | None = None) -> str:
+def render(inspection: Findings, links: Mapping[str, str] | None = None) -> str:
     """Return the page: one HTML document that loads nothing else.
 
     Args:
         inspection: the results.
-        report: address of the run's report, to link to if there is one.
+        links: addresses of other pages of the run, by title.
     """
     drawn = tuple(DrawnLayer(**vars(layer)) for layer in inspection.interpreted_layers)
-    content = _content(replace(inspection, interpreted_layers=drawn)) | {"report": report}
+    date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    content = _content(replace(inspection, interpreted_layers=drawn)) | {"links": links or {}, "date": date}
     return template.render("inspect.html.j2", content)
 
 
