@@ -7,7 +7,11 @@ import logging
 import re
 import sys
 import warnings
-from typing import Any
+from typing import Any, ClassVar
+
+from pygments.lexer import inherit
+from pygments.lexers.shell import BashLexer
+from pygments.token import Name
 
 import pursuitnet
 
@@ -92,6 +96,12 @@ LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 MARKUP = re.compile(r"\*(?=[a-zA-Z]+[\w−+]*[\s,)\]'\"])|(?<=\w)_(?=\s|$)|\|")
 
 
+class CommandLexer(BashLexer):
+    """A shell in which an option is one token, so that no line of a page ends inside of ``--option``."""
+
+    tokens: ClassVar = {"data": [(r"(?<!\S)--?[a-zA-Z][\w-]*", Name.Tag), inherit]}
+
+
 def escape(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Keep |Γ| and *size in docstrings from being read as markup: they are formulas and shapes."""
     for number, line in enumerate(lines):
@@ -108,6 +118,7 @@ def undescribed(app: object, what: str, name: str, obj: Any, skip: bool, options
 
 
 def setup(app: Any) -> None:
-    """Let docstrings be what they are in the source."""
+    """Let docstrings be what they are in the source, and commands break between words."""
+    app.add_lexer("sh", CommandLexer)
     app.connect("autodoc-skip-member", undescribed)
     app.connect("autodoc-process-docstring", escape, priority=600)  # after napoleon
