@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-import sklearn
 import torch
 from makers import normal, unit
 from sklearn.linear_model import lasso_path
-from sklearn.utils.fixes import parse_version
 
 import pursuitnet as pn
 
-NUMBER_OF_ALPHAS = "alphas" if parse_version(sklearn.__version__) >= parse_version("1.7") else "n_alphas"
 MATRIX = pn.LinearDictionary(unit(20, 12)).requires_grad_(False)
 CIRCULAR = pn.CircularDictionary(unit(4, 1, 3, 3)).requires_grad_(False)
 
@@ -24,10 +21,10 @@ def test_codes_and_betas_are_those_of_lasso_path(solver, nonnegative):
     assert (result.gaps <= 1e-11).all() and (result.nonzeros[0] == 0).all() and (result.nonzeros[-1] > 3).all()
     matrix = MATRIX.matrix().numpy()
     for i, one in enumerate(x.numpy()):
-        alphas, codes, _ = lasso_path(
-            matrix, one, eps=0.05, positive=nonnegative, tol=1e-14, max_iter=100_000, **{NUMBER_OF_ALPHAS: 6}
-        )
-        np.testing.assert_allclose(result.betas[:, i, 0], alphas * len(one), rtol=1e-10)
+        largest = (one @ matrix if nonnegative else np.abs(one @ matrix)).max()
+        np.testing.assert_allclose(result.betas[:, i, 0], np.geomspace(largest, 0.05 * largest, 6), rtol=1e-10)
+        alphas = result.betas[:, i, 0].numpy() / len(one)
+        _, codes, _ = lasso_path(matrix, one, alphas=alphas, positive=nonnegative, tol=1e-14, max_iter=100_000)
         np.testing.assert_allclose(result.codes[:, i], codes.T, atol=1e-7)
 
 

@@ -82,7 +82,7 @@ def check_count(name: str, value: object, least: int, expected: str) -> None:
 
 def check_shape(value: object) -> None:
     """Raise TypeError unless this is the shape of a signal."""
-    if not isinstance(value, Sequence) or not all(isinstance(size, int | torch.SymInt) for size in value):
+    if not isinstance(value, Sequence) or not all(isinstance(size, (int, torch.SymInt)) for size in value):
         raise TypeError(f"signal_shape is {kind_of(value)}; expected the shape of a signal, as signal.shape")
 
 

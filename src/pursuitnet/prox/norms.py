@@ -108,7 +108,7 @@ class ChannelNorm(_BatchNorm):
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += count > 0
-                weight = (_batch_weight(self) * (count > 0)).to(mean.dtype)
+                weight = _batch_weight(self) * (count > 0).to(mean.dtype)
                 self.running_mean.lerp_(mean, weight)
                 self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), weight)
         x = x * (variance + self.eps).rsqrt().view(by_channel)
@@ -174,10 +174,11 @@ class RunningRMSNorm(_BatchNorm):
         return scaled
 
     @torch.no_grad()
-    def _update_running_stats(self, square: Tensor, seen: Tensor | bool = True) -> None:
+    def _update_running_stats(self, square: Tensor, seen: Tensor | Literal[True] = True) -> None:
         if self.track_running_stats:
             self.num_batches_tracked += seen
-            self.mean_square.lerp_(square.to(self.mean_square.dtype), _batch_weight(self) * seen)
+            square = square.to(self.mean_square.dtype)
+            self.mean_square.lerp_(square, _batch_weight(self) * (seen if seen is True else seen.to(square.dtype)))
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         nn.Module._load_from_state_dict(self, *arguments)  # that of _BatchNorm requires num_batches_tracked

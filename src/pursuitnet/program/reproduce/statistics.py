@@ -55,7 +55,7 @@ class Difference:
 
         df, limit = self.n - 1, float(t.ppf(1 - level / 2, self.n - 1))
         error_of_power = lambda shift: nct.cdf(limit, df, shift) - (1 - power)  # noqa: E731  # the other tail is negligible
-        return float(brentq(error_of_power, 1e-6, 4 * limit)) * self.error
+        return float(brentq(error_of_power, 0, 4 * limit)) * self.error
 
 
 def holm(values: Sequence[float]) -> list[float]:
