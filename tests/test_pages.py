@@ -82,4 +82,5 @@ def test_the_inspection_says_when_it_was_made_and_what_more_steps_do(place):
     text = " ".join(found.save(place / "all" / "bare").read_text().split())
     assert re.search(r"Written on \d{4}-\d\d-\d\d \d\d:\d\d", text)
     own, most = (f"{100 * found.steps[k].accuracy:.1f} %" for k in (RECIPE.unfolding, 3))
-    assert f"network classifies {own} of the images correctly, with 1 more in every layer {most}" in text
+    assert f"classifies {own} of the images correctly, with 1 more in every layer, without" in text
+    assert f"without training again, {most}" in text

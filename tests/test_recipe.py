@@ -271,3 +271,13 @@ def test_what_can_be_taken_is_taken():
 def test_a_fraction_is_no_whole_number_on_the_command_line(arguments):
     with pytest.raises(ValueError, match=rf"{arguments[-2]} is {arguments[-1]}; expected a whole number"):
         cli.app(arguments, exit_on_error=False, print_error=False)
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "training.md"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="needs the repository, not the package")
+@pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
+def test_every_option_is_in_the_table_of_training(name):
+    table = PAGE.read_text(encoding="utf-8").partition("## All options")[2].partition("\n## ")[0]
+    assert f"`--{name.replace('_', '-')}`" in table
