@@ -98,9 +98,11 @@ def test_files_that_cannot_be_used_are_named_and_the_others_are_learned_from(onl
     images, out = drawn(tmp_path / "images", 4), tmp_path / "run"
     (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
     Image.fromarray(np.full((4, 30), 7, np.uint8)).save(images / "flat.png")
+    (images / "phone.heic").write_bytes(b"ftypheic")
     code, lines, errors = called(monkeypatch, capsys, images, *SMALL, *online, "--tol", 0.1, "--out", out)
-    assert code == 1 and errors.count("\n") == 2 and errors.count("pursuitnet: ") == 2
+    assert code == 1 and errors.count("\n") == 3 and errors.count("pursuitnet: ") == 3
     assert errors.count(str(images / "1.png")) == 1
+    assert f"{images / 'phone.heic'} is a photograph in the format HEIC, which is not read: convert it" in errors
     assert f"{images / 'flat.png'} has 4 x 30 pixels; expected at least the size of the atoms, 5" in errors
     assert str(out / "learn.html") in lines and "3 images" in (out / "learn.html").read_text()
     good = drawn(tmp_path / "good", 4)

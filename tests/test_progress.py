@@ -2,10 +2,13 @@
 
 import sys
 
+import numpy as np
 import pytest
+from data_miniatures import matlab
 
 import pursuitnet as pn
 from pursuitnet.data import progress as showing
+from pursuitnet.data import svhn
 from pursuitnet.data.progress import counted, progress, say
 from pursuitnet.program import simulate
 from pursuitnet.program.evaluation.evaluate_run import Settings, evaluate_run
@@ -45,6 +48,15 @@ def test_a_terminal_gets_a_bar_and_lines_stand_above_it(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == "three\n" and "0/4" in err and "images" in err
     assert not err.rstrip(" \r").endswith("images")  # nothing is left of it
+
+
+def test_decoding_svhn_shows_how_much_is_read(slow, capsys):
+    draws = np.random.default_rng(0)
+    content = matlab(draws.integers(0, 255, (2, 3, 32, 32), np.uint8), np.array([1, 0]), compressed=True)
+    images, labels = svhn.decode(bytearray(content))
+    assert images.shape == (2, 3, 32, 32) and labels.tolist() == [1, 0]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(line.endswith(f" of {len(content):,} bytes of svhn") for line in lines)
 
 
 class Told:

@@ -621,6 +621,7 @@ def test_the_program_inspects_a_trained_run(tmp_path):
     assert numbers["images"] == 8 and numbers["labeled"] == 60
     assert [at["accuracy"] for at in numbers["steps"] if at["trained"]] == [pytest.approx(accuracy, abs=1e-9)]
     check_page(tmp_path / "one" / "inspect.html", [layer["name"] for layer in numbers["layers"]])
+    assert b"pursuitnet inspect one --images 8 --unfolding 2 --test-images 1000" in after["inspect.html"]
     assert len(printed.splitlines()) == 1 + 3 + 3 + 1 + 1 + 3 + 1
     assert "3 of 3 convolutions read; layers: 3 dense" in printed and "not read: head" in printed
     assert all(layer["name"] in printed for layer in numbers["layers"])

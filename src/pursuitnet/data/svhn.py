@@ -9,6 +9,7 @@ import torch
 
 from pursuitnet.data.download import File
 from pursuitnet.data.files import Layout, Originals, Split
+from pursuitnet.data.progress import Advance, progress
 
 CLASSES = tuple("0123456789")
 PAGE = "http://ufldl.stanford.edu/housenumbers/"
@@ -18,7 +19,8 @@ def decode(content: bytearray) -> Split:
     """Decode a MATLAB file: X (32, 32, 3, N), y (N, 1), in which the label 10 is the digit 0."""
     from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
-    arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+    with progress("bytes of svhn", len(content)) as advance:
+        arrays = loadmat(_CountedBytes(content, advance), variable_names=("X", "y"))
     if missing := {"X", "y"} - arrays.keys():
         raise ValueError(f"it holds no {' and no '.join(sorted(missing))}")
     images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).flatten().to(torch.int64)
@@ -27,6 +29,19 @@ def decode(content: bytearray) -> Split:
     if (labels == 0).any():
         raise ValueError("it has label 0, expected 1..10")
     return images.permute(3, 2, 0, 1).contiguous(), torch.where(labels == 10, 0, labels)
+
+
+class _CountedBytes(io.BytesIO):
+    """Bytes that count what is read of them."""
+
+    def __init__(self, content: bytearray, advance: Advance) -> None:
+        super().__init__(content)
+        self.advance = advance
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        part = super().read(size)
+        self.advance(len(part))
+        return part
 
 
 def _file(name: str, md5: str, size: int) -> tuple[File, ...]:

@@ -1,5 +1,6 @@
 """pursuitnet inspect."""
 
+import shlex
 from pathlib import Path
 
 from pursuitnet.program.commands.output import output_folder
@@ -34,4 +35,6 @@ def inspect(
     with progress("parts") as advance:
         inspection = inspect_run(run, images, unfolding, test_images, data_dir, device, advance)
     print("\n".join(summary(inspection)))
-    print(f"{inspection.save(folder)}")
+    numbers = {"--images": images, "--unfolding": unfolding, "--test-images": test_images}
+    command = ["pursuitnet", "inspect", str(run), *(word for pair in numbers.items() for word in map(str, pair))]
+    print(f"{inspection.save(folder, shlex.join(command))}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pursuitnet.data.pixels import FULL, decoded, head
+from pursuitnet.data.pixels import FOREIGN, FULL, decoded, head
 
 NAMES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".webp"}
 """Suffixes of the image files that are used of a folder; other files can be named one by one."""
@@ -27,7 +27,8 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in NAMES and not p.name.startswith("."))
+            shown = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
+            files += (p for p in shown if p.suffix.lower() in {*NAMES, *FOREIGN})  # foreign ones are named when read
         elif path.exists():
             files.append(path)
         else:

@@ -2,14 +2,12 @@
 
 import io
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -23,6 +21,7 @@ from pursuitnet.program.report.text import written
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import TITLES, RunSummary, cells
 from pursuitnet.program.writable import write_whole
+from pursuitnet.utils.paths import link
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
 """Distinguishable with most kinds of color blindness, and visible on white and on black."""
@@ -72,13 +71,8 @@ def _row(page: Path, run: RunSummary, row: tuple[str, ...]) -> dict[str, Any]:
     values = ["-" if value is None else value if isinstance(value, str) else f"{value:g}" for value in settings]
     files = RunFolder(run.folder)
     pages = {"report": files.report, "inspect": files.inspection_page}
-    links = {name: _link(page, file) for name, file in pages.items() if file.is_file()}
+    links = {name: link(page, file) for name, file in pages.items() if file.is_file()}
     return {"cells": (*row[:3], *values, *row[3:], run.date or "-"), "links": links, "note": _next_command(run)}
-
-
-def _link(page: Path, target: Path) -> str:
-    """Return the address of a file, relative to the folder of a page."""
-    return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))
 
 
 def _next_command(run: RunSummary) -> str:

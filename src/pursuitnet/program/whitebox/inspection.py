@@ -33,15 +33,20 @@ from pursuitnet.utils.paths import link
 class Inspection(Findings):
     """The results of ``inspect``, with their page."""
 
-    def save(self, folder: Path) -> Path:
-        """Write ``inspect.json`` and ``inspect.html`` into a folder, replacing old ones; return the page's path."""
+    def save(self, folder: Path, command: str | None = None) -> Path:
+        """Write ``inspect.json`` and ``inspect.html`` into a folder, replacing old ones; return the page's path.
+
+        Args:
+            folder: where the files go.
+            command: that repeats the inspection, to be shown on the page.
+        """
         run = RunFolder(folder)
         run.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
         write_whole(run.inspection, text + "\n")
         pages = {"the report of the run": run.report, "all runs": run.path.parent / "runs.html"}
         links = {title: link(run.inspection_page, page) for title, page in pages.items() if page.is_file()}
-        return write_whole(run.inspection_page, render(self, links))
+        return write_whole(run.inspection_page, render(self, links, command))
 
 
 def inspect(

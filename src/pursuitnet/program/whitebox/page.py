@@ -37,17 +37,18 @@ class DrawnLayer(InterpretedLayer):
         return model / model.abs().amax().clamp(min=torch.finfo(model.dtype).tiny)
 
 
-def render(inspection: Findings, links: Mapping[str, str] | None = None) -> str:
+def render(inspection: Findings, links: Mapping[str, str] | None = None, command: str | None = None) -> str:
     """Return the page: one HTML document that loads nothing else.
 
     Args:
         inspection: the results.
         links: addresses of other pages of the run, by title.
+        command: that repeats the inspection.
     """
     drawn = tuple(DrawnLayer(**vars(layer)) for layer in inspection.interpreted_layers)
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    content = _content(replace(inspection, interpreted_layers=drawn)) | {"links": links or {}, "date": date}
-    return template.render("inspect.html.j2", content)
+    about = {"links": links or {}, "date": date, "command": command}
+    return template.render("inspect.html.j2", _content(replace(inspection, interpreted_layers=drawn)) | about)
 
 
 @torch.no_grad()
