@@ -146,7 +146,7 @@ def test_a_changed_recipe_or_data_set_has_another_key_and_another_machine_has_no
         "precision": "float16", "sync_norm": True, "penalty": "free", "dilations": "block",
         "balance": "sampler", "class_weights": (1.0, 2.0), "init": "run", "freeze_backbone": True,
         "margin": 0.5, "temperature": 2.0, "unit_norm": True, "corner": "res_csc", "boundary": "reflect",
-        "init_dictionary": "atoms",
+        "init_dictionary": "atoms", "downsamples": 2,
     }  # fmt: skip
     of_folders = {"image_size", "skip_broken", "white_level"}
     of_images = {"task", "sigma", "patch", "optimizer"}
