@@ -303,6 +303,13 @@ def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
         ({"data_dir": None}, "expected the folder of the images"),
         ({"balance": "weights"}, "expected weights or sampler to classify"),
         ({"dilations": "block", "shift": 2}, "dilations and shift cannot be chosen for the task denoise"),
+        (
+            {"init": "runs/first", "freeze_backbone": True},
+            "init and freeze_backbone cannot be chosen for the task denoise",
+        ),
+        ({"margin": 0.1, "temperature": 0.5}, "margin and temperature cannot be chosen"),
+        ({"class_weights": (1.0, 2.0)}, "class_weights cannot be chosen"),
+        ({"padding_mode": "reflect"}, "padding_mode cannot be chosen"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(photographs, choices, said):

@@ -23,6 +23,12 @@ LEAST = {
 }
 """Smallest value of the fields that count something."""
 
+OF_CLASSES = {
+    **dict.fromkeys(("val_images", "dilations", "shift", "normalize", "init", "freeze_backbone", "class_weights")),
+    **{"margin": 0.0, "temperature": 1.0, "padding_mode": "zeros"},
+}
+"""Fields for networks that classify only, and their values elsewhere."""
+
 BALANCED = {("classify", "weights"), ("classify", "sampler"), ("segment", "weights")}
 """Tasks, and how their classes can be balanced."""
 
@@ -136,7 +142,7 @@ def _check_image_task(recipe: Fields) -> None:
         raise ValueError("data_dir is not given; expected the folder of the images: --data-dir FOLDER")
     if (recipe.sigma is None) == (recipe.task == "denoise"):
         raise ValueError(f"sigma is {recipe.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
-    others = [name for name in ("val_images", "dilations", "shift", "normalize") if getattr(recipe, name)]
+    others = [name for name, plain in OF_CLASSES.items() if getattr(recipe, name) not in (plain, None, 0)]
     if others:
         raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {recipe.task}: leave it out")
     recipe.noise()
