@@ -54,6 +54,13 @@ def test_steps_are_those_of_the_definition(name, nonzeros):
         np.testing.assert_allclose(code, expected, atol=1e-12)
 
 
+def test_beta_may_be_one_for_each_channel_or_example():
+    x, D = draw("2-D circular")
+    same = pn.solve(x, D, 0.2, pn.IHT()).code
+    assert torch.equal(pn.solve(x, D, torch.full((sum(D.code_channels),), 0.2), pn.IHT()).code, same)
+    assert torch.equal(pn.solve(x, D, torch.full((len(x), 1, 1, 1), 0.2), pn.IHT()).code, same)
+
+
 @pytest.mark.parametrize("nonnegative", [True, False])
 @pytest.mark.parametrize(("name", "debias"), [("wide matrix", False), *((name, True) for name in KINDS)])
 def test_the_objective_never_rises_and_it_ends_at_a_fixed_point(name, nonnegative, debias):

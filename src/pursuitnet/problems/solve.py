@@ -165,8 +165,6 @@ def solve(
             "atoms between. Solve the whole, or use a network of a fixed number of steps, whose output depends only on "
             "its halo: pn.apply(model, image, tile)"
         )
-    if isinstance(solver, IHT) and solver.nonzeros is None and not torch.as_tensor(beta or 0.0).any():
-        raise ValueError("IHT has neither nonzeros nor a beta > 0; expected one, as in solve(x, D, 0.1, pn.IHT())")
     if beta is None and not isinstance(solver, (OMP, IHT)):
         raise TypeError(
             "beta is missing; expected a number ≥ 0, such as 0.1 * pn.beta_max(signal, dictionary), or 0 for least "
@@ -176,6 +174,8 @@ def solve(
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
     solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
     tol = default_tol(problem.signal) if tol is None else tol
+    if isinstance(solver, IHT) and solver.nonzeros is None and not any(bool(b.any()) for b in problem.beta):
+        raise ValueError("IHT has neither nonzeros nor a beta > 0; expected one, as in solve(x, D, 0.1, pn.IHT())")
     if isinstance(solver, (OMP, IHT)):
         solution = _solve_zero_norm(problem, solver, max_steps, tol, start, mode is not None, trace)
         warn(solution, f"{type(solver).__name__} has not met its criterion", max_steps > 0 and tol > 0)

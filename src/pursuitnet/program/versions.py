@@ -25,19 +25,16 @@ def versions(*more: str) -> dict[str, str | None]:
 
 def commit() -> str | None:
     """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
+    here = Path(__file__)
     commands = (
-        [
-            "git",
-            "ls-files",
-            "--error-unmatch",
-            Path(__file__).name,
-        ],  # a checkout may merely contain an installed package
+        ["git", "ls-files", "--error-unmatch", here.name],  # a checkout may merely contain an installed package
         ["git", "rev-parse", "HEAD"],
         ["git", "status", "--porcelain", "--", ".."],
     )
-    here = Path(__file__).parent
     try:
-        outputs = [subprocess.check_output(c, cwd=here, stderr=subprocess.DEVNULL, errors="replace") for c in commands]
+        outputs = [
+            subprocess.check_output(c, cwd=here.parent, stderr=subprocess.DEVNULL, errors="replace") for c in commands
+        ]
     except (OSError, subprocess.CalledProcessError):
         return None
     return outputs[1].strip() + ("+changes" if outputs[2].strip() else "")

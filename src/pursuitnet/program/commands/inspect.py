@@ -35,6 +35,7 @@ def inspect(
     with progress("parts") as advance:
         inspection = inspect_run(run, images, unfolding, test_images, data_dir, device, advance)
     print("\n".join(summary(inspection)))
-    numbers = {"--images": images, "--unfolding": unfolding, "--test-images": test_images}
-    command = ["pursuitnet", "inspect", str(run), *(word for pair in numbers.items() for word in map(str, pair))]
-    print(f"{inspection.save(folder, shlex.join(command))}")
+    options: dict[str, object] = {"--images": images, "--unfolding": unfolding, "--test-images": test_images}
+    options |= {"--data-dir": data_dir, "--out": out}
+    words = [str(word) for option, value in options.items() if value is not None for word in (option, value)]
+    print(f"{inspection.save(folder, shlex.join(['pursuitnet', 'inspect', str(run), *words]))}")

@@ -7,6 +7,9 @@ from pursuitnet.utils.limits import check_depth, check_number
 Fields = Any
 """The fields of a recipe: a ``Recipe``, which calls these checks as it is made."""
 
+RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
+"""Prefixes of the names of residual networks."""
+
 LEAST = {
     "epochs": 1,
     "batch_size": 2,
@@ -63,9 +66,8 @@ def _check_solved(recipe: Fields) -> None:
     if recipe.unfolding != "solved":
         return
     if not recipe.model.startswith("msd_csc"):
-        why = ""
-        if recipe.model.startswith(("plain", "res", "learned", "multistep", "momentum")):
-            why = " (an optimum does not depend on where its steps start, which is what residual networks choose)"
+        why = " (an optimum does not depend on where its steps start, which is what residual networks choose)"
+        why = why if recipe.model.startswith(RESIDUAL) else ""
         raise ValueError(
             f"unfolding is 'solved', which {recipe.model} cannot be{why}; expected a model such as msd_csc_6"
         )

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pursuitnet.program.recipe.checks import check_ranges, check_task
+from pursuitnet.program.recipe.checks import RESIDUAL, check_ranges, check_task
 from pursuitnet.program.recipe.fields import as_type, converted_fields, field_types
 from pursuitnet.program.recipe.named import read_named
 from pursuitnet.utils.paths import expanded
@@ -15,9 +15,6 @@ IMAGE_TASKS: dict[str, dict[str, Any]] = {
     "regress": {"model": "msd_csc_30", "lr": 5e-3, "weight_decay": 0.0, "batch_size": 8, "optimizer": "adam"},
 }
 """What tasks on images have in place of the defaults below."""
-
-RESIDUAL = ("plain", "res", "learned", "multistep", "momentum")
-"""Prefixes of the names of residual networks."""
 
 MACHINE_FIELDS = ("data_dir", "device", "compile", "cuda_graphs", "grad_checkpointing", "in_memory", "workers")
 """Fields of a recipe that say where and how it is run, and not what the result is."""
