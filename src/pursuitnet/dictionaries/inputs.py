@@ -106,9 +106,14 @@ def check_tensor(signal: object, weight: Tensor | None = None) -> None:
         check_same_type(signal, dtype)
 
 
+def has_autocast(device: str) -> bool:
+    """Return whether a type of device has autocast; some, such as meta, do not."""
+    return device in ALWAYS_AUTOCAST or is_autocast_available(device)
+
+
 def is_autocast_on(device: str) -> bool:
-    """Return whether autocast is enabled on a type of device; some, such as meta, do not have it."""
-    return (device in ALWAYS_AUTOCAST or is_autocast_available(device)) and torch.is_autocast_enabled(device)
+    """Return whether autocast is enabled on a type of device."""
+    return has_autocast(device) and torch.is_autocast_enabled(device)
 
 
 def check_same_type(signal: Tensor, dtype: torch.dtype) -> None:

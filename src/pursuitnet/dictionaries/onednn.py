@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.amp import is_autocast_available
 from torch.nn import functional as F
+
+from pursuitnet.dictionaries.inputs import has_autocast
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 ADJOINTS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -23,7 +24,7 @@ Axes = tuple[int, ...]
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which autocast is off on a device; a device such as meta has no autocast."""
-    return torch.autocast(device.type, enabled=False) if is_autocast_available(device.type) else nullcontext()
+    return torch.autocast(device.type, enabled=False) if has_autocast(device.type) else nullcontext()
 
 
 def promote_half(weight: Tensor) -> Tensor:
