@@ -3,11 +3,14 @@
 import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from programs import program
 from torch.nn import functional as F
 
@@ -20,7 +23,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.utils import packed
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = pretrained_names()
+SHIPPED = [name for name in pretrained_names() if name != "csc_denoiser"]
 LEAST = {"resnet_20": 0.75, "res_csc_20": 0.75, "msdnet_6": 0.72, "msd_csc_6": 0.72, "ml_csc": 0.68}
 """What each is at least right in; guessing is 0.1."""
 
@@ -222,6 +225,44 @@ def test_every_card_fits_its_weights(name):
     assert card["recipe"]["data_dir"] is None and "+changes" not in (card["commit"] or "")
     assert pretrained.pretrained_file(name).stat().st_size < 5e6
     assert model.eval()(torch.rand(2, 3, 32, 32)).isfinite().all()
+
+
+def test_the_denoiser_removes_noise_and_is_applied_by_its_name(tmp_path, monkeypatch, capsys):
+    assert pn.list_models(pretrained=True, task="image") == ["csc_denoiser"]
+    denoiser = pn.create_model("csc_denoiser", pretrained=True).eval()
+    card = denoiser.pretrained_cfg
+    assert card["parameters"] == sum(p.numel() for p in denoiser.parameters()) and card["sigma"] == "25"
+    assert [result["n"] for result in card["psnr"]] == [68, 12] and all(r["psnr"] > 28 for r in card["psnr"])
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(48.0), indexing="ij")
+    clean = ((rows - columns).div(9).sin() > 0).float().mul(0.5).add(0.25)  # stripes with sharp edges
+    noisy = clean + 25 / 255 * torch.randn(clean.shape)
+    restored = denoiser(noisy[None, None], 25 / 255)[0, 0]
+    assert (restored - clean).square().mean() < 0.15 * (noisy - clean).square().mean()
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noisy.clamp(0, 1).mul(255).byte().numpy()).save("noisy.png")
+    code, _, errors = program(monkeypatch, capsys, "apply", "csc_denoiser", "noisy.png", "--out", "clean")
+    assert code == 0, errors
+    applied = torch.from_numpy(np.array(Image.open(Path("clean", "noisy.png")))) / 255
+    assert (applied - clean).square().mean() < 0.2 * (noisy - clean).square().mean()
+    code, _, errors = program(monkeypatch, capsys, "evaluate", "csc_denoiser")
+    assert code == 2 and "for images there is pursuitnet apply" in errors
+
+
+def test_a_folder_of_the_denoising_experiment_is_packed_with_its_psnr(script, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    denoise = importlib.import_module("denoise")
+    (tmp_path / "few").mkdir()
+    Image.fromarray((np.arange(24 * 24).reshape(24, 24) % 256).astype("uint8")).save(tmp_path / "few" / "1.png")
+    run = tmp_path / "run"
+    monkeypatch.setattr("sys.argv", ["denoise.py", "--train", str(tmp_path / "few"), "--test", str(tmp_path / "few")])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--minutes", "0.001", "--side", "16", "--out", str(run)])
+    denoise.main()
+    path = script.packed(run, tmp_path, tmp_path)
+    card = packed.unpack(path, ("card", "recipe"))[1]["card"]
+    assert path.name == "csc_denoiser.safetensors" and card["stored"] in ("float16", "float32")
+    measured = denoise.tested(pn.load(path), denoise.photographs(tmp_path / "few"), 25.0)[0]
+    assert card["psnr"] == [{"images": "few", "n": 1, "sigma": 25.0, "psnr": pytest.approx(measured)}]
+    assert f"| `csc_denoiser` | – | 25 | {measured:.2f} dB on few (σ = 25) |" in script.table(tmp_path)
 
 
 @pytest.mark.slow

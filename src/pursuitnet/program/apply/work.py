@@ -25,8 +25,7 @@ from pursuitnet.program.imaging import files
 from pursuitnet.program.imaging.files import Pages
 from pursuitnet.program.lock import run_lock
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.run_folder import RunFolder
-from pursuitnet.program.sharing.loading import Trained, trained
+from pursuitnet.program.sharing.loading import Trained, shipped_with, trained, weights_file
 from pursuitnet.program.writable import write_whole
 
 JOURNAL = "apply.json"
@@ -73,8 +72,7 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
         raise ValueError(f"{run} classifies images; expected a run of --task denoise, segment or regress")
     if settings.sigma is not None and not isinstance(loaded.network, Denoiser):
         raise ValueError(f"sigma is {settings.sigma}, but {run} does not use it: leave it out")
-    weights = RunFolder(run).weights if run.is_dir() else run
-    digest = hashlib.sha256(weights.read_bytes() + repr(settings.sigma).encode()).hexdigest()
+    digest = hashlib.sha256(weights_file(run).read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _image_files(given)]
     with run_lock(out), _computation(loaded, run, settings) as compute:
         yield from _apply_each(loaded, paths, out, settings, digest, compute)
@@ -84,7 +82,7 @@ def _computation(loaded: Trained, run: Path, settings: Settings) -> AbstractCont
     """Return how tiles are computed: in this process, or on a cluster whose workers load the network themselves."""
     if settings.dask is None:
         return nullcontext(lambda inputs: (results_of(loaded, batch) for batch in inputs))
-    load = partial(_load, run.absolute(), settings.device)
+    load = partial(_load, run if shipped_with(run) else run.absolute(), settings.device)
     return on_cluster(settings.dask, load, results_of, gpu=settings.device.startswith("cuda"))
 
 

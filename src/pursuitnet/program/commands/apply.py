@@ -27,7 +27,8 @@ def apply(
     is 1. If it is killed, the same call continues where it stopped.
 
     Args:
-        run: A run folder written by `pursuitnet train --task …`, or its model.safetensors.
+        run: A run folder written by `pursuitnet train --task …`, its model.safetensors, or a pretrained network that
+            returns images: csc_denoiser.
         images: Files (PNG, TIFF, NPY, JPEG, zarr arrays), or folders of files.
         out: Folder for the results.
         tile: Side of the tiles in pixels, which give the same result as the whole image; auto: chosen by the network's

@@ -200,7 +200,7 @@ def trained(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         ValueError: if it is damaged, or not of a network of this library.
     """
     path = expanded(path)
-    file = _weights(path)
+    file = weights_file(path)
     weights, metadata = unpack(file)
     recipe = Recipe.from_json(metadata["recipe"], f"the recipe in {file}")
     network = _network(weights, file, recipe, len(metadata["classes"]), len(metadata["mean"]))
@@ -232,8 +232,8 @@ def _identity(metadata: dict[str, Any], file: Path) -> Identity | None:
         ) from error
 
 
-def _weights(path: Path) -> Path:
-    """Return the file of weights at a path; raise FileNotFoundError if there is none."""
+def weights_file(path: Path) -> Path:
+    """Return the file of weights of a run, or of a pretrained network; raise FileNotFoundError if there is none."""
     if shipped := shipped_with(path):
         return shipped
     run = RunFolder(path)
