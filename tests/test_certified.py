@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -216,6 +217,18 @@ def test_no_attack_succeeds_inside_a_radius_and_larger_ones_do(unit_norm):
     assert torch.equal(labels, model(x).argmax(dim=1)) and radii.min() > 0
     assert attacked(model, x, labels, radii * 0.9999) == 0
     assert attacked(model, x, labels, radii * 20) > 0
+
+
+def test_training_leaves_every_layer_a_code(tmp_path):
+    recipe = Recipe(model="certified_3", width=2, unit_norm=True, epochs=3, optimizer="adam", lr=0.01, margin=0.15)
+    pn.train(replace(recipe, temperature=0.03, train_images=320, test_images=40, batch_size=16, warmup=0.0), tmp_path)
+    trained = pn.trained(tmp_path)
+    codes = []
+    for module in trained.network.modules():
+        if isinstance(module, pn.PursuitLayer):
+            module.register_forward_hook(lambda layer, inputs, code: codes.append(code))
+    trained.network(trained.prepare(pn.data.load("digits", split="test")[0][:40]))
+    assert len(codes) == 3 and all(0.2 < float((code > 0).float().mean()) < 0.8 for code in codes)
 
 
 @torch.no_grad()

@@ -129,7 +129,9 @@ def certified(
     """Build a network of reflected proximal operators, with a certified radius for every image (``certify``).
 
     Three stages of depth/3 layers x ↦ x − 2·D·P_θ(Dᵀx) with 3 × 3 filters that are scaled to λmax(DᵀD) ≤ 1; between
-    two stages, and ``downsamples`` times at the end, 2 × 2 pixels become four channels.
+    two stages, and ``downsamples`` times at the end, 2 × 2 pixels become four channels. β is zero, since every map is
+    centered before its layer: a learned β grew beyond all correlations Dᵀx, which are small where images have norm 1,
+    and the network became a linear one.
 
     Args:
         depth: a multiple of 3.
@@ -164,6 +166,5 @@ def certified(
 
 def _layer(channels: int) -> Reflect:
     filters = ConvDictionary(torch.randn(channels, channels, 3, 3) / (3 * channels**0.5), padding=1)
-    threshold = Threshold((channels,), 0.0, free=True)
-    step = BoundedStep(1.0, learned=False)
+    step, threshold = BoundedStep(1.0, learned=False), Threshold((channels,), None)
     return Reflect(PursuitLayer(ScaledDictionary(filters), step=step, threshold=threshold))
