@@ -165,6 +165,12 @@ def certified(
 
 
 def _layer(channels: int) -> Reflect:
-    filters = ConvDictionary(torch.randn(channels, channels, 3, 3) / (3 * channels**0.5), padding=1)
+    """Return a layer whose filters are an orthogonal matrix in their middle, and a fiftieth of noise around it.
+
+    Nearly orthogonal atoms are hardly scaled down for λmax(DᵀD) ≤ 1, so that a new layer already does something.
+    """
+    weight = torch.randn(channels, channels, 3, 3) / (150 * channels**0.5)
+    weight[:, :, 1, 1] += nn.init.orthogonal_(torch.empty(channels, channels))
+    filters = ConvDictionary(weight, padding=1)
     step, threshold = BoundedStep(1.0, learned=False), Threshold((channels,), None)
     return Reflect(PursuitLayer(ScaledDictionary(filters), step=step, threshold=threshold))
