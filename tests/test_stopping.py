@@ -12,7 +12,7 @@ from pursuitnet.iterations import State
 from pursuitnet.problems.lasso import Lasso
 
 
-def problem(dtype, share=0.2, size=12):
+def problem(dtype, share=0.2, size=7):
     """Two images, a convolution, and a β that leaves some of the code."""
     D = pn.ConvDictionary((normal(6, 1, 3, 3) / 3).to(dtype), padding=1).requires_grad_(False)
     x = normal(2, 1, size, size, seed=1).to(dtype)
@@ -31,7 +31,7 @@ def test_the_default_tolerance_is_one_that_the_type_can_prove(solver, dtype, tol
 
 
 def test_the_multi_layer_problem_has_the_same_default():
-    x, D, _ = problem(torch.float32, size=4)
+    x, D, _ = problem(torch.float32, size=3)
     found = pn.multilayer_basis_pursuit(x, [D], [1.0])
     assert 0 < (found.code != 0).sum() < found.code.numel()
     assert found.converged and found.reason == "converged" and (found.gap <= 1e-4).all()
@@ -60,12 +60,12 @@ def test_a_working_set_does_not_go_on_where_nothing_is_to_be_gained():
 
 @pytest.mark.parametrize("solver", [pn.ISTA(), pn.FISTA()])
 def test_slow_progress_is_no_stall(solver):
-    """An ill-conditioned problem: thousands of steps, each a little better, or uphill for hundreds by a momentum."""
+    """An ill-conditioned problem: a thousand steps, each a little better, or uphill for hundreds by a momentum."""
     weight = normal(40, 60) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
     x = normal(3, 60, seed=1) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
-    with pytest.warns(pn.ConvergenceWarning, match="after 3000 steps the duality gap is .*give more max_steps"):
-        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, solver, max_steps=3000, tol=1e-10, restart=False)
-    assert found.reason == "max_steps" and found.steps == 3000 and not found.converged
+    with pytest.warns(pn.ConvergenceWarning, match="after 1200 steps the duality gap is .*give more max_steps"):
+        found = pn.solve(x, pn.LinearDictionary(weight), 1e-3, solver, max_steps=1200, tol=1e-10, restart=False)
+    assert found.reason == "max_steps" and found.steps == 1200 and not found.converged
 
 
 @pytest.mark.parametrize(("solver", "steps"), [(pn.FISTA(), 400), (pn.WorkingSet(), 20)])
@@ -113,10 +113,10 @@ def test_a_certificate_that_the_solver_has_at_hand_is_looked_at_in_every_step():
 
 def test_the_multi_layer_method_looks_at_every_step():
     """Its step solves a least-squares problem, beside which a certificate costs little."""
-    x, D, _ = problem(torch.float64, size=4)
+    x, D, _ = problem(torch.float64, size=3)
     E = pn.ConvDictionary(normal(4, 6, 2, 2, seed=2) / 4)
-    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=0.03, trace=True).gaps.amax(1)
-    for tol in (0.1, 0.03):
+    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=0.1, trace=True).gaps.amax(1)
+    for tol in (0.3, 0.1):
         found = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=tol)
         assert found.steps == int((gaps <= tol).nonzero()[0])
 
@@ -146,7 +146,7 @@ class Keeping:
 
 
 def test_a_certificate_is_never_that_of_an_earlier_code():
-    x, D, beta = problem(torch.float64)
+    x, D, beta = problem(torch.float64, size=12)
     found = pn.solve(x, D, beta, Keeping(), tol=1e-8, max_steps=5000)
     again = pn.solve(x, D, beta, start=found.code, max_steps=0)
     assert found.steps > 0 and found.converged
