@@ -33,15 +33,15 @@ from pursuitnet.program.train import train
 
 DIGITS = Recipe(
     data="digits", model="certified_6", width=4, unit_norm=True, epochs=24, batch_size=128,
-    lr=1.0, weight_decay=0.0, margin=0.15, temperature=0.03,
+    optimizer="adam", lr=0.01, weight_decay=0.0, margin=0.15, temperature=0.03,
 )  # fmt: skip
 RECIPES = {
     "digits": DIGITS,
     "mnist5k": replace(
-        DIGITS, data="given", model="certified_3", downsamples=3, epochs=10, batch_size=32, lr=0.5, shift=0, flip=False
+        DIGITS, data="given", model="certified_3", width=2, downsamples=3, epochs=20, batch_size=32, shift=0, flip=False
     ),
     "cifar10": Recipe(
-        data="cifar10", model="certified_3", width=8, downsamples=3, epochs=8, batch_size=128, lr=0.3, weight_decay=0.0,
+        data="cifar10", model="certified_3", width=8, downsamples=3, epochs=18, batch_size=128, lr=0.3, weight_decay=0.0,
         margin=0.5, temperature=0.25, shift=2, padding_mode="reflect", warmup=0.2,
     ),
 }  # fmt: skip
