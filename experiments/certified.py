@@ -41,8 +41,8 @@ RECIPES = {
         DIGITS, data="given", model="certified_3", width=2, downsamples=3, epochs=20, batch_size=32, shift=0, flip=False
     ),
     "cifar10": Recipe(
-        data="cifar10", model="certified_3", width=8, downsamples=3, epochs=18, batch_size=128, lr=0.3, weight_decay=0.0,
-        margin=0.5, temperature=0.25, shift=2, padding_mode="reflect", warmup=0.2,
+        data="cifar10", model="certified_3", width=8, downsamples=3, epochs=18, batch_size=128, lr=0.3,
+        weight_decay=0.0, margin=0.5, temperature=0.25, shift=2, padding_mode="reflect", warmup=0.2,
     ),
 }  # fmt: skip
 LARGER = 15
