@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from programs import finished
+from programs import LoadedPython, finished
 
 import pursuitnet as pn
 from pursuitnet import data
@@ -113,8 +113,9 @@ def test_broken_files_are_named_or_left_out_as_in_memory(root, tmp_path, workers
 
 def test_the_program_streams_and_stops_in_good_order(root, tmp_path):
     arguments = ("--data", "folder", "--data-dir", root, "--image-size", 8, "--model", "resnet_8", "--width", 2)
-    options = ("--batch-size", 8, "--epochs", 2, "--no-in-memory", "--workers", 2, "--device", "cpu")
-    done = finished("-m", "pursuitnet", "train", *arguments, *options, "--out", "run", cwd=tmp_path)
+    options = ("--batch-size", 8, "--epochs", 1, "--no-in-memory", "--workers", 2, "--device", "cpu")
+    call = ("-m", "pursuitnet", "train", *arguments, *options, "--out", "run")
+    done = finished(*call, cwd=tmp_path, kind=LoadedPython)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
