@@ -90,7 +90,7 @@ def _detached(descriptor) -> int:
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str], streams: list[int], session: bool) -> None:
-    """Be Python with these arguments, ``-m MODULE`` first, in the process that this is called in."""
+    """Be Python with these arguments, ``-m MODULE`` or ``-c CODE`` first, in the process that this is called in."""
     if session:
         os.setsid()
     for number, descriptor in enumerate(streams):
@@ -103,16 +103,29 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that this is split off ignores it
     multiprocessing.set_start_method(None, force=True)  # its own processes are started as anywhere else
-    _, module, *rest = arguments
+    option, what, *rest = arguments
     sys.argv = ["", *rest]
+    sys.path.insert(0, folder)
+    sys.modules.pop("pytest", None)  # by which cyclopts sees a test
     for place in filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)):
         if os.path.exists(f"{place}/sitecustomize.py"):
             runpy.run_path(f"{place}/sitecustomize.py")
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if option == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        _forget_the_library()
+        exec(what, {"__name__": "__main__"})
+
+
+def _forget_the_library() -> None:
+    """Let the library, but not PyTorch, be imported as for the first time."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pursuitnet.")]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pursuitnet"]:
+        del sys.modules[name]
 
 
 class LoadedPython(subprocess.Popen):
-    """``subprocess.Popen`` of ``[sys.executable, "-m", MODULE, …]`` that has PyTorch already: it is split off.
+    """``subprocess.Popen`` of ``[sys.executable, "-m" or "-c", …]`` that has PyTorch already: it is split off.
 
     All else is as there: streams, signals, the exit code, the folder, the environment and a ``sitecustomize`` in it.
     """
@@ -121,7 +134,7 @@ class LoadedPython(subprocess.Popen):
         stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = more[3:9]
         ends = [own if own != -1 else number for number, own in enumerate((stdin, stdout, stderr))]
         given = [str(cwd or os.getcwd()), dict(os.environ if env is None else env), [*map(_Descriptor, ends)]]
-        assert args[1] == "-m"
+        assert args[1] in ("-m", "-c")
         self._process = _SPLIT.Process(target=_become, args=(args[1:], *given, bool(more[14])))
         self._process.start()
         self.pid, self._child_created, self._closed_child_pipe_fds = self._process.pid, True, True
