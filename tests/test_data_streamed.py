@@ -40,7 +40,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def recipe_for(root, **choices):
-    given = {"model": "resnet_8", "width": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "image_size": 8}
+    network = {"model": "msd_csc_3", "unfolding": 0, "width": 2, "normalize": True}
+    given = {**network, "epochs": 2, "batch_size": 8, "device": "cpu", "image_size": 8}
     return Recipe(data="folder", data_dir=root, **{**given, **choices})
 
 
