@@ -389,9 +389,11 @@ def test_apply_gives_labels_as_the_targets_have_them(runs, pairs, tmp_path):
 @pytest.mark.parametrize("task", ["denoise", "segment", "regress"])
 def test_tiles_give_the_same_files(runs, pairs, tmp_path, task):
     for tile in ("none", 11):
-        list(apply_to_files(runs / task, [pairs / "images" / "5.png"], tmp_path / str(tile), Settings(tile)))
-    whole, tiled = (files.read(tmp_path / tile / "5.png").astype(int) for tile in ("none", "11"))
-    assert np.abs(whole - tiled).max() <= (1 if task != "segment" else 0)
+        given = [pairs / "images" / f"{i}.png" for i in range(4)]
+        list(apply_to_files(runs / task, given, tmp_path / str(tile), Settings(tile)))
+    for path in given:
+        whole, tiled = (files.read(tmp_path / tile / path.name).astype(int) for tile in ("none", "11"))
+        assert np.abs(whole - tiled).max() <= (1 if task != "segment" else 0)
 
 
 def test_a_damaged_file_is_named_and_the_rest_goes_on(runs, photographs, tmp_path, monkeypatch, capsys):
