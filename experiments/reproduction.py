@@ -9,10 +9,12 @@ the scales small and medium into the same folder. The text around the tables is 
 import argparse
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
+from pursuitnet.program.reproduce.ledger import Entry
 from pursuitnet.program.reproduce.tables import Questions, comparison_table, contrast, markdown, paper_table, verdicts
 
 ROOT = Path(__file__).parents[1]
@@ -20,9 +22,16 @@ PAGE = ROOT / "docs" / "reproduction.md"
 LEDGER = ROOT / "experiments" / "results" / "ledger"
 
 
+@cache
+def entries_of(ledger: Path) -> tuple[Entry, ...]:
+    """Return the records of a ledger, which all tables are made from."""
+    return tuple(Ledger(ledger).entries())
+
+
+@cache
 def rows_of(table: str, scale: str, ledger: Path) -> list[CellResult]:
     """Return the cells of a table on CIFAR-10 with their records."""
-    rows = cell_results(cells_of(table, scale), Ledger(ledger).entries())
+    rows = cell_results(cells_of(table, scale), entries_of(ledger))
     return [row for row in rows if row.cell.recipe.data == "cifar10"]
 
 

@@ -1,19 +1,23 @@
 """The program and processes, as tests run them.
 
 Where the claim is not about a process of its own, the program is called in this one (``called``, ``program``). Where it
-is, but not about how Python starts, a process is split off one that has PyTorch already (``split_off``). Else it is
-started (``started``, ``finished``), in a session of its own, of which nothing is left when its test ends, however.
+is, but not about how Python starts, a process is split off one that has PyTorch already (``split_off``, and
+``LoadedPython`` for a command line). Else it is started (``started``, ``finished``), in a session of its own, of which
+nothing is left when its test ends, however.
 """
 
 import contextlib
 import io
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import reduction
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from unittest.mock import patch
@@ -54,7 +58,10 @@ def program(monkeypatch, capsys, *arguments):
 
 _SPLIT = multiprocessing.get_context("forkserver")
 _SPLIT.set_forkserver_preload(
-    ["pursuitnet.program.train", "pursuitnet.program.report", "sklearn.datasets", "torch._dynamo"]
+    [
+        *("pursuitnet.program.train", "pursuitnet.program.report", "pursuitnet.program.commands.train"),
+        *("pursuitnet.program.report.pictures", "sklearn.datasets", "torch._dynamo", "pytest", "rich.progress"),
+    ]
 )
 
 
@@ -68,14 +75,101 @@ def split_off(function: Callable[..., None], *arguments: object) -> ForkServerPr
     return process
 
 
+class _Descriptor:
+    """A file descriptor that is handed to a process that is split off."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self):
+        return _detached, (reduction.DupFd(self.number),)
+
+
+def _detached(descriptor) -> int:
+    return descriptor.detach()
+
+
+def _become(arguments: list[str], folder: str, environment: dict[str, str], streams: list[int], session: bool) -> None:
+    """Be Python with these arguments, ``-m MODULE`` or ``-c CODE`` first, in the process that this is called in."""
+    if session:
+        os.setsid()
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that this is split off ignores it
+    multiprocessing.set_start_method(None, force=True)  # its own processes are started as anywhere else
+    option, what, *rest = arguments
+    sys.argv = ["", *rest]
+    sys.path.insert(0, folder)
+    sys.modules.pop("pytest", None)  # by which cyclopts sees a test
+    for place in filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)):
+        if os.path.exists(f"{place}/sitecustomize.py"):
+            runpy.run_path(f"{place}/sitecustomize.py")
+    if option == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        _forget_the_library()
+        exec(what, {"__name__": "__main__"})
+
+
+def _forget_the_library() -> None:
+    """Let the library, but not PyTorch, be imported as for the first time."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pursuitnet.")]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pursuitnet"]:
+        del sys.modules[name]
+
+
+class LoadedPython(subprocess.Popen):
+    """``subprocess.Popen`` of ``[sys.executable, "-m" or "-c", …]`` that has PyTorch already: it is split off.
+
+    All else is as there: streams, signals, the exit code, the folder, the environment and a ``sitecustomize`` in it.
+    """
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *more):
+        stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = more[3:9]
+        ends = [own if own != -1 else number for number, own in enumerate((stdin, stdout, stderr))]
+        given = [str(cwd or os.getcwd()), dict(os.environ if env is None else env), [*map(_Descriptor, ends)]]
+        assert args[1] in ("-m", "-c")
+        self._process = _SPLIT.Process(target=_become, args=(args[1:], *given, bool(more[14])))
+        self._process.start()
+        self.pid, self._child_created, self._closed_child_pipe_fds = self._process.pid, True, True
+        for own, other in ((stdin, to_stdin), (stdout, from_stdout), (stderr, from_stderr)):
+            if own != -1 and other != -1:  # else it is not a pipe of ours
+                os.close(own)
+
+    def _internal_poll(self, _deadstate=None, **_):
+        if self.returncode is None:
+            self._process.join(0)
+            self.returncode = self._process.exitcode
+        return self.returncode
+
+    def _wait(self, timeout):
+        if self.returncode is None:
+            self._process.join(timeout)
+            if self._internal_poll() is None:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+
+def start_loaded(monkeypatch, module: types.ModuleType) -> None:
+    """Let a module that starts Python start it as ``LoadedPython``."""
+    monkeypatch.setattr(module, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": LoadedPython}))
+
+
 @contextlib.contextmanager
-def started(*arguments: object, **options) -> "Iterator[subprocess.Popen[str]]":
+def started(*arguments: object, kind=subprocess.Popen, **options) -> "Iterator[subprocess.Popen[str]]":
     """Start Python with these arguments; at the end all that it has started and that is left is killed."""
     command = [sys.executable, *map(str, arguments)]
-    with subprocess.Popen(command, start_new_session=True, **{"text": True, **options}) as process:
+    with kind(command, start_new_session=True, **{"text": True, **options}) as process:
         try:
             yield process
         finally:
+            process.kill()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import started
+from programs import LoadedPython, started
 from rich.console import Console
 
 from pursuitnet.program import callbacks
@@ -321,7 +321,8 @@ def on_a_terminal(arguments, folder, until):
     ours, theirs = pty.openpty()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
     said, streams = b"", dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    with started("-m", "pursuitnet", *arguments, cwd=folder, env=environment, **streams) as process:
+    given = {"cwd": folder, "env": environment, "kind": LoadedPython}
+    with started("-m", "pursuitnet", *arguments, **given, **streams) as process:
         os.close(theirs)
         asked = False
         while True:

@@ -21,7 +21,9 @@ from pursuitnet.program.train import StoppedError, checkpoints
 from pursuitnet.program.train.checkpoint_manager import CheckpointManager
 from pursuitnet.program.writable import temporary_path
 
-TINY = Recipe(model="msd_csc_3", width=2, epochs=3, train_images=32, test_images=20, batch_size=8)  # 12 steps
+TINY = Recipe(
+    model="msd_csc_3", unfolding=0, width=2, epochs=3, train_images=32, test_images=20, batch_size=8
+)  # 12 steps
 CPU = torch.device("cpu")
 
 

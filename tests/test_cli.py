@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from programs import called, finished
+from programs import LoadedPython, called, finished
 
 from pursuitnet.program import cli, train
 from pursuitnet.program.recipe import Recipe
@@ -50,7 +50,7 @@ def test_the_list_of_commands_says_what_each_does(tmp_path):
 
 
 def test_the_module_is_the_program(tmp_path):
-    done = finished("-m", "pursuitnet", "models", cwd=tmp_path)
+    done = finished("-m", "pursuitnet", "models", cwd=tmp_path, kind=LoadedPython)
     assert (done.returncode, done.stderr) == (0, "") and "msd_csc_12" in done.stdout.splitlines()
     done = finished("-m", "pursuitnet", "train", "--modle", "x", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("pursuitnet: ")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from programs import finished
+from programs import LoadedPython, finished
 
 import pursuitnet as pn
 from pursuitnet import data
@@ -40,7 +40,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def recipe_for(root, **choices):
-    given = {"model": "resnet_8", "width": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "image_size": 8}
+    network = {"model": "msd_csc_3", "unfolding": 0, "width": 2, "normalize": True}
+    given = {**network, "epochs": 2, "batch_size": 8, "device": "cpu", "image_size": 8}
     return Recipe(data="folder", data_dir=root, **{**given, **choices})
 
 
@@ -113,8 +114,9 @@ def test_broken_files_are_named_or_left_out_as_in_memory(root, tmp_path, workers
 
 def test_the_program_streams_and_stops_in_good_order(root, tmp_path):
     arguments = ("--data", "folder", "--data-dir", root, "--image-size", 8, "--model", "resnet_8", "--width", 2)
-    options = ("--batch-size", 8, "--epochs", 2, "--no-in-memory", "--workers", 2, "--device", "cpu")
-    done = finished("-m", "pursuitnet", "train", *arguments, *options, "--out", "run", cwd=tmp_path)
+    options = ("--batch-size", 8, "--epochs", 1, "--no-in-memory", "--workers", 2, "--device", "cpu")
+    call = ("-m", "pursuitnet", "train", *arguments, *options, "--out", "run")
+    done = finished(*call, cwd=tmp_path, kind=LoadedPython)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from programs import start_loaded
 
 from pursuitnet.program import train
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.reproduce import cells, plan
+from pursuitnet.program.reproduce import cells, jobs, plan
 from pursuitnet.program.reproduce.cells import Cell
 
 TINY = Recipe(model="msd_csc_3", width=2, epochs=2, train_images=64, test_images=40, batch_size=32, device="cpu")
@@ -34,6 +35,7 @@ def test_a_cell_that_was_cut_off_goes_on_in_the_next_call(gpu_minutes, tmp_path,
     cell = Cell("MSD-CSC", 3, replace(TINY, unfolding=1, epochs=3), None)
     monkeypatch.setitem(cells.TABLES, "table3", lambda: (cell,))
     monkeypatch.setattr(gpu_minutes, "CELLS", (("table3", "msd_csc_3", 1),))
+    start_loaded(monkeypatch, jobs)
     (run,) = plan.planned_runs([cell], 1, tmp_path, "cpu")
     first, second = tmp_path / "first" / "out", tmp_path / "second" / "out"
     begun = first.parent / "gpu-minutes" / "runs" / run.key

@@ -64,7 +64,7 @@ def test_the_report_says_how_the_run_is_repeated_and_what_comes_next(place):
 
 def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path):
     folder = place / "all" / "one & only"
-    found = inspect_run(folder, 4, 0, 8)
+    found = inspect_run(folder, 2, 0, 8)
     assert '<a href="report.html">' in found.save(folder).read_text()
     assert "report.html" not in found.save(tmp_path).read_text()
     report.write_comparison(place / "all" / "runs.html", listing.find_runs(place / "all"))
@@ -78,7 +78,7 @@ def test_report_and_inspection_lead_to_each_other_where_both_are(place, tmp_path
 
 
 def test_the_inspection_says_when_it_was_made_and_what_more_steps_do(place):
-    found = inspect_run(place / "all" / "bare", 4, 3, 20)
+    found = inspect_run(place / "all" / "bare", 1, 3, 20)
     text = " ".join(found.save(place / "all" / "bare").read_text().split())
     assert re.search(r"Written on \d{4}-\d\d-\d\d \d\d:\d\d", text)
     own, most = (f"{100 * found.steps[k].accuracy:.1f} %" for k in (RECIPE.unfolding, 3))

@@ -247,7 +247,7 @@ def test_images_of_a_training_of_unknown_size_keep_their_own(place, here):
 )
 def test_the_logits_are_the_bias_and_the_sum_of_the_contributions(name, choices):
     about = made(name, **choices)
-    image = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    image = torch.randint(256, (3, 16, 16), dtype=torch.uint8)
     seen = explain(about, image)
     logits = about.network(about.prepare(image[None]))[0].detach()
     assert seen.contributions.abs().amax() > 0.01

@@ -16,8 +16,8 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup, first_host, group_of
 
 TINY = [
-    *("--model", "msd_csc_3", "--width", "4", "--epochs", "2", "--train-images", "230", "--batch-size", "32"),
-    *("--device", "cpu"),
+    *("--model", "msd_csc_3", "--width", "2", "--epochs", "2", "--train-images", "100", "--batch-size", "32"),
+    *("--device", "cpu", "--test-images", "50"),
 ]
 
 
@@ -44,8 +44,8 @@ def alone(tmp_path_factory):
     """The run of one process, for each norm."""
     folder, found = tmp_path_factory.mktemp("alone"), {}
     for norm in ("none", "batch"):
-        recipe = Recipe(model="msd_csc_3", width=4, epochs=2, train_images=230, batch_size=32, device="cpu", norm=norm)
-        train.train(recipe, folder / norm)
+        tiny = {"width": 2, "epochs": 2, "train_images": 100, "test_images": 50, "batch_size": 32}
+        train.train(Recipe(model="msd_csc_3", **tiny, device="cpu", norm=norm), folder / norm)
         found[norm] = folder / norm
     return found
 

@@ -16,6 +16,7 @@ from threading import Event
 
 import pytest
 import torch
+from programs import start_loaded
 from rich.console import Console
 
 import pursuitnet as pn
@@ -46,6 +47,7 @@ def options(tmp_path, monkeypatch):
     """Two tiny cells on the digits, in the place of Table III."""
     monkeypatch.setitem(cells.TABLES, "table3", lambda: CELLS)
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as here
+    start_loaded(monkeypatch, jobs)
     return reproduce.Options("table3", device="cpu", ledger=tmp_path / "ledger", runs=tmp_path / "runs")
 
 
@@ -573,15 +575,15 @@ def test_records_of_different_data_are_not_mixed():
         tables.cell_results(CELLS, entries)
 
 
-@pytest.mark.parametrize("name", ["fig7", "fig8"])
-def test_a_figure_shows_what_was_run_and_names_what_was_not(tmp_path, name):
-    found = cells.cells_of(name)
+@pytest.mark.parametrize(("name", "scale"), [("fig7", "small"), ("fig8", "full")])
+def test_a_figure_shows_what_was_run_and_names_what_was_not(tmp_path, name, scale):
+    found, stem = cells.cells_of(name, scale), name if scale == "full" else f"{name}-{scale}"
     book = ledger.Ledger(tmp_path / "ledger")
     entry = entry_of(next(c for c in found if c.layers in (12, 56)), 0, 0.5)
     book.add(entry["key"], entry)
-    options = reproduce.Options(name, ledger=book.folder)
+    options = reproduce.Options(name, scale=scale, ledger=book.folder)
     paths = reproduce.write(options, tmp_path / "out")
-    assert [path.name for path in paths] == [f"{name}.md", f"{name}.json", f"{name}.png"]
+    assert [path.name for path in paths] == [f"{stem}.md", f"{stem}.json", f"{stem}.png"]
     assert paths[2].stat().st_size > 20_000
     rows = json.loads(paths[1].read_text())["rows"]
     assert sum(row["n"] for row in rows) == 1 and len(rows) == len(found)

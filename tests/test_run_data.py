@@ -43,7 +43,8 @@ def dataset(root, classes=(("cat", 0, 128), ("dog", 128, 256)), train=10, test=4
 
 
 def recipe_for(root, **choices):
-    given = {"model": "resnet_8", "width": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "shift": 0, **choices}
+    network = {"model": "msd_csc_3", "unfolding": 0, "width": 2, "normalize": True}
+    given = {**network, "epochs": 2, "batch_size": 8, "device": "cpu", "shift": 0, **choices}
     return Recipe(data="folder", data_dir=root, **given)
 
 
@@ -243,7 +244,7 @@ def test_an_older_run_does_not_go_on_with_another_number_of_classes(place):
     third(place / "data")
     with (
         pytest.warns(UserWarning, match="does not say on which images"),
-        pytest.raises(ValueError, match="holds weights of another network than resnet_8: size mismatch for head"),
+        pytest.raises(ValueError, match="holds weights of another network than msd_csc_3: size mismatch for head"),
     ):
         resume(place)
 

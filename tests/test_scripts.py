@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import LoadedPython, finished
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "experiments", ROOT / "benchmarks"]
@@ -55,7 +55,7 @@ print(json.dumps(told))
 def test_every_script_answers_help_and_writes_nothing(tmp_path):
     before = files()
     paths = [str(ROOT / script) for script in SCRIPTS]
-    done = subprocess.run([sys.executable, "-c", HELP, *paths], cwd=tmp_path, capture_output=True, text=True)
+    done = finished("-c", HELP, *paths, cwd=tmp_path, kind=LoadedPython)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert len(told) >= 10 and set(told) == set(paths)

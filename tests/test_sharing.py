@@ -294,7 +294,7 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
     ("name", "choices"),
     [
         pytest.param("plain_8", {"norm": "none"}, marks=pytest.mark.slow),
-        ("msd_csc_3", {"unfolding": 0, "norm": "whole"}),
+        pytest.param("msd_csc_3", {"unfolding": 0, "norm": "whole"}, marks=pytest.mark.slow),
         pytest.param("res_csc_8", {}, marks=pytest.mark.slow),
         pytest.param("msd_csc_3", {"unfolding": 2, "solver": "fista"}, marks=pytest.mark.slow),
         pytest.param("msd_csc_6", {"unfolding": 1, "sweep": "multilayer"}, marks=pytest.mark.slow),
@@ -342,16 +342,17 @@ def traced_once(monkeypatch):
 
 def _program(path):
     extra = {"classes": ""}
-    return torch.export.load(path, extra_files=extra).module(), extra["classes"]
+    content = io.BytesIO(path.read_bytes())
+    return torch.export.load(content, extra_files=extra).module(), extra["classes"]
 
 
-def _session(path):
+def _session(path, in_chans=3, classes=4):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime.InferenceSession(path.read_bytes())
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
-    assert (images.name, images.shape) == ("images", ["batch", 3, "height", "width"])
-    assert (logits.name, logits.shape) == ("logits", ["batch", 4])
+    assert (images.name, images.shape) == ("images", ["batch", in_chans, "height", "width"])
+    assert (logits.name, logits.shape) == ("logits", ["batch", classes])
 
     def run(x):
         return torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
@@ -374,7 +375,7 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
 
 @takes_any_size
 def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
-    one = made("plain_8", width=2)
+    one = made("msd_csc_3", width=1, unfolding=0)
     monkeypatch.setattr("pursuitnet.program.sharing.export._difference", lambda *given: float("nan"))
     with pytest.raises(ValueError, match="the exported logits differ by nan"):
         export(one, tmp_path / "model.pt2", "pt2")
@@ -382,20 +383,23 @@ def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
 
 
 @takes_any_size
-def test_the_program_exports_a_run_to_a_folder_of_any_name_and_overwrites_nothing(run, tmp_path, traced_once):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    copy = shutil.copytree(run, tmp_path / NO_TEXT)
-    draws = torch.get_rng_state()
+def test_the_program_exports_a_run_to_a_folder_of_any_name_for_any_batch_and_size_and_overwrites_nothing(
+    tmp_path, traced_once
+):
+    pytest.importorskip("onnxruntime")
+    recipe = Recipe(model="msd_csc_3", width=2, unfolding=0, norm="whole", epochs=1, train_images=32, test_images=10)
+    train.train(recipe, tmp_path / NO_TEXT)
+    copy, draws = tmp_path / NO_TEXT, torch.get_rng_state()
     assert "within" in called("export", copy, "--format", "pt2") and (copy / "model.pt2").is_file()
     assert "within" in called("export", copy, "--format", "onnx", "--out", copy / "named.onnx")
     assert torch.equal(torch.get_rng_state(), draws)  # torch's global generator is left as it was
     (tmp_path / "plain").touch()  # as readable as any new file
     assert (copy / "model.pt2").stat().st_mode == (tmp_path / "plain").stat().st_mode
-    x = torch.rand(3, 1, 8, 8)
-    program = torch.export.load(io.BytesIO((copy / "model.pt2").read_bytes())).module()
-    session = onnxruntime.InferenceSession((copy / "named.onnx").read_bytes())
-    for logits in (program(x), torch.tensor(session.run(None, {"images": x.numpy()})[0])):
-        torch.testing.assert_close(logits, trained(copy).deployed()(x), rtol=1e-3, atol=1e-4)
+    model = trained(copy).deployed()
+    for run, classes in (_program(copy / "model.pt2"), _session(copy / "named.onnx", 1, 10)):
+        assert json.loads(classes) == list("0123456789")
+        for x in (torch.rand(3, 1, 8, 8), torch.rand(1, 1, 1, 1), torch.rand(2, 1, 9, 13)):
+            torch.testing.assert_close(run(x), model(x), rtol=1e-3, atol=1e-4)
     assert "name another --out" in called("export", copy, "--format", "pt2", code=2)
     (copy / "model.safetensors").unlink()
     assert "has not finished" in called("export", copy, "--format", "onnx", code=2)

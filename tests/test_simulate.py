@@ -211,6 +211,8 @@ def test_verdict(plain, dense, expected):
 def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch):
     tiny = {t: replace(r, iterations=2, every=1, counted=10) for t, r in variations.variations(2).items()}
     monkeypatch.setattr(fig4, "variations", lambda iterations: tiny)
+    monkeypatch.setattr(gaussian, "TRAIN", 1_000)
+    monkeypatch.setattr(gaussian, "TEST", 100)
     seen = []
     result = fig4.compute_variations(seen.append, seeds=1, iterations=2)
     assert len(seen) == len(tiny) >= 20

@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from programs import finished
+from programs import LoadedPython, finished
 
 import pursuitnet as pn
 
@@ -45,7 +45,7 @@ assert "register_model" in inspect.getsource(timm.models)  or "_registry" in ins
 
 @pytest.mark.parametrize("first", ["import pursuitnet, timm", "import timm, pursuitnet"])
 def test_networks_register_themselves_in_either_order(timm, first):
-    done = finished("-c", f"{first}\n{CHECK}", cwd=timm)
+    done = finished("-c", f"{first}\n{CHECK}", cwd=timm, kind=LoadedPython)
     assert done.returncode == 0, done.stderr
 
 
@@ -57,7 +57,7 @@ def test_neither_timm_nor_torch_is_loaded_by_the_import(timm):
 def test_a_timm_without_a_registry_is_imported_all_the_same(timm):
     (timm / "timm" / "__init__.py").write_text("from . import models\n")
     (timm / "timm" / "models" / "__init__.py").write_text("")
-    done = finished("-c", "import pursuitnet, timm; print(timm.models.__name__)", cwd=timm)
+    done = finished("-c", "import pursuitnet, timm; print(timm.models.__name__)", cwd=timm, kind=LoadedPython)
     assert done.returncode == 0 and done.stdout.strip() == "timm.models"
     assert "are not registered with timm" in done.stderr
 

@@ -251,7 +251,7 @@ def test_label_smoothing_and_decay_of_all_are_the_recipes():
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains_near_full_precision(tmp_path, precision):
-    recipe = Recipe(model="msd_csc_3", width=4, epochs=2, train_images=300, device="cpu")
+    recipe = Recipe(model="msd_csc_3", width=4, epochs=2, train_images=300, test_images=20, device="cpu")
     full = train.train(recipe, tmp_path / "full")
     half = train.train(replace(recipe, precision=precision), tmp_path / "half")
     assert half["train_loss"] == pytest.approx(full["train_loss"], rel=0.1)

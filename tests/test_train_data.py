@@ -18,7 +18,8 @@ from pursuitnet.program.sharing import weights
 from pursuitnet.program.train.images import batches, images_of, loss_weights
 from pursuitnet.program.train.trainer import Trainer
 
-TINY = Recipe(model="resnet_8", width=2, epochs=2, batch_size=8, device="cpu", shift=1, flip=True)
+NETWORK = {"model": "msd_csc_3", "unfolding": 0, "width": 2}
+TINY = Recipe(**NETWORK, normalize=True, epochs=2, batch_size=8, device="cpu", shift=1, flip=True)
 
 
 def made(count=20, seed=0, size=8, channels=3):
@@ -354,8 +355,8 @@ def test_a_run_goes_on_without_the_run_that_it_began_with(begun, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"width": 3}, r"network of --model resnet_8 --width 2; the recipe asks for --model resnet_8 --width 3"),
-        ({"model": "resnet_14"}, "asks for --model resnet_14"),
+        ({"width": 3}, r"network of --model msd_csc_3 --unfolding 0 --width 2 .*; the recipe asks for .* --width 3"),
+        ({"model": "msd_csc_6"}, "asks for --model msd_csc_6"),
         ({"init": "nowhere"}, "nowhere does not exist"),
     ],
 )
@@ -385,7 +386,7 @@ def test_training_begins_with_a_learned_dictionary_scaled_to_the_layer(tmp_path)
     plain = trainer_of(TINY).model.state_dict()
     for name in (folder, folder / DICTIONARY):
         model = trainer_of(replace(TINY, init_dictionary=str(name))).model
-        first = model.pursuits()[0].dictionary.weight
+        first = model.pursuits()[0].dictionary.dictionary.weight
         ratio = first / weight
         torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
         changed = [name for name, value in model.state_dict().items() if not torch.equal(value, plain[name])]
@@ -436,20 +437,24 @@ def test_subsets_are_datasets(tmp_path):
 
 def test_the_program_takes_the_network_from_the_run_that_it_begins_with(tmp_path, monkeypatch, capsys):
     tiny = ("--epochs", 1, "--train-images", 40, "--test-images", 20, "--device", "cpu")
-    network = ("--model", "resnet_8", "--width", 2)
+    network = ("--model", "msd_csc_3", "--unfolding", 0, "--width", 2)
     assert program(monkeypatch, capsys, "train", *tiny, *network, "--out", tmp_path / "one")[0] == 0
     more = ("--init", tmp_path / "one", "--freeze-backbone", "--balance", "sampler")
     code, _, errors = program(monkeypatch, capsys, "train", *tiny, *more, "--out", tmp_path / "two")
     assert code == 0, errors
     recipe = train.read_recipe(tmp_path / "two")
-    assert (recipe.model, recipe.width, recipe.init) == ("resnet_8", 2, str(tmp_path / "one"))
+    assert (recipe.model, recipe.width, recipe.init) == ("msd_csc_3", 2, str(tmp_path / "one"))
     weights = ("--init", tmp_path / "one" / "model.safetensors")
     code, _, errors = program(monkeypatch, capsys, "train", *tiny, *weights, "--out", tmp_path / "four")
     assert code == 0 and train.read_recipe(tmp_path / "four").width == 2, errors
     code, _, errors = program(
         monkeypatch, capsys, "train", *tiny, "--init", tmp_path / "one", "--width", 3, "--out", tmp_path / "three"
     )
-    assert code == 2 and "the recipe asks for --model resnet_8 --width 3" in errors and errors.count("\n") == 1
+    assert (
+        code == 2
+        and "the recipe asks for --model msd_csc_3 --unfolding 0 --width 3" in errors
+        and errors.count("\n") == 1
+    )
     assert not (tmp_path / "three").exists()
 
 
