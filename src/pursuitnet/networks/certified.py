@@ -165,11 +165,12 @@ def certified(
 
 
 def _layer(channels: int) -> Reflect:
-    """Return a layer whose filters are an orthogonal matrix in their middle, and a fiftieth of noise around it.
+    """Return a layer whose filters are an orthogonal matrix in their middle, plus a third of noise.
 
-    Nearly orthogonal atoms are hardly scaled down for λmax(DᵀD) ≤ 1, so that a new layer already does something.
+    Nearly orthogonal atoms are hardly scaled down for λmax(DᵀD) ≤ 1, so that a new layer already does something. Quite
+    orthogonal ones fold the image, x and −x alike, which the first layers of some seeds never undid.
     """
-    weight = torch.randn(channels, channels, 3, 3) / (150 * channels**0.5)
+    weight = torch.randn(channels, channels, 3, 3) / (10 * channels**0.5)
     weight[:, :, 1, 1] += nn.init.orthogonal_(torch.empty(channels, channels))
     filters = ConvDictionary(weight, padding=1)
     step, threshold = BoundedStep(1.0, learned=False), Threshold((channels,), None)
