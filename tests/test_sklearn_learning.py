@@ -14,7 +14,7 @@ from pursuitnet.sklearn import ConvDictionaryLearning
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([ConvDictionaryLearning(n_components=2, max_iter=2, beta=0.3, transform_tol=1e-2)])
+@parametrize_with_checks([ConvDictionaryLearning(n_components=1, max_iter=1, beta=0.5, transform_tol=1e-1)])
 def test_the_contract_of_scikit_learn(estimator, check):
     check(estimator)
 
