@@ -220,7 +220,7 @@ def test_no_attack_succeeds_inside_a_radius_and_larger_ones_do(unit_norm):
 
 
 def test_training_leaves_every_layer_a_code(tmp_path):
-    recipe = Recipe(model="certified_3", width=2, unit_norm=True, epochs=3, optimizer="adam", lr=0.01, margin=0.15)
+    recipe = Recipe(model="certified_3", width=1, unit_norm=True, epochs=3, optimizer="adam", lr=0.01, margin=0.15)
     pn.train(replace(recipe, temperature=0.03, train_images=320, test_images=40, batch_size=16, warmup=0.0), tmp_path)
     trained = pn.trained(tmp_path)
     codes = []

@@ -16,7 +16,7 @@ from pursuitnet.program.learn import pixels
 SMALL = ("--atoms", "4", "--size", "5", "--beta", "0.5")
 
 
-def drawn(folder, count=3, size=(24, 20)):
+def drawn(folder, count=3, size=(16, 12)):
     """Image files of random blocks."""
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, 
         (("missing.png", *SMALL), "missing.png does not exist; name image files"),
         (("EMPTY", *SMALL), "holds no image; expected files that end in"),
         (("IMAGES", "--atoms", "0"), "atoms is 0; expected at least 1"),
-        (("IMAGES", "--size", "50"), "has 24 x 20 pixels; expected at least the size of the atoms, 50, nor are the 2"),
+        (("IMAGES", "--size", "50"), "has 16 x 12 pixels; expected at least the size of the atoms, 50, nor are the 2"),
         (("IMAGES", *SMALL[:-1], "1000"), "beta is 1000, and the correlation of an atom of norm 1"),
         (("IMAGES", *SMALL, "--resume"), "holds no run of learn to resume"),
         (("IMAGES", "--size", "4", "--robust"), "expected an odd number"),
