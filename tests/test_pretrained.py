@@ -128,6 +128,9 @@ def test_choices_that_are_not_those_of_the_training_are_refused(choices, says):
 def test_a_network_without_weights_and_a_wrong_word_are_refused():
     with pytest.raises(ValueError, match=r"no weights of 'msd_csc_6' come with pursuitnet; did you mean msd_csc_3"):
         pn.create_model("msd_csc_6", pretrained=True)
+    with pytest.raises(ValueError, match="task is 'image'; the weights of msd_csc_3 are for 'classify': leave out pre"):
+        pn.create_model("msd_csc_3", task="image", pretrained=True)
+    assert pn.list_models(pretrained=True, task="image") == []
     with pytest.raises(TypeError, match="pretrained is 'yes'; expected True or False"):
         made(pretrained="yes")
 
@@ -184,9 +187,10 @@ def test_packing_says_nothing_of_the_machine_and_stores_filters_in_16_bits(folde
 
 def test_large_networks_are_stored_in_8_bits_if_their_accuracy_stays(script, run, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "LARGE", 100)
+    monkeypatch.setattr(script, "LARGE_LAYER", 50)
     monkeypatch.setattr(script, "NEAR", 1.0)
     path = script.packed(run, None, tmp_path)
-    assert packed.unpack(path, ("card",))[1]["card"]["stored"] == "int8"
+    assert packed.unpack(path, ("card",))[1]["card"]["stored"] == "int8, float16"
     whole, found = pn.load(run).state_dict(), pn.load(path).state_dict()
     for name, value in whole.items():
         most = 0.5 / 127 * value.abs().amax() if value.dim() > 1 else torch.zeros(())

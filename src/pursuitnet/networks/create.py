@@ -65,7 +65,7 @@ def list_models(pretrained: bool = False, *, task: str = "classify") -> list[str
     """
     families = TASKS[known("task", task, TASKS)]
     if pretrained:
-        return [name for name in pretrained_names() if re.sub(r"_\d+$", "", name) in families]
+        return [name for name in pretrained_names() if Pretrained.of(name).task == task]
     return [f"{family}_{d}" if d else family for family, (_, ds) in families.items() for d in ds or (0,)]
 
 
@@ -139,6 +139,8 @@ def create_model(
         raise TypeError(f"pretrained is {pretrained!r}; expected True or False")
     if pretrained:
         weights = Pretrained.of(name)
+        if weights.task != task:
+            raise ValueError(f"task is {task!r}; the weights of {name} are for {weights.task!r}: leave out pretrained")
         given |= weights.choices(build, channels.get("in_chans", 1), choices)
         return weights.fill(build(*depth, **given))
     network = build(*depth, **given)

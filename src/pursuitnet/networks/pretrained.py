@@ -59,6 +59,11 @@ class Pretrained:
         weights, about = unpack(file, NEEDED)
         return cls(name, weights, {**about.pop("card"), "num_classes": len(about["classes"]), **about})
 
+    @property
+    def task(self) -> str:
+        """The task of ``create_model``: "classify", or "image" for a network that returns images."""
+        return "classify" if self.config["recipe"].get("task", "classify") == "classify" else "image"
+
     def choices(self, build: Callable[..., Network], in_chans: int, given: Mapping[str, object]) -> dict[str, Any]:
         """Return the choices that the network was trained with.
 
