@@ -24,7 +24,7 @@ def test_no_signal_within_the_encoder_gap_uses_other_columns(nonnegative):
     slack = (beta - (correlation if nonnegative else correlation.abs())) / D.atom_norms()
     outside = slack >= slack.sort(dim=1).values[:, s : s + 1]
     moved_out = 0
-    for _ in range(20):
+    for _ in range(6):
         off = torch.nn.functional.normalize(torch.randn_like(x), dim=1)
         for share, count in ((0.999, False), (30.0, True)):
             found = pn.solve(x + share * radius[:, None] * off, D, beta, nonnegative=nonnegative, tol=1e-8).code
