@@ -147,7 +147,11 @@ def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver,
     torch.testing.assert_close(found.objective, value_of(matrix, x, value, found.code), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("name", "solver", "nonnegative"), [p for p in SIGNED if p[1] in BATCHED or p[0] == "matrix"])
+@pytest.mark.parametrize(
+    ("name", "solver", "nonnegative"),
+    [(d, s, bool((list(DICTIONARIES).index(d) + BATCHED.index(s)) % 2)) for d, s in PAIRS if s in BATCHED]
+    + [("matrix", s, sign) for s in ("ISTA", "FISTA without restart") for sign in (False, True)],
+)
 def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
     x, D, value = draw(name, nonnegative, "per example", batch=2, level=0.45)
     options = {"nonnegative": nonnegative, "max_steps": 20_000, "tol": 1e-12, **SOLVERS[solver]}
