@@ -90,7 +90,7 @@ def create_model(
         task: "classify", or "image" for a network that returns images, which "csc_denoiser" does in any case.
         pretrained: load the weights that come with the library, for a name of ``list_models(pretrained=True)``. The
             network then has ``pretrained_cfg``: mean and std, by which images in [0, 1] must be normalized, classes,
-            test_accuracy, recipe. A head of another size than the trained one is randomly initialized.
+            test_accuracy (of a denoiser psnr), recipe. A head of another size is randomly initialized.
         dictionaries: learned ones, such as ``learn`` returns, whose filters initialize the first layers, scaled to the
             λmax(DᵀD) of those that they replace; None leaves a layer unchanged.
         choices: unfolding, solver, sweep, norm, width, …: the keyword arguments of ``residual``, ``msd``,

@@ -35,7 +35,7 @@ class Pretrained:
         name: of the network.
         weights: by name, as they are stored.
         config: mean and std per channel on the [0, 1] scale, the names of the classes, the recipe, test_accuracy as a
-            fraction, and more; the network has it as ``pretrained_cfg``.
+            fraction, or psnr in dB of a denoiser, and more; the network has it as ``pretrained_cfg``.
     """
 
     name: str
