@@ -273,7 +273,7 @@ def written(monkeypatch):
         calls.append((len(records), training))
         now[0] += 1.0
 
-    monkeypatch.setattr("pursuitnet.program.report.write_progress", write, raising=False)
+    monkeypatch.setattr("pursuitnet.program.report.progress.write_progress", write)
     return calls, now
 
 

@@ -19,7 +19,7 @@ from pursuitnet.utils.records import settings_of
 @pytest.fixture
 def asked(monkeypatch):
     """What the program is asked to train, without training it."""
-    monkeypatch.setattr("pursuitnet.program.report.write", lambda folder, *machine: folder)
+    monkeypatch.setattr("pursuitnet.program.report.page.write", lambda folder, *machine: folder)
 
     def ask(*arguments):
         got = []

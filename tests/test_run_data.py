@@ -359,7 +359,7 @@ def test_a_moved_run_goes_on_and_is_reported_evaluated_and_inspected(first, tmp_
 
 def test_the_report_is_made_where_the_program_was_told_to_train(tmp_path, monkeypatch, capsys):
     got = []
-    monkeypatch.setattr("pursuitnet.program.report.write", lambda *given: got.append(given) or given[0])
+    monkeypatch.setattr("pursuitnet.program.report.page.write", lambda *given: got.append(given) or given[0])
     monkeypatch.setattr("pursuitnet.program.train.train", lambda *given, **more: {"test_accuracy": 0.0, "epoch": 1})
     program(monkeypatch, capsys, "train", "--out", tmp_path / "run", "--device", "cpu", "--data-dir", tmp_path)
     assert got == [(tmp_path / "run", tmp_path, "cpu")]

@@ -98,7 +98,7 @@ def test_a_page_of_a_folder_whose_name_is_not_utf8_is_written(tmp_path):
 def asked(monkeypatch):
     """The folder that the program trains into, and the recipe."""
     got = []
-    monkeypatch.setattr("pursuitnet.program.report.write", lambda folder, *machine: folder)
+    monkeypatch.setattr("pursuitnet.program.report.page.write", lambda folder, *machine: folder)
 
     def take(recipe, folder, *given, **options):
         got.extend([recipe, folder])
