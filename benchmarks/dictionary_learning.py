@@ -149,7 +149,7 @@ def picture(curves: dict[str, Curve], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name, points in curves.items():
-        axes.loglog(*zip(*[p for p in points if p[0] > 0], strict=True), "o-", ms=3, lw=1.5, label=name)
+        axes.semilogx(*zip(*[p for p in points if p[0] > 0], strict=True), "o-", ms=3, lw=1.5, label=name)
     axes.set(xlabel="seconds", ylabel="held-out objective of an image")
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
