@@ -194,13 +194,8 @@ def main() -> None:
             print(f"{name} ({len(test)} images), sigma {level:g}: {psnr:.2f} dB, {seconds:.2f} s for 256²", flush=True)
     about = {
         **{"parameters": parameters, "train": arguments.sigma, "minutes": training.used / 60, "steps": training.steps},
-        **{
-            "lr": arguments.lr,
-            "choice": arguments.choice,
-            "seed": arguments.seed,
-            "torch": torch.__version__,
-            "commit": commit(),
-        },
+        **{"lr": arguments.lr, "choice": arguments.choice, "seed": arguments.seed},
+        **{"torch": torch.__version__, "commit": commit()},
     }
     keep(training.denoiser, arguments)
     (arguments.out / "denoise.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")

@@ -30,11 +30,11 @@ def test_codes_and_betas_are_those_of_lasso_path(solver, nonnegative):
 
 def test_given_betas_are_solved_from_the_largest_on():
     x = normal(2, 1, 6, 6, seed=1)
-    result = pn.path(x, CIRCULAR, [0.5, 2.0, 1.0], tol=1e-9, max_steps=9000)
+    result = pn.path(x, CIRCULAR, [0.5, 2.0, 1.0], tol=1e-10, max_steps=9000)
     assert result.betas[:, 0].flatten().tolist() == [2.0, 1.0, 0.5]
     for solution, beta in zip(result, (2.0, 1.0, 0.5), strict=True):
-        alone = pn.solve(x, CIRCULAR, beta, tol=1e-9, max_steps=9000)
-        torch.testing.assert_close(solution.code, alone.code, rtol=0, atol=1e-4)
+        alone = pn.solve(x, CIRCULAR, beta, tol=1e-10, max_steps=9000)
+        torch.testing.assert_close(solution.code, alone.code, rtol=0, atol=1e-6)
     each = torch.tensor([[0.5, 0.2], [1.0, 3.0]], dtype=x.dtype).view(2, 2, 1, 1, 1)
     assert pn.path(x, CIRCULAR, each).betas.flatten().tolist() == [1.0, 3.0, 0.5, 0.2]
 

@@ -144,16 +144,13 @@ def test_stacked_layers_learn_the_digits(case):
     make, depth, start = LEARNED[case]
     dims = make(1).dims
     images, labels = digits("train", dims)
-    if case == "6 of [I D]":
-        images, labels = images[:480], labels[:480]
     network = Classifier(make, images.shape[1], depth, start)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2 if case == "6 of [I D]" else 3e-3)
-    for _ in range(5):
+    for _ in range(3 if case == "6 of [I D]" else 5):
         for at in torch.randperm(len(images)).split(32):
             loss = F.cross_entropy(network(images[at]), labels[at])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     images, labels = digits("test", dims)
-    enough = 0.7 if case == "6 of [I D]" else 0.9  # which has seen a third of the images
-    assert (network.eval()(images).argmax(1) == labels).float().mean() > enough
+    assert (network.eval()(images).argmax(1) == labels).float().mean() > 0.9
