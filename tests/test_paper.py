@@ -530,7 +530,7 @@ def test_table_2_parameter_counts(family, depth, count, printed):
 def test_table_3_parameter_counts_do_not_grow_with_the_unfolding(depth, count, printed, norm):
     for name, choices in (
         (f"msdnet_{depth}", {}),
-        *((f"msd_csc_{depth}", {"unfolding": u}) for u in range(3)),
+        *((f"msd_csc_{depth}", {"unfolding": u}) for u in (0, 2)),
         (f"msd_csc_{depth}", {"penalty": "free", "dilations": "block"}),
     ):
         with torch.device("meta"):  # counted, not computed
