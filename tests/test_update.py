@@ -180,6 +180,20 @@ def test_work_in_place_gives_the_same_bits(dictionary, step, threshold, out_of_p
     assert torch.equal(found, with_gradients)
 
 
+@pytest.mark.parametrize("start", [pn.zero, pn.res_csc], ids=lambda start: start.name)
+@pytest.mark.parametrize("unfolding", [0, 1])
+@pytest.mark.parametrize("identity", pn.IdentityPenalty)
+def test_gradients_are_those_of_the_update_for_every_penalty_of_the_identity_part(identity, unfolding, start):
+    """The identity part of Dᵀr is r itself, which the gradient of the atoms still needs."""
+    given = [normal(1, 1, 4, seed=1), normal(1, 3, 4, seed=2)][: 1 + start.needs_previous]
+    inputs = [tensor.requires_grad_() for tensor in given]
+    for norm in (None, pn.BatchNorm()):
+        D = pn.WithIdentity(pn.ConvDictionary(0.2 * normal(2, 1, 3), padding=1))
+        layer = layer_of(D, start, unfolding=unfolding, identity=identity, norm=norm)
+        parameters = list(layer.parameters())
+        assert torch.autograd.gradcheck(lambda *_, layer=layer: layer(*inputs), (*inputs, *parameters))
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of jvp itself
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("step", ["fixed", "absorbed"])

@@ -186,7 +186,9 @@ class Threshold(nn.Module):
         code = []
         for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
             z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
-            code.append(self.prox(part, z, self.theta(part, c, step), inplace=fresh or z is not u))
+            # the identity part of an update is the residual, which the gradient of the atoms still needs
+            own = z is not u or (fresh and (part == -1 or reusable(u) is not None))
+            code.append(self.prox(part, z, self.theta(part, c, step), inplace=own))
         return tuple(part / (1 + c * self.ridge) for part in code) if self.ridge else tuple(code)
 
     def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
