@@ -115,7 +115,7 @@ def here(family: str, arguments: argparse.Namespace) -> list[Epoch]:
     unfolding = {"unfolding": arguments.unfolding} if family == "msd_csc" else {}
     recipe = Recipe(
         task="regress", data="images", data_dir=arguments.out / "pairs", model=f"{family}_{arguments.depth}", width=1,
-        epochs=arguments.epochs, seed=arguments.seed, device="cpu", schedule="onecycle", **unfolding,
+        epochs=arguments.epochs, lr=arguments.lr, seed=arguments.seed, device="cpu", schedule="onecycle", **unfolding,
     )  # fmt: skip
     losses = Losses(family)
     pn.train(recipe, arguments.out / family, losses)
@@ -191,6 +191,7 @@ def main() -> None:
     for name, default in (("size", 256), ("depth", 30), ("epochs", 10), ("unfolding", 1), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--minutes", type=float, default=10.0, help="processor time of dmpelt/msdnet")
+    parser.add_argument("--lr", type=float, default=0.02, help="largest learning rate of the networks here")
     parser.add_argument("--models", default="msdnet,msd_csc", help="families of this library")
     parser.add_argument("--out", type=Path, default=Path("runs", "msd_pairs"))
     arguments = parser.parse_args()
