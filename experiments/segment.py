@@ -4,10 +4,12 @@
 
 DIR holds images/ and targets/ with equal names; every sixth pair is tested on (see ``pursuitnet train --task
 segment``). The Dice coefficient is that of each label over all pixels of the test images, after the last epoch. Runs
-are kept in --out, so that the script may be stopped and started again.
+are kept in --out, so that the script may be stopped and started again; --record PATH writes all epochs to a JSON file,
+as experiments/results/segment.json was.
 """
 
 import argparse
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.statistics import Difference
 from pursuitnet.program.run_folder import RunFolder
 
+RECORD = Path(__file__).parent / "results" / "segment.json"
 NETWORKS = {
     "MSDNet": ("msdnet_{depth}", {}),
     "MSD-CSC, unfolding 0": ("msd_csc_{depth}", {"unfolding": 0}),
@@ -59,6 +62,7 @@ if __name__ == "__main__":
     for name, value in (("depth", 12), ("width", 2), ("epochs", 8), ("seeds", 3), ("patch", 64)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path, default=Path("runs", "segment"))
+    parser.add_argument("--record", type=Path, help="JSON file to write the results to")
     given = parser.parse_args()
     ended: dict[str, list[dict[str, Any]]] = {name: [] for name in NETWORKS}
     for seed in range(given.seeds):
@@ -72,3 +76,5 @@ if __name__ == "__main__":
             ended[name].append(run(recipe, folder))
             print(f"{name}, seed {seed}: {ended[name][-1]['test_dice']:.4f}", flush=True)
     print(table(ended))
+    if given.record:
+        given.record.write_text(json.dumps(ended, indent=1) + "\n", encoding="utf-8")

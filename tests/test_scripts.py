@@ -144,6 +144,7 @@ PAGES = {
         "guide/white-box.md",
         lambda module: module.table(json.loads(module.RECORD.read_text())),
     ),
+    "experiments/segment.py": ("guide/imaging.md", lambda module: module.table(json.loads(module.RECORD.read_text()))),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
     "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),
