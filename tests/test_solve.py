@@ -60,8 +60,11 @@ SIGNED = [  # each solver and each dictionary with both signs, and not each of t
 ]
 every_signed_pair = pytest.mark.parametrize(("name", "solver", "nonnegative"), SIGNED)
 BETAS = ("scalar", "per row", "per entry", "per example")
-TRIPLES = [  # each solver and each dictionary with every form of β, and not each of these pairs with all four
-    (d, s, BETAS[(list(DICTIONARIES).index(d) + list(SOLVERS).index(s)) % len(BETAS)]) for d, s in PAIRS
+QUADRUPLES = [  # each solver, dictionary and form of β with both signs, each dictionary with every form
+    (d, s, BETAS[(i + j) % len(BETAS)], bool((i + j // 2) % 2))
+    for i, d in enumerate(DICTIONARIES)
+    for j, s in enumerate(SOLVERS)
+    if (d, s) in PAIRS
 ]
 
 
@@ -132,8 +135,7 @@ def expected(name, nonnegative, beta):
 # The optimum
 
 
-@either_sign
-@pytest.mark.parametrize(("name", "solver", "beta"), TRIPLES)
+@pytest.mark.parametrize(("name", "solver", "beta", "nonnegative"), QUADRUPLES)
 def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver, nonnegative, beta, record_property):
     x, D, value = draw(name, nonnegative, beta)
     found = pn.solve(x, D, value, nonnegative=nonnegative, max_steps=20_000, tol=1e-12, **SOLVERS[solver])
@@ -150,10 +152,10 @@ def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver,
 @pytest.mark.parametrize(
     ("name", "solver", "nonnegative"),
     [(d, s, bool((list(DICTIONARIES).index(d) + BATCHED.index(s)) % 2)) for d, s in PAIRS if s in BATCHED]
-    + [("matrix", s, sign) for s in ("ISTA", "FISTA without restart") for sign in (False, True)],
+    + [("matrix", s, sign) for s, sign in (("ISTA", False), ("FISTA without restart", True))],
 )
 def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
-    x, D, value = draw(name, nonnegative, "per example", batch=2, level=0.45)
+    x, D, value = draw(name, nonnegative, "per example", level=0.45)
     options = {"nonnegative": nonnegative, "max_steps": 20_000, "tol": 1e-12, **SOLVERS[solver]}
     together = pn.solve(x, D, value, **options)
     assert_proper_support(together.code)
@@ -166,13 +168,12 @@ def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
 
 @either_sign
 def test_examples_of_very_different_size_are_all_solved(nonnegative):
-    x, D, _ = draw("2-D circular", nonnegative, batch=3)
+    x, D, value = draw("2-D, stride 2, padded", nonnegative, batch=3)
     sizes = torch.tensor([1e-3, 1.0, 1e4], dtype=torch.float64).view(-1, 1, 1, 1)
-    x = 0.6 * x
-    expected = pn.solve(x, D, sizes / sizes, nonnegative=nonnegative, tol=1e-12, max_steps=9000).code * sizes
+    expected = pn.solve(x, D, value, nonnegative=nonnegative, tol=1e-12, max_steps=9000).code * sizes
     for options in SOLVERS.values():
         if not isinstance(options["solver"], pn.ReducedSolver):
-            found = pn.solve(x * sizes, D, sizes, nonnegative=nonnegative, tol=1e-11, max_steps=9000, **options)
+            found = pn.solve(x * sizes, D, value * sizes, nonnegative=nonnegative, tol=1e-11, max_steps=9000, **options)
             assert found.converged
             assert_proper_support(found.code)
             torch.testing.assert_close(found.code / sizes, expected / sizes, rtol=0, atol=1e-8)
@@ -240,10 +241,10 @@ def test_an_atom_of_zeros_gets_the_code_zero(solver):
     weight[3] = 0
     x, D = normal(2, 12, seed=1), pn.LinearDictionary(weight)
     others = torch.arange(20) != 3
+    without = pn.solve(x, pn.LinearDictionary(weight[others]), 0.6, tol=1e-12, max_steps=9000)
     for beta in (0.6, 0.6 * others.double()):  # also where nothing else would keep it at 0
         found = pn.solve(x, D, beta, tol=1e-12, max_steps=9000, **SOLVERS[solver])
         assert (found.code[:, 3] == 0).all() and found.converged
-        without = pn.solve(x, pn.LinearDictionary(weight[others]), 0.6, tol=1e-12, max_steps=9000)
         torch.testing.assert_close(found.code[:, others], without.code, rtol=0, atol=1e-8)
     nothing = pn.solve(x, pn.LinearDictionary(0 * weight), 0.6, tol=0.0, **SOLVERS[solver])
     assert nothing.converged and (nothing.code == 0).all()
@@ -273,7 +274,7 @@ def descent(matrices, x, beta, nonnegative, sweeps=3000):
 
 @either_sign
 def test_gap_is_an_upper_bound_for_any_code_of_any_problem(nonnegative):
-    problems, features, atoms, guesses = 30, 5, 7, 5
+    problems, features, atoms, guesses = 30, 5, 6, 5
     matrices, x = normal(problems, features, atoms), normal(problems, features, seed=1)
     beta = uniform(0.02, 1, problems, atoms, seed=2)
     beta[::3, :2] = 0  # two rows without a penalty in every third problem
@@ -307,7 +308,7 @@ def test_gap_that_stops_the_run_is_honest_and_is_met_with_more_steps_the_smaller
     matrix = D.matrix(x.shape)
     optimum = value_of(matrix, x, value, expected(name, nonnegative, "scalar"))
     steps = []
-    for tol in (0.1, 1e-3, 1e-6):
+    for tol in (0.1, 1e-2, 1e-4):
         found = pn.solve(x, D, value, nonnegative=nonnegative, max_steps=9000, tol=tol, **SOLVERS[solver])
         assert found.converged and (found.gap <= tol).all()
         exact = value_of(matrix, x, value, found.code)
@@ -341,13 +342,13 @@ def least_squares(matrix, x, nonnegative):
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
 @pytest.mark.parametrize(
     ("atoms", "dtype", "nonnegative"),
-    [(5, torch.float64, False), (5, torch.float32, True), (5, torch.float32, False), (30, torch.float64, True)],
+    [(5, torch.float64, False), (5, torch.float32, True), (5, torch.float32, False), (20, torch.float64, True)],
 )
 def test_a_penalty_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solver, atoms, dtype, nonnegative):
-    x, D = normal(3, 12, seed=1), pn.LinearDictionary(unit(atoms, 12).to(dtype)).requires_grad_(False)
+    x, D = normal(2, 8, seed=1), pn.LinearDictionary(unit(atoms, 8).to(dtype)).requires_grad_(False)
     x = x.to(dtype)
     minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
-    assert atoms == 30 or (minimum > 0.1).all()
+    assert atoms == 20 or (minimum > 0.1).all()
     tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 4 * torch.finfo(dtype).eps
     for steps in (0, 2, 5, 20_000):
         found = pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=steps, **SOLVERS[solver])
@@ -409,11 +410,11 @@ def test_a_start_is_not_written_to_and_carries_no_gradient():
 
 
 def test_restart_saves_fista_steps_where_the_problem_is_ill_conditioned():
-    weight = unit(40, 60) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
-    x = normal(3, 60, seed=1) * torch.logspace(0, -1.2, 60, dtype=torch.float64)
+    weight = unit(24, 24) * torch.logspace(0, -1, 24, dtype=torch.float64)
+    x = normal(3, 24, seed=1) * torch.logspace(0, -1, 24, dtype=torch.float64)
     D = pn.LinearDictionary(weight)
-    steps = {r: pn.solve(x, D, 1e-3, restart=r, max_steps=50_000, tol=1e-8) for r in (True, False)}
-    ista = pn.solve(x, D, 1e-3, pn.ISTA(), max_steps=2 * steps[True].steps, tol=1e-8)
+    steps = {r: pn.solve(x, D, 1e-2, restart=r, max_steps=50_000, tol=1e-6) for r in (True, False)}
+    ista = pn.solve(x, D, 1e-2, pn.ISTA(), max_steps=2 * steps[True].steps, tol=1e-6)
     assert steps[True].converged and steps[False].converged and not ista.converged
     assert_proper_support(steps[True].code)
     assert 2 * steps[True].steps < steps[False].steps
@@ -435,10 +436,10 @@ def test_no_example_moves_or_restarts_another(solver):
 def test_trace_holds_objective_and_gap_after_every_step(name, solver):
     x, D, value = draw(name)
     matrix = D.matrix(x.shape)
-    found = pn.solve(x, D, value, max_steps=12, tol=1e-13, trace=True, **SOLVERS[solver])
+    found = pn.solve(x, D, value, max_steps=8, tol=1e-13, trace=True, **SOLVERS[solver])
     assert found.objectives.shape == found.gaps.shape == (found.steps + 1, 2)
     assert torch.equal(found.objectives[-1], found.objective) and torch.equal(found.gaps[-1], found.gap)
-    for steps in {0, 1, 2, found.steps // 2, found.steps}:
+    for steps in {0, 1, found.steps // 2, found.steps}:
         shorter = pn.solve(x, D, value, max_steps=steps, tol=1e-13, **SOLVERS[solver])
         assert shorter.objectives is None and shorter.gaps is None and shorter.steps == steps
         torch.testing.assert_close(found.objectives[steps], value_of(matrix, x, value, shorter.code))
@@ -452,7 +453,7 @@ def test_trace_holds_objective_and_gap_after_every_step(name, solver):
 def test_ista_never_raises_the_objective(name, nonnegative):
     x, D, value = draw(name, nonnegative)
     start = normal(*D.analyze(x).shape, seed=4).abs()
-    found = pn.solve(x, D, value, pn.ISTA(), nonnegative, max_steps=150, tol=0.0, start=start, trace=True)
+    found = pn.solve(x, D, value, pn.ISTA(), nonnegative, max_steps=50, tol=0.0, start=start, trace=True)
     assert (found.objectives.diff(dim=0) <= 1e-14 * found.objectives[0]).all()
     assert (found.objectives[-1] < 0.9 * found.objectives[0]).all()
 
@@ -490,11 +491,11 @@ class Scaled(pn.Dictionary):
 def test_a_solver_of_ones_own_works(name):
     x, D, value = draw(name)
     solvers = [HeavyBall(), pn.ReducedSolver(HeavyBall())] if name.startswith("[I") else [HeavyBall()]
+    restart = bool(list(DICTIONARIES).index(name) % 2)  # a solver without momentum has nothing to restart
     for solver in solvers:
-        for restart in (True, False):
-            found = pn.solve(x, D, value, solver, max_steps=20_000, tol=1e-11, restart=restart)
-            assert found.converged
-            torch.testing.assert_close(found.code, expected(name, False, "scalar"), rtol=0, atol=1e-8)
+        found = pn.solve(x, D, value, solver, max_steps=20_000, tol=1e-11, restart=restart)
+        assert found.converged
+        torch.testing.assert_close(found.code, expected(name, False, "scalar"), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
@@ -539,7 +540,13 @@ GRADIENTS = {
     "[I matrix]": ["FISTA", "WorkingSet", "ReducedSolver(FISTA)"],
     "[I 2-D]": ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(ISTA)"],
 }
-every_gradient = pytest.mark.parametrize(("name", "solver"), [(n, s) for n in GRADIENTS for s in GRADIENTS[n]])
+PENALIZED = {  # each solver with both
+    "matrix": ("scalar", False),
+    "1-D, stride 2, padded, dilated": ("per row", True),
+    "2-D circular": ("per row", True),
+    "[I matrix]": ("scalar", False),
+    "[I 2-D]": ("per row", True),
+}
 
 
 def with_weight(name, weight):
@@ -550,8 +557,9 @@ def with_weight(name, weight):
     return D
 
 
-def gradients(name, nonnegative, beta, **options):
+def gradients(name, **options):
     """The code and the gradients of a random linear function of it in signal, weights and β."""
+    beta, nonnegative = PENALIZED[name]
     x, _, value = draw(name, nonnegative, beta)
     weight = unit(*DICTIONARIES[name][1])
     inputs = [x, weight, torch.as_tensor(value)]
@@ -563,16 +571,15 @@ def gradients(name, nonnegative, beta, **options):
 
 
 @lru_cache
-def unrolled(name, nonnegative, beta):
-    return gradients(name, nonnegative, beta, tol=1e-11, gradient="unrolled")
+def unrolled(name):
+    return gradients(name, tol=1e-11, gradient="unrolled")
 
 
-@pytest.mark.parametrize(("beta", "nonnegative"), [("scalar", False), ("per row", True)])
-@every_gradient
-def test_implicit_gradients_are_those_through_every_step(name, solver, nonnegative, beta):
-    code, slow = unrolled(name, nonnegative, beta)
+@pytest.mark.parametrize(("name", "solver"), [(n, s) for n in GRADIENTS for s in GRADIENTS[n]])
+def test_implicit_gradients_are_those_through_every_step(name, solver):
+    code, slow = unrolled(name)
     assert_proper_support(code)
-    same, fast = gradients(name, nonnegative, beta, tol=1e-11, **SOLVERS[solver])
+    same, fast = gradients(name, tol=1e-11, **SOLVERS[solver])
     torch.testing.assert_close(same, code, rtol=0, atol=1e-8)
     for a, b in zip(fast, slow, strict=True):
         assert a.norm() > 1e-3 and (a - b).norm() <= 1e-5 * b.norm()
@@ -581,19 +588,19 @@ def test_implicit_gradients_are_those_through_every_step(name, solver, nonnegati
 @pytest.mark.parametrize("solver", ["ReducedSolver(ISTA)", "ReducedSolver(FISTA)"])
 @pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
 def test_reduced_pursuit_can_be_unrolled_too(name, solver):
-    code, slow = unrolled(name, False, "per row")
-    same, also = gradients(name, False, "per row", tol=1e-11, gradient="unrolled", **SOLVERS[solver])
+    code, slow = unrolled(name)
+    same, also = gradients(name, tol=1e-11, gradient="unrolled", **SOLVERS[solver])
     torch.testing.assert_close(same, code, rtol=0, atol=1e-8)
     for a, b in zip(also, slow, strict=True):
         assert (a - b).norm() <= 1e-5 * b.norm()
 
 
 @pytest.mark.parametrize(
-    ("name", "solver"),
-    [(n, "FISTA") for n in SMALL]
-    + [(n, s) for n in ("small [I matrix]", "small [I 1-D]") for s in ("WorkingSet", "ReducedSolver(FISTA)")],
+    ("name", "solver", "nonnegative"),
+    [(n, "FISTA", bool(i % 2)) for i, n in enumerate(SMALL)]
+    + [("small [I matrix]", "WorkingSet", False), ("small [I matrix]", "ReducedSolver(FISTA)", True)]
+    + [("small [I 1-D]", "WorkingSet", True), ("small [I 1-D]", "ReducedSolver(FISTA)", False)],
 )
-@either_sign
 def test_implicit_gradients_are_finite_differences(name, nonnegative, solver):
     x, D, value = draw(name, nonnegative, "per row", batch=1, level=0.25)
     options = {"nonnegative": nonnegative, "max_steps": 9000, "tol": 1e-12, **SOLVERS[solver]}
@@ -634,7 +641,7 @@ def test_weights_can_be_swapped_in_by_functional_call():
 @every_pair
 def test_code_has_a_gradient_only_if_something_asks_for_one(name, solver):
     x, D, value = draw(name)
-    options = {"max_steps": 20, **SOLVERS[solver]}
+    options = {"max_steps": 3, **SOLVERS[solver]}
     assert pn.solve(x, D, value, **options).code.grad_fn is None
     beta = torch.tensor(value, requires_grad=True)
     with torch.no_grad():
@@ -778,11 +785,11 @@ def test_bad_input_is_refused_and_the_message_says_what_came_and_what_was_expect
 
 def test_working_sets_without_sparse_products_give_the_same(monkeypatch):
     D = pn.ConvDictionary(torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0)).double(), padding=1)
-    x = torch.randn(2, 2, 7, 6, generator=torch.Generator().manual_seed(1)).double()
-    expected = pn.solve(x, D, 1.0, pn.WorkingSet(), tol=1e-10)
+    x = torch.randn(2, 2, 5, 5, generator=torch.Generator().manual_seed(1)).double()
+    expected = pn.solve(x, D, 5.0, pn.WorkingSet(), tol=1e-10)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    found = pn.solve(x, D, 1.0, pn.WorkingSet(), tol=1e-10)
-    assert expected.converged
+    found = pn.solve(x, D, 5.0, pn.WorkingSet(), tol=1e-10)
+    assert expected.converged and expected.code.any()
     assert found.converged
     torch.testing.assert_close(found.code, expected.code, rtol=0, atol=1e-8)
 
