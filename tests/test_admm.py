@@ -25,10 +25,12 @@ SOLVED = {
     "padded, stride 2": ("2-D / 2, padded", (6, 2, 3, 3), (2, 9, 8)),
     "3-D, one size per axis": ("3-D one size per axis", (3, 1, 2, 3, 2), (1, 4, 5, 6)),
 }
-SMALL = {"small, stride 2": ("2-D / 2, padded", (3, 1, 3, 3), (1, 5, 4))}
+SMALL = {"small, stride 2": ("2-D / 2, padded", (2, 1, 3, 3), (1, 5, 4))}
 AUTO_RHO = {"Enabled": True, "Period": 10, "AutoScaling": True}
-every_case = pytest.mark.parametrize("name", SOLVED)
-either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft", "non-negative"])
+every_case = pytest.mark.parametrize(("name", "nonnegative"), [(n, bool(i % 2)) for i, n in enumerate(SOLVED)])
+every_case_of_other_sign = pytest.mark.parametrize(
+    ("name", "nonnegative"), [(n, not i % 2) for i, n in enumerate(SOLVED)]
+)
 
 
 def drawn(name, nonnegative=False, batch=2, share=0.3):
@@ -38,7 +40,6 @@ def drawn(name, nonnegative=False, batch=2, share=0.3):
     return x, D, share * pn.beta_max(x, D, nonnegative) * weights
 
 
-@either_sign
 @every_case
 def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, nonnegative):
     x, D, beta = drawn(name, nonnegative)
@@ -52,22 +53,20 @@ def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, non
     torch.testing.assert_close(solution.objective, exact.objective, rtol=1e-12, atol=0)
 
 
-@either_sign
-@every_case
+@every_case_of_other_sign
 def test_every_gap_on_the_way_is_an_upper_bound(name, nonnegative):
     x, D, beta = drawn(name, nonnegative, share=0.2)
     best = pn.solve(x, D, beta, pn.FISTA(), nonnegative, max_steps=20_000, tol=1e-12).objective
-    run = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=60, tol=1e-13, trace=True)
+    run = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=40, tol=1e-13, trace=True)
     assert (run.objectives >= best * (1 - 1e-12)).all()
     assert (run.objectives * (1 - run.gaps) <= best * (1 + 1e-12)).all()
     assert (run.gaps[-1] < 0.1).all() and (run.gaps[-1] < 0.5 * run.gaps[0]).all()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "share"), [(1, 0.5), (3, 0.1)])
 def test_codes_are_sporcos(channels, share):
     cbpdn = pytest.importorskip("sporco.admm.cbpdn")
-    weight, x = unit(5, channels, 3, 3), normal(1, channels, 16, 15, seed=1)
+    weight, x = unit(5, channels, 3, 3), normal(1, channels, 9, 8, seed=1)
     D = pn.CircularDictionary(weight).requires_grad_(False)
     beta = share * float(pn.beta_max(x, D))
     options = {"Verbose": False, "DataType": np.float64, "MaxMainIter": 2000, "RelStopTol": 1e-8, "AutoRho": AUTO_RHO}
@@ -75,7 +74,7 @@ def test_codes_are_sporcos(channels, share):
     if channels == 1:
         filters, image = filters[:, :, 0], image[..., 0]
     peer = cbpdn.ConvBPDN(filters, image, beta, cbpdn.ConvBPDN.Options(options)).solve()
-    code = torch.as_tensor(peer).reshape(16, 15, 5).permute(2, 0, 1)[None]
+    code = torch.as_tensor(peer).reshape(9, 8, 5).permute(2, 0, 1)[None]
     solution = pn.solve(x, D, beta, pn.ADMM(), tol=1e-12, max_steps=5000)
     assert (solution.code != 0).any()
     torch.testing.assert_close(solution.code, code, rtol=0, atol=1e-6)
@@ -84,17 +83,17 @@ def test_codes_are_sporcos(channels, share):
 def test_codes_of_a_padded_dictionary_are_those_of_sporcos_masked_problem():
     """Zero-padded is periodic on a larger signal, of which a mask hides what is beyond the border."""
     cbpdn = pytest.importorskip("sporco.admm.cbpdn")
-    weight, x = unit(4, 1, 3, 3), normal(1, 1, 10, 9, seed=1)
+    weight, x = unit(4, 1, 3, 3), normal(1, 1, 6, 5, seed=1)
     D = pn.ConvDictionary(weight, padding=2).requires_grad_(False)
     beta = 0.2 * float(pn.beta_max(x, D))
-    image, mask = np.zeros((14, 13)), np.zeros((14, 13, 1, 1, 1))
-    image[2:12, 2:11], mask[2:12, 2:11] = x[0, 0].numpy(), 1
+    image, mask = np.zeros((10, 9)), np.zeros((10, 9, 1, 1, 1))
+    image[2:8, 2:7], mask[2:8, 2:7] = x[0, 0].numpy(), 1
     options = {"DataType": np.float64, "MaxMainIter": 2000, "RelStopTol": 1e-8, "AutoRho": AUTO_RHO}
     options = cbpdn.ConvBPDNMaskDcpl.Options(options)
     solver = cbpdn.ConvBPDNMaskDcpl(weight[:, 0].permute(1, 2, 0).numpy(), image, beta, mask, options)
-    code = torch.as_tensor(solver.solve()).reshape(14, 13, 4).permute(2, 0, 1)[None]
+    code = torch.as_tensor(solver.solve()).reshape(10, 9, 4).permute(2, 0, 1)[None]
     solution = pn.solve(x, D, beta, pn.ADMM(), tol=1e-10, max_steps=9000)
-    torch.testing.assert_close(solution.code, code[..., :12, :11], rtol=0, atol=1e-5)
+    torch.testing.assert_close(solution.code, code[..., :8, :7], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("rho", [0.05, 7.0])
@@ -109,13 +108,14 @@ def test_the_inverse_is_that_of_the_dense_matrix(name, rho):
         torch.testing.assert_close(got.flatten(), torch.linalg.solve(dense, one.flatten()), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [pn.ADMM(rho=0.5), pn.ADMM(adaptive_rho=False), pn.ADMM(relaxation=1.0)])
-@pytest.mark.parametrize("name", ["circular", "padded"])
-def test_rho_and_relaxation_change_the_way_and_not_the_end(name, method):
-    x, D, beta = drawn(name)
-    here, there = (pn.solve(x, D, beta, m, tol=1e-11, max_steps=9000) for m in (method, pn.ADMM()))
-    assert here.converged and not torch.equal(here.code, there.code)
-    torch.testing.assert_close(here.code, there.code, rtol=0, atol=1e-7)
+@pytest.mark.parametrize("name", ["circular", "small, stride 2"])
+def test_rho_and_relaxation_change_the_way_and_not_the_end(name):
+    x, D, beta = drawn(name, share=0.4)
+    there = pn.solve(x, D, beta, pn.ADMM(), tol=1e-11, max_steps=9000)
+    for method in (pn.ADMM(rho=0.5), pn.ADMM(adaptive_rho=False), pn.ADMM(relaxation=1.0)):
+        here = pn.solve(x, D, beta, method, tol=1e-11, max_steps=9000)
+        assert here.converged and here.code.any() and not torch.equal(here.code, there.code)
+        torch.testing.assert_close(here.code, there.code, rtol=0, atol=1e-7)
 
 
 def test_a_bad_rho_adapts():
@@ -167,7 +167,7 @@ def test_least_squares_has_a_gap_that_means_something(name, dtype):
     assert (solution.objective <= minimum * (1 + 1e-3) + rounding).all()
 
 
-@pytest.mark.parametrize("name", ["circular", "padded"])
+@pytest.mark.parametrize("name", ["circular", "small, stride 2"])
 def test_gradients_are_those_of_fista(name):
     gradients = []
     for solver in (pn.ADMM(), pn.FISTA()):

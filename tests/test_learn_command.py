@@ -61,8 +61,8 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
 
 
 def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
-    first, second = drawn(tmp_path / "a", 2), drawn(tmp_path / "b", 2, (16, 28))
-    online = (first, second, *SMALL, "--online", "--robust", "--out", tmp_path / "online")
+    first, second = drawn(tmp_path / "a", 2), drawn(tmp_path / "b", 2, (16, 20))
+    online = (first, second, *SMALL[:-1], "1", "--online", "--robust", "--out", tmp_path / "online")
     code, told, _ = called(monkeypatch, capsys, *online)
     assert code == 0 and "   4  objective" in told
     assert load_file(tmp_path / "online" / "dictionary.safetensors")["weight"].shape == (4, 1, 5, 5)
@@ -93,9 +93,9 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("online", [(), ("--online",)], ids=["rounds", "online"])
+@pytest.mark.parametrize("online", [("--iterations", 1), ("--online",)], ids=["rounds", "online"])
 def test_files_that_cannot_be_used_are_named_and_the_others_are_learned_from(online, tmp_path, monkeypatch, capsys):
-    images, out = drawn(tmp_path / "images", 4), tmp_path / "run"
+    images, out = drawn(tmp_path / "images", 3), tmp_path / "run"
     (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
     Image.fromarray(np.full((4, 30), 7, np.uint8)).save(images / "flat.png")
     (images / "phone.heic").write_bytes(b"ftypheic")
@@ -104,8 +104,8 @@ def test_files_that_cannot_be_used_are_named_and_the_others_are_learned_from(onl
     assert errors.count(str(images / "1.png")) == 1
     assert f"{images / 'phone.heic'} is a photograph in the format HEIC, which is not read: convert it" in errors
     assert f"{images / 'flat.png'} has 4 x 30 pixels; expected at least the size of the atoms, 5" in errors
-    assert str(out / "learn.html") in lines and "3 images" in (out / "learn.html").read_text()
-    good = drawn(tmp_path / "good", 4)
+    assert str(out / "learn.html") in lines and "2 images" in (out / "learn.html").read_text()
+    good = drawn(tmp_path / "good", 3)
     (good / "1.png").unlink()
     other = tmp_path / "other"
     called(monkeypatch, capsys, good, *SMALL, *online, "--tol", 0.1, "--out", other)

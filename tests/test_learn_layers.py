@@ -160,29 +160,31 @@ def test_every_objective_of_the_history_has_a_certificate_that_the_product_confi
     assert objectives[-1] < objectives[0]
 
 
-@pytest.mark.parametrize("solver", [pn.FISTA(), pn.WorkingSet(), "auto"])
-def test_the_product_is_solved_as_the_effective_dictionary_is(solver):
+def test_the_product_is_solved_as_the_effective_dictionary_is():
     layers = [pn.ConvDictionary(unit(3, 1, 3, 3), padding=3), pn.ConvDictionary(unit(4, 3, 3, 3, seed=1))]
-    D, x = pn.ComposedDictionary(layers).requires_grad_(False), normal(2, 1, 9, 8, seed=2)
-    options = {"beta": 0.2 * pn.beta_max(x, D), "tol": 1e-10, "max_steps": 9000}
+    D, x = pn.ComposedDictionary(layers).requires_grad_(False), normal(2, 1, 7, 6, seed=2)
+    options = {"beta": 0.3 * pn.beta_max(x, D), "tol": 1e-10, "max_steps": 9000}
     one = pn.solve(x, D.effective().requires_grad_(False), **options)
-    torch.testing.assert_close(pn.solve(x, D, solver=solver, **options).code, one.code, rtol=0, atol=1e-6)
+    assert one.code.any()
+    for solver in (pn.FISTA(), pn.WorkingSet(), "auto"):
+        torch.testing.assert_close(pn.solve(x, D, solver=solver, **options).code, one.code, rtol=0, atol=1e-6)
 
 
 def test_a_stream_missing_pixels_and_matrices_are_learned_too():
     true, x, near = planted()
-    online = pn.learn((x[i : i + 1] for i in range(8)), near, 0.4, atom_nonzeros=3)
+    online = pn.learn((x[i : i + 1] for i in range(4)), near, 0.4, atom_nonzeros=3, gap=1e-3)
     assert online.reason == "end of stream" and isinstance(online.dictionary, pn.ComposedDictionary)
     before, after = (
-        float(pn.solve(x, D, 0.4, max_steps=3000, tol=1e-3).objective.sum().detach())
+        float(pn.solve(x[:4], D, 0.4, max_steps=3000, tol=1e-2).objective.sum().detach())
         for D in (pn.ComposedDictionary(near).requires_grad_(False), online.dictionary.requires_grad_(False))
     )
     assert after < 0.9 * before
+    x = x[:5]
     mask = uniform(0, 1, *x.shape, seed=6) < 0.8
-    masked = pn.learn(torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=8)
+    masked = pn.learn(torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=5)
     assert correlations(masked.dictionary.effective_weight(), true.effective_weight()).min() > 0.9
-    signals = normal(30, 7, seed=1)
-    matrices = pn.learn(signals, LAYERS["matrices"][0](), 0.1, atom_nonzeros=[2], max_iterations=5)
+    signals = normal(12, 7, seed=1)
+    matrices = pn.learn(signals, LAYERS["matrices"][0](), 0.1, atom_nonzeros=[2], max_iterations=3)
     assert (matrices.dictionary.layers[1].weight != 0).sum(1).max() <= 2
     start = pn.ComposedDictionary([D.requires_grad_(False) for D in LAYERS["matrices"][0]()])
     assert matrices.history[-1].objective < float(pn.solve(signals, start, 0.1).objective.sum())
@@ -191,13 +193,13 @@ def test_a_stream_missing_pixels_and_matrices_are_learned_too():
 def test_a_checkpoint_continues_to_the_same_layers(tmp_path):
     _, x, near = planted()
     path, options = tmp_path / "layers.safetensors", {"atom_nonzeros": 3, "gap": 1e-3}
-    whole = pn.learn(x[:3], near, 0.4, max_iterations=4, **options)
-    pn.learn(x[:3], near, 0.4, max_iterations=2, checkpoint=path, **options)
-    resumed = pn.learn(x[:3], near, 0.4, max_iterations=4, checkpoint=path, **options)
+    whole = pn.learn(x[:2], near, 0.4, max_iterations=4, **options)
+    pn.learn(x[:2], near, 0.4, max_iterations=2, checkpoint=path, **options)
+    resumed = pn.learn(x[:2], near, 0.4, max_iterations=4, checkpoint=path, **options)
     assert resumed.history[-1].iteration == 4
     assert resumed.history[-1].objective == pytest.approx(whole.history[-1].objective, rel=3e-2)
     with pytest.raises(ValueError, match="was started with atom_nonzeros = 3, and now atom_nonzeros is 4"):
-        pn.learn(x[:3], near, 0.4, checkpoint=path, atom_nonzeros=4)
+        pn.learn(x[:2], near, 0.4, checkpoint=path, atom_nonzeros=4)
 
 
 def test_a_dead_atom_of_the_last_layer_becomes_what_a_patch_looks_like_to_the_layers_before():

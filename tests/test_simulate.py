@@ -209,12 +209,12 @@ def test_verdict(plain, dense, expected):
 
 
 def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch):
-    tiny = {t: replace(r, iterations=2, every=1, counted=10) for t, r in variations.variations(2).items()}
+    tiny = {t: replace(r, iterations=1, every=1, counted=5) for t, r in variations.variations(1).items()}
     monkeypatch.setattr(fig4, "variations", lambda iterations: tiny)
-    monkeypatch.setattr(gaussian, "TRAIN", 1_000)
+    monkeypatch.setattr(gaussian, "TRAIN", 200)
     monkeypatch.setattr(gaussian, "TEST", 100)
     seen = []
-    result = fig4.compute_variations(seen.append, seeds=1, iterations=2)
+    result = fig4.compute_variations(seen.append, seeds=1, iterations=1)
     assert len(seen) == len(tiny) >= 20
     full = variations.variations()
     assert full["the default"] == replace(variations.DEFAULT, every=5)
@@ -289,8 +289,8 @@ def test_small_figures_leave_numbers_and_picture(figure, tmp_path):
 
 
 def test_the_default_folder_is_named_after_the_figure(tmp_path):
-    assert "runs/fig1/fig1.png" in called("simulate", "fig1", cwd=tmp_path)
-    assert (tmp_path / "runs" / "fig1" / "fig1.json").is_file()
+    assert "runs/table1/table1.png" in called("simulate", "table1", cwd=tmp_path)
+    assert (tmp_path / "runs" / "table1" / "table1.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,11 @@ def layer_of(dictionary, start=pn.zero, step=STEPS["fixed"], solver=pn.ISTA(), u
     return pn.PursuitLayer(dictionary, start, solver, unfolding, step=step(), threshold=P).double().eval()
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("start", STARTS, ids=lambda s: s.name)
-@pytest.mark.parametrize("alias", ALIASES)
+@pytest.mark.parametrize(
+    ("alias", "start", "step"),  # each step with each alias and with each start
+    [(alias, start, list(STEPS)[(i + j) % 3]) for i, alias in enumerate(ALIASES) for j, start in enumerate(STARTS)],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_a_dictionary_may_return_what_is_not_its_own(alias, start, step):
     dictionary, plain = (make() for make in ALIASES[alias])
     x, previous = normal(2, 2, 3, 3), normal(2, sum(plain.code_channels), 3, 3, seed=1)
@@ -195,9 +197,10 @@ def test_gradients_are_those_of_the_update_for_every_penalty_of_the_identity_par
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of jvp itself
-@pytest.mark.parametrize("gradients", [True, False])
-@pytest.mark.parametrize("step", ["fixed", "absorbed"])
-@pytest.mark.parametrize("dictionary", DICTIONARIES)
+@pytest.mark.parametrize(
+    ("dictionary", "step", "gradients"),
+    [(D, step, bool((i + j) % 2)) for i, D in enumerate(DICTIONARIES) for j, step in enumerate(("fixed", "absorbed"))],
+)
 def test_transforms_of_one_argument_alone_are_those_of_the_plain_form(dictionary, step, gradients):
     make, signal, code = DICTIONARIES[dictionary]
     layer = layer_of(make(), pn.res_csc, STEPS[step], pn.FISTA(), 3)
