@@ -137,7 +137,7 @@ def test_lipschitz_is_the_largest_eigenvalue_and_its_bound_is_above_it(name):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_lipschitz_bound_holds_for_large_signals(name):
     _, D, shapes = made(name)
-    size = {1: (400,), 2: (41, 43), 3: (12, 13, 11)}[D.dims]
+    size = {1: (128,), 2: (25, 27), 3: (9, 8, 9)}[D.dims]
     smaller, larger = D.lipschitz(shapes[0]), D.lipschitz((D.channels, *size))
     if "reflecting" not in name:  # where a small signal may be the worst: its filters fold more than once
         assert smaller * (1 - 1e-9) <= larger
@@ -203,8 +203,8 @@ def test_gradients_with_respect_to_input_and_weight(name):
     _, D, shapes = made(name)
     x, code = (t.requires_grad_() for t in draws(D, shapes[0], batch=2))
     weight = next(p for p in D.parameters() if p.dim() > 1)
-    assert torch.autograd.gradcheck(lambda x, weight: D.analyze(x), (x, weight))
-    assert torch.autograd.gradcheck(lambda code, weight: D.synthesize(code, x.shape), (code, weight))
+    assert torch.autograd.gradcheck(lambda x, weight: D.analyze(x), (x, weight), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda code, weight: D.synthesize(code, x.shape), (code, weight), fast_mode=True)
 
 
 @every_dictionary
@@ -393,15 +393,16 @@ def test_groups_are_filters_with_zeros_in_the_channels_of_other_groups(name):
         options |= {"stride": grouped.stride, "padding": grouped.padding}
     plain = type(grouped)(grouped.dense_weight().detach(), **options)
     for shape in shapes:
+        assert grouped.lipschitz(shape) == pytest.approx(plain.lipschitz(shape), rel=1e-9)
+    for shape in shapes[:2]:
         assert pn.theory.mutual_coherence(grouped, shape) == pytest.approx(pn.theory.mutual_coherence(plain, shape))
         matrix = pn.LinearDictionary(grouped.matrix(shape).detach().T)
         kept = matrix.weight[matrix.weight.norm(dim=1) > 0]
         assert pn.theory.mutual_coherence(grouped, shape) == pytest.approx(
             pn.theory.mutual_coherence(pn.LinearDictionary(kept.detach()))
         )
-        assert grouped.lipschitz(shape) == pytest.approx(plain.lipschitz(shape), rel=1e-9)
     assert float(grouped.lipschitz_bound().detach()) <= float(plain.lipschitz_bound().detach()) * (1 + 1e-12)
-    x = normal(2, *shapes[1], seed=1)
+    x = normal(1, *shapes[1], seed=1)
     beta = 0.5 * pn.beta_max(x, plain)
     for solver in (pn.FISTA(), pn.WorkingSet(), pn.ADMM(), pn.OMP(nonzeros=3)):
         codes = [pn.solve(x, each, beta, solver, tol=1e-11, max_steps=9000).code for each in (grouped, plain)]

@@ -21,10 +21,13 @@ CONV = pn.ConvDictionary((normal(3, 2, 3, 3) / 3).float(), padding=1)
 CASES = [(TALL, (8,)), (CONV, (2, 5, 4)), (pn.WithIdentity(CONV), (2, 5, 4))]
 
 
-@pytest.mark.parametrize("nonnegative", [True, False])
-@pytest.mark.parametrize(("dictionary", "shape"), CASES, ids=["linear", "conv", "dense"])
+@pytest.mark.parametrize(
+    ("dictionary", "shape", "nonnegative"),
+    [(*case, i != 1) for i, case in enumerate(CASES)],
+    ids=["linear", "conv", "dense"],
+)
 def test_the_code_is_the_optimum_with_its_certificate(dictionary, shape, nonnegative):
-    x = torch.randn(3, *shape, dtype=torch.float64)
+    x = torch.randn(2, *shape, dtype=torch.float64)
     solved = layer(dictionary, nonnegative=nonnegative, unfolding="solved", tol=1e-9)
     found = solved.solve(x)
     assert (found.gap <= 1e-9).all() and torch.equal(solved(x), found.code)
@@ -74,7 +77,7 @@ def test_memory_does_not_grow_with_the_steps():
 
 
 def test_the_solver_may_be_chosen_and_too_few_steps_are_told():
-    x = torch.randn(3, 2, 5, 4, dtype=torch.float64)
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
     codes = [
         layer(pn.WithIdentity(CONV), unfolding="solved", tol=1e-10, solver=solver)(x)
         for solver in (None, pn.ReducedSolver(), pn.WorkingSet())

@@ -93,7 +93,7 @@ def test_the_warning_is_that_of_the_caller_and_of_those_who_asked_for_a_solution
 
 
 def test_a_certificate_that_the_solver_has_at_hand_is_looked_at_in_every_step():
-    x, D, beta = problem(torch.float64, share=0.05)
+    x, D, beta = problem(torch.float64, share=0.05, size=5)
     gaps = pn.solve(x, D, beta, pn.WorkingSet(least=0.0), tol=1e-4, trace=True).gaps.amax(1)
     seen = set()
     for tol in (0.1, 1e-2, 1e-4):
@@ -107,9 +107,9 @@ def test_the_multi_layer_method_looks_at_every_step():
     """Its step solves a least-squares problem, beside which a certificate costs little."""
     x, D, _ = problem(torch.float64, size=3)
     E = pn.ConvDictionary(normal(4, 6, 2, 2, seed=2) / 4)
-    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=0.1, trace=True).gaps.amax(1)
+    gaps = pn.multilayer_basis_pursuit(x, [D, E], [0.2, 0.1], tol=0.1, trace=True).gaps.amax(1)
     for tol in (0.3, 0.1):
-        found = pn.multilayer_basis_pursuit(x, [D, E], [0.1, 0.05], tol=tol)
+        found = pn.multilayer_basis_pursuit(x, [D, E], [0.2, 0.1], tol=tol)
         assert found.steps == int((gaps <= tol).nonzero()[0])
 
 
