@@ -1,6 +1,8 @@
 """The handwritten digits that come with scikit-learn."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,13 +17,19 @@ def read(root: Path | None, split: str, fetch: bool = False) -> Split:
     Source: Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI repository (1998).
     """
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+        digits = _digits()
     except ImportError as error:
         raise ImportError(
             "digits are read from scikit-learn, which is not installed: pip install scikit-learn"
         ) from error
-    digits = load_digits()
     images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(digits.target).to(torch.int64)
     chosen = (torch.arange(len(labels), device=labels.device) % 5 == 0) == (split == "test")
     return images[chosen], labels[chosen]
+
+
+@cache  # scikit-learn reads them from text
+def _digits() -> Any:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+
+    return load_digits()

@@ -137,6 +137,8 @@ class ConvDictionary(Dictionary):
         trigonometric polynomial of degree m exceeds its largest value on n equidistant points by at most
         1/cos(πm/n) an axis (Ehlich and Zeller, 1964).
         """
+        if self.weight.is_meta:  # slow, for no value
+            return promote_half(self.weight).new_empty(())
         filters = self._grouped(promote_half(self._polyphase()))  # DDᵀ of each group is a block of its own
         degrees = [k - 1 for k in filters.shape[3:]]
         points = [max(1, 8 * m) for m in degrees]

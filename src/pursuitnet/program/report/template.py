@@ -1,5 +1,6 @@
 """What all pages share."""
 
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -10,10 +11,15 @@ from pursuitnet.program.run_folder import SHARES
 
 def render(name: str, content: dict[str, Any]) -> str:
     """Return a page: one HTML document that loads nothing else."""
+    return _environment().get_template(name).render(content)
+
+
+@cache  # it keeps the templates compiled
+def _environment() -> jinja2.Environment:
     templates = jinja2.PackageLoader("pursuitnet.program", "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=False, lstrip_blocks=True)
     page.filters |= {"fraction": fraction, "number": number, "duration": duration}
-    return page.get_template(name).render(content)
+    return page
 
 
 def speed(record: dict[str, Any]) -> dict[str, str]:
