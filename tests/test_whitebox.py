@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 import pursuitnet as pn
 from pursuitnet.problems.lasso import Lasso, lasso
+from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.trace import trace_layers
+from pursuitnet.program.train import train
 from pursuitnet.program.whitebox import SolverBudget
 from pursuitnet.program.whitebox.interpret import interpret
 from pursuitnet.program.whitebox.problem import LayerLasso, _reduced, solve_lasso
@@ -127,14 +129,14 @@ def test_in_evaluation_a_threshold_is_the_affine_map_that_it_says():
 
 @pytest.mark.parametrize("identity", [False, True])
 def test_objective_minimum_and_gap_are_scikit_learns(identity):
-    layer, _, D = layer_of(0.25, identity=identity, unfolding=1)
+    layer, _, D = layer_of(0.5, identity=identity, unfolding=1)
     x = uniform(0, 1, 2, 1, 5, 5, seed=5)
     found = pn.inspect(nn.Sequential(layer), x, budget=EXACT).layers[0].solving
     code, f, minimum = layer(x).detach().flatten(1), [], []
     for one, signal in zip(code, x.flatten(1), strict=True):
-        fit = ScikitLasso(0.25 / len(D), fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
+        fit = ScikitLasso(0.5 / len(D), fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
         best = torch.from_numpy(fit.fit(D.numpy(), signal.numpy()).coef_)
-        cost = [0.5 * (signal - D @ v).square().sum() + 0.25 * v.sum() for v in (one, best)]
+        cost = [0.5 * (signal - D @ v).square().sum() + 0.5 * v.sum() for v in (one, best)]
         nothing = 0.5 * signal.square().sum()
         f.append(float(cost[0] / nothing)), minimum.append(float(cost[1] / nothing))
     assert found.objective == pytest.approx(np.mean(f), rel=1e-12)
@@ -145,10 +147,10 @@ def test_objective_minimum_and_gap_are_scikit_learns(identity):
 
 
 def test_further_steps_are_the_layers_own_without_normalization():
-    layer, _, _ = layer_of(0.25, unfolding=0)
+    layer, _, _ = layer_of(0.5, unfolding=0)
     x = uniform(0, 1, 2, 1, 5, 5, seed=6)
     found = pn.inspect(nn.Sequential(layer), x, budget=EXACT).layers[0].solving
-    problem = lasso(x, layer.dictionary, 0.25, nonnegative=True)
+    problem = lasso(x, layer.dictionary, 0.5, nonnegative=True)
     code, minimum = layer(x), found_minimum(problem, x)
     for k in range(3):
         objective = problem.certificate((code,)).objective / (0.5 * x.flatten(1).square().sum(1))
@@ -163,7 +165,7 @@ def plain_lasso(x, dictionary, beta):
 
 
 def found_minimum(problem, x):
-    solution = pn.solve(x, problem.dictionary, 0.25, nonnegative=True, max_steps=5000, tol=1e-10)
+    solution = pn.solve(x, problem.dictionary, 0.5, nonnegative=True, max_steps=5000, tol=1e-10)
     return solution.objective / (0.5 * x.flatten(1).square().sum(1))
 
 
@@ -203,10 +205,12 @@ def test_where_free_atoms_can_cancel_each_other_the_bound_stays_zero():
 def test_a_signed_identity_part_makes_the_minimum_zero_and_says_so():
     torch.manual_seed(0)
     model = pn.create_model("msd_csc_3", width=3, signed_input=True).double()
-    found = pn.inspect(model, normal(4, 3, 6, 6, seed=1), unfolding=1)
+    found = pn.inspect(model, normal(4, 3, 6, 6, seed=1), unfolding=1, budget=QUICK)
     assert found.layers[0].solving.minimum == (0.0, 0.0) and found.layers[0].solving.gap[0] == 1.0
     assert all(any("no cost" in note for note in layer.notes) for layer in found.layers)
-    other = pn.inspect(pn.create_model("msd_csc_3", width=3).double(), uniform(0, 1, 4, 3, 6, 6), unfolding=1)
+    other = pn.inspect(
+        pn.create_model("msd_csc_3", width=3).double(), uniform(0, 1, 4, 3, 6, 6), unfolding=1, budget=QUICK
+    )
     assert not any("no cost" in note for layer in other.layers for note in layer.notes)
 
 
@@ -235,8 +239,8 @@ def test_the_step_of_the_solver_is_never_too_long(identity):
 
 def test_starts_at_the_blocks_input_are_not_called_proximal_steps():
     torch.manual_seed(0)
-    model = stirred(pn.create_model("res_csc_8", width=4))
-    found = pn.inspect(model, normal(4, 3, 8, 8), unfolding=0)
+    model = stirred(pn.create_model("res_csc_8", width=2))
+    found = pn.inspect(model, normal(2, 3, 8, 8), unfolding=0, budget=QUICK)
     assert [layer.proximal for layer in found.layers] == [True] + [True, False] * 3
     assert all(layer.step_times_lipschitz == pytest.approx(1) for layer in found.layers)
 
@@ -249,7 +253,7 @@ def test_coherence_lipschitz_errors_and_sparsity_by_explicit_matrices():
     with torch.no_grad():
         layer.threshold.identity_weight.fill_(0.1875)
     x = uniform(0, 1, 3, 1, 5, 5, seed=7)
-    found = pn.inspect(nn.Sequential(layer), x).layers[0]
+    found = pn.inspect(nn.Sequential(layer), x, budget=QUICK).layers[0]
     code = layer(x).detach().flatten(1)
     largest = float(torch.linalg.eigvalsh(D.T @ D)[-1])
     assert found.lipschitz[0] <= largest * (1 + 1e-9) and largest <= found.lipschitz[1] * (1 + 1e-9)
@@ -312,7 +316,7 @@ def test_at_the_bound_itself_lemma_2_applies_and_lemma_1_does_not():
 @pytest.mark.parametrize("name", ["msd_csc_3", "res_csc_8"])
 def test_the_gap_at_other_steps_is_that_of_a_network_that_has_them(name):
     torch.manual_seed(0)
-    model, x = stirred(pn.create_model(name, width=3)), uniform(0, 1, 2, 3, 6, 6, seed=4)
+    model, x = stirred(pn.create_model(name, width=1)), uniform(0, 1, 1, 3, 4, 4, seed=4)
     budget = SolverBudget(images=1, steps=2000, tol=1e-3)
     for at in pn.inspect(model, x, unfolding=1, budget=budget).steps:
         other = copy.deepcopy(model)
@@ -351,7 +355,7 @@ def test_more_steps_give_the_accuracy_of_a_network_that_has_them():
 def test_sweeps_over_several_layers_are_unfolded_as_sweeps():
     torch.manual_seed(0)
     model = stirred(pn.create_model("msd_csc_3", width=3, unfolding=2, sweep="multilayer", solver="fista"))
-    found = pn.inspect(model, uniform(0, 1, 4, 3, 8, 8), unfolding=3, budget=QUICK)
+    found = pn.inspect(model, uniform(0, 1, 2, 3, 6, 6), unfolding=3, budget=QUICK)
     assert [at.trained for at in found.steps] == [False, False, True, False]
     assert len({at.gap for at in found.steps}) == 4
 
@@ -359,7 +363,7 @@ def test_sweeps_over_several_layers_are_unfolded_as_sweeps():
 @pytest.mark.parametrize(("name", "trained"), [("ml_csc", 1), ("feed_forward", 0)])
 def test_layers_beside_a_sweep_keep_their_single_step(name, trained):
     torch.manual_seed(0)
-    model, x = stirred(pn.create_model(name, width=2)), uniform(0, 1, 3, 3, 16, 16)
+    model, x = stirred(pn.create_model(name, width=2)), uniform(0, 1, 3, 3, 8, 8)
     steps = pn.inspect(model, x, (x, torch.zeros(3, dtype=torch.long)), unfolding=2, budget=QUICK).steps
     assert [at.trained for at in steps] == [k == trained for k in range(3)]
     model.features[0].unfolding = 2
@@ -373,7 +377,7 @@ def test_an_overflow_is_no_number_and_never_an_accuracy():
         for layer in model.pursuits():
             layer.step.c.fill_(1e4)
     images = uniform(0, 1, 4, 3, 8, 8).float()
-    found = pn.inspect(model, images, (images, torch.zeros(4, dtype=torch.long)), unfolding=4)
+    found = pn.inspect(model, images, (images, torch.zeros(4, dtype=torch.long)), unfolding=4, budget=QUICK)
     assert found.steps[4].accuracy is None and found.steps[4].gaps[-1] is None
     assert any("above 1/L" in note for note in found.layers[0].notes)
     json.dumps(found.to_json(), allow_nan=False)
@@ -406,7 +410,7 @@ def test_a_plain_models_layers_read_to_its_own_activations():
 
 def test_a_plain_model_and_the_same_network_of_this_library_are_read_alike():
     torch.manual_seed(0)
-    ours = stirred(pn.create_model("plain_8", width=4))
+    ours = stirred(pn.create_model("plain_8", width=2))
     modules = []
     for layer in ours.pursuits():
         D, norm = layer.dictionary, next(iter(layer.threshold.norms[0].children()))
@@ -416,7 +420,7 @@ def test_a_plain_model_and_the_same_network_of_this_library_are_read_alike():
         batch.load_state_dict(norm.state_dict())
         modules += [conv, batch, nn.ReLU()]
     theirs = nn.Sequential(*modules).double().train()
-    x = normal(4, 3, 12, 12, seed=2)
+    x = normal(2, 3, 8, 8, seed=2)
     one, other = (pn.inspect(model, x, unfolding=2, budget=QUICK) for model in (ours, theirs))
     assert len(one.layers) == len(other.layers) == 7
     for a, b in zip(one.layers, other.layers, strict=True):
@@ -461,7 +465,8 @@ def test_matrices_and_convolutions_of_any_dimension_are_read_and_drawn_or_not(mo
     found = pn.inspect(stirred(model), x, unfolding=1, budget=QUICK)
     assert len(found.layers) == sum(isinstance(m, nn.ReLU) for m in model)
     assert all(layer.proximal for layer in found.layers)
-    assert (found.save(tmp_path)).is_file()
+    (tmp_path / "inspect.html").write_text("of another model")
+    assert "of another model" not in found.save(tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_layer_used_twice_is_read_twice_and_a_dead_filter_does_no_harm():
@@ -512,7 +517,7 @@ def test_the_model_comes_back_unchanged():
         steps = [getattr(m, "unfolding", None) for m in model.modules()]
         gradients = [p.requires_grad for p in model.parameters()]
         hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
-        pn.inspect(model, torch.rand(2, 3, 16, 16), unfolding=2, budget=QUICK)
+        pn.inspect(model, torch.rand(1, 3, 8, 8), unfolding=1, budget=QUICK)
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
         assert modes == [m.training for m in model.modules()]
         assert steps == [getattr(m, "unfolding", None) for m in model.modules()]
@@ -590,7 +595,6 @@ def check_page(path, layers):
 def test_the_page_of_a_plain_model_stands_alone_and_lists_what_was_not_read(tmp_path):
     torch.manual_seed(0)
     found = pn.inspect(stirred(Plain()), normal(3, 3, 12, 12), title="a <plain> model", budget=QUICK)
-    pn.inspect(stirred(Plain()), normal(1, 3, 12, 12), unfolding=0, budget=QUICK).save(tmp_path / "new" / "folder")
     page = check_page(found.save(tmp_path / "new" / "folder"), READ)
     assert "a <plain> model, layer by layer" in page.words
     assert all(each.name in page.words and each.reason in page.words for each in found.unread)
@@ -599,20 +603,20 @@ def test_the_page_of_a_plain_model_stands_alone_and_lists_what_was_not_read(tmp_
 
 def test_deep_networks_are_drawn_without_underflow(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(*(m for _ in range(30) for m in (nn.Conv2d(1, 1, 3, padding=1), nn.ReLU())))
+    model = nn.Sequential(*(m for _ in range(12) for m in (nn.Conv2d(1, 1, 3, padding=1), nn.ReLU())))
     with torch.no_grad():
         for conv in model[::2]:
             conv.weight.copy_(1e3 * torch.rand(1, 1, 3, 3))
             conv.bias.zero_()
     for conv in model[2::2]:
-        conv.weight.data *= 1e-6
+        conv.weight.data *= 1e-8
     found = pn.inspect(model, torch.rand(1, 1, 8, 8), budget=QUICK)
-    check_page(found.save(tmp_path), ["58"])
+    check_page(found.save(tmp_path), ["22"])
 
 
 def test_the_program_inspects_a_trained_run(tmp_path):
-    tiny = ("--width", "2", "--epochs", "1", "--train-images", "100", "--test-images", "30", "--device", "cpu")
-    called("train", *tiny, "--model", "msd_csc_3", "--out", "one", cwd=tmp_path)
+    tiny = {"width": 2, "epochs": 1, "train_images": 50, "test_images": 30, "device": "cpu"}
+    train(Recipe(model="msd_csc_3", **tiny), tmp_path / "one")
     before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     printed = called("inspect", "one", "--images", "3", "--unfolding", "2", cwd=tmp_path)
     after = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
