@@ -373,10 +373,11 @@ def test_what_an_export_needs_is_said_before_it_begins(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@takes_any_size
 def test_an_export_that_is_wrong_leaves_nothing(tmp_path, monkeypatch):
     one = made("msd_csc_3", width=1, unfolding=0)
-    monkeypatch.setattr("pursuitnet.program.sharing.export._difference", lambda *given: float("nan"))
+    monkeypatch.setattr(exporting, "_program", lambda model: None)
+    monkeypatch.setattr(exporting, "_write_pt2", lambda program, path, trained: path.write_bytes(b"wrong"))
+    monkeypatch.setattr(exporting, "_difference", lambda *given: float("nan"))
     with pytest.raises(ValueError, match="the exported logits differ by nan"):
         export(one, tmp_path / "model.pt2", "pt2")
     assert not list(tmp_path.iterdir())
