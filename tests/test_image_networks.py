@@ -28,7 +28,7 @@ def image_network(depth=4, **choices):
 
 
 @pytest.mark.parametrize("family", ["msdnet", "msd_csc"])
-@pytest.mark.parametrize(("depth", "width", "out_chans"), [(1, 1, 1), (4, 3, 2), (100, 1, 1)])
+@pytest.mark.parametrize(("depth", "width", "out_chans"), [(1, 1, 1), (4, 3, 2), (30, 1, 1)])
 def test_any_depth_and_width_keeps_the_size_of_the_image(family, depth, width, out_chans):
     name = f"{family}_{depth}"
     model = pn.create_model(name, task="image", out_chans=out_chans, in_chans=2, width=width, dilations=range(1, 11))
@@ -126,21 +126,21 @@ def close_to_the_whole(model, x, tile, **given):
     assert float((whole - tiled).abs().max()) <= 1e-6 * max(1.0, float(whole.abs().max()))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(CHOICES, st.integers(1, 4), st.integers(1, 40), st.integers(1, 40), st.integers(5, 20), st.integers(0, 99))
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(CHOICES, st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(5, 20), st.integers(0, 99))
 def test_tiles_equal_the_whole(choices, depth, rows, columns, tile, seed):
     torch.manual_seed(seed)
     model = trained(pn.create_model(f"msd_csc_{depth}", task="image", **choices))
     close_to_the_whole(model, torch.rand(1, choices["in_chans"], rows, columns), tile)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(3, 40), st.integers(3, 40), st.integers(5, 20))
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(3, 30), st.integers(3, 30), st.integers(5, 20))
 def test_tiles_of_a_denoiser_equal_the_whole(layers, stride, average, rows, columns, tile):
     torch.manual_seed(rows)
     choices = {"layers": layers, "kernel": 4, "width": 5, "stride": stride, "average_shifts": average}
     model = trained(pn.create_model("csc_denoiser", **choices))
-    y = torch.rand(2, 3, rows, columns)
+    y = torch.rand(1, 2, rows, columns)
     close_to_the_whole(model, y, tile)
     close_to_the_whole(model, y, tile, sigma=0.1)
 
@@ -221,7 +221,7 @@ def test_tiles_of_a_solution_are_refused_because_it_depends_on_the_whole_signal(
     D, x = pn.ConvDictionary(torch.randn(4, 1, 3)), torch.randn(1, 1, 40, dtype=torch.float64)
     other = x.clone()
     other[..., 0] += 1
-    codes = [pn.solve(signal, D.double(), 0.01, max_steps=50_000, tol=1e-12).code for signal in (x, other)]
+    codes = [pn.solve(signal, D.double(), 0.05, max_steps=50_000, tol=1e-12).code for signal in (x, other)]
     assert (codes[0] - codes[1])[..., 12:].abs().max() > 1e-8
     with pytest.raises(ValueError, match="an optimum has no tiles: each coefficient depends on the whole signal"):
-        pn.solve(x, D, 0.01, tile=16)
+        pn.solve(x, D, 0.05, tile=16)

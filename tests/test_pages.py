@@ -12,11 +12,22 @@ import pursuitnet as pn
 from pursuitnet.program import report
 from pursuitnet.program import runs as listing
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.report import compare, pictures
+from pursuitnet.program.whitebox import plots
 from pursuitnet.program.whitebox.inspect_run import inspect_run
 
 RECIPE = Recipe(
     model="msd_csc_3", width=2, unfolding=2, lr=0.03, seed=7, epochs=1, train_images=64, test_images=20, device="cpu"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_curves():
+    """No test here is about them, and they take the longest of a page."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pictures, compare, plots):
+            patch.setattr(module, "panels", lambda *given: "")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,8 @@ def made(name, classes=4, in_chans=3, **choices):
     torch.manual_seed(0)
     network = pn.create_model(name, classes, in_chans, **recipe.choices())
     with torch.no_grad():
-        for _ in range(30):  # the statistics of evaluation are those of some images
-            network(torch.rand(16, in_chans, 16, 16) - 0.4)
+        for _ in range(10):  # the statistics of evaluation are those of some images
+            network(torch.rand(4, in_chans, 16, 16) - 0.4)
     network.eval()
     mean, std = torch.full((in_chans,), 0.4), torch.full((in_chans,), 0.3)
     return Trained(network, recipe, tuple("abcdefghij"[:classes]), mean, std)

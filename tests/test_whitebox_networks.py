@@ -83,7 +83,7 @@ def test_a_residual_blocks_layer_starts_at_the_blocks_input(make):
         block.register_forward_hook(
             lambda block, x, out, index=index: given.update({index: (x[0].clone(), out.clone())})
         )
-    traced = trace_torch_layers(model, normal(2, 3, 32, 32))
+    traced = trace_torch_layers(model, normal(2, 3, 16, 16))
     layers, projected = dict(traced.layers), {each.layer: each.name for each in traced.projections}
     for index, block in enumerate(model.blocks):
         at, (x, out) = layers[f"blocks.{index}.last.0"], given[index]
@@ -392,7 +392,7 @@ def test_a_layer_is_read_only_if_it_computes_what_the_model_has_computed_to_1e_5
 
 
 def test_page_numbers_and_terminal_say_what_was_read(tmp_path):
-    inspection = pn.inspect(made(resnet_18), normal(1, 3, 32, 32), budget=QUICK, unfolding=1)
+    inspection = pn.inspect(made(resnet_18), normal(1, 3, 16, 16), budget=QUICK, unfolding=1)
     sentence = "20 of 20 convolutions read, 3 of them as projections of X₋₁; layers: 9 plain, 8 resnet"
     assert sentence in list(summary(inspection)) and "not read: head: no ReLU follows it" in list(summary(inspection))
     page = re.sub(r"<[^>]+>|\s+", " ", inspection.save(tmp_path).read_text(encoding="utf-8"))

@@ -79,13 +79,14 @@ def described_by(path):
     return attributes.get("ome", attributes)
 
 
-@each_format
-@pytest.mark.parametrize("names", ["yx", "cyx", "tczyx", "zyx"])
+@pytest.mark.parametrize(
+    ("names", "zarr_format"), [*zip(["yx", "tczyx", "cyx", "zyx"], (FORMATS * 4)[:4], strict=True)]
+)
 def test_ome_zarr_keeps_its_axes_and_scales(runs, tmp_path, names, zarr_format):
-    size = {"t": 2, "c": 2, "z": 2, "y": 21, "x": 19}
+    size = {"t": 2, "c": 2, "z": 2, "y": 13, "x": 9}
     array = pixels(*(size[name] for name in names))
     ome(tmp_path / "image.ome.zarr", array, names, zarr_format)
-    result = apply(runs / "denoise", tmp_path / "image.ome.zarr", tmp_path / "out", 11)
+    result = apply(runs / "denoise", tmp_path / "image.ome.zarr", tmp_path / "out", 9)
     whole = zarr.open(str(result), mode="r")["0"]
     before, after = (described_by(p)["multiscales"][0] for p in (tmp_path / "image.ome.zarr", result))
     assert after == {**before, "datasets": before["datasets"][:1]}
