@@ -166,7 +166,7 @@ def test_another_encoding_names_the_file(tmp_path, suffix, content):
 
 @pytest.mark.parametrize(
     ("suffix", "text"),
-    [(".json", "[" * 100_000), (".yaml", "a: " + "[" * 5000), (".toml", "a = " + "[" * 5000), (".json", "1" * 5000)],
+    [(".json", "[" * 100_000), (".yaml", "a: " + "[" * 1000), (".toml", "a = " + "[" * 5000), (".json", "1" * 5000)],
 )
 def test_what_no_parser_takes_is_one_sentence(tmp_path, suffix, text):
     (tmp_path / f"deep{suffix}").write_text(text)
