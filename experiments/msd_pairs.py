@@ -32,6 +32,7 @@ from pursuitnet.program.versions import commit
 Images = NDArray[np.float32]
 Pairs = list[tuple[Images, Images]]
 TRAINING, VALIDATION = 100, 25
+RECORD = Path(__file__).parent / "results" / "msd_pairs.json"
 COUNT = 24
 """Shapes in an image."""
 

@@ -144,6 +144,10 @@ PAGES = {
         "guide/white-box.md",
         lambda module: module.table(json.loads(module.RECORD.read_text())),
     ),
+    "experiments/msd_pairs.py": (
+        "guide/imaging.md",
+        lambda module: module.table(json.loads(module.RECORD.read_text())),
+    ),
     "experiments/segment.py": ("guide/imaging.md", lambda module: module.table(json.loads(module.RECORD.read_text()))),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
