@@ -1,17 +1,18 @@
-"""Regression on two kinds of pairs beside dmpelt/msdnet, in NumPy and C: validation loss against processor time.
+"""Regression on two kinds of pairs beside dmpelt/msdnet, in NumPy and C: validation loss against CPU time.
 
     python experiments/msd_pairs.py --pairs shapes [--depth 30] [--minutes 10] [--models msdnet,msd_csc] [--out DIR]
     python experiments/msd_pairs.py --pairs tomography …
 
-The pairs are those that the examples of dmpelt/msdnet train on, made anew. ``shapes``: 24 squares, square rings, disks
+The pairs are of the kinds that the examples of dmpelt/msdnet train on. ``shapes``: 24 squares, square rings, disks
 and rings that do not overlap, of values from 0.2 to 1, under noise of σ = 1; 100 images to train on, 25 to validate.
 ``tomography``: slices of a cube with a spherical hole with a cube in it, reconstructed by filtered back-projection
 from as many angles as pixels; the input with a hundred times the target's noise.
 
 One thread. An epoch is as many pixels as the training images have; after each epoch all validation images are
 computed, and that time counts too. Where ``msdnet`` can be imported, it is trained beside, by its own Adam, on images
-one by one with flips and turns, for --minutes of processor time; the table says when each network here had reached its
-best loss. The results go to --out as JSON.
+one by one with flips and turns, for --minutes of CPU time (0: not at all); the table says when each network of this
+library had reached its best loss. Losses are mean squared errors in the units of the targets. The results go to
+msd_pairs.json in --out, beside those that are there.
 """
 
 import argparse
@@ -38,7 +39,7 @@ COUNT = 24
 
 
 class Epoch(NamedTuple):
-    """Processor seconds since the training began, and the mean squared error over the validation images."""
+    """CPU seconds since the training began, and the mean squared error over the validation images."""
 
     seconds: float
     loss: float
@@ -98,8 +99,8 @@ def write(pairs: Pairs, folder: Path) -> None:
             np.save(folder / part / f"{number:03d}.npy", pair[which])
 
 
-class Losses(train.NoOpCallback):
-    """Keeps the loss and the processor time of every epoch."""
+class LossHistory(train.NoOpCallback):
+    """Keeps the loss, on the scale that the network learns, and the CPU time of every epoch."""
 
     def __init__(self, name: str) -> None:
         self.name, self.begin = name, time.process_time()
@@ -111,16 +112,17 @@ class Losses(train.NoOpCallback):
         print(f"{self.name}: {self.epochs[-1].loss:.5f} after {self.epochs[-1].seconds:.0f} s", flush=True)
 
 
-def here(family: str, arguments: argparse.Namespace) -> list[Epoch]:
-    """Train a network of this library by its recipe for regression."""
+def train_pursuitnet(family: str, pairs: Path, arguments: argparse.Namespace) -> list[Epoch]:
+    """Train a network of this library by its recipe for regression; it learns targets on a scale from 0 to 1."""
     unfolding = {"unfolding": arguments.unfolding} if family == "msd_csc" else {}
     recipe = Recipe(
-        task="regress", data="images", data_dir=arguments.out / "pairs", model=f"{family}_{arguments.depth}", width=1,
+        task="regress", data="images", data_dir=pairs, model=f"{family}_{arguments.depth}", width=1,
         epochs=arguments.epochs, lr=arguments.lr, seed=arguments.seed, device="cpu", schedule="onecycle", **unfolding,
     )  # fmt: skip
-    losses = Losses(family)
-    pn.train(recipe, arguments.out / family, losses)
-    return losses.epochs
+    history, folder = LossHistory(family), pairs.with_name(f"{family}-{arguments.epochs}")
+    pn.train(recipe, folder, history)
+    targets = pn.trained(folder).targets
+    return [Epoch(seconds, loss * (targets["high"] - targets["low"]) ** 2) for seconds, loss in history.epochs]
 
 
 class DataPoint:
@@ -136,7 +138,7 @@ class DataPoint:
         return image.copy()[None], target.copy()[None], None
 
 
-def there(training: Pairs, validation: Pairs, arguments: argparse.Namespace) -> list[Epoch]:
+def train_msdnet(training: Pairs, validation: Pairs, arguments: argparse.Namespace) -> list[Epoch]:
     """Train MSDNet of dmpelt/msdnet on one thread, as its example of regression does; nothing if it is missing."""
     try:
         import msdnet
@@ -162,14 +164,14 @@ def there(training: Pairs, validation: Pairs, arguments: argparse.Namespace) -> 
 
 
 def reached(epochs: list[Epoch], loss: float) -> float | None:
-    """Return the processor seconds after which a loss was reached, or None."""
+    """Return the CPU seconds after which a loss was reached, or None."""
     return next((epoch.seconds for epoch in epochs if epoch.loss <= loss), None)
 
 
 def table(results: dict[str, Any]) -> str:
     """Return as Markdown what was reached, and how soon the best loss of dmpelt/msdnet was."""
     lines = [
-        "| pairs | network | epochs | processor seconds | best validation loss | dmpelt's best after | share |",
+        "| pairs | network | epochs | CPU seconds | best validation loss | CPU seconds to dmpelt's best | ratio |",
         "|---" * 7 + "|",
     ]
     for kind, result in results.items():
@@ -180,7 +182,7 @@ def table(results: dict[str, Any]) -> str:
             cells = [kind, f"{name}, {result['depth']} layers", f"{len(epochs)}", f"{epochs[-1].seconds:.0f}"]
             cells.append(f"{min(epoch.loss for epoch in epochs):.5f}")
             seconds = reached(epochs, best.loss) if best else None
-            cells += [f"{seconds:.0f} s", f"{seconds / best.seconds:.3f}"] if best and seconds else ["not reached", "–"]
+            cells += [f"{seconds:.0f}", f"{seconds / best.seconds:.3f}"] if best and seconds else ["not reached", "–"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -191,22 +193,28 @@ def main() -> None:
     parser.add_argument("--pairs", choices=sorted(KINDS), default="shapes")
     for name, default in (("size", 256), ("depth", 30), ("epochs", 10), ("unfolding", 1), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--minutes", type=float, default=10.0, help="processor time of dmpelt/msdnet")
-    parser.add_argument("--lr", type=float, default=0.02, help="largest learning rate of the networks here")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of dmpelt/msdnet")
+    parser.add_argument("--lr", type=float, default=0.02, help="largest learning rate of this library")
     parser.add_argument("--models", default="msdnet,msd_csc", help="families of this library")
     parser.add_argument("--out", type=Path, default=Path("runs", "msd_pairs"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(12345)
     training, validation = (KINDS[arguments.pairs](arguments.size, count, rng) for count in (TRAINING, VALIDATION))
+    folder, record = arguments.out / arguments.pairs / "pairs", arguments.out / RECORD.name
     for name, pairs in (("train", training), ("test", validation)):
-        write(pairs, arguments.out / "pairs" / name)
-    runs = {family: here(family, arguments) for family in arguments.models.split(",")}
-    runs = {"dmpelt/msdnet": rival} | runs if (rival := there(training, validation, arguments)) else runs
-    settings = {"depth": arguments.depth, "size": arguments.size, "seed": arguments.seed, "commit": commit()}
-    result = {arguments.pairs: {**settings, "torch": torch.__version__, "runs": runs}}
-    (arguments.out / f"{arguments.pairs}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+        write(pairs, folder / name)
+    runs = {"dmpelt/msdnet": train_msdnet(training, validation, arguments)} if arguments.minutes > 0 else {}
+    for family in arguments.models.split(","):
+        name = f"pursuitnet {family}, {arguments.epochs} epochs"
+        runs[name] = train_pursuitnet(family, folder, arguments)
+    results = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    settings = {"depth": arguments.depth, "size": arguments.size, "seed": arguments.seed, "lr": arguments.lr}
+    before = results.get(arguments.pairs, {"runs": {}})["runs"]
+    runs = before | {name: epochs for name, epochs in runs.items() if epochs}
+    results[arguments.pairs] = {**settings, "torch": torch.__version__, "commit": commit(), "runs": runs}
+    record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
 
 
 if __name__ == "__main__":

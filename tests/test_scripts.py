@@ -1,12 +1,16 @@
 """The scripts in experiments/ and benchmarks/: each answers --help at once, and its page is what it prints."""
 
+import argparse
 import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from programs import LoadedPython, finished
+
+from pursuitnet.program.apply.work import Settings, apply_to_files
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "experiments", ROOT / "benchmarks"]
@@ -108,6 +112,19 @@ def test_solve_on_a_device_is_cut_to_time_and_kept_as_it_comes(monkeypatch, tmp_
         assert found["cpu"]["steps"] <= gpu.PACE and not found["cpu"]["converged"] and found["cpu"]["gap"] > 1e-9
     so_far = gpu.solve("cpu", 16, 0.05, 1.0)
     assert not next(so_far)["FISTA"]  # which comes later
+
+
+def test_losses_beside_another_library_are_in_the_units_of_the_targets(monkeypatch, tmp_path):
+    pairs, folder = loaded(ROOT / "experiments" / "msd_pairs.py", monkeypatch), tmp_path / "pairs"
+    made = [(image, 3 * target - 1) for image, target in pairs.shapes(32, 4, np.random.default_rng(0))]
+    for part, some in (("train", made[:3]), ("test", made[3:])):
+        pairs.write(some, folder / part)
+    arguments = argparse.Namespace(depth=2, epochs=1, lr=0.02, seed=0, unfolding=1)
+    (epoch,) = pairs.train_pursuitnet("msdnet", folder, arguments)
+    np.save(tmp_path / "image.npy", made[3][0])
+    list(apply_to_files(tmp_path / "msdnet-1", [tmp_path / "image.npy"], tmp_path / "out", Settings()))
+    result = np.load(tmp_path / "out" / "image.npy")
+    assert epoch.loss == pytest.approx(float(np.mean((result - made[3][1]) ** 2)), rel=1e-5)
 
 
 def told_by_depth(module):

@@ -187,8 +187,8 @@ class Threshold(nn.Module):
         for part, (a, u) in enumerate(zip(anchor or (None,) * len(update), update, strict=True), -len(update)):
             z = self.norms.normalized_sum(part, step, a, u, reusable(u, a) if fresh else None)
             # the identity part of an update is the residual, which the gradient of the atoms still needs
-            own = z is not u or (fresh and (part == -1 or reusable(u) is not None))
-            code.append(self.prox(part, z, self.theta(part, c, step), inplace=own))
+            reuse = z is not u or (fresh and (part == -1 or reusable(u) is not None))
+            code.append(self.prox(part, z, self.theta(part, c, step), inplace=reuse))
         return tuple(part / (1 + c * self.ridge) for part in code) if self.ridge else tuple(code)
 
     def prox(self, part: int, z: Tensor, theta: Tensor | None, *, inplace: bool = False) -> Tensor:
