@@ -335,6 +335,50 @@ def test_bad_input_is_refused_and_the_message_says_what_came_and_what_was_expect
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation", "channels"),
+    [
+        ((3, 3), 2, 2, 8),
+        ((3, 3), 0, 1, 6),
+        ((2, 5), (1, 2), 1, 9),
+        ((1, 1), 0, 1, 6),
+        ((3, 3), (5, 1), 2, 7),
+        ((3, 2), 1, 1, 3),
+        ((3, 3), 1, 1, 4),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of jvp itself
+def test_one_atom_is_convolved_as_pytorch_does(kernel, padding, dilation, channels):
+    """On CPUs it is a matrix product and a sum of shifted rows, but with wide padding or few channels."""
+    signal = normal(3, channels, 7, 9).contiguous(memory_format=torch.channels_last)
+    D = pn.ConvDictionary(normal(1, channels, *kernel, seed=1), 1, padding, dilation)
+    code = normal(3, 1, *D.code_size(signal.shape), seed=2)
+    conv, adjoint = torch.nn.functional.conv2d, torch.nn.functional.conv_transpose2d
+
+    def results(f, given, target):
+        """Values, gradients, gradients of those, forward derivatives, and a batch of batches or of nothing."""
+        x = given.clone().requires_grad_()
+        result = f(x)
+        first = torch.autograd.grad((result * target).sum() ** 2, (x, D.weight), create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (x, D.weight))
+        forward = torch.func.jvp(f, (given,), (given.cos(),))[1]
+        return [result, *first, *second, forward, torch.func.vmap(f)(torch.stack([given, -given])), f(given[:0])]
+
+    pairs = [
+        (D.analyze, lambda x: conv(x, D.weight, None, 1, padding, dilation), signal, code),
+        (
+            lambda z: D.synthesize(z, (len(z), *signal.shape[1:])),
+            lambda z: adjoint(z, D.weight, None, 1, padding, 0, 1, dilation),
+            code,
+            signal,
+        ),
+    ]
+    for ours, pytorchs, start, target in pairs:
+        for found, expected in zip(*(results(f, start, target) for f in (ours, pytorchs)), strict=True):
+            largest = expected.abs().max().item() if expected.numel() else 0
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * largest)
+
+
 @pytest.mark.parametrize("direction", ["analyze", "synthesize"])
 @pytest.mark.parametrize(
     ("channels", "atoms", "size", "padding", "dilation"),
