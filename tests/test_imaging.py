@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import struct
 import zlib
 from dataclasses import replace
@@ -302,11 +303,12 @@ def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
         ({"data": "digits"}, "task is denoise and data is digits"),
         ({"data_dir": None}, "expected the folder of the images"),
         ({"balance": "weights"}, "expected weights or sampler to classify"),
-        ({"dilations": "block", "shift": 2}, "dilations and shift cannot be chosen for the task denoise"),
-        (
-            {"init": "runs/first", "freeze_backbone": True},
-            "init and freeze_backbone cannot be chosen for the task denoise",
-        ),
+        ({"normalize": True, "shift": 2}, "shift and normalize cannot be chosen for the task denoise"),
+        ({"model": "csc_denoiser", "freeze_backbone": True}, "freeze_backbone cannot be chosen for the task denoise"),
+        ({"dilations": "block"}, "dilations is 'block'; expected whole numbers ≥ 1, as a list such as 1,2,4,8"),
+        ({"dilations": "4-1"}, "expected whole numbers ≥ 1, as a list such as 1,2,4,8 or a range such as 1-10"),
+        ({"dilations": "0-3"}, "expected whole numbers ≥ 1"),
+        ({"dilations": "1,,2"}, "expected whole numbers ≥ 1"),
         ({"margin": 0.1, "temperature": 0.5}, "margin and temperature cannot be chosen"),
         ({"class_weights": (1.0, 2.0)}, "class_weights cannot be chosen"),
         ({"padding_mode": "reflect"}, "padding_mode cannot be chosen"),
@@ -326,6 +328,76 @@ def test_a_recipe_of_a_task_has_its_own_defaults(photographs):
     assert (Recipe().model, Recipe().optimizer, Recipe().lr) == ("msd_csc_6", "sgd", 0.05)
     assert type(Recipe().model) is str
     assert replace(recipe, sigma=25) == recipe
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [("2,5", [2, 5, 2]), ("3-4", [3, 4, 3]), ([1, 8], [1, 8, 1]), ("1-2,9", [1, 2, 9]), (7, None)],
+)
+def test_the_dilations_of_a_recipe_are_those_of_the_network(pairs, tmp_path, chosen, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match="dilations = 7; expected a word"):
+            of_pairs("segment", pairs, dilations=chosen)
+        return
+    recipe = of_pairs("segment", pairs, dilations=chosen)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json() | {"dilations": chosen}))
+    assert Recipe.named(tmp_path / "recipe.json") == recipe == Recipe.from_json(recipe.to_json())
+    layers = ImageTrainer(recipe).model.pursuits()
+    assert [layer.dictionary.dictionary.dilation[0] for layer in layers] == expected
+
+
+def test_weights_of_classes_are_those_of_labels(pairs):
+    """Only their ratio counts in the loss, which is a weighted mean."""
+    weights = ImageTrainer(of_pairs("segment", pairs, class_weights=(1.0, 3.0))).weights
+    assert weights[1] == pytest.approx(3 * weights[0])
+    with pytest.raises(ValueError, match="there are 3 class_weights; expected 2, one a class"):
+        ImageTrainer(of_pairs("segment", pairs, class_weights=(1.0, 3.0, 1.0)))
+
+
+@pytest.mark.parametrize("task", ["segment", "regress", "denoise"])
+def test_training_starts_from_the_weights_of_a_run(runs, pairs, photographs, task, tmp_path):
+    first = pn.trained(runs / task)
+    begun = {"init": str(runs / task), "epochs": 1}
+    recipe = denoising(photographs, **begun) if task == "denoise" else of_pairs(task, pairs, **begun)
+    at_first, others = first.network.state_dict(), ImageTrainer(recipe, fresh=False).model.state_dict()
+    found = ImageTrainer(recipe).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in at_first.items())
+    assert not all(torch.equal(others[name], value) for name, value in at_first.items())
+    if task != "denoise":
+        train(replace(recipe, freeze_backbone=True), tmp_path / "head")
+        trained_head = pn.trained(tmp_path / "head").network.state_dict()
+        assert {name.split(".")[0] for name in found if not torch.equal(trained_head[name], found[name])} == {"head"}
+
+
+def test_a_run_that_starts_from_another_keeps_its_scales_and_is_resumed_and_reported_with_them(runs, pairs, tmp_path):
+    """Weights that were learned for pixels and targets on one scale would be wrong on another."""
+    for kind in ("images", "targets"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for path in (pairs / kind).iterdir():
+            np.save(tmp_path / "data" / kind / f"{path.stem}.npy", files.read(path)[0].astype(np.float32) / 100 - 0.5)
+    recipe = of_pairs("regress", tmp_path / "data", epochs=1)
+    train(recipe, tmp_path / "first")
+    first = pn.trained(tmp_path / "first")
+    for path in (tmp_path / "data" / "targets").iterdir():
+        np.save(path, 3 * np.load(path) + 1)
+    again = replace(recipe, init=str(tmp_path / "first"))
+    own = ImageTrainer(recipe).pictures.scale
+    assert own != (first.targets["low"], first.targets["high"]) == ImageTrainer(again).pictures.scale
+    train(again, tmp_path / "one")
+    long = replace(again, epochs=2)
+    expected = train(long, tmp_path / "two")
+
+    class Stop(NoOpCallback):
+        def on_epoch_end(self, record):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(long, tmp_path / "cut", Stop())
+    shutil.rmtree(tmp_path / "first")  # what it has learned from is not needed any more
+    found = train(long, tmp_path / "cut", resume=True)
+    assert found["test_psnr"] == expected["test_psnr"]
+    assert pn.trained(tmp_path / "cut").targets == first.targets
+    assert write_images(tmp_path / "cut").exists()
 
 
 def test_the_boundary_of_a_run_is_chosen_and_kept(pairs, tmp_path):

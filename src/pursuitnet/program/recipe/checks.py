@@ -27,7 +27,7 @@ LEAST = {
 """Smallest value of the fields that count something."""
 
 OF_CLASSES = {
-    **dict.fromkeys(("val_images", "dilations", "shift", "normalize", "init", "freeze_backbone", "class_weights")),
+    **dict.fromkeys(("val_images", "shift", "normalize")),
     **{"margin": 0.0, "temperature": 1.0, "padding_mode": "zeros"},
 }
 """Fields for networks that classify only, and their values elsewhere."""
@@ -137,6 +137,11 @@ def check_task(recipe: Fields) -> None:
         _check_image_task(recipe)
     elif not (recipe.sigma is None and recipe.patch is None):
         raise ValueError("sigma and patch are for images to denoise, segment or regress: leave them out")
+    elif recipe.dilations not in (None, "network", "block"):
+        raise ValueError(
+            f"dilations is {recipe.dilations!r}; expected network or block to classify (a list such as 1-10 is for "
+            "networks that return images)"
+        )
 
 
 def _check_image_task(recipe: Fields) -> None:
@@ -145,6 +150,9 @@ def _check_image_task(recipe: Fields) -> None:
     if (recipe.sigma is None) == (recipe.task == "denoise"):
         raise ValueError(f"sigma is {recipe.sigma}; expected one to denoise, such as 25 or 5-55, and none otherwise")
     others = [name for name, plain in OF_CLASSES.items() if getattr(recipe, name) not in (plain, None, 0)]
+    others += ["class_weights"] if recipe.class_weights is not None and recipe.task != "segment" else []
+    others += ["freeze_backbone"] if recipe.freeze_backbone and recipe.model == "csc_denoiser" else []  # has no head
     if others:
         raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {recipe.task}: leave it out")
     recipe.noise()
+    recipe.listed_dilations()

@@ -63,6 +63,8 @@ def as_type(kind: Any, value: Any, name: str) -> Any:
         return value
     if name == "sigma" and isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}"
+    if name == "dilations" and isinstance(value, list | tuple | range):
+        return ",".join(map(str, value))
     raise TypeError(f"{name} = {reprlib.repr(value)}; expected {_expected(kind)}")
 
 

@@ -128,8 +128,9 @@ class Recipe:
     identity: Literal["own", "same", "none", "signed"] | None = None
     """Penalty on the identity part of [I D]."""
 
-    dilations: Literal["network", "block"] | None = None
-    """Dilations 1, 2, 3 in turn through the network, or from 1 again after each pooling."""
+    dilations: str | None = None
+    """Dilations of the layers: network, which is 1, 2, 3 in turn, or block, from 1 again after each pooling; of
+    networks that return images a list to use in turn, such as 1,2,4,8, or a range, by default 1-10."""
 
     boundary: Literal["zeros", "reflect"] | None = None
     """What is outside of the image in dense networks that return images: zeros, or its mirror image."""
@@ -301,7 +302,27 @@ class Recipe:
             chosen["norm"] = None  # a Lasso has no batch statistics
         if self.normalized and self.model.startswith("msd"):
             chosen["signed_input"] = True
+        if self.dilations is not None and self.task != "classify":
+            chosen["dilations"] = self.listed_dilations()
         return chosen
+
+    def listed_dilations(self) -> list[int]:
+        """Return the dilations of a network that returns images.
+
+        Raises:
+            ValueError: if they are no list or range of whole numbers ≥ 1.
+        """
+        try:
+            ends = [[int(end) for end in part.split("-")] for part in (self.dilations or "1-10").split(",")]
+            listed = [d for low, *high in ends for d in range(low, max(high, default=low) + 1)]
+        except ValueError:
+            ends, listed = [], []
+        if not listed or min(listed) < 1 or any(len(end) > 2 or end[-1] < end[0] for end in ends):
+            raise ValueError(
+                f"dilations is {self.dilations!r}; expected whole numbers ≥ 1, as a list such as 1,2,4,8 or a range "
+                "such as 1-10"
+            )
+        return listed
 
     @property
     def normalized(self) -> bool:

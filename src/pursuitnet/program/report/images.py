@@ -29,8 +29,9 @@ def write_images(folder: Path) -> Path:
         ValueError: if a file is damaged.
     """
     recipe = read_recipe(folder)
-    trainer = ImageTrainer(recipe)
-    trainer.model.load_state_dict(trained(folder).network.state_dict())
+    trainer, loaded = ImageTrainer(recipe, fresh=False), trained(folder)
+    trainer.images = trainer.pictures.scaled_as(loaded, recipe.task)  # type: ignore[assignment]
+    trainer.model.load_state_dict(loaded.network.state_dict())
     trainer.model.eval()
     about = RunFolder(folder).read_record({key: RECORD[key] for key in ("parameters", "images")})
     content = content_of({**about, "recipe": recipe.to_json(), "folder": folder}, records(folder), training=False)

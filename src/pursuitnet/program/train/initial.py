@@ -79,4 +79,5 @@ def _load_head(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
 
 def _options(recipe: Recipe) -> str:
     """Return the network of a recipe and its choices, as options of the program."""
-    return " ".join([f"--model {recipe.model}", *(f"--{key} {value}" for key, value in recipe.choices().items())])
+    choices = recipe.choices() | ({"dilations": recipe.dilations} if recipe.dilations else {})
+    return " ".join([f"--model {recipe.model}", *(f"--{key} {value}" for key, value in choices.items())])

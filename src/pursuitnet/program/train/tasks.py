@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from pursuitnet.program.imaging import measures
 from pursuitnet.program.imaging.files import unit
 from pursuitnet.program.imaging.folders import ImagePair, labels_of, split_identity, splits
 from pursuitnet.program.recipe import Recipe
+from pursuitnet.program.sharing import Trained
 from pursuitnet.program.train.given import Augment
+from pursuitnet.program.train.images import loss_weights
+from pursuitnet.program.train.initial import load_initial_weights
 from pursuitnet.program.train.process_group import SINGLE_PROCESS, ProcessGroup
 from pursuitnet.program.train.trainer import Trainer
 
@@ -62,7 +65,7 @@ class Pictures:
         identity: distinguishes these images from others; its classes name the channels of the result.
         labels: the values of the targets, if they are labels.
         scale: the values of other targets that become 0 and 1, on the scale where white is 1.
-        more: more metadata to store with the weights.
+        dtype: number type of the targets, or of the images to denoise.
     """
 
     train: tuple[list[ImagePair], list[ImagePair]]
@@ -72,7 +75,12 @@ class Pictures:
     identity: Identity
     labels: Any
     scale: tuple[float, float]
-    more: dict[str, Any]
+    dtype: str
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """More metadata to store with the weights."""
+        return {"targets": {"dtype": self.dtype, "low": self.scale[0], "high": self.scale[1]}}
 
     @property
     def val(self) -> tuple[list[ImagePair], list[ImagePair]]:
@@ -92,21 +100,30 @@ class Pictures:
         return (torch.from_numpy(unit(np.ascontiguousarray(pixels))).movedim(-1, 0) - low) / (high - low)
 
     def data_state(self) -> dict[str, Any]:
-        """Return what a checkpoint stores of the data: identity, mean and std."""
-        return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std}
+        """Return what a checkpoint stores of the data: identity, mean, std and scale."""
+        return {"identity": self.identity.to_json(), "mean": self.mean, "std": self.std, "scale": self.scale}
 
     def resumed(self, data_state: dict[str, Any] | None, recipe: Recipe) -> "Pictures":
-        """Return these images, if they are those of a checkpoint.
+        """Return these images with the mean, std and scale of a checkpoint.
 
         Raises:
-            ValueError: if they are not.
+            ValueError: if they are not the images that it was trained on.
         """
-        if changes := Identity.from_json((data_state or {})["identity"]).changes(self.identity):
+        state = data_state or {}
+        if changes := Identity.from_json(state["identity"]).changes(self.identity):
             raise ValueError(
                 f"{recipe.data_dir} is not what the run was trained on: {'; '.join(changes)}. Put it back as it was, "
                 "name its folder with --data-dir if it has moved, or start another run"
             )
-        return self
+        scale = state.get("scale", self.scale)  # checkpoints of older versions have the scale of these images
+        return replace(self, mean=state["mean"], std=state["std"], scale=scale)
+
+    def scaled_as(self, source: Trained, task: str) -> "Pictures":
+        """Return these images as input of a trained network, and their targets on its scale if it has the same task."""
+        scale = self.scale
+        if task == source.recipe.task == "regress":
+            scale = source.targets["low"], source.targets["high"]
+        return replace(self, mean=source.mean.cpu(), std=source.std.cpu(), scale=scale)
 
 
 def pictures_of(recipe: Recipe) -> Pictures:
@@ -131,9 +148,8 @@ def pictures_of(recipe: Recipe) -> Pictures:
     )
     shape = (train[0].image.shape[2],)
     identity = Identity(names, split_identity(train), split_identity(test))
-    more = {"targets": {"dtype": target.dtype.name, "low": scale[0], "high": scale[1]}}
     mean, std = torch.full(shape, low), torch.full(shape, high - low)
-    return Pictures((train, train), (test, test), mean, std, identity, labels, scale, more)
+    return Pictures((train, train), (test, test), mean, std, identity, labels, scale, target.dtype.name)
 
 
 def _some(pairs: list[ImagePair], count: int | None) -> list[ImagePair]:
@@ -165,8 +181,7 @@ class ImageTrainer(Trainer):
     model: ImageNetwork
 
     def _open(self, dataset: data.Dataset | None, fresh: bool) -> None:
-        self.pictures = pictures_of(self.recipe)
-        self.images = self.pictures  # type: ignore[assignment]
+        self.images = pictures_of(self.recipe)  # type: ignore[assignment]
         train, names = self.pictures.train[0], self.pictures.identity.classes
         self.side = min(self.recipe.patch or PATCH, *(n for pair in train for n in pair.image.shape[:2]))
         pixels = sum(pair.image.shape[0] * pair.image.shape[1] for pair in train)
@@ -175,14 +190,28 @@ class ImageTrainer(Trainer):
         if not isinstance(model, ImageNetwork):
             raise ValueError(f"model is {self.recipe.model}, which does not return images; expected one that does")
         self.model = model
+        if self.recipe.init is not None and fresh:
+            self._load_initial_weights(self.recipe.init)
+        self.model.features.requires_grad_(not self.recipe.freeze_backbone)
         self.guess = math.log(len(names)) if self.recipe.task == "segment" else 1.0
-        self.weights = self._label_weights().to(self.device) if self.recipe.balance else None
+        self.weights = self._label_weights() if self.recipe.task == "segment" else None
 
-    def _label_weights(self) -> Tensor:
-        """Return the weight of each label, with mean 1 over the pixels of the training images."""
+    @property
+    def pictures(self) -> Pictures:
+        """The images and targets."""
+        return self.images  # type: ignore[return-value]
+
+    def _load_initial_weights(self, name: str) -> None:
+        pictures = self.pictures
+        names, channels = pictures.identity.classes, len(pictures.mean)
+        source = load_initial_weights(name, self.model, self.recipe, names, channels)
+        self.images = pictures.scaled_as(source, self.recipe.task)  # type: ignore[assignment]
+
+    def _label_weights(self) -> Tensor | None:
+        """Return the weight of each label in the loss, if the recipe has some."""
         labels = torch.cat([self.pictures.target(pair.target).flatten() for pair in self.pictures.train[0]])
-        count = torch.bincount(labels, minlength=len(self.pictures.labels)).clamp(min=1)
-        return (len(labels) / len(count) / count).float()
+        weights = loss_weights(self.recipe, labels, len(self.pictures.labels))
+        return None if weights is None else weights.to(self.device)
 
     def _can_capture(self) -> bool:
         return False
