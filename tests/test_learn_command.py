@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 
 import pursuitnet as pn
 from pursuitnet.program.learn import pixels
+from pursuitnet.program.learn.dictionary import read_dictionary
+from pursuitnet.program.learn.run import initial_dictionary
+from pursuitnet.program.learn.settings import Settings
 
 SMALL = ("--atoms", "4", "--size", "5", "--beta", "0.5")
 
@@ -133,3 +136,59 @@ def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, cap
     code, _, error = program(monkeypatch, capsys, "train", *options[:3], 3, *options[4:-1], tmp_path / "other")
     assert code == 2 and error.count("\n") == 1
     assert "has filters of shape (2, 1, 3, 3) (atoms, channels, *kernel); the first layer expects (3, 1, 3, 3)" in error
+
+
+LAYERED = ("--atoms", "4,3", "--size", "3,2", "--beta", "0.5", "--atom-nonzeros", "5")
+
+
+def test_several_layers_are_learned_and_resumed(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images", 2, (12, 12)), tmp_path / "run"
+    code, begun, said = called(monkeypatch, capsys, images, *LAYERED, "--iterations", 1, "--out", out)
+    assert code == 0, said
+    code, told, _ = called(monkeypatch, capsys, images, *LAYERED, "--iterations", 3, "--out", out, "--resume")
+    assert code == 0 and "objective" in told
+    tensors = load_file(out / "dictionary.safetensors")
+    first, second = tensors["weight"], tensors["weight2"]
+    assert first.shape == (4, 1, 3, 3) and second.shape == (3, 4, 2, 2) and tensors["usage"].shape == (3,)
+    assert (second.flatten(1) != 0).sum(1).max() <= 5
+    assert all(weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6 for weight in (first, second))
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["objective"] < 0.9 * float(begun.split()[2])
+    x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
+    D = pn.ComposedDictionary([pn.ConvDictionary(first, padding=3), pn.ConvDictionary(second)]).requires_grad_(False)
+    own = pn.solve(x, D, 0.5, max_steps=5000).objective.sum()
+    assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
+    page = (out / "learn.html").read_text()
+    assert "3 atoms of 4×4 in 2 layers" in page and "Layer 1: 4 atoms, as they look in an image" in page
+    layers = read_dictionary(out)
+    assert [torch.equal(D.weight, w) for D, w in zip(layers, (first, second), strict=True)] == [True, True]
+    assert [D.padding for D in layers] == [(3, 3), (0, 0)]
+
+
+def test_deeper_layers_begin_with_what_correlates_with_patches(tmp_path):
+    images = pixels.by_size([pixels.read(path, False, "contrast") for path in pixels.files_of([drawn(tmp_path / "i")])])
+    first, second = initial_dictionary(Settings(atoms=(5, 3), size=(3, 2)), images).layers
+    assert first.padding == (3, 3) and second.padding == (0, 0)
+    patches = torch.nn.functional.unfold(torch.nn.functional.pad(images[0], [3] * 4), 4).mT.reshape(-1, 1, 4, 4)
+    patches = patches - patches.mean((2, 3), keepdim=True)
+    correlations = pn.ConvDictionary(first.weight).analyze(patches).flatten(1)
+    nearest = torch.nn.functional.cosine_similarity(second.weight.flatten(1)[:, None], correlations[None], dim=2).amax(
+        1
+    )
+    assert nearest.min() > 0.999 and second.weight.flatten(1).norm(dim=1).allclose(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--atoms", "8,4", "--size", "3"), "atoms is 8,4 and size 3; expected one of each for every layer"),
+        (("--atoms", "many"), "atoms is 'many'; expected a whole number, or one for each of several layers"),
+        (("--atoms", "8,4", "--size", "3,3", "--robust"), "--robust learns the identity part of one layer"),
+        (("--atom-nonzeros", "3"), "atom-nonzeros is 3; expected at least 1, and several layers"),
+        (("--atoms", "8,0", "--size", "3,3"), "atoms is 8,0; expected at least 1"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, options, words):
+    images = drawn(tmp_path / "images")
+    code, _, said = called(monkeypatch, capsys, images, *options, "--out", tmp_path / "run")
+    assert code == 2 and words in said and not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from pursuitnet.program.learn.dictionary import DICTIONARY, write_dictionary
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing import weights
 from pursuitnet.program.train.images import batches, images_of, loss_weights
+from pursuitnet.program.train.initial import load_initial_dictionary
 from pursuitnet.program.train.trainer import Trainer
 
 NETWORK = {"model": "msd_csc_3", "unfolding": 0, "width": 2}
@@ -377,7 +378,7 @@ def learned(folder, *shape):
     """A folder as ``pursuitnet learn`` leaves it, and its filters."""
     folder.mkdir()
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    write_dictionary(folder / DICTIONARY, weight, torch.ones(len(weight)), {"padding": [4, 4]})
+    write_dictionary(folder / DICTIONARY, [weight], torch.ones(len(weight)), {"padding": [4, 4]})
     return folder, weight
 
 
@@ -421,6 +422,20 @@ def test_a_dictionary_that_does_not_fit_gets_one_sentence(content, says, tmp_pat
     with pytest.raises((ValueError, FileNotFoundError), match=says) as error:
         trainer_of(replace(TINY, init_dictionary=str(folder)))
     assert "\n" not in str(error.value)
+
+
+def test_the_layers_of_a_learned_dictionary_start_those_of_a_network(tmp_path):
+    weights = [torch.randn(4, 1, 4, 4), torch.randn(8, 4, 4, 4)]
+    write_dictionary(tmp_path / DICTIONARY, weights, torch.ones(8), {"padding": [6, 6]})
+    model = pn.create_model("ml_csc", in_chans=1, width=4)
+    rest = model.pursuits()[2].dictionary.weight.clone()
+    load_initial_dictionary(str(tmp_path), model)
+    first, second, third = (layer.dictionary.weight for layer in model.pursuits()[:3])
+    for found, given in zip((first, second), weights, strict=True):
+        torch.testing.assert_close(found / found.norm(), given / given.norm())
+    assert torch.equal(third, rest)
+    with pytest.raises(ValueError, match=r"the first layers expect .* learn --atoms 5,10 --size 4,4"):
+        load_initial_dictionary(str(tmp_path), pn.create_model("ml_csc", in_chans=1, width=5))
 
 
 def test_a_dictionary_and_the_weights_of_a_run_are_not_both_initial():

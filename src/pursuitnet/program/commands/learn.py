@@ -15,9 +15,10 @@ def learn(
     /,
     *,
     out: Path,
-    atoms: int = 100,
-    size: int = 11,
+    atoms: str = "100",
+    size: str = "11",
     beta: float = 0.2,
+    atom_nonzeros: int | None = None,
     nonnegative: Annotated[bool, Parameter(negative="")] = False,
     robust: Annotated[bool, Parameter(negative="")] = False,
     online: Annotated[bool, Parameter(negative="")] = False,
@@ -37,9 +38,10 @@ def learn(
     Args:
         images: Image files, and folders of them.
         out: A new folder for the results.
-        atoms: Number of atoms.
-        size: Height and width of each atom in pixels, odd with --robust.
+        atoms: Number of atoms; one for each of several layers, such as 32,16.
+        size: Height and width of each atom in pixels, odd with --robust; one for each layer, as often as for atoms.
         beta: Weight of Σ|Γ|, in the units of the prepared images.
+        atom_nonzeros: Of several layers, the most non-zeros of an atom after the first layer; by default no limit.
         nonnegative: Codes ≥ 0.
         robust: Learn [I D]: pixels that fit no atom go into an identity part.
         online: Use each image once, one after the other, so that memory does not grow with their number.
@@ -54,10 +56,11 @@ def learn(
     """
     check_folder(out)
     from pursuitnet.program.learn.run import learn_from_files
-    from pursuitnet.program.learn.settings import Settings
+    from pursuitnet.program.learn.settings import Settings, one_or_more
 
+    counts, sizes = one_or_more("atoms", atoms), one_or_more("size", size)
     settings = Settings(
-        atoms, size, beta, nonnegative, robust, online, color, prepare, iterations, tol, seed, device
+        counts, sizes, beta, atom_nonzeros, nonnegative, robust, online, color, prepare, iterations, tol, seed, device
     )  # fmt: skip
     failures: list[str] = []
 

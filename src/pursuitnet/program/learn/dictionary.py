@@ -1,7 +1,8 @@
 """The file of a learned dictionary."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from pursuitnet.utils.paths import expanded
 DICTIONARY = "dictionary.safetensors"
 
 
-def write_dictionary(path: Path, weight: Tensor, usage: Tensor, metadata: Mapping[str, Any]) -> None:
-    """Write filters (atoms, channels, *kernel), the usage of each atom, and how they were learned."""
-    tensors = {"weight": weight.detach().cpu().contiguous(), "usage": usage.cpu().contiguous()}
+def write_dictionary(path: Path, weights: Sequence[Tensor], usage: Tensor, metadata: Mapping[str, Any]) -> None:
+    """Write the filters of each layer, the usage of the atoms of the last, and how they were learned.
+
+    The file holds the tensors "weight", (atoms, channels, *kernel), of several layers also "weight2", …, and "usage".
+    """
+    tensors = {_name(layer): weight.detach().cpu().contiguous() for layer, weight in enumerate(weights)}
+    tensors["usage"] = usage.cpu().contiguous()
     write_whole(path, save(tensors, {"pursuitnet": json.dumps(metadata)}))
 
 
-def read_dictionary(name: str | Path) -> ConvDictionary:
-    """Return the filters of a folder that ``pursuitnet learn`` has written, or of a safetensors file with a "weight".
+def read_dictionary(name: str | Path) -> list[ConvDictionary]:
+    """Return the layers of a folder that ``pursuitnet learn`` has written, or of a safetensors file with a "weight".
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -37,11 +42,16 @@ def read_dictionary(name: str | Path) -> ConvDictionary:
         )
     try:
         with safe_open(path, "pt") as file:
-            weight = file.get_tensor("weight")
+            names = [_name(0), *itertools.takewhile(set(file.keys()).__contains__, map(_name, itertools.count(1)))]
+            weights = [file.get_tensor(name) for name in names]
             padding = json.loads((file.metadata() or {}).get("pursuitnet", "{}")).get("padding", 0)
-        return ConvDictionary(weight, padding=padding)
+        return [ConvDictionary(weight, padding=0 if layer else padding) for layer, weight in enumerate(weights)]
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise ValueError(
             f"{path} holds no filters ({' '.join(str(error).split())}); expected a safetensors file with the tensor "
             "weight, (atoms, channels, *kernel), as pursuitnet learn writes it"
         ) from error
+
+
+def _name(layer: int) -> str:
+    return f"weight{layer + 1}" if layer else "weight"

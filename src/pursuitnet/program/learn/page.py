@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pursuitnet.dictionaries import ComposedDictionary, Dictionary
 from pursuitnet.problems import Learned
 from pursuitnet.problems.learning import Report
 from pursuitnet.problems.learning.codes import Coder, residual_of
@@ -38,15 +39,16 @@ def write_page(path: Path, learned: Learned, images: Tensor, settings: Settings,
 @torch.no_grad()
 def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -> dict[str, Any]:
     """Return everything that the template shows."""
-    weight, order = filters_of(learned.dictionary).weight, learned.usage.argsort(descending=True, stable=True)
-    atoms = weight[order[:SHOWN]]
+    layers, order = _as_seen(learned.dictionary), learned.usage.argsort(descending=True, stable=True)
+    atoms = layers.pop()[order[:SHOWN]]
     return {
         "settings": settings,
         "count": count,
         "history": learned.history,
         "last": learned.history[-1] if learned.history else None,
         "reason": learned.reason,
-        "atoms": pictures.mosaic(pictures.signed(atoms), max(1, round(len(atoms) ** 0.5 * 1.6))),
+        "atoms": _mosaic(atoms),
+        "before": [_mosaic(weight[:SHOWN]) for weight in layers],
         "unused": int((learned.usage == 0).sum()),
         "shown": len(atoms),
         "curve": curve(learned.history),
@@ -54,11 +56,24 @@ def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -
     }
 
 
+def _as_seen(dictionary: Dictionary) -> list[Tensor]:
+    """Return the atoms of each layer as they look in an image, (atoms, channels, *kernel)."""
+    if not isinstance(dictionary, ComposedDictionary):
+        return [filters_of(dictionary).weight]
+    layers = dictionary.layers
+    return [filters_of(ComposedDictionary(layers[:n]).effective()).weight for n in range(1, len(layers) + 1)]
+
+
+def _mosaic(atoms: Tensor) -> Any:
+    return pictures.mosaic(pictures.signed(atoms), max(1, round(len(atoms) ** 0.5 * 1.6)))
+
+
 def _samples(learned: Learned, images: Tensor, settings: Settings) -> list[dict[str, Any]]:
     """Return some images with their reconstruction by the atoms and the residual."""
     beta = torch.tensor([settings.beta]).to(images)
-    coded = Coder(beta, settings.nonnegative)(learned.dictionary, Batch(images, None), 1e-3)
-    residuals = residual_of(learned.dictionary, coded.batch, coded.code)
+    D = learned.dictionary.effective() if isinstance(learned.dictionary, ComposedDictionary) else learned.dictionary
+    coded = Coder(beta, settings.nonnegative)(D, Batch(images, None), 1e-3)
+    residuals = residual_of(D, coded.batch, coded.code)
     identity = coded.code[0] if len(coded.code) > 1 else torch.zeros_like(images)
     rows = []
     for image, residual, own, code in zip(images, residuals, identity, coded.code[-1], strict=True):

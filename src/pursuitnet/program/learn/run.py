@@ -4,16 +4,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
+from pursuitnet.dictionaries import ComposedDictionary, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.problems import Learned
 from pursuitnet.problems import learn as learn_from
 from pursuitnet.problems.learning import Report
-from pursuitnet.problems.learning.filters import filters_of
+from pursuitnet.problems.learning.filters import filters_of, norms_of
 from pursuitnet.problems.learning.start import from_patches
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.learn import pixels
@@ -53,15 +52,15 @@ def learn_from_files(
     """
     files, device = pixels.files_of(paths), device_of(Recipe(device=settings.device))
     _check_folder(out, settings, resume)
-    reader = pixels.Reader(settings.color, settings.prepare, settings.size, report_failure)
+    reader = pixels.Reader(settings.color, settings.prepare, settings.reach, report_failure)
     first = reader.some(files[: FIRST if settings.online else None])
     batches = [batch.to(device) for batch in pixels.by_size(first)]
-    dictionary = _initial_dictionary(settings, batches)
+    dictionary = initial_dictionary(settings, batches)
     stream = reader.each(files, device)
 
     def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / SETTINGS, json.dumps(_fixed_settings(settings)) + "\n")
+        write_whole(out / SETTINGS, json.dumps(settings.fixed()) + "\n")
         report_line(_line(report))
 
     learned = learn_from(
@@ -72,6 +71,7 @@ def learn_from_files(
         max_iterations=settings.iterations,
         tol=settings.tol,
         seed=settings.seed,
+        atom_nonzeros=settings.atom_nonzeros,
         callback=on_round,
         checkpoint=out / CHECKPOINT,
     )
@@ -90,7 +90,8 @@ def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
         raise FileExistsError(f"{out} is not empty; name another --out, or pass --resume to continue the run in it")
     if resume:
         before = json.loads(saved.read_text(encoding="utf-8"))
-        changed = [name for name, value in _fixed_settings(settings).items() if before.get(name) != value]
+        before |= {name: str(before[name]) for name in ("atoms", "size") if name in before}  # numbers in older versions
+        changed = [name for name, value in settings.fixed().items() if before.get(name) != value]
         if changed:
             raise ValueError(
                 f"--resume continues with the settings of the start of the run; {', '.join(changed)} differ: give "
@@ -98,18 +99,28 @@ def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
             )
 
 
-def _fixed_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that must not change on resume: all but the device and when to stop."""
-    return {k: v for k, v in asdict(settings).items() if k not in ("device", "iterations", "tol")}
+def initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
+    """Return the initial dictionary: patches of the images, and in further layers what correlates with patches."""
+    padding = settings.reach // 2 if settings.robust else settings.reach - 1
+    layers = [_patches(batches, settings.atoms[0], settings.size[0], padding, settings.seed)]
+    for number, (atoms, size) in enumerate(zip(settings.atoms[1:], settings.size[1:], strict=True), 1):
+        before = filters_of(ComposedDictionary(layers).effective())
+        side = before.weight.shape[-1] + size - 1
+        patches = _patches(batches, atoms, side, side - 1, settings.seed + number).weight
+        with torch.no_grad():
+            correlations = ConvDictionary(before.weight).analyze(patches)
+        layers.append(ConvDictionary(correlations / norms_of(correlations)))
+    if settings.robust:
+        return WithIdentity(layers[0])
+    return layers[0] if len(layers) == 1 else ComposedDictionary(layers)
 
 
-def _initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
-    """Return the initial dictionary: patches of the images."""
-    channels = 3 if settings.color else 1
-    shape_only = torch.zeros(1, channels, settings.size, settings.size, device=batches[0].device)
-    padding = settings.size // 2 if settings.robust else settings.size - 1
-    filters = from_patches(batches, ConvDictionary(shape_only, padding=padding), settings.atoms, settings.seed)
-    return WithIdentity(filters) if settings.robust else filters
+def _patches(batches: Sequence[Tensor], atoms: int, size: int, padding: int, seed: int) -> ConvDictionary:
+    """Return a dictionary of patches of the images."""
+    shape_only = torch.zeros(1, batches[0].shape[1], size, size, device=batches[0].device)
+    return ConvDictionary(
+        from_patches(batches, ConvDictionary(shape_only, padding=padding), atoms, seed).weight, padding=padding
+    )
 
 
 def _line(report: Report) -> str:
@@ -121,13 +132,13 @@ def _line(report: Report) -> str:
 
 def _write(out: Path, settings: Settings, learned: Learned) -> None:
     """Write dictionary and history."""
-    metadata = {**asdict(settings), "kind": "conv", "padding": list(_convolution(learned).padding)}
-    write_dictionary(out / DICTIONARY, filters_of(learned.dictionary).weight, learned.usage, metadata)
+    layers = layers_of(learned.dictionary)
+    metadata = {**asdict(settings), "kind": "conv", "padding": list(layers[0].padding)}
+    write_dictionary(out / DICTIONARY, [layer.weight for layer in layers], learned.usage, metadata)
     write_whole(out / HISTORY, "".join(json.dumps(asdict(report)) + "\n" for report in learned.history))
 
 
-def _convolution(learned: Learned) -> ConvDictionary:
-    filters = filters_of(learned.dictionary)
-    if not isinstance(filters, ConvDictionary):
-        raise TypeError(f"the dictionary is {filters}; expected filters")
-    return filters
+def layers_of(dictionary: Dictionary) -> list[ConvDictionary]:
+    """Return the convolutions of a learned dictionary, one for each layer."""
+    layers = dictionary.layers if isinstance(dictionary, ComposedDictionary) else (filters_of(dictionary),)
+    return [layer for layer in layers if isinstance(layer, ConvDictionary)]

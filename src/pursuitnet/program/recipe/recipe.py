@@ -153,8 +153,8 @@ class Recipe:
     the same. Images are normalized as in its training."""
 
     init_dictionary: str | None = None
-    """Learned dictionary whose filters the first layer starts from: a folder of `pursuitnet learn`, or a safetensors
-    file with the tensor "weight"."""
+    """Learned dictionary whose filters the first layer starts from, or its layers the first layers: a folder of
+    `pursuitnet learn`, or a safetensors file with the tensor "weight"."""
 
     freeze_backbone: bool = False
     """Train the head alone."""

@@ -48,7 +48,7 @@ def load_initial_weights(name: str, model: Network, recipe: Recipe, classes: tup
 
 
 def load_initial_dictionary(name: str, model: Network) -> None:
-    """Copy learned filters into the first layer of a network, scaled as ``create_model`` scales them.
+    """Copy learned filters into the first layers of a network, scaled as ``create_model`` scales them.
 
     Args:
         name: ``recipe.init_dictionary``.
@@ -56,20 +56,31 @@ def load_initial_dictionary(name: str, model: Network) -> None:
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if they do not fit the layer.
+        ValueError: if they do not fit the layers.
     """
-    learned, first = read_dictionary(name), model.pursuits()[0].dictionary
-    inner = first.dictionary if isinstance(first, WithIdentity) else first
-    given = tuple(learned.weight.shape)
-    expected = tuple(inner.weight.shape) if isinstance(inner, ConvDictionary) else ()
+    learned = [D.weight.detach() for D in read_dictionary(name)]
+    firsts = [layer.dictionary for layer in model.pursuits()[: len(learned)]]
+    inner = [D.dictionary if isinstance(D, WithIdentity) else D for D in firsts]
+    given = [tuple(weight.shape) for weight in learned]
+    expected = [tuple(D.weight.shape) if isinstance(D, ConvDictionary) else () for D in inner]
     if given != expected:
-        learn = f": pursuitnet learn --atoms {expected[0]} --size {expected[2]}" if expected else ""
-        color = " --color" if expected and expected[1] == 3 else ""
         raise ValueError(
-            f"--init-dictionary {name} has filters of shape {given} (atoms, channels, *kernel); the first layer "
-            f"expects {expected}{learn}{color}"
+            f"--init-dictionary {name} has filters of shape {_words(given)} (atoms, channels, *kernel); the first "
+            f"{'layers expect' if len(given) > 1 else 'layer expects'} {_words(expected)}{_advice(expected)}"
         )
-    begin_with(model, [ConvDictionary(learned.weight.detach().to(inner._reference_tensor()))])
+    begin_with(model, [ConvDictionary(w.to(D._reference_tensor())) for w, D in zip(learned, inner, strict=True)])
+
+
+def _words(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _advice(shapes: list[tuple[int, ...]]) -> str:
+    """Return how filters of these shapes, one for each layer, are learned."""
+    if not all(shapes):
+        return ""
+    atoms, sizes = (",".join(str(shape[axis]) for shape in shapes) for axis in (0, 2))
+    return f": pursuitnet learn --atoms {atoms} --size {sizes}{' --color' if shapes[0][1] == 3 else ''}"
 
 
 @torch.no_grad()
