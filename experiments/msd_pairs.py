@@ -112,14 +112,22 @@ class LossHistory(train.NoOpCallback):
         print(f"{self.name}: {self.epochs[-1].loss:.5f} after {self.epochs[-1].seconds:.0f} s", flush=True)
 
 
+def label(family: str, arguments: argparse.Namespace) -> str:
+    """Return the name of a network of this library in the table."""
+    return f"pursuitnet {family}, {'plain, ' if arguments.plain else ''}{arguments.epochs} epochs"
+
+
 def train_pursuitnet(family: str, pairs: Path, arguments: argparse.Namespace) -> list[Epoch]:
     """Train a network of this library by its recipe for regression; it learns targets on a scale from 0 to 1."""
-    unfolding = {"unfolding": arguments.unfolding} if family == "msd_csc" else {}
+    choices = {"unfolding": arguments.unfolding} if family == "msd_csc" else {}
+    if arguments.plain:
+        choices |= {"identity": "none", "norm": "none", "boundary": "reflect"}
     recipe = Recipe(
         task="regress", data="images", data_dir=pairs, model=f"{family}_{arguments.depth}", width=1,
-        epochs=arguments.epochs, lr=arguments.lr, seed=arguments.seed, device="cpu", schedule="onecycle", **unfolding,
+        epochs=arguments.epochs, lr=arguments.lr, seed=arguments.seed, device="cpu", schedule="onecycle", **choices,
     )  # fmt: skip
-    history, folder = LossHistory(family), pairs.with_name(f"{family}-{arguments.epochs}")
+    name = label(family, arguments)
+    history, folder = LossHistory(name), pairs.with_name(name.replace(", ", "-").replace(" ", "-"))
     pn.train(recipe, folder, history)
     targets = pn.trained(folder).targets
     return [Epoch(seconds, loss * (targets["high"] - targets["low"]) ** 2) for seconds, loss in history.epochs]
@@ -187,6 +195,14 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def families(names: str) -> list[str]:
+    """Return the families of an option; raise argparse's error for one that this library does not have."""
+    chosen = names.split(",")
+    if unknown := set(chosen) - {"msdnet", "msd_csc"}:
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is none of msdnet, msd_csc")
+    return chosen
+
+
 def main() -> None:
     """Make the pairs, train, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,7 +211,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of dmpelt/msdnet")
     parser.add_argument("--lr", type=float, default=0.02, help="largest learning rate of this library")
-    parser.add_argument("--models", default="msdnet,msd_csc", help="families of this library")
+    parser.add_argument("--models", default="msdnet,msd_csc", type=families, help="families of this library")
+    parser.add_argument("--plain", action="store_true", help="no threshold on the identity part, no norm, reflection")
     parser.add_argument("--out", type=Path, default=Path("runs", "msd_pairs"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -205,9 +222,8 @@ def main() -> None:
     for name, pairs in (("train", training), ("test", validation)):
         write(pairs, folder / name)
     runs = {"dmpelt/msdnet": train_msdnet(training, validation, arguments)} if arguments.minutes > 0 else {}
-    for family in arguments.models.split(","):
-        name = f"pursuitnet {family}, {arguments.epochs} epochs"
-        runs[name] = train_pursuitnet(family, folder, arguments)
+    for family in arguments.models:
+        runs[label(family, arguments)] = train_pursuitnet(family, folder, arguments)
     results = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     settings = {"depth": arguments.depth, "size": arguments.size, "seed": arguments.seed, "lr": arguments.lr}
     before = results.get(arguments.pairs, {"runs": {}})["runs"]

@@ -484,6 +484,13 @@ def test_a_damaged_file_is_named_and_the_rest_goes_on(runs, photographs, tmp_pat
     assert "0.png" in said and "Traceback" not in errors
 
 
+def test_without_any_image_no_folder_is_left(runs, tmp_path, monkeypatch, capsys):
+    given = runs / "denoise", tmp_path / "one.png", tmp_path / "two.png", "--out", tmp_path / "out"
+    code, _, errors = program(monkeypatch, capsys, "apply", *given)
+    assert code == 1 and "one.png is missing" in errors and "two.png is missing" in errors
+    assert not (tmp_path / "out").exists()
+
+
 def test_apply_goes_on_where_it_was(runs, tmp_path, monkeypatch):
     """Killed after some tiles of a large result, the next call computes the others only, and ends with the same."""
     image = np.concatenate([blobs(i)[0] for i in range(3)])

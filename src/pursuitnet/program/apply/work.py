@@ -74,6 +74,9 @@ def apply_to_files(run: Path, images: Iterable[Path], out: Path, settings: Setti
         raise ValueError(f"sigma is {settings.sigma}, but {run} does not use it: leave it out")
     digest = hashlib.sha256(weights_file(run).read_bytes() + repr(settings.sigma).encode()).hexdigest()
     paths = [path for given in images for path in _image_files(given)]
+    if not any(path.exists() for path in paths):
+        yield from (Done(f"{path} is missing", failed=True) for path in paths)
+        return  # without a folder for results
     with run_lock(out), _computation(loaded, run, settings) as compute:
         yield from _apply_each(loaded, paths, out, settings, digest, compute)
 
