@@ -319,6 +319,8 @@ def test_dead_atoms_are_replaced_by_the_patches_that_are_explained_worst():
     learned = pn.learn(x, D, 0.1, max_iterations=5)
     assert learned.history[-1].reseeded == 1
     assert matched(learned.dictionary.weight.detach(), torch.stack([first, second])).min() > 0.999
+    columns_first = x.mT.contiguous().mT  # as MATLAB stores images
+    assert pn.learn(columns_first, D, 0.1, max_iterations=5).history[-1].reseeded == 1
     wide = pn.learn([x] * 15, D, 0.1, online=True, batch_size=1)
     assert wide.history[-1].reseeded == 1
     assert wide.usage.min() > 0.1  # neither is dead now

@@ -131,7 +131,7 @@ class Unexplained:
         """Add the largest patches of the residuals of some images, (B, channels, …)."""
         energy = patch_energies(filters, residual).clone()
         largest: list[tuple[Tensor, Tensor]] = []
-        rest = residual.clone()
+        rest = residual.clone(memory_format=torch.contiguous_format)
         for _ in range(min(self.most, 4 * len(residual))):
             example, place = divmod(int(energy.argmax()), energy.shape[1])
             one = torch.tensor([place], device=residual.device)
