@@ -138,7 +138,7 @@ def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, cap
     assert "has filters of shape (2, 1, 3, 3) (atoms, channels, *kernel); the first layer expects (3, 1, 3, 3)" in error
 
 
-LAYERED = ("--atoms", "4,3", "--size", "3,2", "--beta", "0.5", "--atom-nonzeros", "5")
+LAYERED = ("--atoms", "3,2", "--size", "3,3", "--beta", "1", "--seed", "1", "--atom-nonzeros", "5")
 
 
 def test_several_layers_are_learned_and_resumed(tmp_path, monkeypatch, capsys):
@@ -149,20 +149,20 @@ def test_several_layers_are_learned_and_resumed(tmp_path, monkeypatch, capsys):
     assert code == 0 and "objective" in told
     tensors = load_file(out / "dictionary.safetensors")
     first, second = tensors["weight"], tensors["weight2"]
-    assert first.shape == (4, 1, 3, 3) and second.shape == (3, 4, 2, 2) and tensors["usage"].shape == (3,)
+    assert first.shape == (3, 1, 3, 3) and second.shape == (2, 3, 3, 3) and tensors["usage"].shape == (2,)
     assert (second.flatten(1) != 0).sum(1).max() <= 5
     assert all(weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6 for weight in (first, second))
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert history[-1]["objective"] < 0.9 * float(begun.split()[2])
     x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
-    D = pn.ComposedDictionary([pn.ConvDictionary(first, padding=3), pn.ConvDictionary(second)]).requires_grad_(False)
-    own = pn.solve(x, D, 0.5, max_steps=5000).objective.sum()
+    D = pn.ComposedDictionary([pn.ConvDictionary(first, padding=4), pn.ConvDictionary(second)]).requires_grad_(False)
+    own = pn.solve(x, D, 1.0, max_steps=5000).objective.sum()
     assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
     page = (out / "learn.html").read_text()
-    assert "3 atoms of 4×4 in 2 layers" in page and "Layer 1: 4 atoms, as they look in an image" in page
+    assert "2 atoms of 5×5 in 2 layers" in page and "Layer 1: 3 atoms, as they look in an image" in page
     layers = read_dictionary(out)
     assert [torch.equal(D.weight, w) for D, w in zip(layers, (first, second), strict=True)] == [True, True]
-    assert [D.padding for D in layers] == [(3, 3), (0, 0)]
+    assert [D.padding for D in layers] == [(4, 4), (0, 0)]
 
 
 def test_deeper_layers_begin_with_what_correlates_with_patches(tmp_path):

@@ -14,8 +14,9 @@ from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import CodeTotals, Journal
 from pursuitnet.problems.learning.statistics import SufficientStatistics
 
-LOOSE = 1e-2
-"""Duality gap of the first round's codes."""
+LOOSE = 0.5
+"""Duality gap of the first rounds' codes, until a round lowers the objective by less: filters far from the best ones
+gain more from many rounds than from exact codes."""
 EVERY = 5
 """Rounds from one certified report to the next, while less exact codes are enough."""
 STEPS = 50
@@ -71,7 +72,7 @@ class AlternatingLearner:
             if last or (settled and not rises):
                 return tally, "max_iterations" if last else "converged"
             self._move(sums, rises, report.objective, straight=self.iteration + 1 >= most)
-            self.goal = max(self.journal.gap, min(self.goal, 0.3 * abs(fall)))
+            self.goal = max(self.journal.gap, min(self.goal, abs(fall)))
             self.iteration += 1
             self._keep()
 
