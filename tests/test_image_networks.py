@@ -28,7 +28,7 @@ def image_network(depth=4, **choices):
 
 
 @pytest.mark.parametrize("family", ["msdnet", "msd_csc"])
-@pytest.mark.parametrize(("depth", "width", "out_chans"), [(1, 1, 1), (4, 3, 2), (100, 1, 1)])
+@pytest.mark.parametrize(("depth", "width", "out_chans"), [(1, 1, 1), (4, 3, 2), (25, 1, 1)])
 def test_any_depth_and_width_keeps_the_size_of_the_image(family, depth, width, out_chans):
     name = f"{family}_{depth}"
     model = pn.create_model(name, task="image", out_chans=out_chans, in_chans=2, width=width, dilations=range(1, 11))
@@ -126,7 +126,7 @@ def close_to_the_whole(model, x, tile, **given):
     assert float((whole - tiled).abs().max()) <= 1e-6 * max(1.0, float(whole.abs().max()))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(CHOICES, st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(5, 20), st.integers(0, 99))
 def test_tiles_equal_the_whole(choices, depth, rows, columns, tile, seed):
     torch.manual_seed(seed)
@@ -134,8 +134,8 @@ def test_tiles_equal_the_whole(choices, depth, rows, columns, tile, seed):
     close_to_the_whole(model, torch.rand(1, choices["in_chans"], rows, columns), tile)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(3, 30), st.integers(3, 30), st.integers(5, 20))
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.integers(1, 3), st.integers(1, 4), st.booleans(), st.integers(3, 24), st.integers(3, 24), st.integers(5, 16))
 def test_tiles_of_a_denoiser_equal_the_whole(layers, stride, average, rows, columns, tile):
     torch.manual_seed(rows)
     choices = {"layers": layers, "kernel": 4, "width": 5, "stride": stride, "average_shifts": average}
@@ -164,7 +164,7 @@ def test_a_halo_that_is_one_pixel_too_small_is_seen(monkeypatch):
 def test_networks_with_global_operations_say_so():
     image = torch.rand(1, 3, 12, 12)
     for name in list_models():
-        if name.endswith(("6", "20", "csc")):
+        if name.endswith(("_6", "_20", "csc")):
             with pytest.raises(ValueError, match="averages over the whole image"):
                 pn.create_model(name).halo  # noqa: B018
     with pytest.raises(TypeError, match="returns no images"):

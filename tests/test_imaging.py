@@ -233,7 +233,7 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(photographs):
 
 
 def test_a_run_goes_on_to_the_same_weights(photographs, tmp_path):
-    recipe = denoising(photographs, epochs=2, width=2)
+    recipe = denoising(photographs, epochs=2, width=2, train_images=3)
     train(recipe, tmp_path / "whole")
 
     class Stop(NoOpCallback):
@@ -401,7 +401,7 @@ def test_a_run_that_starts_from_another_keeps_its_scales_and_is_resumed_and_repo
 
 
 def test_the_boundary_of_a_run_is_chosen_and_kept(pairs, tmp_path):
-    recipe = replace(of_pairs("segment", pairs), model="msd_csc_4", boundary="reflect", epochs=1)
+    recipe = replace(of_pairs("segment", pairs), model="msd_csc_4", boundary="reflect", epochs=1, train_images=2)
     train(recipe, tmp_path / "run")
     layers = sharing.trained(tmp_path / "run").network.pursuits()
     assert all(isinstance(layer.dictionary.dictionary, pn.ReflectingDictionary) for layer in layers)
@@ -528,7 +528,7 @@ def test_apply_goes_on_where_it_was(runs, tmp_path, monkeypatch):
 
 def test_the_program_trains_and_says_what_it_found(photographs, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
-    tiny = ("--width", 4, "--patch", 16, "--epochs", 1, "--batch-size", 8, "--train-images", 2)
+    tiny = ("--width", 2, "--patch", 16, "--epochs", 1, "--batch-size", 8, "--train-images", 2, "--test-images", 1)
     where = ("--data", "images", "--data-dir", photographs, "--out", run)
     code, said, errors = program(monkeypatch, capsys, "train", "--task", "denoise", "--sigma", "5-55", *where, *tiny)
     assert code == 0, errors

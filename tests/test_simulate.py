@@ -18,6 +18,13 @@ from pursuitnet.program.simulate.gaussian import TwoLayers, Variation
 SMALL = Variation(width=7, iterations=4, every=2)
 
 
+@pytest.fixture
+def few_signals(monkeypatch):
+    """For what does not depend on their number."""
+    monkeypatch.setattr(gaussian, "TRAIN", 200)
+    monkeypatch.setattr(gaussian, "TEST", 100)
+
+
 # Fig. 1
 
 
@@ -153,7 +160,7 @@ def test_a_negative_bias_has_no_beta_and_everything_fails():
         assert found["unsuccessful"] > 99.9
 
 
-def test_curves_depend_on_the_seed_alone():
+def test_curves_depend_on_the_seed_alone(few_signals):
     state = torch.get_rng_state()
     one, again, other = (gaussian.curves(SMALL, seed) for seed in (0, 0, 1))
     assert one == again != other
@@ -175,7 +182,7 @@ def test_both_models_begin_with_the_same_filters_and_a_twin_keeps_them():
 
 
 def test_the_published_shape_by_default():
-    found = gaussian.curves(replace(variations.DEFAULT, iterations=120, every=60), 0)
+    found = gaussian.curves(replace(variations.DEFAULT, iterations=80, every=40), 0)
     assert variations.verdict([found]) == "yes"
     assert found["ML-CSC"]["accuracy"][-1] > 0.99
     assert found["ML-CSC"]["nothing"][-1] < found["ML-CSC"]["unsuccessful"][-1]  # β has grown past the signals
@@ -208,11 +215,9 @@ def test_verdict(plain, dense, expected):
     assert variations.verdict([run]) == expected
 
 
-def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch):
+def test_every_reading_is_run_and_drawn_and_departs_from_the_first(monkeypatch, few_signals):
     tiny = {t: replace(r, iterations=1, every=1, counted=5) for t, r in variations.variations(1).items()}
     monkeypatch.setattr(fig4, "variations", lambda iterations: tiny)
-    monkeypatch.setattr(gaussian, "TRAIN", 200)
-    monkeypatch.setattr(gaussian, "TEST", 100)
     seen = []
     result = fig4.compute_variations(seen.append, seeds=1, iterations=1)
     assert len(seen) == len(tiny) >= 20
@@ -263,7 +268,7 @@ def test_the_program_knows_every_figure():
     assert names == simulate.FIGURES and {*simulate.SMALL, "fig4"} == set(names)
 
 
-def test_fig4_leaves_numbers_and_picture_and_nothing_is_overwritten(tmp_path):
+def test_fig4_leaves_numbers_and_picture_and_nothing_is_overwritten(tmp_path, few_signals):
     printed = called("simulate", "fig4", "--seeds", "2", "--iterations", "3", "--out", "a", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"fig4.json", "fig4.png"}
     numbers = json.loads((tmp_path / "a" / "fig4.json").read_text())

@@ -26,9 +26,8 @@ def run(*arguments, **options):
     "environment",
     [
         {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "cp1252", "TERM": "dumb", "COLUMNS": "40"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"TERM": "dumb", "COLUMNS": "40"},
     ],
 )
 def test_help_is_printed_on_any_terminal(environment):

@@ -21,6 +21,7 @@ from pursuitnet.program.train.trainer import Trainer
 
 NETWORK = {"model": "msd_csc_3", "unfolding": 0, "width": 2}
 TINY = Recipe(**NETWORK, normalize=True, epochs=2, batch_size=8, device="cpu", shift=1, flip=True)
+ONE_EPOCH = replace(TINY, epochs=1)
 
 
 def made(count=20, seed=0, size=8, channels=3):
@@ -32,6 +33,14 @@ def made(count=20, seed=0, size=8, channels=3):
 
 
 FOUR = (*made(), *made(8, seed=1))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a tiny finished run."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    pn.train(TINY, folder, data=FOUR, classes=("dark", "bright"))
+    return folder
 
 
 def weights_of(folder):
@@ -95,7 +104,7 @@ def test_every_form_of_the_same_data_trains_the_same_network(tmp_path):
     }
     found = {}
     for name, form in forms.items():
-        pn.train(TINY, tmp_path / name, data=form)
+        pn.train(ONE_EPOCH, tmp_path / name, data=form)
         found[name] = weights_of(tmp_path / name)
         assert same(found[name], found["four"]), name
     classes = {name: pn.trained(tmp_path / name).classes for name in forms}
@@ -106,27 +115,27 @@ def test_every_form_of_the_same_data_trains_the_same_network(tmp_path):
     assert about.recipe.data == "given" and about.image_size == (8, 8) and about.data.train.images == 20
 
 
-def test_floats_in_0_1_are_those_of_8_bits_up_to_rounding(tmp_path):
-    pn.train(TINY, tmp_path / "bytes", data=FOUR)
+def test_floats_in_0_1_are_those_of_8_bits_up_to_rounding(begun, tmp_path):
     images, labels, test, answers = FOUR
-    pn.train(TINY, tmp_path / "floats", data=(images / 255, labels, (test / 255).double(), answers))
-    one, other = (weights_of(tmp_path / name) for name in ("bytes", "floats"))
+    pn.train(TINY, tmp_path, data=(images / 255, labels, (test / 255).double(), answers))
+    one, other = weights_of(begun), weights_of(tmp_path)
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4)
     for name in ("mean", "std"):
-        said = [getattr(pn.trained(tmp_path / each), name) for each in ("bytes", "floats")]
+        said = [getattr(pn.trained(each), name) for each in (begun, tmp_path)]
         torch.testing.assert_close(*said, rtol=1e-5, atol=1e-6)
 
 
 def test_of_data_alone_every_fifth_is_for_testing(tmp_path):
     images, labels, *_ = FOUR
-    pn.train(TINY, tmp_path / "alone", data=(images[:, 0], labels), classes=("dark", "bright"))
+    pn.train(ONE_EPOCH, tmp_path / "alone", data=(images[:, 0], labels), classes=("dark", "bright"))
     rest = torch.arange(20) % 5 != 0
-    pn.train(TINY, tmp_path / "split", data=(images[rest, :1], labels[rest], images[~rest, :1], labels[~rest]))
+    parts = (images[rest, :1], labels[rest], images[~rest, :1], labels[~rest])
+    pn.train(ONE_EPOCH, tmp_path / "split", data=parts)
     assert same(*(weights_of(tmp_path / name) for name in ("alone", "split")))
     about = pn.trained(tmp_path / "alone")
     assert about.classes == ("dark", "bright") and len(about.mean) == 1 and about.data.test.images == 4
-    pn.train(TINY, tmp_path / "dataset", data=Pictures(images, labels))
+    pn.train(ONE_EPOCH, tmp_path / "dataset", data=Pictures(images, labels))
     assert pn.trained(tmp_path / "dataset").data.train.images == 16
 
 
@@ -175,21 +184,20 @@ def test_a_denoiser_does_not_classify(tmp_path):
 def test_the_home_in_a_run_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    pn.train(TINY, "~/run", data=(IMAGES, LABELS, TEST, ANSWERS))
+    pn.train(ONE_EPOCH, "~/run", data=(IMAGES, LABELS, TEST, ANSWERS))
     assert pn.trained("~/run").classes and not (tmp_path / "~").exists()
 
 
 # going on, and looking at it afterwards
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_with_random_transforms_goes_on_to_the_last_bit_with_any_number_of_workers(tmp_path, workers):
+def test_a_dataset_with_random_transforms_goes_on_to_the_last_bit_with_any_number_of_workers(tmp_path):
     data = (Pictures(IMAGES, LABELS, noisy=True), Pictures(TEST, ANSWERS))
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     pn.train(TINY, tmp_path / "whole", data=data)
-    assert same(
-        cut_and_resumed(replace(TINY, workers=workers), tmp_path / "cut", data=data), weights_of(tmp_path / "whole")
-    )
+    for workers in (0, 2):
+        cut = cut_and_resumed(replace(TINY, workers=workers), tmp_path / f"cut-{workers}", data=data)
+        assert same(cut, weights_of(tmp_path / "whole")), workers
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
     recipe = replace(TINY, data="given", shift=0, flip=False)
@@ -230,7 +238,7 @@ def noise(batch):
     return (batch + torch.randint(9, batch.shape, dtype=torch.uint8)).to(torch.uint8)
 
 
-def test_an_own_augmentation_sees_every_batch_and_goes_on_to_the_last_bit(tmp_path):
+def test_an_own_augmentation_sees_every_batch_and_goes_on_to_the_last_bit(begun, tmp_path):
     seen = []
 
     def counted(batch):
@@ -239,9 +247,9 @@ def test_an_own_augmentation_sees_every_batch_and_goes_on_to_the_last_bit(tmp_pa
 
     pn.train(TINY, tmp_path / "whole", data=FOUR, augment=counted)
     assert seen == [(torch.uint8, (n, 3, 8, 8)) for n in (8, 8, 4, 8, 8, 4)]
-    plain = pn.train(TINY, tmp_path / "plain", data=FOUR) and weights_of(tmp_path / "plain")
-    whole = pn.train(TINY, tmp_path / "noise", data=FOUR, augment=noise) and weights_of(tmp_path / "noise")
-    assert not same(whole, plain) and same(cut_and_resumed(TINY, tmp_path / "cut", data=FOUR, augment=noise), whole)
+    whole = weights_of(tmp_path / "whole")
+    assert not same(whole, weights_of(begun))
+    assert same(cut_and_resumed(TINY, tmp_path / "cut", data=FOUR, augment=noise), whole)
 
 
 def test_a_run_goes_on_with_its_own_augmentation_only(tmp_path):
@@ -308,13 +316,6 @@ def test_both_ways_of_weighing_at_once_are_refused():
 # weights to begin with
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("begun") / "run"
-    pn.train(TINY, folder, data=FOUR, classes=("dark", "bright"))
-    return folder
-
-
 def trainer_of(recipe, data=FOUR, classes=("dark", "bright")):
     return Trainer(replace(recipe, data="given"), dataset=train.given.dataset(data, classes))
 
@@ -331,7 +332,7 @@ def test_training_begins_with_the_weights_of_a_run_and_its_normalization(begun, 
 
 def test_three_classes_get_a_head_of_their_own(begun, tmp_path):
     labels = torch.arange(20) % 3
-    pn.train(replace(TINY, init=str(begun)), tmp_path, data=(IMAGES, labels, TEST, ANSWERS), classes="abc")
+    pn.train(replace(ONE_EPOCH, init=str(begun)), tmp_path, data=(IMAGES, labels, TEST, ANSWERS), classes="abc")
     assert pn.trained(tmp_path).classes == tuple("abc") and pn.load(tmp_path).get_classifier().out_features == 3
 
 
@@ -445,32 +446,25 @@ def test_a_dictionary_and_the_weights_of_a_run_are_not_both_initial():
 
 def test_subsets_are_datasets(tmp_path):
     whole = Pictures(IMAGES, LABELS)
-    pn.train(TINY, tmp_path / "one", data=(Subset(whole, range(16)), Subset(whole, range(16, 20))))
-    pn.train(TINY, tmp_path / "other", data=(IMAGES[:16], LABELS[:16], IMAGES[16:], LABELS[16:]))
+    pn.train(ONE_EPOCH, tmp_path / "one", data=(Subset(whole, range(16)), Subset(whole, range(16, 20))))
+    pn.train(ONE_EPOCH, tmp_path / "other", data=(IMAGES[:16], LABELS[:16], IMAGES[16:], LABELS[16:]))
     assert same(*(weights_of(tmp_path / name) for name in ("one", "other")))
 
 
 def test_the_program_takes_the_network_from_the_run_that_it_begins_with(tmp_path, monkeypatch, capsys):
-    tiny = ("--epochs", 1, "--train-images", 40, "--test-images", 20, "--device", "cpu")
-    network = ("--model", "msd_csc_3", "--unfolding", 0, "--width", 2)
-    assert program(monkeypatch, capsys, "train", *tiny, *network, "--out", tmp_path / "one")[0] == 0
-    more = ("--init", tmp_path / "one", "--freeze-backbone", "--balance", "sampler")
+    tiny, one = ("--epochs", 1, "--train-images", 16, "--test-images", 4, "--device", "cpu"), tmp_path / "one"
+    train.train(Recipe(**NETWORK, epochs=1, train_images=8, test_images=4, device="cpu"), one)
+    more = ("--init", one, "--freeze-backbone", "--balance", "sampler")
     code, _, errors = program(monkeypatch, capsys, "train", *tiny, *more, "--out", tmp_path / "two")
     assert code == 0, errors
     recipe = train.read_recipe(tmp_path / "two")
-    assert (recipe.model, recipe.width, recipe.init) == ("msd_csc_3", 2, str(tmp_path / "one"))
-    weights = ("--init", tmp_path / "one" / "model.safetensors")
-    code, _, errors = program(monkeypatch, capsys, "train", *tiny, *weights, "--out", tmp_path / "four")
-    assert code == 0 and train.read_recipe(tmp_path / "four").width == 2, errors
-    code, _, errors = program(
-        monkeypatch, capsys, "train", *tiny, "--init", tmp_path / "one", "--width", 3, "--out", tmp_path / "three"
-    )
-    assert (
-        code == 2
-        and "the recipe asks for --model msd_csc_3 --unfolding 0 --width 3" in errors
-        and errors.count("\n") == 1
-    )
-    assert not (tmp_path / "three").exists()
+    assert (recipe.model, recipe.width, recipe.init) == ("msd_csc_3", 2, str(one))
+    for init in (one, one / "model.safetensors"):
+        wrong = ("--init", init, "--width", 3, "--out", tmp_path / "three")
+        code, _, errors = program(monkeypatch, capsys, "train", *tiny, *wrong)
+        assert code == 2 and errors.count("\n") == 1
+        assert "the recipe asks for --model msd_csc_3 --unfolding 0 --width 3" in errors
+        assert not (tmp_path / "three").exists()
 
 
 def test_datasets_and_transforms_of_torchvision_are_taken(tmp_path):

@@ -120,7 +120,7 @@ class Streamed:
         return DataLoader(
             _Items(self.load),
             batch_sampler=items,
-            num_workers=min(self.workers, len(items)),
+            num_workers=min(self.workers, len(items)) if len(items) > 1 else 0,  # one batch is read no sooner elsewhere
             collate_fn=list,
             worker_init_fn=_ignore_interrupts,
             generator=torch.Generator().manual_seed(0),  # so that the global generator is not used

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def versions(*more: str) -> dict[str, str | None]:
     }
 
 
+@cache  # a process has loaded one package, whatever its checkout holds later
 def commit() -> str | None:
     """Return the commit of the package's own checkout, with "+changes" where it has some; None outside of one."""
     here = Path(__file__)

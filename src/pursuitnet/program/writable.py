@@ -76,8 +76,11 @@ def write_whole(path: Path, content: str | bytes, previous: Path | None = None) 
     return path
 
 
-def write_picture(path: Path, figure: "Figure") -> Path:
+def write_picture(path: Path, figure: "Figure", dpi: int = 110) -> Path:
     """Write a figure as PNG, as ``write_whole`` does; equal figures give equal bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, metadata={"Software": ""})
+    figure.set_dpi(dpi)
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": ""})  # type: ignore[no-untyped-call]  # savefig draws twice
     return write_whole(path, picture.getvalue())

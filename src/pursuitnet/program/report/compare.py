@@ -1,6 +1,5 @@
 """Comparison of several runs in one figure or page."""
 
-import io
 import math
 import shlex
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pursuitnet.program.report.template import render
 from pursuitnet.program.report.text import written
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.runs import TITLES, RunSummary, cells
-from pursuitnet.program.writable import write_whole
+from pursuitnet.program.writable import write_picture, write_whole
 from pursuitnet.utils.paths import link
 
 COLORS = ("#3d7fd0", "#d9731a", "#1f9e77", "#c2459a", "#8c7a1f", "#7a68c8")
@@ -51,9 +50,7 @@ def write_comparison(path: Path, runs: Sequence[RunSummary]) -> Path:
         raise ValueError("none of the runs has an epoch to draw; wait until one has ended")
     started.sort(key=lambda run: run.records[-1].get("test_accuracy", -1.0), reverse=True)
     if path.suffix.lower() == ".png":
-        picture = io.BytesIO()
-        _figure(started, "#22252a", "#d9d7d2").savefig(picture, format="png", dpi=160)
-        return write_whole(path, picture.getvalue())
+        return write_picture(path, _figure(started, "#22252a", "#d9d7d2"), dpi=160)
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {
         "curves": _elements(started),
