@@ -17,9 +17,9 @@ from pursuitnet.sklearn import ConvDictionaryLearning, ConvSparseCoder, SparseCo
 
 @parametrize_with_checks(
     [
-        SparseCoder(n_components=3, beta=0.5, random_state=0),
+        SparseCoder(n_components=3, beta=0.7, random_state=0),
         SparseCoder(n_components=3, solver="omp", nonzeros=1, random_state=0),
-        ConvSparseCoder(n_components=2, beta=0.5, random_state=0),
+        ConvSparseCoder(n_components=2, beta=0.7, random_state=0),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
