@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import pursuitnet as pn
 from pursuitnet.program.learn import pixels
 
-SMALL = ("--atoms", "4", "--size", "5", "--beta", "0.5")
+SMALL = ("--atoms", "4", "--size", "5", "--beta", "1")
 
 
 def drawn(folder, count=3, size=(16, 12)):
@@ -38,11 +38,11 @@ def test_a_run_leaves_a_dictionary_a_history_and_a_page(tmp_path, monkeypatch, c
     assert weight.shape == (4, 1, 5, 5) and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6
     with safe_open(out / "dictionary.safetensors", "pt") as file:
         about = json.loads(file.metadata()["pursuitnet"])
-    assert about["beta"] == 0.5 and about["padding"] == [4, 4] and about["prepare"] == "contrast"
+    assert about["beta"] == 1 and about["padding"] == [4, 4] and about["prepare"] == "contrast"
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert history and all(line["gap"] <= 1e-4 for line in history)
     x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
-    own = pn.solve(x, pn.ConvDictionary(weight, padding=4).requires_grad_(False), 0.5, max_steps=5000).objective.sum()
+    own = pn.solve(x, pn.ConvDictionary(weight, padding=4).requires_grad_(False), 1.0, max_steps=5000).objective.sum()
     assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
     page = (out / "learn.html").read_text()
     assert page.count("data:image/png") >= 2 and "most used first" in page
@@ -55,14 +55,14 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
     assert code == 2 and "is not empty; name another --out, or pass --resume" in said
     code, told, _ = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out, "--resume")
     assert code == 0 and told.split()[0] == "1"
-    other = (*SMALL[:-1], "0.6")
+    other = (*SMALL[:-1], "1.5")
     code, _, said = called(monkeypatch, capsys, images, *other, "--out", out, "--resume")
-    assert code == 2 and "beta differ: give --beta 0.5, or another --out" in said
+    assert code == 2 and "beta differ: give --beta 1.0, or another --out" in said
 
 
 def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
     first, second = drawn(tmp_path / "a", 2), drawn(tmp_path / "b", 2, (16, 20))
-    online = (first, second, *SMALL[:-1], "1", "--online", "--robust", "--out", tmp_path / "online")
+    online = (first, second, *SMALL[:-1], "2", "--online", "--robust", "--out", tmp_path / "online")
     code, told, _ = called(monkeypatch, capsys, *online)
     assert code == 0 and "   4  objective" in told
     assert load_file(tmp_path / "online" / "dictionary.safetensors")["weight"].shape == (4, 1, 5, 5)
