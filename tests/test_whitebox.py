@@ -363,7 +363,7 @@ def test_sweeps_over_several_layers_are_unfolded_as_sweeps():
 @pytest.mark.parametrize(("name", "trained"), [("ml_csc", 1), ("feed_forward", 0)])
 def test_layers_beside_a_sweep_keep_their_single_step(name, trained):
     torch.manual_seed(0)
-    model, x = stirred(pn.create_model(name, width=2)), uniform(0, 1, 3, 3, 8, 8)
+    model, x = stirred(pn.create_model(name, width=1)), uniform(0, 1, 3, 3, 8, 8)
     steps = pn.inspect(model, x, (x, torch.zeros(3, dtype=torch.long)), unfolding=2, budget=QUICK).steps
     assert [at.trained for at in steps] == [k == trained for k in range(3)]
     model.features[0].unfolding = 2
