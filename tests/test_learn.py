@@ -228,7 +228,7 @@ def test_a_mask_of_ones_changes_nothing(name):
     maker, shape = DICTIONARIES[name]
     x = normal(6 if len(shape) == 1 else 2, *shape)
     one, other = (
-        pn.learn(x, maker(), 0.6, gap=1e-8, tol=0, max_iterations=2, mask=mask).history[-1].objective
+        pn.learn(x, maker(), 0.6, gap=1e-7, tol=0, max_iterations=2, mask=mask).history[-1].objective
         for mask in (None, torch.ones(shape))
     )
     assert one == pytest.approx(other, rel=1e-6)
@@ -275,7 +275,7 @@ def test_planted_filters_are_found():
     x = pn.ConvDictionary(true).synthesize(code, (6, 1, 26, 26)).detach()
     x = (x + 0.01 * normal(*x.shape, seed=3)).float()
     begin = pn.ConvDictionary(unit(normal(4, 1, 7, 7)).float())
-    learned = pn.learn(x, begin, 0.1, max_iterations=12, gap=1e-3)
+    learned = pn.learn(x, begin, 0.1, max_iterations=12, gap=1e-2)
     assert (matched(learned.dictionary.weight.detach().double(), true) >= 0.95).double().mean() >= 0.9
 
 

@@ -500,11 +500,19 @@ class Scaled(pn.Dictionary):
         return 1.5 * torch.linalg.matrix_norm(self.weight, 2) ** 2
 
 
-@every_dictionary
-def test_a_solver_of_ones_own_works(name):
+@pytest.mark.parametrize(
+    ("name", "restart"),  # a solver without momentum has nothing to restart
+    [
+        ("matrix", True),
+        ("2-D, stride 2, padded", False),
+        ("2-D circular", True),
+        ("[I matrix]", False),
+        ("[I 2-D]", True),
+    ],
+)
+def test_a_solver_of_ones_own_works(name, restart):
     x, D, value = draw(name)
     solvers = [HeavyBall(), pn.ReducedSolver(HeavyBall())] if name.startswith("[I") else [HeavyBall()]
-    restart = bool(list(DICTIONARIES).index(name) % 2)  # a solver without momentum has nothing to restart
     for solver in solvers:
         found = pn.solve(x, D, value, solver, max_steps=20_000, tol=1e-11, restart=restart)
         assert found.converged
@@ -518,8 +526,15 @@ def test_a_dictionary_of_ones_own_needs_its_three_methods_only(solver):
     torch.testing.assert_close(found.code.detach(), expected("matrix", False, "scalar"), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(FISTA)"])
-@pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("[I matrix]", "ISTA"),
+        ("[I matrix]", "WorkingSet"),
+        ("[I 2-D]", "FISTA"),
+        ("[I 2-D]", "ReducedSolver(FISTA)"),
+    ],
+)
 def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
     x, D, value = draw(name)
     D32 = made(name)[0].float()
@@ -538,8 +553,8 @@ def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
 def test_reduced_pursuit_needs_fewer_steps_than_the_full_one(solver):
     for name in ("[I matrix]", "[I 2-D]", "[I 1-D circular]"):
         x, D, value = draw(name)
-        reduced = pn.solve(x, D, value, tol=1e-8, max_steps=9000, **SOLVERS[solver])
-        full = pn.solve(x, D, value, SOLVERS[solver]["solver"].solver, tol=1e-8, max_steps=9000)
+        reduced = pn.solve(x, D, value, tol=1e-6, max_steps=9000, **SOLVERS[solver])
+        full = pn.solve(x, D, value, SOLVERS[solver]["solver"].solver, tol=1e-6, max_steps=9000)
         assert reduced.converged and full.converged and reduced.steps < full.steps
 
 
@@ -547,11 +562,11 @@ def test_reduced_pursuit_needs_fewer_steps_than_the_full_one(solver):
 # Gradients
 
 GRADIENTS = {
-    "matrix": ["ISTA", "FISTA", "WorkingSet"],
-    "1-D, stride 2, padded, dilated": ["FISTA", "WorkingSet"],
-    "2-D circular": ["FISTA", "WorkingSet"],
-    "[I matrix]": ["FISTA", "WorkingSet", "ReducedSolver(FISTA)"],
-    "[I 2-D]": ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(ISTA)"],
+    "matrix": ["ISTA", "WorkingSet"],
+    "1-D, stride 2, padded, dilated": ["FISTA"],
+    "2-D circular": ["WorkingSet"],
+    "[I matrix]": ["FISTA", "ReducedSolver(FISTA)"],
+    "[I 2-D]": ["ISTA", "WorkingSet", "ReducedSolver(ISTA)"],
 }
 PENALIZED = {  # each solver with both
     "matrix": ("scalar", False),
@@ -598,8 +613,9 @@ def test_implicit_gradients_are_those_through_every_step(name, solver):
         assert a.norm() > 1e-3 and (a - b).norm() <= 1e-5 * b.norm()
 
 
-@pytest.mark.parametrize("solver", ["ReducedSolver(ISTA)", "ReducedSolver(FISTA)"])
-@pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
+@pytest.mark.parametrize(
+    ("name", "solver"), [("[I matrix]", "ReducedSolver(ISTA)"), ("[I 2-D]", "ReducedSolver(FISTA)")]
+)
 def test_reduced_pursuit_can_be_unrolled_too(name, solver):
     code, slow = unrolled(name)
     same, also = gradients(name, tol=1e-11, gradient="unrolled", **SOLVERS[solver])
