@@ -143,19 +143,19 @@ def test_every_kind_is_learned_to_a_lower_objective_that_a_solve_of_its_own_conf
     maker, shape = DICTIONARIES[name]
     D, x = maker(), normal(6 if len(shape) == 1 else 2, *shape, seed=5)
     before = [p.detach().clone() for p in D.parameters()]
-    learned = pn.learn(x, D, 0.5, nonnegative=nonnegative, max_iterations=2, codes=True)
+    learned = pn.learn(x, D, 0.8, nonnegative=nonnegative, max_iterations=2, codes=True)
     first, last = learned.history[0], learned.history[-1]
     assert type(learned.dictionary) is type(D) and last.gap <= 1e-4
     assert all(report.gap <= 1e-4 for report in learned.history)
-    assert last.objective < (1 - 1e-3) * scored(D, x, 0.5, nonnegative)
+    assert last.objective < (1 - 1e-3) * scored(D, x, 0.8, nonnegative)
     assert last.objective <= first.objective
-    assert last.objective == pytest.approx(scored(learned.dictionary, x, 0.5, nonnegative), rel=1.1e-4)
+    assert last.objective == pytest.approx(scored(learned.dictionary, x, 0.8, nonnegative), rel=1.1e-4)
     weight = getattr(learned.dictionary, "dictionary", learned.dictionary).weight
     assert weight.requires_grad and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-9
     for now, then in zip(D.parameters(), before, strict=True):
         assert torch.equal(now, then)  # what came in is as it was
     own = x - learned.dictionary.synthesize(learned.codes, x.shape)
-    spelled = 0.5 * own.square().sum() + 0.5 * learned.codes.abs().sum()
+    spelled = 0.5 * own.square().sum() + 0.8 * learned.codes.abs().sum()
     assert last.objective == pytest.approx(float(spelled.detach()), rel=1e-9)
     assert last.nonzeros == int((learned.codes != 0).sum())
     assert float(learned.usage.sum()) == pytest.approx(1)
@@ -358,7 +358,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
         "batch_size": 1 if online else 14,
         "gap": 1e-3,
     }
-    whole = pn.learn(x, D, 0.5, **options)
+    whole = pn.learn(x, D, 0.8, **options)
 
     def stop(report, dictionary):
         if report.iteration == (12 if online else 2):
@@ -366,10 +366,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
 
     path = tmp_path / "learned.safetensors"
     with pytest.raises(StoppedError):
-        pn.learn(x, D, 0.5, **options, checkpoint=path, callback=stop)
+        pn.learn(x, D, 0.8, **options, checkpoint=path, callback=stop)
     (tmp_path / "learned.safetensors.new").write_bytes(b"half")  # what a kill may leave
     told = []
-    again = pn.learn(x, D, 0.5, **options, checkpoint=path, callback=lambda report, _: told.append(report.iteration))
+    again = pn.learn(x, D, 0.8, **options, checkpoint=path, callback=lambda report, _: told.append(report.iteration))
     assert told[0] == (11 if online else 2)
     torch.testing.assert_close(again.dictionary.weight, whole.dictionary.weight, atol=1e-9, rtol=0)
     assert [r.iteration for r in again.history] == [r.iteration for r in whole.history]

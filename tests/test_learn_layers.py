@@ -182,7 +182,7 @@ def test_a_stream_missing_pixels_and_matrices_are_learned_too():
     x = x[:4]
     mask = uniform(0, 1, *x.shape, seed=6) < 0.8
     masked = pn.learn(
-        torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=5, gap=1e-3
+        torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=4, gap=1e-3
     )
     assert correlations(masked.dictionary.effective_weight(), true.effective_weight()).min() > 0.9
     signals = normal(12, 7, seed=1)

@@ -54,7 +54,7 @@ def health(layers, x):
 )
 def test_stacked_layers_keep_codes_sparse_and_gradients_of_one_size_at_any_scale(kind, scale):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0]), scale * torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0]), scale * torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < 10
 
@@ -63,7 +63,7 @@ def test_stacked_layers_keep_codes_sparse_and_gradients_of_one_size_at_any_scale
 @pytest.mark.parametrize("start", [pn.resnet, pn.res_csc], ids=lambda start: start.name)
 def test_stacked_layers_that_begin_at_the_code_before_keep_them_too(kind, start):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], start=start), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], start=start), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < 10
 
@@ -79,7 +79,7 @@ def test_stacked_layers_that_begin_at_the_code_before_keep_them_too(kind, start)
 )
 def test_thirty_layers_are_alive_from_every_start(kind, start):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], 30, start), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], 30, start), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < float("inf")
 
@@ -87,7 +87,7 @@ def test_thirty_layers_are_alive_from_every_start(kind, start):
 @pytest.mark.parametrize(("kind", "most"), [("matrix", float("inf")), ("[I conv 2]", 10)])
 def test_unfolded_layers_are_alive_too(kind, most):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], unfolding=2), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], unfolding=2), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < most
 
@@ -95,7 +95,7 @@ def test_unfolded_layers_are_alive_too(kind, most):
 @pytest.mark.parametrize("kind", ["matrix", "conv 2", "[I conv 2]"])
 def test_the_bare_form_dies_in_a_stack(kind):
     make, shape = DICTIONARIES[kind]
-    nonzeros, _ = health(stack(make, shape[0], bare=True), torch.rand(32, *shape))
+    nonzeros, _ = health(stack(make, shape[0], bare=True), torch.rand(16, *shape))
     assert nonzeros[0] > 0.2
     assert nonzeros[-1] < 0.01
 
@@ -103,7 +103,7 @@ def test_the_bare_form_dies_in_a_stack(kind):
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_codes_do_not_depend_on_the_scale_of_the_signal(scale):
     make, shape = DICTIONARIES["[I conv 2]"]
-    layers, x = stack(make, shape[0]), torch.rand(32, *shape)
+    layers, x = stack(make, shape[0]), torch.rand(16, *shape)
     torch.testing.assert_close(codes_of(layers, scale * x)[0], codes_of(layers, x)[0], rtol=0.01, atol=0.01)
 
 
