@@ -15,15 +15,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")
 SOLVED = {
     "matrix": ("wide matrix", (20, 12), (12,)),
     "tall matrix": ("tall matrix", (5, 12), (12,)),
-    "circular": ("2-D circular", (4, 1, 3, 3), (1, 7, 6)),
-    "circular, 3 channels, dilated": ("2-D circular, dilated", (6, 3, 3, 2), (3, 8, 7)),
+    "circular": ("2-D circular", (3, 1, 3, 3), (1, 6, 5)),
+    "circular, 3 channels, dilated": ("2-D circular, dilated", (4, 3, 3, 2), (3, 6, 5)),
     "circular, fewer atoms than channels": ("1-D circular, even", (2, 3, 4), (3, 11)),
     "3-D circular": ("3-D circular", (2, 1, 2, 3, 1), (1, 3, 4, 5)),
     "[I circular]": ("[I 1-D circular]", (3, 2, 3), (2, 10)),
-    "padded": ("2-D same", (5, 2, 3, 3), (2, 7, 6)),
+    "padded": ("2-D same", (3, 2, 3, 3), (2, 6, 5)),
     "not padded": ("2-D", (4, 1, 3, 3), (1, 8, 9)),
-    "padded, stride 2": ("2-D / 2, padded", (6, 2, 3, 3), (2, 9, 8)),
-    "3-D, one size per axis": ("3-D one size per axis", (3, 1, 2, 3, 2), (1, 4, 5, 6)),
+    "padded, stride 2": ("2-D / 2, padded", (4, 2, 3, 3), (2, 7, 6)),
+    "3-D, one size per axis": ("3-D one size per axis", (2, 1, 2, 3, 2), (1, 3, 4, 5)),
 }
 SMALL = {"small, stride 2": ("2-D / 2, padded", (2, 1, 3, 3), (1, 5, 4))}
 AUTO_RHO = {"Enabled": True, "Period": 10, "AutoScaling": True}
@@ -42,7 +42,7 @@ def drawn(name, nonnegative=False, batch=2, share=0.3):
 
 @every_case
 def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, nonnegative):
-    x, D, beta = drawn(name, nonnegative)
+    x, D, beta = drawn(name, nonnegative, share=0.45)
     solution = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=5000, tol=1e-11)
     spelled = (torch.zeros_like(solution.code) + beta).flatten(1)
     peer = by_coordinate_descent(D.matrix(x.shape), x, spelled, nonnegative).view_as(solution.code)
@@ -55,7 +55,7 @@ def test_codes_are_scikit_learns_with_a_beta_for_each_atom_and_example(name, non
 
 @every_case_of_other_sign
 def test_every_gap_on_the_way_is_an_upper_bound(name, nonnegative):
-    x, D, beta = drawn(name, nonnegative, share=0.2)
+    x, D, beta = drawn(name, nonnegative, share=0.35)
     best = pn.solve(x, D, beta, pn.FISTA(), nonnegative, max_steps=20_000, tol=1e-12).objective
     run = pn.solve(x, D, beta, pn.ADMM(), nonnegative, max_steps=40, tol=1e-13, trace=True)
     assert (run.objectives >= best * (1 - 1e-12)).all()
@@ -85,7 +85,7 @@ def test_codes_of_a_padded_dictionary_are_those_of_sporcos_masked_problem():
     cbpdn = pytest.importorskip("sporco.admm.cbpdn")
     weight, x = unit(4, 1, 3, 3), normal(1, 1, 6, 5, seed=1)
     D = pn.ConvDictionary(weight, padding=2).requires_grad_(False)
-    beta = 0.2 * float(pn.beta_max(x, D))
+    beta = 0.5 * float(pn.beta_max(x, D))
     image, mask = np.zeros((10, 9)), np.zeros((10, 9, 1, 1, 1))
     image[2:8, 2:7], mask[2:8, 2:7] = x[0, 0].numpy(), 1
     options = {"DataType": np.float64, "MaxMainIter": 2000, "RelStopTol": 1e-8, "AutoRho": AUTO_RHO}
@@ -108,11 +108,17 @@ def test_the_inverse_is_that_of_the_dense_matrix(name, rho):
         torch.testing.assert_close(got.flatten(), torch.linalg.solve(dense, one.flatten()), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["circular", "small, stride 2"])
-def test_rho_and_relaxation_change_the_way_and_not_the_end(name):
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("circular", [pn.ADMM(rho=0.5), pn.ADMM(adaptive_rho=False), pn.ADMM(relaxation=1.0)]),
+        ("small, stride 2", [pn.ADMM(adaptive_rho=False), pn.ADMM(rho=0.5, relaxation=1.0)]),
+    ],
+)
+def test_rho_and_relaxation_change_the_way_and_not_the_end(name, methods):
     x, D, beta = drawn(name, share=0.4)
     there = pn.solve(x, D, beta, pn.ADMM(), tol=1e-11, max_steps=9000)
-    for method in (pn.ADMM(rho=0.5), pn.ADMM(adaptive_rho=False), pn.ADMM(relaxation=1.0)):
+    for method in methods:
         here = pn.solve(x, D, beta, method, tol=1e-11, max_steps=9000)
         assert here.converged and here.code.any() and not torch.equal(here.code, there.code)
         torch.testing.assert_close(here.code, there.code, rtol=0, atol=1e-7)

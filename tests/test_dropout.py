@@ -27,8 +27,8 @@ def expectation(D, x, code, p, groups):
     ("D", "shape"),
     [
         (pn.LinearDictionary(normal(7, 4)), (1, 4)),
-        (pn.ConvDictionary(normal(2, 1, 3), padding=1), (1, 1, 5)),
-        (pn.ConvDictionary(normal(3, 2, 2, 2), stride=2), (1, 2, 4, 4)),
+        (pn.ConvDictionary(normal(2, 1, 3), padding=1), (1, 1, 4)),
+        (pn.ConvDictionary(normal(2, 2, 2, 2), stride=2), (1, 2, 4, 4)),
     ],
     ids=["matrix", "convolution with borders", "strided convolution"],
 )

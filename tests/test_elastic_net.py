@@ -25,7 +25,7 @@ SOLVERS = {
 OPTIONS = {"tol": 1e-13, "max_steps": 20_000}
 
 
-def drawn(name, nonnegative=False, share=0.3):
+def drawn(name, nonnegative=False, share=0.4):
     kind, filters, shape = KINDS[name]
     D, x = dictionary_of(kind, unit(*filters)).requires_grad_(False), normal(2, *shape, seed=1)
     return x, D, share * pn.beta_max(x, D, nonnegative)
@@ -59,7 +59,7 @@ def test_codes_are_scikit_learns(name, solver, ridge, nonnegative):
     [(name, ridge, bool((i + j) % 2)) for i, name in enumerate(KINDS) for j, ridge in enumerate((1e-6, 0.1, 10.0))],
 )
 def test_every_gap_on_the_way_is_an_upper_bound(name, ridge, nonnegative):
-    x, D, beta = drawn(name, nonnegative, share=0.2)
+    x, D, beta = drawn(name, nonnegative, share=0.4)
     best = pn.solve(x, D, beta, nonnegative=nonnegative, ridge=ridge, tol=1e-13, max_steps=30_000).objective
     for solver in (pn.FISTA(), pn.WorkingSet(), pn.ADMM()):
         run = pn.solve(x, D, beta, solver, nonnegative, ridge=ridge, tol=0.0, max_steps=10, trace=True)

@@ -246,7 +246,7 @@ def test_another_unfolding_is_the_network_that_was_made_with_it(sweep):
 def pictures(kind):
     if kind == "digits":
         return data.load("digits", split="test")[0][:60]
-    size = {"gray": (24, 1, 20, 28), "color": (24, 3, 32, 32), "bands": (24, 2, 9, 9)}[kind]
+    size = {"gray": (8, 1, 20, 28), "color": (8, 3, 32, 32), "bands": (8, 2, 9, 9)}[kind]
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), (0, 0, 2, 2))
     return torch.from_numpy(255 * (smooth - smooth.min()) / np.ptp(smooth)).to(torch.uint8)
 
@@ -361,8 +361,7 @@ def test_the_errors_are_those_of_the_reconstruction_of_each_layer():
     assert len(expected) == len(model.pursuits())
 
 
-@pytest.mark.parametrize("statistic", [usage, errors])
-@pytest.mark.parametrize("wanted", [0.25, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize(("wanted", "statistic"), [(0.25, usage), (0.5, errors), (1.0, usage), (2.0, errors)])
 def test_the_factor_that_gives_the_clean_codes_is_found(wanted, statistic):
     model, images = network(), pictures("digits")[:20]
     before = state(model)

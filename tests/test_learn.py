@@ -141,21 +141,21 @@ def test_an_atom_that_no_code_uses_stays_where_it_is():
 @pytest.mark.parametrize(("name", "nonnegative"), [(n, bool(i % 2)) for i, n in enumerate(DICTIONARIES)])
 def test_every_kind_is_learned_to_a_lower_objective_that_a_solve_of_its_own_confirms(name, nonnegative):
     maker, shape = DICTIONARIES[name]
-    D, x = maker(), normal(6 if len(shape) == 1 else 3, *shape, seed=5)
+    D, x = maker(), normal(6 if len(shape) == 1 else 2, *shape, seed=5)
     before = [p.detach().clone() for p in D.parameters()]
-    learned = pn.learn(x, D, 0.3, nonnegative=nonnegative, max_iterations=4, codes=True)
+    learned = pn.learn(x, D, 0.8, nonnegative=nonnegative, max_iterations=2, codes=True)
     first, last = learned.history[0], learned.history[-1]
     assert type(learned.dictionary) is type(D) and last.gap <= 1e-4
     assert all(report.gap <= 1e-4 for report in learned.history)
-    assert last.objective < (1 - 1e-3) * scored(D, x, 0.3, nonnegative)
+    assert last.objective < (1 - 1e-3) * scored(D, x, 0.8, nonnegative)
     assert last.objective <= first.objective
-    assert last.objective == pytest.approx(scored(learned.dictionary, x, 0.3, nonnegative), rel=1.1e-4)
+    assert last.objective == pytest.approx(scored(learned.dictionary, x, 0.8, nonnegative), rel=1.1e-4)
     weight = getattr(learned.dictionary, "dictionary", learned.dictionary).weight
     assert weight.requires_grad and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-9
     for now, then in zip(D.parameters(), before, strict=True):
         assert torch.equal(now, then)  # what came in is as it was
     own = x - learned.dictionary.synthesize(learned.codes, x.shape)
-    spelled = 0.5 * own.square().sum() + 0.3 * learned.codes.abs().sum()
+    spelled = 0.5 * own.square().sum() + 0.8 * learned.codes.abs().sum()
     assert last.objective == pytest.approx(float(spelled.detach()), rel=1e-9)
     assert last.nonzeros == int((learned.codes != 0).sum())
     assert float(learned.usage.sum()) == pytest.approx(1)
@@ -167,9 +167,9 @@ def test_filters_that_a_round_takes_without_momentum_are_never_worse(monkeypatch
     monkeypatch.setattr(
         "pursuitnet.problems.learning.alternating.AlternatingLearner.momentum", property(lambda _: 1.0, lambda *_: None)
     )
-    x, D = normal(3, 1, 12, 12), pn.ConvDictionary(unit(normal(4, 1, 3, 3)), padding=2)
-    pn.learn(x, D, 0.5, max_iterations=8, tol=0, callback=lambda report, _: told.append(report))
-    assert len(told) == 9
+    x, D = normal(2, 1, 9, 9), pn.ConvDictionary(unit(normal(3, 1, 3, 3)), padding=2)
+    pn.learn(x, D, 0.8, max_iterations=6, tol=0, callback=lambda report, _: told.append(report))
+    assert len(told) == 7
     assert all(b.objective * (1 - b.gap) <= a.objective for a, b in itertools.pairwise(told))
 
 
@@ -185,23 +185,23 @@ def test_momentum_saves_rounds_and_ends_no_higher(monkeypatch):
 def test_batches_of_several_sizes_are_learned_from_together():
     D = pn.ConvDictionary(unit(normal(3, 1, 3, 3)))
     images = [normal(2, 1, 9, 12), normal(3, 1, 14, 8, seed=1)]
-    learned = pn.learn(images, D, 0.5, max_iterations=3, codes=True)
+    learned = pn.learn(images, D, 0.8, max_iterations=2, codes=True)
     assert [tuple(code.shape) for code in learned.codes] == [(2, 3, 7, 10), (3, 3, 12, 6)]
-    both = sum(scored(learned.dictionary, x, 0.5) for x in images)
+    both = sum(scored(learned.dictionary, x, 0.8) for x in images)
     assert learned.history[-1].objective == pytest.approx(both, rel=1.1e-4)
     assert learned.history[-1].images == 5
 
 
 def test_how_many_images_are_coded_together_makes_no_difference():
     D, x = pn.CircularDictionary(unit(normal(3, 1, 3, 3))), normal(5, 1, 6, 6)
-    one, whole = (pn.learn(x, D, 0.5, max_iterations=40, batch_size=n).history[-1].objective for n in (2, 5))
+    one, whole = (pn.learn(x, D, 1.0, max_iterations=40, batch_size=n).history[-1].objective for n in (2, 5))
     assert one == pytest.approx(whole, rel=1e-3)
 
 
 def test_equal_seeds_give_equal_dictionaries():
-    D, x = pn.ConvDictionary(unit(normal(3, 1, 3, 3)).float()), normal(4, 1, 7, 7).float()
+    D, x = pn.ConvDictionary(unit(normal(2, 1, 3, 3)).float()), normal(4, 1, 6, 6).float()
     found = [
-        pn.learn(x, D, 0.5, online=True, batch_size=1, seed=seed, gap=1e-3).dictionary.weight for seed in (1, 1, 2)
+        pn.learn(x, D, 0.8, online=True, batch_size=1, seed=seed, gap=1e-3).dictionary.weight for seed in (1, 1, 2)
     ]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
@@ -210,16 +210,16 @@ def test_equal_seeds_give_equal_dictionaries():
 
 
 def test_missing_pixels_do_not_count():
-    x, mask = normal(3, 1, 8, 8), uniform(3, 1, 8, 8, seed=1) < 0.7
+    x, mask = normal(2, 1, 8, 8), uniform(2, 1, 8, 8, seed=1) < 0.7
     D = pn.ConvDictionary(unit(normal(3, 1, 3, 3)), padding=2)
-    learned = pn.learn(x, D, 0.3, mask=mask, max_iterations=2, codes=True)
+    learned = pn.learn(x, D, 0.6, mask=mask, max_iterations=2, codes=True)
     left = mask * (x - learned.dictionary.synthesize(learned.codes, x.shape))
-    spelled = 0.5 * left.square().sum() + 0.3 * learned.codes.abs().sum()
+    spelled = 0.5 * left.square().sum() + 0.6 * learned.codes.abs().sum()
     assert learned.history[-1].objective == pytest.approx(float(spelled.detach()), rel=1e-9)
     spoilt = torch.where(mask, x, 1e3)
-    other = pn.learn(spoilt, D, 0.3, mask=mask, max_iterations=2)
+    other = pn.learn(spoilt, D, 0.6, mask=mask, max_iterations=2)
     torch.testing.assert_close(other.dictionary.weight, learned.dictionary.weight)
-    missing = pn.learn(torch.where(mask, x, math.nan), D, 0.3, mask="nan", max_iterations=2)
+    missing = pn.learn(torch.where(mask, x, math.nan), D, 0.6, mask="nan", max_iterations=2)
     torch.testing.assert_close(missing.dictionary.weight, learned.dictionary.weight)
 
 
@@ -228,7 +228,7 @@ def test_a_mask_of_ones_changes_nothing(name):
     maker, shape = DICTIONARIES[name]
     x = normal(6 if len(shape) == 1 else 2, *shape)
     one, other = (
-        pn.learn(x, maker(), 0.3, gap=1e-8, tol=0, max_iterations=2, mask=mask).history[-1].objective
+        pn.learn(x, maker(), 0.6, gap=1e-7, tol=0, max_iterations=2, mask=mask).history[-1].objective
         for mask in (None, torch.ones(shape))
     )
     assert one == pytest.approx(other, rel=1e-6)
@@ -261,10 +261,10 @@ def test_scikit_learns_dictionary_is_no_better_and_ours_ends_where_it_is():
 
 def test_a_planted_matrix_is_found():
     """Non-zeros in 10 % of all entries."""
-    true = unit(normal(20, 16))
-    x = sparse(1500, 20, share=0.1, seed=2) @ true + 0.01 * normal(1500, 16, seed=3)
-    begin = pn.LinearDictionary(x[100:120])
-    learned = pn.learn(x, begin, 0.1, max_iterations=30, gap=1e-3)
+    true = unit(normal(12, 10))
+    x = sparse(600, 12, share=0.1, seed=2) @ true + 0.01 * normal(600, 10, seed=3)
+    begin = pn.LinearDictionary(x[100:112])
+    learned = pn.learn(x, begin, 0.1, max_iterations=20, gap=1e-3)
     assert (matched(learned.dictionary.weight.detach(), true) >= 0.95).double().mean() >= 0.9
 
 
@@ -275,7 +275,7 @@ def test_planted_filters_are_found():
     x = pn.ConvDictionary(true).synthesize(code, (6, 1, 26, 26)).detach()
     x = (x + 0.01 * normal(*x.shape, seed=3)).float()
     begin = pn.ConvDictionary(unit(normal(4, 1, 7, 7)).float())
-    learned = pn.learn(x, begin, 0.1, max_iterations=12, gap=1e-3)
+    learned = pn.learn(x, begin, 0.1, max_iterations=12, gap=1e-2)
     assert (matched(learned.dictionary.weight.detach().double(), true) >= 0.95).double().mean() >= 0.9
 
 
@@ -284,7 +284,7 @@ def test_online_ends_where_rounds_over_all_images_do():
     begin = pn.LinearDictionary(unit(normal(6, 9, seed=4)))
     whole = pn.learn(x, begin, 0.1, max_iterations=100, tol=1e-6, gap=1e-5)
     best, away = scored(whole.dictionary, x, 0.1), unit(whole.dictionary.weight.detach() + 0.1 * normal(6, 9, seed=5))
-    online = pn.learn(x, pn.LinearDictionary(away), 0.1, online=True, batch_size=20, max_iterations=8)
+    online = pn.learn(x, pn.LinearDictionary(away), 0.1, online=True, batch_size=40, max_iterations=8)
     assert scored(pn.LinearDictionary(away), x, 0.1) > 1.1 * best
     assert scored(online.dictionary, x, 0.1) == pytest.approx(best, rel=1e-3)
 
@@ -293,16 +293,16 @@ def test_sporcos_dictionary_and_ours_are_scored_alike_and_ours_is_no_worse():
     from sporco.dictlrn import cbpdndl
 
     true = unit(normal(4, 1, 4, 4))
-    x = pn.CircularDictionary(true).synthesize(sparse(2, 4, 10, 10, share=0.03, seed=2), (2, 1, 10, 10)).detach()
+    x = pn.CircularDictionary(true).synthesize(sparse(2, 4, 8, 8, share=0.03, seed=2), (2, 1, 8, 8)).detach()
     begin = unit(normal(4, 1, 4, 4, seed=5))
     options = cbpdndl.ConvBPDNDictLearn.Options({"Verbose": False, "MaxMainIter": 40})
     theirs = cbpdndl.ConvBPDNDictLearn(
-        begin[:, 0].permute(1, 2, 0).numpy(), x[:, 0].permute(1, 2, 0).numpy(), 0.1, options
+        begin[:, 0].permute(1, 2, 0).numpy(), x[:, 0].permute(1, 2, 0).numpy(), 0.2, options
     )
     theirs.solve()
     atoms = torch.tensor(np.ascontiguousarray(theirs.getdict().squeeze().transpose(2, 0, 1)))[:, None]
-    ours = pn.learn(x, pn.CircularDictionary(begin), 0.1, max_iterations=15)
-    best, own = (scored(pn.CircularDictionary(w), x, 0.1, tol=1e-4) for w in (atoms, ours.dictionary.weight.detach()))
+    ours = pn.learn(x, pn.CircularDictionary(begin), 0.2, max_iterations=15)
+    best, own = (scored(pn.CircularDictionary(w), x, 0.2, tol=1e-4) for w in (atoms, ours.dictionary.weight.detach()))
     assert own <= 1.005 * best
     assert own == pytest.approx(ours.history[-1].objective, rel=3e-4)
 
@@ -316,12 +316,12 @@ def test_dead_atoms_are_replaced_by_the_patches_that_are_explained_worst():
     x[0, :, 1:4, 1:4], x[0, :, 7:10, 7:10] = 5 * first, 3 * second
     useless = torch.full((1, 1, 3, 3), 1e-3, dtype=torch.float64)
     D = pn.ConvDictionary(torch.cat([first[None], useless]))
-    learned = pn.learn(x, D, 0.1, max_iterations=5)
+    learned = pn.learn(x, D, 0.2, max_iterations=5)
     assert learned.history[-1].reseeded == 1
     assert matched(learned.dictionary.weight.detach(), torch.stack([first, second])).min() > 0.999
     columns_first = x.mT.contiguous().mT  # as MATLAB stores images
-    assert pn.learn(columns_first, D, 0.1, max_iterations=5).history[-1].reseeded == 1
-    wide = pn.learn([x] * 15, D, 0.1, online=True, batch_size=1)
+    assert pn.learn(columns_first, D, 0.2, max_iterations=5).history[-1].reseeded == 1
+    wide = pn.learn([x] * 15, D, 0.2, online=True, batch_size=1)
     assert wide.history[-1].reseeded == 1
     assert wide.usage.min() > 0.1  # neither is dead now
 
@@ -352,7 +352,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("online", [False, True], ids=["rounds", "online"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
-    x, D = normal(14, 1, 5, 5), pn.ConvDictionary(unit(normal(3, 1, 3, 3)))
+    x, D = normal(14, 1, 5, 5), pn.ConvDictionary(unit(normal(2, 1, 3, 3)))
     options = {
         "online": online,
         "max_iterations": 1 if online else 4,
@@ -360,7 +360,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
         "batch_size": 1 if online else 14,
         "gap": 1e-3,
     }
-    whole = pn.learn(x, D, 0.3, **options)
+    whole = pn.learn(x, D, 0.8, **options)
 
     def stop(report, dictionary):
         if report.iteration == (12 if online else 2):
@@ -368,10 +368,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(online, tmp_path):
 
     path = tmp_path / "learned.safetensors"
     with pytest.raises(StoppedError):
-        pn.learn(x, D, 0.3, **options, checkpoint=path, callback=stop)
+        pn.learn(x, D, 0.8, **options, checkpoint=path, callback=stop)
     (tmp_path / "learned.safetensors.new").write_bytes(b"half")  # what a kill may leave
     told = []
-    again = pn.learn(x, D, 0.3, **options, checkpoint=path, callback=lambda report, _: told.append(report.iteration))
+    again = pn.learn(x, D, 0.8, **options, checkpoint=path, callback=lambda report, _: told.append(report.iteration))
     assert told[0] == (11 if online else 2)
     torch.testing.assert_close(again.dictionary.weight, whole.dictionary.weight, atol=1e-9, rtol=0)
     assert [r.iteration for r in again.history] == [r.iteration for r in whole.history]

@@ -16,7 +16,7 @@ from pursuitnet.program.learn.dictionary import read_dictionary
 from pursuitnet.program.learn.run import initial_dictionary
 from pursuitnet.program.learn.settings import Settings
 
-SMALL = ("--atoms", "4", "--size", "5", "--beta", "0.5")
+SMALL = ("--atoms", "2", "--size", "3", "--beta", "1")
 
 
 def drawn(folder, count=3, size=(16, 12)):
@@ -38,14 +38,14 @@ def test_a_run_leaves_a_dictionary_a_history_and_a_page(tmp_path, monkeypatch, c
     code, told, _ = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out)
     assert code == 0 and "objective" in told and str(out / "learn.html") in told
     weight = load_file(out / "dictionary.safetensors")["weight"]
-    assert weight.shape == (4, 1, 5, 5) and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6
+    assert weight.shape == (2, 1, 3, 3) and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6
     with safe_open(out / "dictionary.safetensors", "pt") as file:
         about = json.loads(file.metadata()["pursuitnet"])
-    assert about["beta"] == 0.5 and about["padding"] == [4, 4] and about["prepare"] == "contrast"
+    assert about["beta"] == 1 and about["padding"] == [2, 2] and about["prepare"] == "contrast"
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert history and all(line["gap"] <= 1e-4 for line in history)
     x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
-    own = pn.solve(x, pn.ConvDictionary(weight, padding=4).requires_grad_(False), 0.5, max_steps=5000).objective.sum()
+    own = pn.solve(x, pn.ConvDictionary(weight, padding=2).requires_grad_(False), 1.0, max_steps=5000).objective.sum()
     assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
     page = (out / "learn.html").read_text()
     assert page.count("data:image/png") >= 2 and "most used first" in page
@@ -58,17 +58,17 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
     assert code == 2 and "is not empty; name another --out, or pass --resume" in said
     code, told, _ = called(monkeypatch, capsys, images, *SMALL, "--iterations", 2, "--out", out, "--resume")
     assert code == 0 and told.split()[0] == "1"
-    other = (*SMALL[:-1], "0.6")
+    other = (*SMALL[:-1], "1.5")
     code, _, said = called(monkeypatch, capsys, images, *other, "--out", out, "--resume")
-    assert code == 2 and "beta differ: give --beta 0.5, or another --out" in said
+    assert code == 2 and "beta differ: give --beta 1.0, or another --out" in said
 
 
 def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
     first, second = drawn(tmp_path / "a", 2), drawn(tmp_path / "b", 2, (16, 20))
-    online = (first, second, *SMALL[:-1], "1", "--online", "--robust", "--out", tmp_path / "online")
+    online = (first, second, *SMALL[:-1], "2", "--online", "--robust", "--out", tmp_path / "online")
     code, told, _ = called(monkeypatch, capsys, *online)
     assert code == 0 and "   4  objective" in told
-    assert load_file(tmp_path / "online" / "dictionary.safetensors")["weight"].shape == (4, 1, 5, 5)
+    assert load_file(tmp_path / "online" / "dictionary.safetensors")["weight"].shape == (2, 1, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path
 def test_files_that_cannot_be_used_are_named_and_the_others_are_learned_from(online, tmp_path, monkeypatch, capsys):
     images, out = drawn(tmp_path / "images", 3), tmp_path / "run"
     (images / "1.png").write_bytes((images / "1.png").read_bytes()[:60])
-    Image.fromarray(np.full((4, 30), 7, np.uint8)).save(images / "flat.png")
+    Image.fromarray(np.full((2, 30), 7, np.uint8)).save(images / "flat.png")
     (images / "phone.heic").write_bytes(b"ftypheic")
     code, lines, errors = called(monkeypatch, capsys, images, *SMALL, *online, "--tol", 0.1, "--out", out)
     assert code == 1 and errors.count("\n") == 3 and errors.count("pursuitnet: ") == 3
     assert errors.count(str(images / "1.png")) == 1
     assert f"{images / 'phone.heic'} is a photograph in the format HEIC, which is not read: convert it" in errors
-    assert f"{images / 'flat.png'} has 4 x 30 pixels; expected at least the size of the atoms, 5" in errors
+    assert f"{images / 'flat.png'} has 2 x 30 pixels; expected at least the size of the atoms, 3" in errors
     assert str(out / "learn.html") in lines and "2 images" in (out / "learn.html").read_text()
     good = drawn(tmp_path / "good", 3)
     (good / "1.png").unlink()
@@ -128,7 +128,7 @@ def test_contrast_is_local_and_of_the_size_that_codes_are_measured_in():
 
 def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, capsys):
     images, out = drawn(tmp_path / "images"), tmp_path / "atoms"
-    called(monkeypatch, capsys, images, "--atoms", "2", "--size", "3", "--iterations", 1, "--out", out)
+    called(monkeypatch, capsys, images, *SMALL, "--iterations", 1, "--out", out)
     tiny = ("--model", "resnet_8", "--width", 2, "--epochs", 1, "--train-images", 20, "--test-images", 10)
     options = (*tiny, "--init-dictionary", out, "--out", tmp_path / "run")
     code, _, error = program(monkeypatch, capsys, "train", *options)

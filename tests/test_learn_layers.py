@@ -118,7 +118,7 @@ def planted():
     """Two layers, signals of sparse codes of them with noise, and layers that are near."""
     w1, w2 = unit(4, 1, 5, 5).float(), sparsest(unit(6, 4, 3, 3, seed=1).float(), 3)
     true = pn.ComposedDictionary([pn.ConvDictionary(w1, padding=6), pn.ConvDictionary(w2)]).requires_grad_(False)
-    shape = (8, 1, 20, 20)
+    shape = (8, 1, 16, 16)
     size = true.analyze(torch.zeros(shape)).shape
     code = 2 * normal(*size, seed=2) * (uniform(0, 1, *size, seed=3) < 0.01)
     x = true.synthesize(code.float(), shape) + 0.02 * normal(*shape, seed=4).float()
@@ -132,7 +132,7 @@ def planted():
 def test_planted_layers_are_recovered_from_near_ones_and_their_objective_is_reached():
     true, x, near = planted()
     begun = correlations(pn.ComposedDictionary(near).effective_weight(), true.effective_weight())
-    learned = pn.learn(x, near, 0.4, atom_nonzeros=3, max_iterations=40)
+    learned = pn.learn(x, near, 0.4, atom_nonzeros=3, max_iterations=20)
     first, last = learned.dictionary.layers
     assert begun.min() < 0.8
     assert correlations(learned.dictionary.effective_weight(), true.effective_weight()).min() >= 0.95
@@ -148,9 +148,9 @@ def test_every_objective_of_the_history_has_a_certificate_that_the_product_confi
     _, x, near = planted()
     seen = []
     learned = pn.learn(
-        x[:2], near, 0.4, atom_nonzeros=3, max_iterations=6, callback=lambda report, D: seen.append((report, repr(D)))
+        x[:2], near, 0.4, atom_nonzeros=3, max_iterations=4, callback=lambda report, D: seen.append((report, repr(D)))
     )
-    assert all(report.gap <= 1e-4 for report in learned.history) and learned.history[-1].iteration == 6
+    assert all(report.gap <= 1e-4 for report in learned.history) and learned.history[-1].iteration == 4
     assert all("ComposedDictionary" in text for _, text in seen)
     with torch.no_grad():
         own = pn.solve(x[:2], learned.dictionary, 0.4, max_steps=9000)
@@ -162,8 +162,8 @@ def test_every_objective_of_the_history_has_a_certificate_that_the_product_confi
 
 def test_the_product_is_solved_as_the_effective_dictionary_is():
     layers = [pn.ConvDictionary(unit(3, 1, 3, 3), padding=3), pn.ConvDictionary(unit(4, 3, 3, 3, seed=1))]
-    D, x = pn.ComposedDictionary(layers).requires_grad_(False), normal(2, 1, 7, 6, seed=2)
-    options = {"beta": 0.3 * pn.beta_max(x, D), "tol": 1e-10, "max_steps": 9000}
+    D, x = pn.ComposedDictionary(layers).requires_grad_(False), normal(2, 1, 6, 5, seed=2)
+    options = {"beta": 0.5 * pn.beta_max(x, D), "tol": 1e-10, "max_steps": 9000}
     one = pn.solve(x, D.effective().requires_grad_(False), **options)
     assert one.code.any()
     for solver in (pn.FISTA(), pn.WorkingSet(), "auto"):
@@ -172,16 +172,17 @@ def test_the_product_is_solved_as_the_effective_dictionary_is():
 
 def test_a_stream_missing_pixels_and_matrices_are_learned_too():
     true, x, near = planted()
-    online = pn.learn((x[i : i + 1] for i in range(4)), near, 0.4, atom_nonzeros=3, gap=1e-3)
+    online = pn.learn((x[i : i + 1] for i in range(4)), near, 0.4, atom_nonzeros=3, gap=1e-2)
     assert online.reason == "end of stream" and isinstance(online.dictionary, pn.ComposedDictionary)
     before, after = (
         float(pn.solve(x[:4], D, 0.4, max_steps=3000, tol=1e-2).objective.sum().detach())
         for D in (pn.ComposedDictionary(near).requires_grad_(False), online.dictionary.requires_grad_(False))
     )
     assert after < 0.9 * before
-    x = x[:5]
     mask = uniform(0, 1, *x.shape, seed=6) < 0.8
-    masked = pn.learn(torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=5)
+    masked = pn.learn(
+        torch.where(mask, x, torch.nan), near, 0.4, atom_nonzeros=3, mask="nan", max_iterations=4, gap=1e-3
+    )
     assert correlations(masked.dictionary.effective_weight(), true.effective_weight()).min() > 0.9
     signals = normal(12, 7, seed=1)
     matrices = pn.learn(signals, LAYERS["matrices"][0](), 0.1, atom_nonzeros=[2], max_iterations=3)

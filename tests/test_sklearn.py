@@ -17,9 +17,9 @@ from pursuitnet.sklearn import ConvDictionaryLearning, ConvSparseCoder, SparseCo
 
 @parametrize_with_checks(
     [
-        SparseCoder(n_components=3, beta=0.5, random_state=0),
+        SparseCoder(n_components=3, beta=0.7, tol=1e-3, random_state=0),
         SparseCoder(n_components=3, solver="omp", nonzeros=1, random_state=0),
-        ConvSparseCoder(n_components=2, beta=0.5, random_state=0),
+        ConvSparseCoder(n_components=2, beta=0.7, tol=1e-3, random_state=0),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -42,14 +42,14 @@ def test_the_codes_are_those_of_scikit_learn():
 
 
 def test_the_codes_of_an_example_do_not_depend_on_those_beside_it():
-    X, D = signals(count=16)
+    X, D = signals(count=8)
     coder = SparseCoder(D, beta=0.2).fit(X)
     whole = coder.transform(X)
     np.testing.assert_allclose(np.concatenate([coder.transform(x[None]) for x in X]), whole, atol=1e-9)
     # the conditions of optimality, to rounding
     beta = 0.2 * np.abs(X @ D.T).max(axis=1, keepdims=True)
     off = (X - whole @ D) @ D.T - beta * np.sign(whole)
-    assert np.abs(off[whole != 0]).max() < 1e-9 and np.count_nonzero(whole) > 100
+    assert np.abs(off[whole != 0]).max() < 1e-9 and np.count_nonzero(whole) > 50
 
 
 def test_convolutional_codes_are_those_of_solve():
@@ -82,10 +82,10 @@ def test_the_boundary_of_a_given_dictionary_is_kept(kind):
 
 def test_a_coder_works_in_a_pipeline_with_a_classifier_and_in_a_grid_search():
     X, y = load_digits(return_X_y=True)
-    X, y = X[:120] / 16, y[:120]
-    pipe = make_pipeline(SparseCoder(n_components=20, random_state=0), LogisticRegression(max_iter=1000))
-    search = GridSearchCV(pipe, {"sparsecoder__beta": [0.05, 0.9]}, cv=2).fit(X, y)
-    assert search.best_params_ == {"sparsecoder__beta": 0.05} and search.best_score_ > 0.8
+    X, y = X[:100] / 16, y[:100]
+    pipe = make_pipeline(SparseCoder(n_components=12, random_state=0), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(pipe, {"sparsecoder__beta": [0.1, 0.9]}, cv=2).fit(X, y)
+    assert search.best_params_ == {"sparsecoder__beta": 0.1} and search.best_score_ > 0.8
     images = X[:20].reshape(-1, 8, 8)
     conv = make_pipeline(ConvSparseCoder(n_components=3, beta=0.3, random_state=0), LogisticRegression(max_iter=1000))
     assert conv.fit(images, y[:20]).score(images, y[:20]) > 0.9

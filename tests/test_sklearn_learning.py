@@ -14,7 +14,7 @@ from pursuitnet.sklearn import ConvDictionaryLearning
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([ConvDictionaryLearning(n_components=1, max_iter=1, beta=0.5, transform_tol=1e-1)])
+@parametrize_with_checks([ConvDictionaryLearning(n_components=1, max_iter=1, beta=0.8, transform_tol=1e-1)])
 def test_the_contract_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -25,11 +25,11 @@ def images(n=12, size=10, seed=0):
 
 def test_fit_is_learn_and_transform_is_solve():
     X = images(5, 8)
-    model = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, max_iter=5, random_state=0).fit(X)
+    model = ConvDictionaryLearning(3, kernel_size=3, beta=0.8, relative=False, max_iter=3, random_state=0).fit(X)
     x = torch.tensor(X)[:, None]
-    start = ConvDictionaryLearning(3, kernel_size=3, beta=0.3, relative=False, random_state=0)
+    start = ConvDictionaryLearning(3, kernel_size=3, beta=0.8, relative=False, random_state=0)
     begin = pn.ConvDictionary(torch.tensor(start._initialize(X) is not None and start.components_), padding=1)
-    learned = pn.learn(x, begin, 0.3, max_iterations=5)
+    learned = pn.learn(x, begin, 0.8, max_iterations=3)
     np.testing.assert_allclose(model.components_, learned.dictionary.weight.detach(), atol=1e-12)
     assert model.history_[-1].objective == learned.history[-1].objective
     codes = model.transform(X)
@@ -37,7 +37,7 @@ def test_fit_is_learn_and_transform_is_solve():
     code = torch.tensor(codes).view(5, 3, 8, 8)
     back = model.inverse_transform(codes)
     np.testing.assert_allclose(back, learned.dictionary.synthesize(code, x.shape)[:, 0].detach(), atol=1e-9)
-    spelled = 0.5 * ((X - back) ** 2).sum() + 0.3 * np.abs(codes).sum()
+    spelled = 0.5 * ((X - back) ** 2).sum() + 0.8 * np.abs(codes).sum()
     assert spelled == pytest.approx(model.history_[-1].objective, rel=2e-4)
 
 

@@ -26,11 +26,11 @@ pytestmark = [
 # name: (kind in the list, shape of the filters, shape of one signal)
 DICTIONARIES = {
     "matrix": ("wide matrix", (20, 12), (12,)),
-    "1-D, stride 2, padded, dilated": ("1-D / 2, dilated", (4, 2, 3), (2, 17)),
+    "1-D, stride 2, padded, dilated": ("1-D / 2, dilated", (3, 2, 3), (2, 11)),
     "2-D, stride 2, padded": ("2-D / 2, padded", (5, 2, 3, 3), (2, 8, 7)),
-    "2-D, dilated": ("2-D dilated", (3, 1, 3, 3), (1, 7, 8)),
+    "2-D, dilated": ("2-D dilated", (2, 1, 3, 3), (1, 5, 6)),
     "3-D, one size per axis": ("3-D one size per axis", (3, 1, 2, 3, 2), (1, 4, 5, 6)),
-    "2-D circular": ("2-D circular", (4, 1, 3, 3), (1, 7, 6)),
+    "2-D circular": ("2-D circular", (2, 1, 3, 3), (1, 5, 6)),
     "[I matrix]": ("[I matrix]", (14, 8), (8,)),
     "[I 2-D]": ("[I 2-D]", (3, 2, 3, 3), (2, 5, 6)),
     "[I 1-D circular]": ("[I 1-D circular]", (2, 2, 3), (2, 10)),
@@ -50,21 +50,27 @@ SOLVERS = {
     "ReducedSolver(ISTA)": {"solver": pn.ReducedSolver(pn.ISTA())},
     "ReducedSolver(FISTA)": {"solver": pn.ReducedSolver(pn.FISTA())},
 }
-PAIRS = [(d, s) for d in DICTIONARIES for s in SOLVERS if d.startswith("[I") or not s.startswith("ReducedSolver")]
-BATCHED = ("FISTA", "WorkingSet", "ReducedSolver(FISTA)")  # what one example does in these may depend on another
-every_pair = pytest.mark.parametrize(("name", "solver"), PAIRS)
 every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
 either_sign = pytest.mark.parametrize("nonnegative", [False, True], ids=["soft", "non-negative"])
-SIGNED = [  # each solver and each dictionary with both signs, and not each of these pairs with both
-    (d, s, bool((list(DICTIONARIES).index(d) + list(SOLVERS).index(s)) % 2)) for d, s in PAIRS
+# For what a run does whatever it solves: each dictionary, and each solver with a plain one and with an [I D], if it
+# takes both; these solvers have both signs.
+PAIRS = [
+    (d, list(SOLVERS)[(2 * i + k) % 6 if d.startswith("[I") else i % 4])
+    for i, d in enumerate(DICTIONARIES)
+    for k in range(1 + d.startswith("[I"))
 ]
-every_signed_pair = pytest.mark.parametrize(("name", "solver", "nonnegative"), SIGNED)
+every_pair = pytest.mark.parametrize(("name", "solver"), PAIRS)
+every_signed_pair = pytest.mark.parametrize(
+    ("name", "solver", "nonnegative"), [(*pair, bool((i + i // 6) % 2)) for i, pair in enumerate(PAIRS)]
+)
 BETAS = ("scalar", "per row", "per entry", "per example")
-QUADRUPLES = [  # each solver, dictionary and form of β with both signs, each dictionary with every form
+# Each solver, dictionary and form of β with both signs, each dictionary with every form. Of ISTA and FISTA without
+# restart, which take many steps and need only the update, each dictionary has one.
+QUADRUPLES = [
     (d, s, BETAS[(i + j) % len(BETAS)], bool((i + j // 2) % 2))
     for i, d in enumerate(DICTIONARIES)
-    for j, s in enumerate(SOLVERS)
-    if (d, s) in PAIRS
+    for j, s in enumerate((("ISTA", "FISTA without restart")[i // 2 % 2], "FISTA", "FISTA", *list(SOLVERS)[3:]))
+    if d.startswith("[I") or not s.startswith("ReducedSolver")
 ]
 
 
@@ -151,8 +157,10 @@ def test_code_meets_the_optimality_conditions_and_is_scikit_learns(name, solver,
 
 @pytest.mark.parametrize(
     ("name", "solver", "nonnegative"),
-    [(d, s, bool((list(DICTIONARIES).index(d) + BATCHED.index(s)) % 2)) for d, s in PAIRS if s in BATCHED]
-    + [("matrix", s, sign) for s, sign in (("ISTA", False), ("FISTA without restart", True))],
+    # what one example does in FISTA, WorkingSet and ReducedSolver(FISTA) may depend on another
+    [(d, ("FISTA", "WorkingSet")[i % 2], bool(i // 2 % 2)) for i, d in enumerate(DICTIONARIES)]
+    + [("[I matrix]", "ReducedSolver(FISTA)", True), ("[I 2-D]", "ReducedSolver(FISTA)", False)]
+    + [("3-D, one size per axis", "ISTA", True), ("matrix", "FISTA without restart", True)],
 )
 def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
     x, D, value = draw(name, nonnegative, "per example", level=0.45)
@@ -168,7 +176,7 @@ def test_a_batch_is_its_examples_one_at_a_time(name, solver, nonnegative):
 
 @either_sign
 def test_examples_of_very_different_size_are_all_solved(nonnegative):
-    x, D, value = draw("2-D, stride 2, padded", nonnegative, batch=3)
+    x, D, value = draw("2-D, stride 2, padded", nonnegative, batch=3, level=0.7)
     sizes = torch.tensor([1e-3, 1.0, 1e4], dtype=torch.float64).view(-1, 1, 1, 1)
     expected = pn.solve(x, D, value, nonnegative=nonnegative, tol=1e-12, max_steps=9000).code * sizes
     for options in SOLVERS.values():
@@ -183,7 +191,7 @@ def test_circular_pursuit_is_sporcos():
     """Its (DΓ)[p] = Σ_t w[t]·Γ[p − t], indices modulo the size, is ours; (H, W, 1, 1, atoms) its layout."""
     cbpdn = pytest.importorskip("sporco.admm.cbpdn")
 
-    weight, x = unit(4, 1, 3, 3), normal(1, 1, 8, 8, seed=1)
+    weight, x = unit(3, 1, 3, 3), normal(1, 1, 6, 6, seed=1)
     options = {
         "Verbose": False,
         "DataType": np.float64,
@@ -237,10 +245,10 @@ def test_signal_of_zeros_has_the_code_zero_and_the_gap_zero(name):
 
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
 def test_an_atom_of_zeros_gets_the_code_zero(solver):
-    weight = unit(20, 12)
+    weight = unit(10, 8)
     weight[3] = 0
-    x, D = normal(2, 12, seed=1), pn.LinearDictionary(weight)
-    others = torch.arange(20) != 3
+    x, D = normal(2, 8, seed=1), pn.LinearDictionary(weight)
+    others = torch.arange(10) != 3
     without = pn.solve(x, pn.LinearDictionary(weight[others]), 0.6, tol=1e-12, max_steps=9000)
     for beta in (0.6, 0.6 * others.double()):  # also where nothing else would keep it at 0
         found = pn.solve(x, D, beta, tol=1e-12, max_steps=9000, **SOLVERS[solver])
@@ -274,7 +282,7 @@ def descent(matrices, x, beta, nonnegative, sweeps=3000):
 
 @either_sign
 def test_gap_is_an_upper_bound_for_any_code_of_any_problem(nonnegative):
-    problems, features, atoms, guesses = 30, 5, 6, 5
+    problems, features, atoms, guesses = 18, 4, 5, 5
     matrices, x = normal(problems, features, atoms), normal(problems, features, seed=1)
     beta = uniform(0.02, 1, problems, atoms, seed=2)
     beta[::3, :2] = 0  # two rows without a penalty in every third problem
@@ -334,21 +342,25 @@ def least_squares(matrix, x, nonnegative):
 
     flat = x.flatten(1).numpy()
     if nonnegative:
-        return torch.tensor([0.5 * nnls(matrix.numpy(), one)[1] ** 2 for one in flat])
+        return torch.tensor([0.5 * nnls(matrix.numpy(), one)[1] ** 2 for one in flat], dtype=torch.float64)
     fit = np.linalg.lstsq(matrix.numpy(), flat.T)[0]
     return torch.as_tensor(0.5 * ((flat.T - matrix.numpy() @ fit) ** 2).sum(0))
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
 @pytest.mark.parametrize(
-    ("atoms", "dtype", "nonnegative"),
-    [(5, torch.float64, False), (5, torch.float32, True), (5, torch.float32, False), (20, torch.float64, True)],
+    ("atoms", "dtype", "nonnegative", "solver"),
+    [
+        *((5, torch.float64, False, solver) for solver in ("ISTA", "WorkingSet")),
+        *((5, torch.float32, True, solver) for solver in ("FISTA", "WorkingSet")),
+        *((5, torch.float32, False, solver) for solver in ("ISTA", "FISTA", "WorkingSet")),
+        (12, torch.float64, True, "FISTA"),
+    ],
 )
 def test_a_penalty_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(solver, atoms, dtype, nonnegative):
     x, D = normal(2, 8, seed=1), pn.LinearDictionary(unit(atoms, 8).to(dtype)).requires_grad_(False)
     x = x.to(dtype)
     minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
-    assert atoms == 20 or (minimum > 0.1).all()
+    assert (minimum > 0.05).all()
     tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 4 * torch.finfo(dtype).eps
     for steps in (0, 2, 5, 20_000):
         found = pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=steps, **SOLVERS[solver])
@@ -359,8 +371,9 @@ def test_a_penalty_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(sol
     assert not pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=1, tol=1e-9, **SOLVERS[solver]).converged
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet"])
-@either_sign
+@pytest.mark.parametrize(
+    ("solver", "nonnegative"), [("ISTA", True), ("FISTA", False), ("FISTA", True), ("WorkingSet", False)]
+)
 def test_rows_without_a_penalty_among_others_are_solved_to_a_certificate(solver, nonnegative):
     """A mask of penalties: those of some rows are 0, so that they fit whatever they can."""
     x, D, value = draw("matrix")
@@ -413,8 +426,8 @@ def test_restart_saves_fista_steps_where_the_problem_is_ill_conditioned():
     weight = unit(24, 24) * torch.logspace(0, -1, 24, dtype=torch.float64)
     x = normal(3, 24, seed=1) * torch.logspace(0, -1, 24, dtype=torch.float64)
     D = pn.LinearDictionary(weight)
-    steps = {r: pn.solve(x, D, 1e-2, restart=r, max_steps=50_000, tol=1e-6) for r in (True, False)}
-    ista = pn.solve(x, D, 1e-2, pn.ISTA(), max_steps=2 * steps[True].steps, tol=1e-6)
+    steps = {r: pn.solve(x, D, 3e-2, restart=r, max_steps=50_000, tol=1e-6) for r in (True, False)}
+    ista = pn.solve(x, D, 3e-2, pn.ISTA(), max_steps=2 * steps[True].steps, tol=1e-6)
     assert steps[True].converged and steps[False].converged and not ista.converged
     assert_proper_support(steps[True].code)
     assert 2 * steps[True].steps < steps[False].steps
@@ -424,10 +437,10 @@ def test_restart_saves_fista_steps_where_the_problem_is_ill_conditioned():
 @pytest.mark.parametrize("solver", ["ISTA", "FISTA", "FISTA without restart", "ReducedSolver(FISTA)"])
 def test_no_example_moves_or_restarts_another(solver):
     """After any number of steps, converged or not."""
-    x, D, value = draw("[I 2-D]", beta="per example", batch=4, level=0.3)
-    options = {"max_steps": 70, "tol": 0.0, **SOLVERS[solver]}
+    x, D, value = draw("[I 2-D]", beta="per example", batch=3, level=0.3)
+    options = {"max_steps": 50, "tol": 0.0, **SOLVERS[solver]}
     together = pn.solve(x, D, value, **options).code
-    for i in range(4):
+    for i in range(3):
         alone = pn.solve(x[i : i + 1], D, value[i : i + 1], **options).code
         torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-13)
 
@@ -448,9 +461,9 @@ def test_trace_holds_objective_and_gap_after_every_step(name, solver):
         assert (found.objectives.diff(dim=0) <= 1e-14 * found.objective).all()
 
 
-@either_sign
 @every_dictionary
-def test_ista_never_raises_the_objective(name, nonnegative):
+def test_ista_never_raises_the_objective(name):
+    nonnegative = bool(list(DICTIONARIES).index(name) % 2)
     x, D, value = draw(name, nonnegative)
     start = normal(*D.analyze(x).shape, seed=4).abs()
     found = pn.solve(x, D, value, pn.ISTA(), nonnegative, max_steps=50, tol=0.0, start=start, trace=True)
@@ -487,11 +500,19 @@ class Scaled(pn.Dictionary):
         return 1.5 * torch.linalg.matrix_norm(self.weight, 2) ** 2
 
 
-@every_dictionary
-def test_a_solver_of_ones_own_works(name):
+@pytest.mark.parametrize(
+    ("name", "restart"),  # a solver without momentum has nothing to restart
+    [
+        ("matrix", True),
+        ("2-D, stride 2, padded", False),
+        ("2-D circular", True),
+        ("[I matrix]", False),
+        ("[I 2-D]", True),
+    ],
+)
+def test_a_solver_of_ones_own_works(name, restart):
     x, D, value = draw(name)
     solvers = [HeavyBall(), pn.ReducedSolver(HeavyBall())] if name.startswith("[I") else [HeavyBall()]
-    restart = bool(list(DICTIONARIES).index(name) % 2)  # a solver without momentum has nothing to restart
     for solver in solvers:
         found = pn.solve(x, D, value, solver, max_steps=20_000, tol=1e-11, restart=restart)
         assert found.converged
@@ -505,8 +526,15 @@ def test_a_dictionary_of_ones_own_needs_its_three_methods_only(solver):
     torch.testing.assert_close(found.code.detach(), expected("matrix", False, "scalar"), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(FISTA)"])
-@pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("[I matrix]", "ISTA"),
+        ("[I matrix]", "WorkingSet"),
+        ("[I 2-D]", "FISTA"),
+        ("[I 2-D]", "ReducedSolver(FISTA)"),
+    ],
+)
 def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
     x, D, value = draw(name)
     D32 = made(name)[0].float()
@@ -525,8 +553,8 @@ def test_float32_reaches_1e_5_and_its_gap_is_that_of_float64(name, solver):
 def test_reduced_pursuit_needs_fewer_steps_than_the_full_one(solver):
     for name in ("[I matrix]", "[I 2-D]", "[I 1-D circular]"):
         x, D, value = draw(name)
-        reduced = pn.solve(x, D, value, tol=1e-8, max_steps=9000, **SOLVERS[solver])
-        full = pn.solve(x, D, value, SOLVERS[solver]["solver"].solver, tol=1e-8, max_steps=9000)
+        reduced = pn.solve(x, D, value, tol=1e-6, max_steps=9000, **SOLVERS[solver])
+        full = pn.solve(x, D, value, SOLVERS[solver]["solver"].solver, tol=1e-6, max_steps=9000)
         assert reduced.converged and full.converged and reduced.steps < full.steps
 
 
@@ -534,11 +562,11 @@ def test_reduced_pursuit_needs_fewer_steps_than_the_full_one(solver):
 # Gradients
 
 GRADIENTS = {
-    "matrix": ["ISTA", "FISTA", "WorkingSet"],
-    "1-D, stride 2, padded, dilated": ["FISTA", "WorkingSet"],
-    "2-D circular": ["FISTA", "WorkingSet"],
-    "[I matrix]": ["FISTA", "WorkingSet", "ReducedSolver(FISTA)"],
-    "[I 2-D]": ["ISTA", "FISTA", "WorkingSet", "ReducedSolver(ISTA)"],
+    "matrix": ["ISTA", "WorkingSet"],
+    "1-D, stride 2, padded, dilated": ["FISTA"],
+    "2-D circular": ["WorkingSet"],
+    "[I matrix]": ["FISTA", "ReducedSolver(FISTA)"],
+    "[I 2-D]": ["ISTA", "WorkingSet", "ReducedSolver(ISTA)"],
 }
 PENALIZED = {  # each solver with both
     "matrix": ("scalar", False),
@@ -585,8 +613,9 @@ def test_implicit_gradients_are_those_through_every_step(name, solver):
         assert a.norm() > 1e-3 and (a - b).norm() <= 1e-5 * b.norm()
 
 
-@pytest.mark.parametrize("solver", ["ReducedSolver(ISTA)", "ReducedSolver(FISTA)"])
-@pytest.mark.parametrize("name", ["[I matrix]", "[I 2-D]"])
+@pytest.mark.parametrize(
+    ("name", "solver"), [("[I matrix]", "ReducedSolver(ISTA)"), ("[I 2-D]", "ReducedSolver(FISTA)")]
+)
 def test_reduced_pursuit_can_be_unrolled_too(name, solver):
     code, slow = unrolled(name)
     same, also = gradients(name, tol=1e-11, gradient="unrolled", **SOLVERS[solver])
@@ -597,9 +626,13 @@ def test_reduced_pursuit_can_be_unrolled_too(name, solver):
 
 @pytest.mark.parametrize(
     ("name", "solver", "nonnegative"),
-    [(n, "FISTA", bool(i % 2)) for i, n in enumerate(SMALL)]
-    + [("small [I matrix]", "WorkingSet", False), ("small [I matrix]", "ReducedSolver(FISTA)", True)]
-    + [("small [I 1-D]", "WorkingSet", True), ("small [I 1-D]", "ReducedSolver(FISTA)", False)],
+    [
+        ("small matrix", "FISTA", False),
+        ("small 1-D", "FISTA", True),
+        ("small 2-D circular", "FISTA", False),
+        ("small [I matrix]", "ReducedSolver(FISTA)", True),
+        ("small [I 1-D]", "WorkingSet", True),
+    ],
 )
 def test_implicit_gradients_are_finite_differences(name, nonnegative, solver):
     x, D, value = draw(name, nonnegative, "per row", batch=1, level=0.25)

@@ -49,11 +49,12 @@ def health(layers, x):
     return [float((code != 0).float().mean()) for code in codes], float(norms.max() / norms.min())
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("kind", DICTIONARIES)
+@pytest.mark.parametrize(
+    ("kind", "scale"), [(kind, (1e-3, 1e3, 1.0, 1e3, 1e-3)[(i + i // 5) % 5]) for i, kind in enumerate(DICTIONARIES)]
+)
 def test_stacked_layers_keep_codes_sparse_and_gradients_of_one_size_at_any_scale(kind, scale):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0]), scale * torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0]), scale * torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < 10
 
@@ -62,16 +63,23 @@ def test_stacked_layers_keep_codes_sparse_and_gradients_of_one_size_at_any_scale
 @pytest.mark.parametrize("start", [pn.resnet, pn.res_csc], ids=lambda start: start.name)
 def test_stacked_layers_that_begin_at_the_code_before_keep_them_too(kind, start):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], start=start), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], start=start), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < 10
 
 
-@pytest.mark.parametrize("start", [pn.zero, pn.resnet, pn.res_csc_simplified, pn.res_csc], ids=lambda s: s.name)
-@pytest.mark.parametrize("kind", ["matrix", "conv 2", "circular"])
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (start, kind)
+        for i, start in enumerate((pn.zero, pn.resnet, pn.res_csc_simplified, pn.res_csc))
+        for kind in ("matrix", ("conv 2", "circular")[i % 2])
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 def test_thirty_layers_are_alive_from_every_start(kind, start):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], 30, start), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], 30, start), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < float("inf")
 
@@ -79,7 +87,7 @@ def test_thirty_layers_are_alive_from_every_start(kind, start):
 @pytest.mark.parametrize(("kind", "most"), [("matrix", float("inf")), ("[I conv 2]", 10)])
 def test_unfolded_layers_are_alive_too(kind, most):
     make, shape = DICTIONARIES[kind]
-    nonzeros, apart = health(stack(make, shape[0], unfolding=2), torch.rand(32, *shape))
+    nonzeros, apart = health(stack(make, shape[0], unfolding=2), torch.rand(16, *shape))
     assert min(nonzeros) > 0.05 and max(nonzeros) < 0.8
     assert apart < most
 
@@ -87,7 +95,7 @@ def test_unfolded_layers_are_alive_too(kind, most):
 @pytest.mark.parametrize("kind", ["matrix", "conv 2", "[I conv 2]"])
 def test_the_bare_form_dies_in_a_stack(kind):
     make, shape = DICTIONARIES[kind]
-    nonzeros, _ = health(stack(make, shape[0], bare=True), torch.rand(32, *shape))
+    nonzeros, _ = health(stack(make, shape[0], bare=True), torch.rand(16, *shape))
     assert nonzeros[0] > 0.2
     assert nonzeros[-1] < 0.01
 
@@ -95,17 +103,17 @@ def test_the_bare_form_dies_in_a_stack(kind):
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_codes_do_not_depend_on_the_scale_of_the_signal(scale):
     make, shape = DICTIONARIES["[I conv 2]"]
-    layers, x = stack(make, shape[0]), torch.rand(32, *shape)
+    layers, x = stack(make, shape[0]), torch.rand(16, *shape)
     torch.testing.assert_close(codes_of(layers, scale * x)[0], codes_of(layers, x)[0], rtol=0.01, atol=0.01)
 
 
-# What reaches 90 % in three to five epochs; plain layers without an identity are the hardest.
+# What reaches 90 % in two to five epochs; plain layers without an identity are the hardest.
 LEARNED = {
     "12 matrices": (lambda channels: pn.LinearDictionary(torch.randn(64, channels)), 12, pn.zero),
     "12 convolutions": (lambda channels: pn.ConvDictionary(torch.randn(16, channels, 3, 3), padding=1), 12, pn.zero),
     "30 from resnet": (lambda channels: pn.ConvDictionary(torch.randn(24, channels, 3), padding=1), 30, pn.resnet),
     "6 of [I D]": (
-        lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(16, channels, 3, 3), padding=1)),
+        lambda channels: pn.WithIdentity(pn.ConvDictionary(torch.randn(16, channels, 3), padding=1)),
         6,
         pn.zero,
     ),
@@ -145,7 +153,7 @@ def test_stacked_layers_learn_the_digits(case):
     dims = make(1).dims
     images, labels = digits("train", dims)
     network = Classifier(make, images.shape[1], depth, start)
-    lr, epochs, batch = {"12 matrices": (6e-3, 3, 64), "6 of [I D]": (1e-2, 3, 32)}.get(case, (3e-3, 5, 32))
+    lr, epochs, batch = {"12 matrices": (6e-3, 3, 64), "6 of [I D]": (1e-2, 2, 32)}.get(case, (3e-3, 5, 32))
     optimizer = torch.optim.Adam(network.parameters(), lr)
     for _ in range(epochs):
         for at in torch.randperm(len(images)).split(batch):

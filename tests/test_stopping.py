@@ -38,7 +38,7 @@ def test_the_multi_layer_problem_has_the_same_default():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_gap_that_rounding_hides_is_said_to_be_out_of_reach(solver):
-    x, D, beta = problem(torch.float32, share=0.4)
+    x, D, beta = problem(torch.float32, share=0.6)
     most = 20_000
     with pytest.warns(pn.ConvergenceWarning, match=r"no further in float32: give a larger tol, or compute in float64"):
         found = pn.solve(x, D, beta, SOLVERS[solver], tol=1e-9, max_steps=most)
@@ -93,7 +93,7 @@ def test_the_warning_is_that_of_the_caller_and_of_those_who_asked_for_a_solution
 
 
 def test_a_certificate_that_the_solver_has_at_hand_is_looked_at_in_every_step():
-    x, D, beta = problem(torch.float64, share=0.05, size=5)
+    x, D, beta = problem(torch.float64, share=0.1, size=5)
     gaps = pn.solve(x, D, beta, pn.WorkingSet(least=0.0), tol=1e-4, trace=True).gaps.amax(1)
     seen = set()
     for tol in (0.1, 1e-2, 1e-4):

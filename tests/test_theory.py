@@ -58,9 +58,9 @@ def random_filters(rng, dims, circular):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_coherence_at_a_signal_size_is_that_of_the_explicit_matrix(dims, circular):
     rng, tried = random.Random(dims), 0
-    while tried < 30:
+    while tried < 12:
         D, shape = random_filters(rng, dims, circular)
-        if math.prod(shape) * D.code_channels[0] * math.prod(D.code_size((1, *shape))) > 300_000:
+        if math.prod(shape) * D.code_channels[0] * math.prod(D.code_size((1, *shape))) > 100_000:
             continue
         tried += 1
         assert theory.mutual_coherence(D, shape) == pytest.approx(coherence_of(D.matrix(shape)), abs=1e-12)
@@ -138,13 +138,13 @@ def test_figure_1_the_gain_by_dilation_is_the_size_of_the_image(s):
 @pytest.mark.parametrize(
     ("D", "large", "small"),
     [
-        (conv(64, 3, 3, 3, padding=1), (3, 512, 512), (3, 8, 8)),
+        (conv(24, 3, 3, 3, padding=1), (3, 512, 512), (3, 8, 8)),
         (conv(16, 2, 4, 4, padding=1, stride=3, dilation=2), (2, 503, 502), (2, 14, 16)),
         (same(8, 2, 3, 3, dilation=10), (2, 1024, 768), (2, 41, 41)),
         (conv(3, 2, 9, padding=7, stride=2), (2, 200_001), (2, 21)),
         (pn.CircularDictionary(normal(5, 2, 3, 3), dilation=(1, 4)), (2, 512, 511), (2, 5, 17)),
     ],
-    ids=["64 atoms", "strided", "dilated, with identity", "1-D", "circular"],
+    ids=["many atoms", "strided", "dilated, with identity", "1-D", "circular"],
 )
 def test_coherence_of_a_large_image_is_that_of_a_small_one_with_the_same_rest_and_needs_no_more(
     D, large, small, monkeypatch

@@ -182,9 +182,15 @@ def test_work_in_place_gives_the_same_bits(dictionary, step, threshold, out_of_p
     assert torch.equal(found, with_gradients)
 
 
-@pytest.mark.parametrize("start", [pn.zero, pn.res_csc], ids=lambda start: start.name)
-@pytest.mark.parametrize("unfolding", [0, 1])
-@pytest.mark.parametrize("identity", pn.IdentityPenalty)
+@pytest.mark.parametrize(
+    ("identity", "unfolding", "start"),
+    [
+        (identity, (i + j) % 2, start)
+        for i, identity in enumerate(pn.IdentityPenalty)
+        for j, start in enumerate((pn.zero, pn.res_csc))
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_gradients_are_those_of_the_update_for_every_penalty_of_the_identity_part(identity, unfolding, start):
     """The identity part of Dᵀr is r itself, which the gradient of the atoms still needs."""
     given = [normal(1, 1, 4, seed=1), normal(1, 3, 4, seed=2)][: 1 + start.needs_previous]

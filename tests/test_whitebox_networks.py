@@ -53,17 +53,16 @@ def blocks_of(traced):
     return {block: sum(at.block == block for _, at in traced.layers) for block in {at.block for _, at in traced.layers}}
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
-    ("make", "convolutions", "blocks", "projections"),
+    ("make", "convolutions", "blocks", "projections", "dtype"),
     [
-        (resnet_18, (20, 20), {"plain": 9, "resnet": 8}, 3),
-        (resnet_50, (53, 53), {"plain": 33, "resnet": 16}, 4),
-        (pre_resnet_18, (20, 20), {"plain": 9, "resnet": 8}, 3),
-        (resnext, (9, 9), {"plain": 5, "resnet": 2}, 2),
-        (DenseNet, (120, 120), {"plain": 62, "dense": 58}, 0),
-        (vgg_16, (13, 13), {"plain": 15}, 0),
-        (mobilenet, (5, 7), {"plain": 5}, 0),
+        (resnet_18, (20, 20), {"plain": 9, "resnet": 8}, 3, torch.float64),
+        (resnet_50, (53, 53), {"plain": 33, "resnet": 16}, 4, torch.float32),
+        (pre_resnet_18, (20, 20), {"plain": 9, "resnet": 8}, 3, torch.float32),
+        (resnext, (9, 9), {"plain": 5, "resnet": 2}, 2, torch.float64),
+        (DenseNet, (120, 120), {"plain": 62, "dense": 58}, 0, torch.float32),
+        (vgg_16, (13, 13), {"plain": 15}, 0, torch.float64),
+        (mobilenet, (5, 7), {"plain": 5}, 0, torch.float32),
     ],
 )
 def test_the_convolutions_of_the_classic_networks_are_read(make, convolutions, blocks, projections, dtype):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -112,8 +113,8 @@ def _penalty(beta: Tensor | float, signal: Tensor) -> Tensor:
     """Return β ≥ 0 in float64."""
     penalty = nonnegative("β", beta).to(signal.device)
     try:
-        fits = torch.broadcast_shapes(penalty.shape, signal.shape) == signal.shape
-    except RuntimeError:
+        fits = np.broadcast_shapes(penalty.shape, signal.shape) == signal.shape  # PyTorch's would import SymPy
+    except ValueError:
         fits = False
     if not fits:
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,9 +147,9 @@ def _mask_of(signal: Tensor, mask: Any, name: str) -> Tensor | None:
         return None if bool(known.all()) else known
     known = tensor_of("mask", mask).to(signal.device) != 0
     try:
-        shape = torch.broadcast_shapes(known.shape, signal.shape)
-    except RuntimeError:
-        shape = torch.Size()
+        shape = np.broadcast_shapes(known.shape, signal.shape)  # PyTorch's would import SymPy
+    except ValueError:
+        shape = ()
     if shape != signal.shape:
         raise ValueError(
             f"mask has shape {tuple(known.shape)}, {name} {tuple(signal.shape)}; expected one that broadcasts to it"
