@@ -1,6 +1,7 @@
 """One process at a run: whoever has it keeps it, and it is free as soon as that process is gone."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,10 +101,7 @@ class Owned(train.NoOpCallback):
         self.seen.append(is_locked(self.folder))
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_trained(
-    tmp_path, holder, resume, monkeypatch
-):
+def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_trained(tmp_path, holder, monkeypatch):
     folder = tmp_path / "run"
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
@@ -111,14 +109,17 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
         patch.setattr(
             "pursuitnet.program.train.loop.trainer_of", lambda *given, **options: pytest.fail("the images are read")
         )
-        with pytest.raises(LockedError, match="stop it first"):
-            train.train(recipe, folder, resume=resume)
+        for resume in (False, True):
+            with pytest.raises(LockedError, match="stop it first"):
+                train.train(recipe, folder, resume=resume)
     assert list(folder.iterdir()) == [RunFolder(folder).lock]
     process.kill()
     process.wait()
-    watch = Owned(folder)
-    assert train.train(recipe, folder, watch, resume=resume)["epoch"] == 1
-    assert watch.seen == [True] and not is_locked(folder)
+    other = shutil.copytree(folder, tmp_path / "other")
+    for left, resume in ((folder, False), (other, True)):
+        watch = Owned(left)
+        assert train.train(recipe, left, watch, resume=resume)["epoch"] == 1
+        assert watch.seen == [True] and not is_locked(left)
 
 
 def test_whose_folder_was_begun_meanwhile_is_told_and_nothing_is_lost(tmp_path, monkeypatch):

@@ -119,10 +119,12 @@ def test_losses_beside_another_library_are_in_the_units_of_the_targets(monkeypat
     made = [(image, 3 * target - 1) for image, target in pairs.shapes(32, 4, np.random.default_rng(0))]
     for part, some in (("train", made[:3]), ("test", made[3:])):
         pairs.write(some, folder / part)
-    arguments = argparse.Namespace(depth=2, epochs=1, lr=0.02, seed=0, unfolding=1)
+    arguments = argparse.Namespace(depth=2, epochs=1, lr=0.02, seed=0, unfolding=1, plain=False)
     (epoch,) = pairs.train_pursuitnet("msdnet", folder, arguments)
     np.save(tmp_path / "image.npy", made[3][0])
-    list(apply_to_files(tmp_path / "msdnet-1", [tmp_path / "image.npy"], tmp_path / "out", Settings()))
+    list(
+        apply_to_files(tmp_path / "pursuitnet-msdnet-1-epochs", [tmp_path / "image.npy"], tmp_path / "out", Settings())
+    )
     result = np.load(tmp_path / "out" / "image.npy")
     assert epoch.loss == pytest.approx(float(np.mean((result - made[3][1]) ** 2)), rel=1e-5)
 

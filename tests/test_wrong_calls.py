@@ -272,13 +272,13 @@ def answers():
     """What is asked of the solvers and the theory, all on CPU tensors."""
     I, C = pn.WithIdentity(conv()), pn.CircularDictionary(normal(3, 1, 3, 3))
     found = {name: pn.solve(X, D, 2.0, solver, tol=1e-2).code for name, solver in SOLVERS.items()}
-    found["arrays"] = pn.solve(X.numpy(), D, [2.0, 2.0, 2.0]).code
-    found["ReducedSolver"] = pn.solve(X, I, 0.5, pn.ReducedSolver()).code
-    found["WorkingSet of [I D]"] = pn.solve(X, I, 0.5, pn.WorkingSet()).code
+    found["arrays"] = pn.solve(X.numpy(), D, [2.0, 2.0, 2.0], tol=1e-2).code
+    found["ReducedSolver"] = pn.solve(X, I, 0.5, pn.ReducedSolver(), tol=1e-2).code
+    found["WorkingSet of [I D]"] = pn.solve(X, I, 0.5, pn.WorkingSet(), tol=1e-2).code
     found["OMP of a matrix"] = pn.solve(V, M, solver=pn.OMP(2)).code
     found["least squares"] = pn.solve(V, pn.LinearDictionary(normal(5, 12)), 0.0).code
     found["beta_max"] = pn.beta_max(X, D)
-    found["layered"] = pn.layered_basis_pursuit(X, [D], [2.0])[0].code
+    found["layered"] = pn.layered_basis_pursuit(X, [D], [2.0], tol=1e-2)[0].code
     found["multi-layer"] = pn.multilayer_basis_pursuit(X, [D], [2.0], tol=0.05).code
     found["better"] = theory.better_code(X, CODE, D, 0.1).code
     found["stripe"] = theory.stripe_norm(CODE, D)
