@@ -4,6 +4,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
+
+
 def imported(tree: ast.AST) -> Iterator[str]:
     """What a module imports when it is loaded: not inside functions, and not for type checkers alone."""
     for node in ast.iter_child_nodes(tree):
@@ -54,7 +65,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 def loaded(name: str, path: Path) -> Iterator[str]:
     """What is loaded with a module: what it imports, and the packages that those lie in, unless it lies in them too."""
-    for other in imported(ast.parse(path.read_text(encoding="utf-8"))):
+    for other in imported(tree_of(path)):
         parts = other.split(".")
         for depth in range(2, len(parts) + 1):
             place = ".".join(parts[:depth])
@@ -62,12 +73,13 @@ def loaded(name: str, path: Path) -> Iterator[str]:
                 yield place
 
 
-GRAPH = {name: set(loaded(name, path)) for name, path in MODULES.items()}
+def graph() -> dict[str, set[str]]:
+    return {name: set(loaded(name, path)) for name, path in MODULES.items()}
 
 
 def everywhere(path: Path) -> set[str]:
     """Every module of the package that a file names in an import, wherever it stands."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    nodes = nodes_of(path)
     return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
@@ -85,31 +97,30 @@ def test_the_core_knows_nothing_of_the_program(part):
 
 
 def test_no_module_imports_in_a_circle():
-    done: set[str] = set()
+    done, edges = set[str](), graph()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         assert name not in above, " → ".join([*above[above.index(name) :], name])
         if name not in done:
-            for other in sorted(GRAPH[name] - {name}):
+            for other in sorted(edges[name] - {name}):
                 visit(other, (*above, name))
             done.add(name)
 
-    for name in GRAPH:
+    for name in edges:
         visit(name, ())
 
 
 def texts(path: Path) -> Iterator[str]:
     """Every string in a module's code: docstrings, and those that stand alone below a name, are not code."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    alone = {id(node.value) for node in nodes_of(path) if isinstance(node, ast.Expr)}
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
             yield node.value
 
 
 def test_the_errors_and_warnings_that_docstrings_name_exist():
     sources = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
-    nodes = [node for source in sources.values() for node in ast.walk(ast.parse(source))]
+    nodes = [node for path in MODULES.values() for node in nodes_of(path)]
     known = {node.id for node in nodes if isinstance(node, ast.Name)} | set(dir(builtins)) | set(dir(torch.nn))
     known |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}
     known |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -131,7 +142,7 @@ def test_the_files_of_a_run_have_one_owner():
 def test_output_is_written_whole_in_one_place():
     for name, path in MODULES.items():
         if name.startswith("pursuitnet.program.") and name != "pursuitnet.program.writable":
-            called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            called = {node.attr for node in nodes_of(path) if isinstance(node, ast.Attribute)}
             assert not called & {"write_text", "write_bytes"}, f"{name}: writable.write_whole leaves no half a file"
 
 

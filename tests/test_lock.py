@@ -106,6 +106,7 @@ def test_a_run_is_not_trained_beside_a_living_one_and_is_owned_while_it_is_train
     process = holder(folder)
     recipe = Recipe(model="msd_csc_3", width=2, epochs=1, train_images=64)
     with monkeypatch.context() as patch:
+        patch.setattr(run_lock.__wrapped__, "__defaults__", (0.1,))  # seconds to wait
         patch.setattr(
             "pursuitnet.program.train.loop.trainer_of", lambda *given, **options: pytest.fail("the images are read")
         )
