@@ -16,7 +16,7 @@ from pursuitnet.program.learn.dictionary import read_dictionary
 from pursuitnet.program.learn.run import initial_dictionary
 from pursuitnet.program.learn.settings import Settings
 
-SMALL = ("--atoms", "2", "--size", "3", "--beta", "1")
+SMALL = ("--atoms", "2", "--size", "3", "--beta", "2")
 
 
 def drawn(folder, count=3, size=(16, 12)):
@@ -41,11 +41,11 @@ def test_a_run_leaves_a_dictionary_a_history_and_a_page(tmp_path, monkeypatch, c
     assert weight.shape == (2, 1, 3, 3) and weight.flatten(1).norm(dim=1).max() <= 1 + 1e-6
     with safe_open(out / "dictionary.safetensors", "pt") as file:
         about = json.loads(file.metadata()["pursuitnet"])
-    assert about["beta"] == 1 and about["padding"] == [2, 2] and about["prepare"] == "contrast"
+    assert about["beta"] == 2 and about["padding"] == [2, 2] and about["prepare"] == "contrast"
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert history and all(line["gap"] <= 1e-4 for line in history)
     x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
-    own = pn.solve(x, pn.ConvDictionary(weight, padding=2).requires_grad_(False), 1.0, max_steps=5000).objective.sum()
+    own = pn.solve(x, pn.ConvDictionary(weight, padding=2).requires_grad_(False), 2.0, max_steps=5000).objective.sum()
     assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
     page = (out / "learn.html").read_text()
     assert page.count("data:image/png") >= 2 and "most used first" in page
@@ -60,7 +60,7 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
     assert code == 0 and told.split()[0] == "1"
     other = (*SMALL[:-1], "1.5")
     code, _, said = called(monkeypatch, capsys, images, *other, "--out", out, "--resume")
-    assert code == 2 and "beta differ: give --beta 1.0, or another --out" in said
+    assert code == 2 and "beta differ: give --beta 2.0, or another --out" in said
 
 
 def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
@@ -138,7 +138,7 @@ def test_train_begins_with_the_dictionary_of_a_folder(tmp_path, monkeypatch, cap
     assert "has filters of shape (2, 1, 3, 3) (atoms, channels, *kernel); the first layer expects (3, 1, 3, 3)" in error
 
 
-LAYERED = ("--atoms", "3,2", "--size", "3,3", "--beta", "1", "--seed", "1", "--atom-nonzeros", "5")
+LAYERED = ("--atoms", "3,2", "--size", "3,3", "--beta", "2", "--seed", "1", "--atom-nonzeros", "5")
 
 
 def test_several_layers_are_learned_and_resumed(tmp_path, monkeypatch, capsys):
@@ -156,7 +156,7 @@ def test_several_layers_are_learned_and_resumed(tmp_path, monkeypatch, capsys):
     assert history[-1]["objective"] < 0.9 * float(begun.split()[2])
     x = torch.cat([pixels.read(path, False, "contrast") for path in pixels.files_of([images])])
     D = pn.ComposedDictionary([pn.ConvDictionary(first, padding=4), pn.ConvDictionary(second)]).requires_grad_(False)
-    own = pn.solve(x, D, 1.0, max_steps=5000).objective.sum()
+    own = pn.solve(x, D, 2.0, max_steps=5000).objective.sum()
     assert history[-1]["objective"] == pytest.approx(float(own), rel=3e-4)
     page = (out / "learn.html").read_text()
     assert "2 atoms of 5×5 in 2 layers" in page and "Layer 1: 3 atoms, as they look in an image" in page
