@@ -305,10 +305,20 @@ def test_pages_of_a_tiff_are_images_and_16_bits_keep_their_range(tmp_path):
         ({"balance": "weights"}, "expected weights or sampler to classify"),
         ({"normalize": True, "shift": 2}, "shift and normalize cannot be chosen for the task denoise"),
         ({"model": "csc_denoiser", "freeze_backbone": True}, "freeze_backbone cannot be chosen for the task denoise"),
-        ({"dilations": "block"}, "dilations is 'block'; expected whole numbers ≥ 1, as a list such as 1,2,4,8"),
-        ({"dilations": "4-1"}, "expected whole numbers ≥ 1, as a list such as 1,2,4,8 or a range such as 1-10"),
-        ({"dilations": "0-3"}, "expected whole numbers ≥ 1"),
-        ({"dilations": "1,,2"}, "expected whole numbers ≥ 1"),
+        (
+            {"dilations": "block"},
+            "dilations is 'block'; expected whole numbers from 1 to 32767, as a list such as 1,2,4,8",
+        ),
+        (
+            {"dilations": "4-1"},
+            "expected whole numbers from 1 to 32767, as a list such as 1,2,4,8 or a range such as 1-10",
+        ),
+        ({"dilations": "0-3"}, "expected whole numbers from 1"),
+        ({"dilations": "1,,2"}, "expected whole numbers from 1"),
+        ({"dilations": ""}, "expected whole numbers from 1"),
+        ({"dilations": "5-"}, "expected whole numbers from 1"),
+        ({"dilations": "1-2-3"}, "expected whole numbers from 1"),
+        ({"dilations": "1-999999999999"}, "expected whole numbers from 1"),
         ({"margin": 0.1, "temperature": 0.5}, "margin and temperature cannot be chosen"),
         ({"class_weights": (1.0, 2.0)}, "class_weights cannot be chosen"),
         ({"padding_mode": "reflect"}, "padding_mode cannot be chosen"),
@@ -367,6 +377,13 @@ def test_training_starts_from_the_weights_of_a_run(runs, pairs, photographs, tas
         train(replace(recipe, freeze_backbone=True), tmp_path / "head")
         trained_head = pn.trained(tmp_path / "head").network.state_dict()
         assert {name.split(".")[0] for name in found if not torch.equal(trained_head[name], found[name])} == {"head"}
+
+
+def test_weights_of_other_dilations_are_refused(runs, pairs):
+    """They have the same shapes, and would be of another network."""
+    with pytest.raises(ValueError, match=r"is a network of .* asks for .*--dilations 2,5.*: expected the same"):
+        ImageTrainer(of_pairs("segment", pairs, init=str(runs / "segment"), dilations="2,5"))
+    ImageTrainer(of_pairs("segment", pairs, init=str(runs / "segment"), dilations="1-3"))  # those of its three layers
 
 
 def test_a_run_that_starts_from_another_keeps_its_scales_and_is_resumed_and_reported_with_them(runs, pairs, tmp_path):

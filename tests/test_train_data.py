@@ -437,6 +437,9 @@ def test_the_layers_of_a_learned_dictionary_start_those_of_a_network(tmp_path):
     assert torch.equal(third, rest)
     with pytest.raises(ValueError, match=r"the first layers expect .* learn --atoms 5,10 --size 4,4"):
         load_initial_dictionary(str(tmp_path), pn.create_model("ml_csc", in_chans=1, width=5))
+    # the second layer of [I D] sees the image too, and so is no layer on the codes of the first
+    with pytest.raises(ValueError, match=r"\(4, 5, 3, 3\): pursuitnet learn --atoms 4 --size 3$"):
+        load_initial_dictionary(str(tmp_path), pn.create_model("msd_csc_3", in_chans=1, width=4))
 
 
 def test_a_dictionary_and_the_weights_of_a_run_are_not_both_initial():

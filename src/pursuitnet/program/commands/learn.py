@@ -56,9 +56,9 @@ def learn(
     """
     check_folder(out)
     from pursuitnet.program.learn.run import learn_from_files
-    from pursuitnet.program.learn.settings import Settings, one_or_more
+    from pursuitnet.program.learn.settings import Settings, per_layer
 
-    counts, sizes = one_or_more("atoms", atoms), one_or_more("size", size)
+    counts, sizes = per_layer("atoms", atoms), per_layer("size", size)
     settings = Settings(
         counts, sizes, beta, atom_nonzeros, nonnegative, robust, online, color, prepare, iterations, tol, seed, device
     )  # fmt: skip

@@ -39,7 +39,7 @@ def write_page(path: Path, learned: Learned, images: Tensor, settings: Settings,
 @torch.no_grad()
 def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -> dict[str, Any]:
     """Return everything that the template shows."""
-    layers, order = _as_seen(learned.dictionary), learned.usage.argsort(descending=True, stable=True)
+    layers, order = _effective_atoms(learned.dictionary), learned.usage.argsort(descending=True, stable=True)
     atoms = layers.pop()[order[:SHOWN]]
     return {
         "settings": settings,
@@ -48,7 +48,7 @@ def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -
         "last": learned.history[-1] if learned.history else None,
         "reason": learned.reason,
         "atoms": _mosaic(atoms),
-        "before": [_mosaic(weight[:SHOWN]) for weight in layers],
+        "earlier_layers": [_mosaic(weight[:SHOWN]) for weight in layers],
         "unused": int((learned.usage == 0).sum()),
         "shown": len(atoms),
         "curve": curve(learned.history),
@@ -56,7 +56,7 @@ def _content(learned: Learned, images: Tensor, settings: Settings, count: int) -
     }
 
 
-def _as_seen(dictionary: Dictionary) -> list[Tensor]:
+def _effective_atoms(dictionary: Dictionary) -> list[Tensor]:
     """Return the atoms of each layer as they look in an image, (atoms, channels, *kernel)."""
     if not isinstance(dictionary, ComposedDictionary):
         return [filters_of(dictionary).weight]

@@ -52,7 +52,7 @@ def learn_from_files(
     """
     files, device = pixels.files_of(paths), device_of(Recipe(device=settings.device))
     _check_folder(out, settings, resume)
-    reader = pixels.Reader(settings.color, settings.prepare, settings.reach, report_failure)
+    reader = pixels.Reader(settings.color, settings.prepare, settings.effective_size, report_failure)
     first = reader.some(files[: FIRST if settings.online else None])
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = initial_dictionary(settings, batches)
@@ -101,7 +101,7 @@ def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
 
 def initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
     """Return the initial dictionary: patches of the images, and in further layers what correlates with patches."""
-    padding = settings.reach // 2 if settings.robust else settings.reach - 1
+    padding = settings.effective_size // 2 if settings.robust else settings.effective_size - 1
     layers = [_patches(batches, settings.atoms[0], settings.size[0], padding, settings.seed)]
     for number, (atoms, size) in enumerate(zip(settings.atoms[1:], settings.size[1:], strict=True), 1):
         before = filters_of(ComposedDictionary(layers).effective())

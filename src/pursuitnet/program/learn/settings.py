@@ -50,7 +50,7 @@ class Settings:
             )
 
     @property
-    def reach(self) -> int:
+    def effective_size(self) -> int:
         """Height and width of the deepest atoms in the images."""
         return sum(self.size) - len(self.size) + 1
 
@@ -60,7 +60,7 @@ class Settings:
         return kept | {"atoms": _text(self.atoms), "size": _text(self.size)}
 
 
-def one_or_more(name: str, text: str) -> tuple[int, ...]:
+def per_layer(name: str, text: str) -> tuple[int, ...]:
     """Return the numbers of an option, one for each layer, such as "32,16".
 
     Raises:

@@ -155,4 +155,4 @@ def _check_image_task(recipe: Fields) -> None:
     if others:
         raise ValueError(f"{' and '.join(others)} cannot be chosen for the task {recipe.task}: leave it out")
     recipe.noise()
-    recipe.listed_dilations()
+    recipe.choices()  # raises for dilations that are none

@@ -23,6 +23,9 @@ CHOICES = ("unfolding", "solver", "sweep", "norm", "step", "penalty", "identity"
 NETWORK = ("model", "normalize", *CHOICES)
 """Fields of a recipe that say what the network is."""
 
+MOST_DILATION = 2**15
+"""Dilations are below this."""
+
 GIVEN = "given"
 """Value of ``data`` for images that are passed in from Python."""
 
@@ -303,26 +306,8 @@ class Recipe:
         if self.normalized and self.model.startswith("msd"):
             chosen["signed_input"] = True
         if self.dilations is not None and self.task != "classify":
-            chosen["dilations"] = self.listed_dilations()
+            chosen["dilations"] = _dilations(self.dilations)
         return chosen
-
-    def listed_dilations(self) -> list[int]:
-        """Return the dilations of a network that returns images.
-
-        Raises:
-            ValueError: if they are no list or range of whole numbers ≥ 1.
-        """
-        try:
-            ends = [[int(end) for end in part.split("-")] for part in (self.dilations or "1-10").split(",")]
-            listed = [d for low, *high in ends for d in range(low, max(high, default=low) + 1)]
-        except ValueError:
-            ends, listed = [], []
-        if not listed or min(listed) < 1 or any(len(end) > 2 or end[-1] < end[0] for end in ends):
-            raise ValueError(
-                f"dilations is {self.dilations!r}; expected whole numbers ≥ 1, as a list such as 1,2,4,8 or a range "
-                "such as 1-10"
-            )
-        return listed
 
     @property
     def normalized(self) -> bool:
@@ -358,6 +343,23 @@ class Recipe:
             ValueError: if the file does not hold a recipe.
         """
         return cls.from_json(*read_named(name))
+
+
+def _dilations(text: str) -> list[int]:
+    """Return the dilations that a list or range names, such as 1,2,4,8 or 1-10."""
+    try:
+        ranges = [
+            (int(low), int(high if dash else low))
+            for low, dash, high in (part.partition("-") for part in text.split(","))
+        ]
+    except ValueError:
+        ranges = [(0, 0)]
+    if not all(1 <= low <= high < MOST_DILATION for low, high in ranges):
+        raise ValueError(
+            f"dilations is {text!r}; expected whole numbers from 1 to {MOST_DILATION - 1}, as a list such as 1,2,4,8 "
+            "or a range such as 1-10"
+        )
+    return [dilation for low, high in ranges for dilation in range(low, high + 1)]
 
 
 def _located(name: str | None) -> str | None:

@@ -1,5 +1,7 @@
 """Initial weights: those of another run or of a pretrained network, or filters that were learned from images."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,11 @@ def load_initial_weights(name: str, model: Network, recipe: Recipe, classes: tup
         missing, unknown = model.load_state_dict(weights, strict=False)
     except RuntimeError:
         missing, unknown = ["a weight"], []
-    if unknown or any(not key.startswith("head.") for key in missing):
+    if (
+        unknown
+        or any(not key.startswith("head.") for key in missing)
+        or _dilations(model) != _dilations(source.network)
+    ):
         given, wanted = _options(source.recipe), _options(recipe)
         raise ValueError(f"--init {name} is a network of {given}; the recipe asks for {wanted}: expected the same")
     if source.classes == classes:
@@ -71,14 +77,21 @@ def load_initial_dictionary(name: str, model: Network) -> None:
     begin_with(model, [ConvDictionary(w.to(D._reference_tensor())) for w, D in zip(learned, inner, strict=True)])
 
 
+def _dilations(model: Network) -> list[tuple[int, ...]]:
+    """Return the dilations of all filters, which weights of the same shapes may have been trained without."""
+    return [module.dilation for module in model.modules() if isinstance(module, ConvDictionary)]
+
+
 def _words(shapes: list[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes))
 
 
 def _advice(shapes: list[tuple[int, ...]]) -> str:
-    """Return how filters of these shapes, one for each layer, are learned."""
+    """Return how filters of these shapes, one for each layer, are learned, if each is on the codes of the last."""
     if not all(shapes):
         return ""
+    fits = itertools.takewhile(lambda pair: pair[1][1] == pair[0][0], itertools.pairwise(shapes))
+    shapes = [shapes[0], *(after for _, after in fits)]
     atoms, sizes = (",".join(str(shape[axis]) for shape in shapes) for axis in (0, 2))
     return f": pursuitnet learn --atoms {atoms} --size {sizes}{' --color' if shapes[0][1] == 3 else ''}"
 

@@ -194,7 +194,8 @@ class ImageTrainer(Trainer):
             self._load_initial_weights(self.recipe.init)
         self.model.features.requires_grad_(not self.recipe.freeze_backbone)
         self.guess = math.log(len(names)) if self.recipe.task == "segment" else 1.0
-        self.weights = self._label_weights() if self.recipe.task == "segment" else None
+        weighted = self.recipe.balance is not None or self.recipe.class_weights is not None
+        self.weights = self._label_weights() if weighted else None
 
     @property
     def pictures(self) -> Pictures:
@@ -208,7 +209,7 @@ class ImageTrainer(Trainer):
         self.images = pictures.scaled_as(source, self.recipe.task)  # type: ignore[assignment]
 
     def _label_weights(self) -> Tensor | None:
-        """Return the weight of each label in the loss, if the recipe has some."""
+        """Return the weight of each label in the loss."""
         labels = torch.cat([self.pictures.target(pair.target).flatten() for pair in self.pictures.train[0]])
         weights = loss_weights(self.recipe, labels, len(self.pictures.labels))
         return None if weights is None else weights.to(self.device)
