@@ -360,7 +360,7 @@ def test_a_penalty_of_zero_everywhere_is_least_squares_with_a_gap_that_holds(sol
     x, D = normal(2, 8, seed=1), pn.LinearDictionary(unit(atoms, 8).to(dtype)).requires_grad_(False)
     x = x.to(dtype)
     minimum = least_squares(D.matrix(x.shape).double(), x.double(), nonnegative)
-    assert (minimum > 0.05).all()
+    assert (minimum > (0.05 if atoms == 12 else 0.1)).all()
     tol, rounding = 1e-6 if dtype == torch.float64 else 1e-4, 4 * torch.finfo(dtype).eps
     for steps in (0, 2, 5, 20_000):
         found = pn.solve(x, D, 0.0, nonnegative=nonnegative, max_steps=steps, **SOLVERS[solver])
