@@ -14,11 +14,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded
 set_thread_defaults()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _server(request):
+    if len(request.session.items) > 1000:  # it takes seconds, and few tests need it
+        from programs import start_server_here
+
+        start_server_here()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     import torch
 
-    torch.manual_seed(0)
+    # without a device, torch.manual_seed would store a stack trace for the day on which there is one
+    seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+    seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

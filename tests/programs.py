@@ -7,7 +7,9 @@ nothing is left when its test ends, however.
 """
 
 import contextlib
+import importlib
 import io
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -15,9 +17,10 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from unittest.mock import patch
@@ -57,12 +60,40 @@ def program(monkeypatch, capsys, *arguments):
 
 
 _SPLIT = multiprocessing.get_context("forkserver")
-_SPLIT.set_forkserver_preload(
-    [
-        *("pursuitnet.program.train", "pursuitnet.program.report", "pursuitnet.program.commands.train"),
-        *("pursuitnet.program.report.pictures", "sklearn.datasets", "torch._dynamo", "pytest", "rich.progress"),
-    ]
-)
+_PRELOADED = [
+    *("pursuitnet.program.train", "pursuitnet.program.report", "pursuitnet.program.commands.train"),
+    *("pursuitnet.program.report.pictures", "sklearn.datasets", "torch._dynamo", "pytest", "rich.progress"),
+]
+_SPLIT.set_forkserver_preload(_PRELOADED)
+
+
+def start_server_here() -> None:
+    """Split the server, which the others are split off, off this process: it need not import all that again.
+
+    To be called before the first test: PyTorch computes no gradient in a process that is split off one that has.
+    """
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    resource_tracker.ensure_running()  # is started in the same way, and is to be a process of its own
+    with patch("multiprocessing.util.spawnv_passfds", _fork_server):
+        forkserver.ensure_running()
+
+
+def _fork_server(_path: str, arguments: list[str | bytes], descriptors: list[int]) -> int:
+    """Do what ``multiprocessing.util.spawnv_passfds`` does, with a copy of this process and not with a new Python."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # there are threads, which hold no lock
+        process = os.fork()
+    if process:
+        return process
+    try:
+        importlib.reload(warnings)  # to pytest they are errors, which it keeps
+        bounds = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
+        for before, after in itertools.pairwise(bounds):
+            os.closerange(before + 1, after)
+        _open_streams()  # those of pytest are closed
+        exec(arguments[-1], {})
+    finally:
+        os._exit(0)
 
 
 def split_off(function: Callable[..., None], *arguments: object) -> ForkServerProcess:
@@ -96,8 +127,7 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
+    _open_streams()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -115,6 +145,11 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     else:
         _forget_the_library()
         exec(what, {"__name__": "__main__"})
+
+
+def _open_streams() -> None:
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
 
 
 def _forget_the_library() -> None:

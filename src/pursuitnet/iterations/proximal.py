@@ -83,8 +83,8 @@ class FISTA:
 
     def step(self, update: Update, state: State) -> State:
         t = state.momentum
-        root = math.sqrt(1 + 4 * t**2) if isinstance(t, float) else (1 + 4 * t**2).sqrt()
-        momentum = (1 + root) / 2
+        squared = t * t + 0.25
+        momentum = 0.5 + (math.sqrt(squared) if isinstance(squared, float) else squared.sqrt())  # (1 + √(1 + 4t²))/2
         weight = (t - 1) / momentum
         probe = state.code
         if isinstance(weight, Tensor) or weight:  # the first step does not extrapolate

@@ -139,10 +139,9 @@ def restarted(state: State) -> State:
     """
     if state.probe is None or not isinstance(state.momentum, Tensor):
         return state
+    axes = tuple(range(1, state.momentum.dim()))
     products = [
-        ((p - new) * (new - old)).flatten(1).sum(1)
+        ((p - new) * (new - old)).sum(axes, keepdim=True)
         for p, new, old in zip(state.probe, state.code, state.previous, strict=True)
     ]
-    uphill = (torch.stack(products).sum(0) > 0).view_as(state.momentum)
-    momentum = torch.where(uphill, 1.0, state.momentum)
-    return state._replace(momentum=momentum)
+    return state._replace(momentum=state.momentum.masked_fill(sum(products[1:], products[0]) > 0, 1.0))
