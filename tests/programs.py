@@ -7,6 +7,7 @@ nothing is left when its test ends, however.
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import itertools
@@ -74,6 +75,7 @@ def start_server_here() -> None:
     """
     for name in _PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # what is imported is not searched for garbage, here or there
     resource_tracker.ensure_running()  # is started in the same way, and is to be a process of its own
     with patch("multiprocessing.util.spawnv_passfds", _fork_server):
         forkserver.ensure_running()
