@@ -104,8 +104,8 @@ def panels(drawings: Mapping[str, Callable[[Axes], None]], size: tuple[float, fl
         size: of each in inches, for a font of 9.5 points.
     """
     elements = []
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5}
-    with matplotlib.rc_context(style | {"axes.titley": 1}):  # where a title goes anyway; to find out draws the ticks
+    # titles go to 1 anyway, but matplotlib would lay out the ticks to find that out
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "curves", "font.size": 9.5, "axes.titley": 1}):
         for label, draw in drawings.items():
             figure = Figure(figsize=size, layout="constrained")
             draw(figure.add_subplot())
