@@ -16,10 +16,10 @@ set_thread_defaults()
 
 @pytest.fixture(autouse=True, scope="session")
 def _server(request):
-    if len(request.session.items) > 1000:  # it takes seconds, and few tests need it
-        from programs import start_server_here
+    if len(request.session.items) > 1000:  # else it is started where it is needed
+        from programs import fork_server
 
-        start_server_here()
+        fork_server()
 
 
 @pytest.fixture(autouse=True)

@@ -68,22 +68,22 @@ _PRELOADED = [
 _SPLIT.set_forkserver_preload(_PRELOADED)
 
 
-def start_server_here() -> None:
-    """Split the server, which the others are split off, off this process: it need not import all that again.
+def fork_server() -> None:
+    """Fork the server from this process, which has imported most already, instead of starting a new Python for it.
 
-    To be called before the first test: PyTorch computes no gradient in a process that is split off one that has.
+    To be called before the first test: PyTorch computes no gradients in a process whose parent has computed some.
     """
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.freeze()  # what is imported is not searched for garbage, here or there
-    resource_tracker.ensure_running()  # is started in the same way, and is to be a process of its own
-    with patch("multiprocessing.util.spawnv_passfds", _fork_server):
+    resource_tracker.ensure_running()  # in a Python of its own, before the next line
+    with patch("multiprocessing.util.spawnv_passfds", _run_in_fork):
         forkserver.ensure_running()
 
 
-def _fork_server(_path: str, arguments: list[str | bytes], descriptors: list[int]) -> int:
-    """Do what ``multiprocessing.util.spawnv_passfds`` does, with a copy of this process and not with a new Python."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # there are threads, which hold no lock
+def _run_in_fork(_path: str, arguments: list[str | bytes], descriptors: list[int]) -> int:
+    """Run Python's code, the last argument, in a copy of this process; the signature is that of what is replaced."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # other threads hold no locks
         process = os.fork()
     if process:
         return process
