@@ -1,11 +1,13 @@
 """Does a dictionary learned without labels help a network with few of them? Trains what is missing, prints the table.
 
     python experiments/learned_dictionaries.py --data-dir DIR [--labels 1000] [--seeds 5] [--epochs 30] [--out DIR]
+                                               [--record PATH]
 
 The first layer of a network begins with random filters, as always, or with filters that ``learn`` has found in 300
 images of CIFAR-10 that are not among those with labels. Everything else is the same: labels, order, augmentation and
 the other weights by the seed. The accuracy is that on all test images after the last epoch. Results are kept in
---out, one file for each run, so that the script may be stopped and started again.
+--out, one file for each run, so that the script may be stopped and started again; --record PATH writes all to a JSON
+file, as experiments/results/learned_dictionaries.json was.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from pursuitnet.program.train.trainer import Trainer
 NETWORKS = {"ml_csc": {}, "msd_csc_6": {"width": 12}}
 UNLABELED = slice(40_000, 40_300)
 OUT = Path("runs", "learned_dictionaries")
+RECORD = Path(__file__).parent / "results" / "learned_dictionaries.json"
 
 
 def learned(data_dir: Path, like: pn.ConvDictionary, seed: int) -> pn.ConvDictionary:
@@ -48,7 +51,8 @@ def run(recipe: Recipe, dictionary: str) -> dict[str, Any]:
         begin_with(trainer.model, [learned(recipe.data_dir, own, recipe.seed)])
     for epoch in range(1, recipe.epochs + 1):
         trainer.epoch(epoch)
-    return {**recipe.to_json(), "dictionary": dictionary, "test_accuracy": trainer.measure("test")["test_accuracy"]}
+    accuracy = trainer.measure("test")["test_accuracy"]
+    return {**recipe.to_json(), "data_dir": None, "dictionary": dictionary, "test_accuracy": accuracy}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -83,6 +87,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--only", choices=sorted(NETWORKS), help="one of the networks")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
+    parser.add_argument("--record", type=Path, help="JSON file to write the runs to")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):
@@ -95,4 +100,7 @@ if __name__ == "__main__":
                 recipe = replace(base, data_dir=arguments.data_dir, train_images=arguments.labels, seed=seed, **choices)
                 file.write_text(json.dumps(run(recipe, dictionary)) + "\n")
                 print(f"{file.stem}: done", flush=True)
-    print(table([json.loads(file.read_text()) for file in sorted(arguments.out.glob("*.json"))]))
+    results = [json.loads(file.read_text()) for file in sorted(arguments.out.glob("*.json"))]
+    if arguments.record:
+        arguments.record.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))

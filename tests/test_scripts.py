@@ -167,6 +167,10 @@ PAGES = {
         "guide/imaging.md",
         lambda module: module.table(json.loads(module.RECORD.read_text())),
     ),
+    "experiments/learned_dictionaries.py": (
+        "guide/learning.md",
+        lambda module: module.table(json.loads(module.RECORD.read_text())),
+    ),
     "experiments/segment.py": ("guide/imaging.md", lambda module: module.table(json.loads(module.RECORD.read_text()))),
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
