@@ -38,7 +38,8 @@ DIGITS = Recipe(
 RECIPES = {
     "digits": DIGITS,
     "mnist5k": replace(
-        DIGITS, data="given", model="certified_3", width=2, downsamples=3, epochs=24, batch_size=32, shift=0, flip=False
+        DIGITS, data="given", model="certified_3", width=2, downsamples=3, epochs=24, batch_size=64, lr=0.02,
+        margin=0.155, shift=1, flip=False,
     ),
     "cifar10": Recipe(
         data="cifar10", model="certified_3", width=8, downsamples=3, epochs=18, batch_size=128, lr=0.3,
