@@ -75,10 +75,21 @@ def fork_server() -> None:
     """
     for name in _PRELOADED:
         importlib.import_module(name)
+    _load_pages()
     gc.freeze()  # what is imported is not searched for garbage, here or there
     resource_tracker.ensure_running()  # in a Python of its own, before the next line
     with patch("multiprocessing.util.spawnv_passfds", _run_in_fork):
         forkserver.ensure_running()
+
+
+def _load_pages() -> None:
+    """Load fonts and compile templates, which nearly every process needs."""
+    from pursuitnet.program.report import pictures, template
+
+    pictures.curves([{"epoch": 1, "train_loss": 1.0, "test_loss": 1.0, "test_accuracy": 1.0}])
+    environment = template._environment()
+    for name in environment.list_templates(["j2"]):
+        environment.get_template(name)
 
 
 def _run_in_fork(_path: str, arguments: list[str | bytes], descriptors: list[int]) -> int:

@@ -153,7 +153,7 @@ def test_stacked_layers_learn_the_digits(case):
     dims = make(1).dims
     images, labels = digits("train", dims)
     network = Classifier(make, images.shape[1], depth, start)
-    lr, epochs, batch = {"12 matrices": (6e-3, 3, 64), "6 of [I D]": (1e-2, 2, 32)}.get(case, (3e-3, 5, 32))
+    lr, epochs, batch = {"12 matrices": (6e-3, 3, 64), "6 of [I D]": (1.5e-2, 2, 64)}.get(case, (3e-3, 5, 32))
     optimizer = torch.optim.Adam(network.parameters(), lr)
     for _ in range(epochs):
         for at in torch.randperm(len(images)).split(batch):
