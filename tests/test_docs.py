@@ -166,3 +166,9 @@ def test_the_integration_builds_what_contributing_says():
     told = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
     assert "integration runs `make docs`," in told
     assert "\nmake docs\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_glossary_has_forty_terms_at_most_each_once():
+    rows = re.findall(r"^\| (.+?) \|", (DOCS / "glossary.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    terms = [term for row in rows for term in row.split(", ")]
+    assert 30 < len(rows) <= 40 and len(set(terms)) == len(terms)
