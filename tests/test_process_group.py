@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import sys
-from functools import cache
 
 import pytest
 import torch
@@ -42,16 +41,13 @@ def assert_close(one, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Give the run of one process with a norm."""
-
-    @cache
-    def trained(norm):
+    """The run of one process, for each norm."""
+    folder, found = tmp_path_factory.mktemp("alone"), {}
+    for norm in ("none", "batch"):
         tiny = {"width": 2, "epochs": 2, "train_images": 100, "test_images": 50, "batch_size": 32}
-        recipe = Recipe(model="msd_csc_3", **tiny, device="cpu", norm=norm)
-        train.train(recipe, folder := tmp_path_factory.mktemp("alone") / norm)
-        return folder
-
-    return trained
+        train.train(Recipe(model="msd_csc_3", **tiny, device="cpu", norm=norm), folder / norm)
+        found[norm] = folder / norm
+    return found
 
 
 def member(rank, port, folder, arguments):
@@ -76,11 +72,12 @@ def pair(folder, *arguments):
     return [(folder.parent / f"said.{rank}").read_text() for rank in range(2)]
 
 
-def test_two_processes_are_one_to_rounding_and_the_first_alone_writes_and_speaks(tmp_path, alone):
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_two_processes_are_one_to_rounding_and_the_first_alone_writes_and_speaks(tmp_path, alone, norm):
     work = tmp_path / "work"
     work.mkdir()
-    first, second = pair(work, *TINY, "--norm", "batch", "--sync-norm", "--out", "two")
-    assert_close(work / "two", alone("batch"))
+    first, second = pair(work, *TINY, "--norm", norm, "--sync-norm", "--out", "two")
+    assert_close(work / "two", alone[norm])
     assert first.count("epoch 1/2") == 1 and first.count("report.html") == 1 and not second
     assert json.loads((work / "two" / "record.json").read_text())["processes"] == 2
     assert os.listdir(work) == ["two"]
@@ -112,7 +109,7 @@ def test_a_process_that_dies_takes_the_job_down_and_another_number_goes_on(tmp_p
     assert said.count("has lost another one") == 1 and "--resume" in said
     assert len(train.records(tmp_path / "run")) == 1
     train.train(train.read_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
-    assert_close(tmp_path / "run", alone("none"))
+    assert_close(tmp_path / "run", alone["none"])
 
 
 @pytest.mark.slow
@@ -122,7 +119,7 @@ def test_one_process_told_to_stop_stops_all_at_the_same_step_and_they_go_on(tmp_
     said = launch(tmp_path, *TINY, "--norm", "none", "--out", "run", script=[str(script)], code=1)
     assert "stopped after epoch" in said and "--resume" in said
     pair(tmp_path, "--out", "run", "--resume")
-    assert_close(tmp_path / "run", alone("none"))
+    assert_close(tmp_path / "run", alone["none"])
 
 
 def test_the_place_that_a_launcher_gives():

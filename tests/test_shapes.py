@@ -159,9 +159,9 @@ def call_the_solvers(D, x):
 
 def call_learning():
     images, D = normal(4, 1, 6, 6), pn.ConvDictionary(normal(3, 1, 3, 3), padding=1)
-    own, one = torch.rand(4, 1, 6, 6) > 0.2, torch.rand(1, 1, 6, 6) > 0.2
-    for mask, online in ((None, False), (own, True), (one, False), (one, True)):
-        pn.learn(images, D, 0.3, mask=mask, online=online, max_iterations=2)
+    for mask in (None, torch.rand(4, 1, 6, 6) > 0.2, torch.rand(1, 1, 6, 6) > 0.2):
+        for online in (False, True):
+            pn.learn(images, D, 0.3, mask=mask, online=online, max_iterations=2)
     pn.learn(normal(20, 8), pn.LinearDictionary(normal(5, 8)), 0.3, max_iterations=2)
     from_patches([images], D, 3)
     flat = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)  # the second atom is in no image
