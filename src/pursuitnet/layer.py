@@ -221,7 +221,7 @@ class PursuitLayer(nn.Module):
 
     def _weights(self) -> tuple[Weight, Weight]:
         """Return (c, weight of D·probe); training inside a transform, where no buffer can be written, computes L."""
-        if self.training and isinstance(self.step, BoundedStep) and torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active() and self.training and isinstance(self.step, BoundedStep):
             return self.step(self.dictionary.lipschitz_bound().detach())
         return self.step()
 

@@ -234,12 +234,12 @@ def question(depth: Depth, least: float, most: float, white: float | None) -> st
     return ""
 
 
-def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
-    """Yield ``work`` of each file, in order, or the error if the file cannot be used."""
+def results(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | BrokenImageError]:
+    """Yield ``function`` of each file, in order, or the error if the file cannot be used."""
 
     def one(path: Path) -> T | BrokenImageError:
         try:
-            return work(path)
+            return function(path)
         except BrokenImageError as error:
             return error
 
@@ -247,9 +247,9 @@ def results(work: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T | Br
         yield from pool.map(one, paths)
 
 
-def _attempted(work: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
-    """Return ``work`` of all usable files, and the errors of the others."""
-    attempts = dict(zip(paths, results(work, paths), strict=True))
+def _attempted(function: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], Broken]:
+    """Return ``function`` of all usable files, and the errors of the others."""
+    attempts = dict(zip(paths, results(function, paths), strict=True))
     broken = {path: result for path, result in attempts.items() if isinstance(result, BrokenImageError)}
     return {path: result for path, result in attempts.items() if not isinstance(result, BrokenImageError)}, broken
 

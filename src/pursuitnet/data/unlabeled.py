@@ -86,7 +86,7 @@ def _matching(path: Path) -> Iterator[Path]:
 def _may_be_image(path: Path) -> bool:
     """Return whether a file may be an image by its suffix: folders of images also contain lists and notes.
 
-    Photographs in a format that cannot be read count, so that each is named instead of left out in silence.
+    Photographs in a format that cannot be read count, so that each is named instead of left out silently.
     """
     from PIL import Image
 

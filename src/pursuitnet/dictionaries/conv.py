@@ -154,7 +154,8 @@ class ConvDictionary(Dictionary):
             blocks = torch.fft.rfftn(products, points).flatten(2).unflatten(1, (self.groups, -1))
             gram = blocks.permute(1, 3, 0, 2).flatten(0, 1).contiguous()
             scale = _frobenius(gram).clamp(min=torch.finfo(filters.dtype).tiny)
-            power = gram / scale
+            # of real numbers: PyTorch divides a complex tensor by a real one five times as slowly
+            power = torch.view_as_complex(torch.view_as_real(gram) / scale)
             for _ in range(3):
                 power = power @ power
             largest = scale * _frobenius(power) ** (1 / 8)

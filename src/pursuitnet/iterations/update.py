@@ -62,9 +62,10 @@ def residual(D: Dictionary, x: Tensor, probe: Code | None, weight: Weight = 1.0)
     if probe is None:
         return x
     synthesis = D.synthesize_parts(probe, x.shape)
-    if not (isinstance(weight, float) and weight == 1):
-        synthesis = torch.mul(synthesis, weight, out=reusable(synthesis))
-    return torch.sub(x, synthesis, out=reusable(synthesis, x))
+    if isinstance(weight, float) and weight == 1:
+        return torch.sub(x, synthesis, out=reusable(synthesis, x))
+    synthesis = torch.mul(synthesis, -weight, out=reusable(synthesis))  # a sum's gradient needs no change of sign
+    return torch.add(x, synthesis, out=reusable(synthesis, x))
 
 
 def sums(anchor: Code | None, update: Code, fresh: bool = False) -> Code:

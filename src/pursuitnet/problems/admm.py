@@ -158,8 +158,8 @@ class FourierSplit:
         """Return the variables to begin at."""
         problem, D = self.problem, self.problem.dictionary
         rho, off = self.method.first_rho(problem), problem.residual(code)
-        held = D.join(clipped(problem, D.analyze_parts(off)))
-        return Variables(D.join(code), held / rho, off, rho, rho.new_zeros(()))
+        new_multiplier = D.join(clipped(problem, D.analyze_parts(off)))
+        return Variables(D.join(code), new_multiplier / rho, off, rho, rho.new_zeros(()))
 
     def __call__(self, probe: Code) -> Code:
         copy, multiplier, _, rho, taken = Variables(*probe)
@@ -167,11 +167,11 @@ class FourierSplit:
         z = copy - multiplier
         w = self.inverse(x - D.synthesize_parts(D.split(z), x.shape), rho)
         code = z.add_(D.join(D.analyze_parts(w)))
-        moved = torch.lerp(copy, code, self.method.relaxation).add_(multiplier)
-        new = D.join(problem.threshold(D.split(moved), 1 / rho))
-        held = moved.sub_(new)
-        factor = self.method.rho_factor(code, new, copy, held, taken)
-        return Variables(new, held / factor, rho * w, rho * factor, taken + 1)
+        argument = torch.lerp(copy, code, self.method.relaxation).add_(multiplier)
+        new = D.join(problem.threshold(D.split(argument), 1 / rho))
+        new_multiplier = argument.sub_(new)
+        factor = self.method.rho_factor(code, new, copy, new_multiplier, taken)
+        return Variables(new, new_multiplier / factor, rho * w, rho * factor, taken + 1)
 
     def certificate(self, code: Code) -> Certificate:
         """Return objective and duality gap of Y, with x − DΓ for the dual point."""
@@ -188,7 +188,7 @@ class MaskedSplit:
     """min ½‖x − Wy‖² + Σβ|Y| subject to Γ = Y and CΓ = y, on a torus that holds the signal and its padding.
 
     C is the convolution on the torus, W cuts the signal out of it, and Y is zero where D has no column. Γ solves
-    (ρI + σCᵀC)Γ = ρ(Y − U) + σCᵀ(y − v), with weights ρ and σ of the constraints that follow their residuals apart.
+    (ρI + σCᵀC)Γ = ρ(Y − U) + σCᵀ(y − v), with weights ρ and σ of the constraints that follow their own residuals.
 
     Attributes:
         problem: (P1), of a dictionary with its torus.
@@ -207,8 +207,8 @@ class MaskedSplit:
         """Return the variables to begin at."""
         problem, fourier, x = self.problem, self.fourier, self.problem.signal
         rho, off = self.method.first_rho(problem), problem.residual(code)
-        (held,) = clipped(problem, fourier.analyze_parts(off))
-        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(held / rho, fourier.corners)
+        (new_multiplier,) = clipped(problem, fourier.analyze_parts(off))
+        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(new_multiplier / rho, fourier.corners)
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
         dual = fourier.place(-off / sigma, fourier.window)
         fit = fourier.torus.synthesize(copy)
@@ -220,30 +220,30 @@ class MaskedSplit:
         z, target = copy - multiplier, fit - dual
         w = self.inverse(target - fourier.torus.synthesize(z), rho / sigma)
         code, model = z.add_(fourier.torus.analyze(w)), target - rho / sigma * w  # CΓ = Cz + CCᵀw
-        moved = torch.lerp(copy, code, alpha).add_(multiplier)
-        new = self._thresholded(moved, rho)
-        held = moved.sub_(new)
-        moved_fit = torch.lerp(fit, model, alpha).add_(dual)
-        new_fit = self._fitted(moved_fit, sigma)
-        new_dual = moved_fit - new_fit
-        factor = self.method.rho_factor(code, new, copy, held, taken)
+        argument = torch.lerp(copy, code, alpha).add_(multiplier)
+        new = self._thresholded(argument, rho)
+        new_multiplier = argument.sub_(new)
+        fit_argument = torch.lerp(fit, model, alpha).add_(dual)
+        new_fit = self._fitted(fit_argument, sigma)
+        new_dual = fit_argument - new_fit
+        factor = self.method.rho_factor(code, new, copy, new_multiplier, taken)
         fit_factor = self.method.rho_factor(model, new_fit, fit, new_dual, taken)
         return MaskedVariables(
-            new, held / factor, new_fit, new_dual / fit_factor, rho * factor, sigma * fit_factor, taken + 1
+            new, new_multiplier / factor, new_fit, new_dual / fit_factor, rho * factor, sigma * fit_factor, taken + 1
         )
 
-    def _thresholded(self, moved: Tensor, rho: Tensor) -> Tensor:
+    def _thresholded(self, argument: Tensor, rho: Tensor) -> Tensor:
         """Return Y: the threshold where D has columns, and zero elsewhere."""
         fourier = self.fourier
         return fourier.place(
-            self.problem.threshold((fourier.cut(moved, fourier.corners),), 1 / rho)[0], fourier.corners
+            self.problem.threshold((fourier.cut(argument, fourier.corners),), 1 / rho)[0], fourier.corners
         )
 
-    def _fitted(self, moved: Tensor, rho: Tensor) -> Tensor:
-        """Return argmin ½‖x − Wy‖² + ½ρ‖y − moved‖²."""
+    def _fitted(self, argument: Tensor, rho: Tensor) -> Tensor:
+        """Return argmin ½‖x − Wy‖² + ½ρ‖y − argument‖²."""
         fourier = self.fourier
-        off = self.problem.signal - fourier.cut(moved, fourier.window)
-        return moved + fourier.place(off / (1 + rho), fourier.window)
+        off = self.problem.signal - fourier.cut(argument, fourier.window)
+        return argument + fourier.place(off / (1 + rho), fourier.window)
 
     def certificate(self, code: Code) -> Certificate:
         """Return objective and duality gap of Y, with −ρv, at the optimum x − DΓ, for the dual point."""

@@ -209,7 +209,8 @@ class Threshold(nn.Module):
             return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same values, with half the memory
         if not self.nonnegative:
             return soft_threshold(z, theta)
-        return torch.sub(z, theta, out=reusable(z) if inplace else None).relu_()
+        # the gradient of a sum needs no pass over the code to change its sign
+        return torch.add(z, -theta, out=reusable(z) if inplace else None).relu_()
 
     def theta(self, part: int, c: Tensor | float = 1.0, step: int = 0) -> Tensor | None:
         """Return θ of one part, (code_channels,) or (1,): β·c, or β where a norm has canceled c; None without β."""

@@ -24,7 +24,7 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.asynchronous = device.type != "cpu"
         self.device, self.images, self.step = device, 0, 0
-        self.spent: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = defaultdict(float)
         self.start = self.last = time.perf_counter()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -43,8 +43,8 @@ class Stopwatch:
     def lap(self, name: str, images: int = 0) -> None:
         """Add the time since the last lap to a name; ``images`` above 0 end the step."""
         if self._sampled:
-            self.spent[name] -= self.last
-            self.spent[name] += self._now()
+            self.seconds[name] -= self.last
+            self.seconds[name] += self._now()
         self.images += images
         self.step += images > 0
 
@@ -52,8 +52,8 @@ class Stopwatch:
         """Return images per second, the fraction of the time in each part, and the peak memory in MB."""
         if self.asynchronous:
             torch.accelerator.synchronize(self.device)
-        total = sum(self.spent.values()) or 1.0
-        shares = {name: round(seconds / total, 4) for name, seconds in self.spent.items()}
+        total = sum(self.seconds.values()) or 1.0
+        shares = {name: round(seconds / total, 4) for name, seconds in self.seconds.items()}
         speed = self.images / (time.perf_counter() - self.start)
         return {"images_per_second": round(speed, 1), **shares, "peak_memory_mb": round(self._peak() / 1e6, 1)}
 

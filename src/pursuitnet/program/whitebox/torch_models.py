@@ -229,7 +229,7 @@ def _why_not(name: str) -> str | None:
     if name == "mul":
         return "mul follows it, by factors that are each image's own, so that there is no fixed a"
     if name in ("getitem", "chunk", "split", "unbind", "narrow"):
-        return f"{name} takes parts of it, which are not followed apart"
+        return f"{name} takes parts of it, which are not followed one by one"
     if name.startswith("conv") or name == "linear":
         return f"{name} takes what it gives as it stands, and no ReLU is between"
     return None
