@@ -185,7 +185,7 @@ def test_checkpointing_gives_the_same_gradients():
 
 @torch.no_grad()
 def test_plug_and_play_iterations_with_one_layer_converge():
-    """Steps of gradient descent between proximal maps are averaged: the moves never grow, and go to zero, to rounding."""
+    """Steps of gradient descent between proximal maps are averaged: the moves never grow, and end in rounding."""
     prior = denoiser(layers=1)
     blur = pn.ConvDictionary(torch.full((1, 1, 5, 5), 1 / 25, dtype=torch.float64), padding=2)
     blurred = blur.analyze(torch.rand(1, 1, 16, 16, dtype=torch.float64))

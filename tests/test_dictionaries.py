@@ -3,6 +3,7 @@
 The route to compare with is an explicit matrix, written tap by tap, in float64.
 """
 
+import copy
 import itertools
 import math
 import re
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from makers import DICTIONARIES, Conv, Identity, Linear, normal
 
 import pursuitnet as pn
+from pursuitnet.dictionaries import blocks
 
 every_dictionary = pytest.mark.parametrize("name", DICTIONARIES)
 CONVOLUTIONS = [name for name, (spec, _) in DICTIONARIES.items() if spec.make().dims]
@@ -377,6 +379,42 @@ def test_one_atom_is_convolved_as_pytorch_does(kernel, padding, dilation, channe
         for found, expected in zip(*(results(f, start, target) for f in (ours, pytorchs)), strict=True):
             largest = expected.abs().max().item() if expected.numel() else 0
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * largest)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "padding", "size"),
+    [
+        (1, (7, 7), 6, (9, 10)),  # a signal whose sides are no multiples of a block
+        (1, (3, 4), (1, 0), (8, 11)),
+        (2, (5, 3), (4, 2), (6, 7)),
+        (3, (5, 5), 2, (9, 9)),
+        (4, (3, 3), 0, (7, 8)),
+        (1, (3, 4, 3), (2, 1, 0), (5, 6, 5)),
+    ],
+)
+def test_signals_of_few_channels_are_computed_for_blocks_as_pytorch_does(channels, kernel, padding, size, monkeypatch):
+    """In single precision on CPUs: D, and the gradient of Dᵀ in the signal."""
+    monkeypatch.setattr(blocks, "WORTH", 0)
+    signal = normal(2, channels, *size)
+    D = pn.ConvDictionary(normal(5, channels, *kernel, seed=1), 1, padding)
+    code, single = normal(2, 5, *D.code_size(signal.shape), seed=2), copy.deepcopy(D).float()
+
+    def results(dictionary, start, target):
+        """Values, gradients, and gradients of those."""
+        x, target = (t.to(dictionary.weight.dtype, copy=True) for t in (start, target))
+        x.requires_grad_()
+        result = dictionary.analyze(x) if start is signal else dictionary.synthesize(x, signal.shape)
+        first = torch.autograd.grad((result * target).sum() ** 2, (x, dictionary.weight), create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (x, dictionary.weight))
+        return result.grad_fn.name(), [result, *first, *second]
+
+    for start, target, name in ((signal, code, "_ConvolutionBackward"), (code, signal, "_AdjointBackward")):
+        (_, expected), (used, found) = results(D, start, target), results(single, start, target)
+        assert used == name
+        for a, b in zip(found, expected, strict=True):
+            assert a.shape == b.shape and (a.double() - b).norm() <= 1e-5 * b.norm()
+    forward = torch.func.jvp(lambda z: single.synthesize(z, signal.shape), (code.float(),), (code.float(),))
+    torch.testing.assert_close(forward[0], forward[1])
 
 
 @pytest.mark.parametrize("direction", ["analyze", "synthesize"])

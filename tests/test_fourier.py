@@ -69,7 +69,7 @@ def test_any_convolution_is_the_same_and_its_directions_are_adjoint(drawn, perio
 @pytest.mark.parametrize(
     ("D", "dtype"),
     [
-        (pn.CircularDictionary(unit(4, 1, 15, 15)), torch.float32),
+        (pn.CircularDictionary(unit(4, 1, 19, 19)), torch.float32),
         (pn.ConvDictionary(unit(4, 1, 15, 15), 1, 7), torch.float64),
     ],
 )
@@ -98,13 +98,14 @@ def test_it_is_taken_where_the_filters_are_large_and_for_what_the_library_knows(
         """Computes in a way of its own."""
 
     for make in (pn.CircularDictionary, lambda w: pn.ConvDictionary(w, padding=w.shape[-1] // 2)):
-        assert taken(make(torch.ones(32, 1, 15, 15))) and not taken(make(torch.ones(32, 1, 3, 3)))
+        assert taken(make(torch.ones(32, 1, 19, 19))) and not taken(make(torch.ones(32, 1, 3, 3)))
         assert not taken(make(torch.ones(32, 64, 5, 5)))  # whose direct synthesis uses all of a vector unit
-        assert taken(pn.WithIdentity(make(torch.ones(32, 1, 15, 15))))
-    partly = in_fourier_domain(pn.CircularDictionary(torch.ones(32, 1, 9, 9)), (1, 1, 64, 64))
-    assert partly.synthesis and not partly.analysis  # one channel wastes most of a vector unit
-    assert not taken(pn.ConvDictionary(torch.ones(32, 1, 15, 15), groups=4))
-    assert not taken(Own(torch.ones(32, 1, 15, 15)))
+        assert taken(pn.WithIdentity(make(torch.ones(32, 1, 19, 19))))
+    partly = in_fourier_domain(pn.CircularDictionary(torch.ones(32, 5, 9, 9)), (1, 5, 64, 64))
+    assert partly.synthesis and not partly.analysis  # five channels waste most of a vector unit
+    assert not taken(pn.CircularDictionary(torch.ones(32, 1, 9, 9)))  # one channel does not, in blocks of pixels
+    assert not taken(pn.ConvDictionary(torch.ones(32, 1, 19, 19), groups=4))
+    assert not taken(Own(torch.ones(32, 1, 19, 19)))
 
 
 def test_gradients_of_large_filters_reach_the_weights():

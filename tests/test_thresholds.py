@@ -54,6 +54,43 @@ def test_threshold_minimizes_its_proximal_objective(operator, low):
     assert torch.equal(operator(z, 0.0), z if low < 0 else z.clamp(min=0))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of jvp itself
+@pytest.mark.parametrize("least", [0.0, 0.1, -0.1])
+def test_soft_threshold_and_its_derivatives_are_those_by_cases(least):
+    """For any sign of θ, as a free step may have; beside it a batch, forward derivatives and a number for θ."""
+    z, theta = 2 * normal(3, 4, 5, 6), (least + normal(4, 1, 1, seed=1).abs()) * (1 if least >= 0 else -1)
+    given = [t.clone().requires_grad_() for t in (z, theta)]
+    for inputs in (given, [given[0], theta], [z, given[1]]):
+        wanted = [t for t in inputs if t.requires_grad]
+        found, expected = pn.soft_threshold(*inputs), z.sign() * (inputs[0] * z.sign() - inputs[1]).clamp(min=0)
+        torch.testing.assert_close(found, expected)
+        first, other = (torch.autograd.grad((r**3).sum(), wanted, create_graph=True) for r in (found, expected))
+        torch.testing.assert_close(first, other)
+        second, other = (torch.autograd.grad(sum(t.square().sum() for t in r), wanted) for r in (first, other))
+        torch.testing.assert_close(second, other)
+    assert torch.equal(pn.soft_threshold(z, theta), found.detach())
+    batch = torch.func.vmap(pn.soft_threshold)(z, theta.expand(3, 4, 1, 1))
+    assert torch.equal(batch, found.detach())
+    _, forward = torch.func.jvp(lambda t: pn.soft_threshold(t, theta), (z,), (z.cos(),))
+    torch.testing.assert_close(forward, torch.where(found != 0, z.cos(), 0))
+    assert torch.equal(pn.soft_threshold(z, 0.5), pn.soft_threshold(z, torch.tensor(0.5, dtype=z.dtype)))
+
+
+@pytest.mark.parametrize("c", [0.1, -0.1])
+def test_evaluation_in_place_has_the_values_of_training_for_a_free_step_of_any_sign(c):
+    D = pn.ConvDictionary(normal(6, 2, 3, 3), padding=1)
+    P = with_penalties(pn.Threshold((6,), nonnegative=False))
+    layer = pn.PursuitLayer(D, unfolding=2, step=pn.FreeStep(c), threshold=P).double()
+    x = normal(2, 2, 7, 7, seed=3)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer(x.clone().requires_grad_()).detach(), rtol=1e-12, atol=1e-14)
+        assert torch.equal(layer(x), torch.stack([layer(x[i : i + 1])[0] for i in range(2)]))
+    with torch.enable_grad():
+        graph = layer(x).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), graph, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("nonnegative", [True, False])
 @pytest.mark.parametrize("size", [(), (5,), (3, 4), (2, 3, 2)])
 def test_every_row_has_its_own_penalty_scaled_by_the_step_of_this_call(size, nonnegative):

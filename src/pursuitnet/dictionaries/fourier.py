@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pursuitnet.dictionaries import blocks
 from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.circular import CircularDictionary
 from pursuitnet.dictionaries.conv import ConvDictionary
@@ -135,11 +136,15 @@ def torus_size(D: ConvDictionary, size: Sequence[int]) -> list[int]:
 def direct_costs(D: ConvDictionary, code_size: Sequence[int]) -> tuple[float, float]:
     """Return about how many products Dᵀ and D take as convolutions of an example.
 
-    In single precision 16 channels of the result are computed at a time, so that one costs as much as 16; in double
-    precision there is no such thing, and a product takes about ten times as long.
+    In single precision 16 channels of the result are computed at a time, so that one costs as much as 16, unless
+    ``blocks`` has a faster way; in double precision there is no such thing, and a product takes about ten times as
+    long.
     """
     atoms, channels, *kernel = D.weight.shape
     each = math.prod(kernel) * math.prod(code_size)
     if D.weight.dtype != torch.float32:
         return (5 * channels * atoms * each,) * 2
-    return channels * 16 * -(-atoms // 16) * each, 16 * -(-channels // 16) * atoms * each
+    synthesis: float = 16 * -(-channels // 16) * atoms * each
+    if blocks.fit(D.weight, D.stride, D.dilation, D.groups):
+        synthesis = blocks.products(D.weight, math.prod(code_size))
+    return channels * 16 * -(-atoms // 16) * each, synthesis

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from cyclopts import App, CycloptsError
 
-from pursuitnet.program import arguments, hints, streams, threads
+from pursuitnet.program import arguments, hints, memory, streams, threads
 from pursuitnet.program.commands.apply import apply
 from pursuitnet.program.commands.evaluate import evaluate
 from pursuitnet.program.commands.export import export
@@ -34,6 +34,7 @@ for command in (train, evaluate, inspect, predict, apply, learn, export, simulat
 def main() -> None:
     """Run the program; what a user got wrong ends in one line and exit code 2, a closed pipe without a word."""
     threads.set_thread_defaults()  # before PyTorch is loaded
+    memory.keep_freed_memory()
     warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
     streams.prepare()
     try:

@@ -9,16 +9,17 @@ import itertools
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pursuitnet.dictionaries import Code
 from pursuitnet.dictionaries.inputs import check_choice, check_count, check_kind, check_number, kind_of
 from pursuitnet.prox.norms import BatchNorm, StepNorms, eval_affine
-from pursuitnet.utils.inplace import reusable
+from pursuitnet.utils.inplace import is_transformed, reusable
 
 
 def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -33,7 +34,53 @@ def soft_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
         [-2.0, 0.0, 1.0]
     """
     z, theta = _tensor("z", z), theta if isinstance(theta, float) else _tensor("theta", theta)
-    return z.sign() * (z.abs() - theta).relu_()
+    return _soft_threshold(z, theta)
+
+
+def _soft_threshold(z: Tensor, theta: Tensor | float, out: Tensor | None = None) -> Tensor:
+    """Return S_θ(z), in fewer passes over z where that is known to be right: they take as long as a convolution.
+
+    Args:
+        z: any floating-point tensor.
+        theta: θ, which broadcasts against z.
+        out: z itself, if the result may overwrite it.
+    """
+    if not _is_plain(z, theta):
+        return z.sign() * (z.abs() - theta).relu_() if out is None else z.sign().mul_(z.abs_().sub_(theta).relu_())
+    if not isinstance(theta, Tensor):
+        return F.softshrink(z, theta)
+    if torch.is_grad_enabled() and (z.requires_grad or theta.requires_grad):
+        return _SoftThreshold.apply(z, theta)  # type: ignore[no-untyped-call]
+    clamped = z.clamp(-theta, theta)
+    return torch.sub(z, clamped, out=clamped if out is None else out)
+
+
+def _is_plain(z: Tensor, theta: Tensor | float) -> bool:
+    """Return whether θ ≥ 0 and z has the result's type and shape, on a CPU: other devices are not waited for."""
+    if is_transformed() or z.device.type != "cpu" or not z.is_floating_point():
+        return False
+    if not isinstance(theta, Tensor):
+        return theta >= 0
+    fits = theta.dtype == z.dtype and torch.broadcast_shapes(z.shape, theta.shape) == z.shape
+    return fits and bool((theta >= 0).all())
+
+
+class _SoftThreshold(torch.autograd.Function):
+    """S_θ(z) = z − min(max(z, −θ), θ) for θ ≥ 0; only the code is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, theta: Tensor) -> Tensor:
+        clamped = z.clamp(-theta, theta)
+        code = torch.sub(z, clamped, out=clamped)
+        ctx.save_for_backward(code, theta)
+        return code
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        code, theta = ctx.saved_tensors
+        of_z: Tensor = torch.ops.aten.softshrink_backward(gradient, code, 0.0)  # zero where the code is
+        of_theta = -(of_z * code.sign()).sum_to_size(theta.shape) if ctx.needs_input_grad[1] else None
+        return of_z, of_theta
 
 
 def nonnegative_threshold(z: Tensor, theta: Tensor | float) -> Tensor:
@@ -205,10 +252,8 @@ class Threshold(nn.Module):
         if theta is None:
             return z
         theta = theta.to(z.dtype).view(*theta.shape, *[1] * (z.dim() - 2))
-        if not self.nonnegative and inplace and not self.free and reusable(z) is not None:
-            return torch.sub(z, z.clamp(-theta, theta), out=z)  # the same values, with half the memory
         if not self.nonnegative:
-            return soft_threshold(z, theta)
+            return _soft_threshold(z, theta, reusable(z) if inplace else None)
         # the gradient of a sum needs no pass over the code to change its sign
         return torch.add(z, -theta, out=reusable(z) if inplace else None).relu_()
 

@@ -15,9 +15,14 @@ def reusable(tensor: Tensor, other: Tensor | None = None) -> Tensor | None:
         tensor: an operand that is not used afterwards.
         other: the other operand; may be left out if it is a number, or one per row and of the tensor's type.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return None
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled() or is_transformed():
         return None
     fits = other is None or (other.dtype == tensor.dtype and other.shape == tensor.shape)
     return tensor if fits else None
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func``, forward-mode differentiation or compilation is active."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return True
+    return torch._C._are_functorch_transforms_active()

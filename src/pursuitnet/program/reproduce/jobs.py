@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 from pursuitnet.program.lock import LOCK_TIMEOUT, LockedError, run_lock
+from pursuitnet.program.memory import keep_freed_memory
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.threads import available
@@ -203,4 +204,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
+from pursuitnet.program.memory import keep_freed_memory
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.jobs import start_process
 
@@ -105,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

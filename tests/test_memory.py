@@ -1,0 +1,38 @@
+"""The program keeps the memory that tensors free, so that the next ones do not pay for its pages again."""
+
+import resource
+import sys
+
+import pytest
+from programs import finished
+
+from pursuitnet.program.memory import keep_freed_memory
+
+PROBE = """
+import resource
+from pursuitnet.program.memory import keep_freed_memory
+kept = keep_freed_memory()
+for turn in range(10):
+    if turn == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"x" * 16_000_000 for _ in range(3)]
+    del blocks
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 8 * 3 * 16_000_000 // resource.getpagesize()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is another one")
+def test_freed_memory_is_used_again_without_new_pages_unless_the_user_says_otherwise():
+    kept, faults = finished("-c", PROBE).stdout.split()
+    assert kept == "True" and int(faults) < 0.1 * PAGES
+    chosen = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    kept, faults = finished("-c", PROBE, env=chosen).stdout.split()
+    assert kept == "False" and int(faults) > 0.9 * PAGES
+
+
+@pytest.mark.parametrize(
+    "environment", [{"MALLOC_MMAP_THRESHOLD_": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.pthread.rseq=0"}]
+)
+def test_settings_of_the_user_stay(environment):
+    assert not keep_freed_memory(environment)
