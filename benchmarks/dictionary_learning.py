@@ -175,6 +175,7 @@ def learn_and_report_memory(arguments: argparse.Namespace) -> None:
             print(f"{report.iteration:6d} patches: {kilobytes / 1024:.0f} MB at most", flush=True)
 
     torch.set_num_threads(arguments.threads)
+    pn.keep_freed_memory()
     D = pn.ConvDictionary(start(arguments.atoms, arguments.size), padding=arguments.size - 1)
     pn.learn(stream_of_patches(arguments.memory), D, arguments.beta, gap=1e-3, callback=print_peak)
 
@@ -202,6 +203,7 @@ def main() -> None:
     import sporco.fft
 
     torch.set_num_threads(arguments.threads)
+    pn.keep_freed_memory()
     sporco.fft.pyfftw_threads = arguments.threads
     kind = arguments.clock or ("processor" if arguments.threads == 1 else "wall")
     clock = time.process_time if kind == "processor" else time.perf_counter

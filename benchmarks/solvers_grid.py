@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells whose name holds this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    pn.keep_freed_memory()
     held = read(arguments.out)
     for cell in cells(arguments.quick):
         name = name_of(cell)

@@ -162,6 +162,7 @@ def main() -> None:
     records.add_out(parser, "sparse_coding")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    pn.keep_freed_memory()
     kind = arguments.clock or ("processor" if arguments.threads == 1 else "wall")
     clock = time.process_time if kind == "processor" else time.perf_counter
     x, D = high_passed(gray(arguments.image, arguments.size)), dictionary(64, 8)

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pursuitnet as pn
-from pursuitnet.program.memory import keep_freed_memory
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.sharing.weights import pack
 from pursuitnet.program.versions import commit
@@ -163,7 +162,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs", "denoise"), help="folder for state and numbers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    pn.keep_freed_memory()
     low, _, high = arguments.sigma.partition("-")
     levels = arguments.levels or ([15, 25, 50, 75] if high else [float(low)])
     training, images = Training(arguments), photographs(arguments.train)

@@ -6,11 +6,11 @@ import sys
 import pytest
 from programs import finished
 
-from pursuitnet.program.memory import keep_freed_memory
+from pursuitnet.utils.memory import keep_freed_memory
 
 PROBE = """
 import resource
-from pursuitnet.program.memory import keep_freed_memory
+from pursuitnet.utils.memory import keep_freed_memory
 kept = keep_freed_memory()
 for turn in range(10):
     if turn == 2:

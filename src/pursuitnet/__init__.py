@@ -38,6 +38,8 @@ _HOME = {
     "Recipe": "program.recipe",
     "train": "program.train",
     **dict.fromkeys(("load", "Trained", "trained"), "program.sharing"),
+    # the process
+    "keep_freed_memory": "utils.memory",
 }
 _MODULES = ("data", "theory")
 __all__ = [*_HOME, *_MODULES]
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
         soft_threshold,
     )
     from pursuitnet.starts import LearnedStart, Start, res_csc, res_csc_simplified, resnet, zero
+    from pursuitnet.utils.memory import keep_freed_memory
 
 
 def __getattr__(name: str) -> object:

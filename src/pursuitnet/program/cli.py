@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from cyclopts import App, CycloptsError
 
-from pursuitnet.program import arguments, hints, memory, streams, threads
+from pursuitnet.program import arguments, hints, streams, threads
 from pursuitnet.program.commands.apply import apply
 from pursuitnet.program.commands.evaluate import evaluate
 from pursuitnet.program.commands.export import export
@@ -18,6 +18,7 @@ from pursuitnet.program.commands.reproduce import reproduce
 from pursuitnet.program.commands.runs import runs
 from pursuitnet.program.commands.simulate import simulate
 from pursuitnet.program.commands.train import train
+from pursuitnet.utils.memory import keep_freed_memory
 from pursuitnet.utils.version import __version__
 
 app = App(
@@ -34,7 +35,7 @@ for command in (train, evaluate, inspect, predict, apply, learn, export, simulat
 def main() -> None:
     """Run the program; what a user got wrong ends in one line and exit code 2, a closed pipe without a word."""
     threads.set_thread_defaults()  # before PyTorch is loaded
-    memory.keep_freed_memory()
+    keep_freed_memory()
     warnings.formatwarning = lambda message, *_, **__: f"pursuitnet: {message}\n"
     streams.prepare()
     try:

@@ -1,1 +1,1 @@
-"""Helpers that all parts use: suggestions for misspelled names, paths, files of settings and records."""
+"""Helpers that all parts use: suggestions for misspelled names, paths, settings and records, in-place work, memory."""

@@ -13,10 +13,10 @@ from threading import Event
 from typing import Any
 
 from pursuitnet.program.lock import LOCK_TIMEOUT, LockedError, run_lock
-from pursuitnet.program.memory import keep_freed_memory
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.run_folder import RunFolder
 from pursuitnet.program.threads import available
+from pursuitnet.utils.memory import keep_freed_memory
 
 __all__ = ["RETRY_TIMEOUT", "Job", "LockedError", "local", "run_all", "run_in_subprocess", "run_job", "start_process"]
 

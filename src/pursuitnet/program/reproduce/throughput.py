@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from pursuitnet.program.memory import keep_freed_memory
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.reproduce.jobs import start_process
+from pursuitnet.utils.memory import keep_freed_memory
 
 GAIN = 1.1
 """Factor by which a larger number of runs must raise the total rate to be used."""

@@ -12,10 +12,18 @@ LARGEST_BLOCK = 2**25
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Keep freed memory for the next tensors, unless the user has set otherwise; return whether it is kept.
+    """Keep memory that tensors free for the next ones, in this process and until it ends.
 
-    The GNU C library returns it to the system, which clears every page when it is used again: that is a tenth to a
-    third of the time of a training step. The largest memory of a process does not change.
+    The C library of Linux returns it to the system, which clears every page when it is used again; that may take a
+    third of the time of ``solve`` or of a training step on a CPU. The program calls this itself; a script that computes
+    with images calls it once. The peak of the memory stays about the same.
+
+    Args:
+        environment: where the user may have chosen otherwise, by ``MALLOC_TRIM_THRESHOLD_``,
+            ``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``.
+
+    Returns:
+        Whether freed memory is kept now: False where the user has chosen, and with another C library.
     """
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & environment.keys()
     if not sys.platform.startswith("linux") or chosen or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
