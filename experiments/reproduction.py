@@ -136,12 +136,12 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 
 
 PICTURES = {
-    "fig7-small": ("fig7", "fig7", "small", "1,600"),
-    "fig8-small": ("fig8", "fig8", "small", "1,600"),
-    "fig7-medium": ("fig7-medium", "tables", "medium", "50,000"),
-    "fig8-medium": ("fig8-medium", "tables", "medium", "50,000"),
+    "fig7-small": ("fig7", "small", "1,600"),
+    "fig8-small": ("fig8", "small", "1,600"),
+    "fig7-medium": ("fig7", "medium", "50,000"),
+    "fig8-medium": ("fig8", "medium", "50,000"),
 }
-"""Each with its panels, its cells, their scale and the number of images."""
+"""Each with its figure, its scale and the number of images."""
 
 
 def page(text: str, ledger: Path = LEDGER) -> str:
@@ -160,10 +160,10 @@ def page(text: str, ledger: Path = LEDGER) -> str:
 
 def pictures(ledger: Path, folder: Path = PAGE.parent) -> Iterator[Path]:
     """Draw Figs. 7 and 8 at the small scale, and in their manner at the medium one."""
-    for name, (panels, table, scale, images) in PICTURES.items():
+    for name, (figure, scale, images) in PICTURES.items():
         path = folder / f"{name}.png"
         note = f"{images} training images of CIFAR-10, 4 epochs; mean and range over seeds: not the paper's experiment"
-        draw(panels, rows_of(table, scale, ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
+        draw(figure, scale, rows_of(figure, scale, ledger), note).savefig(path, dpi=110, metadata={"Software": ""})
         yield path
 
 

@@ -23,7 +23,7 @@ import pursuitnet as pn
 from pursuitnet.program import cli, reproduce, train
 from pursuitnet.program.lock import is_locked, run_lock
 from pursuitnet.program.recipe import Recipe
-from pursuitnet.program.reproduce import cells, jobs, ledger, plan, program, tables, throughput
+from pursuitnet.program.reproduce import cells, figures, jobs, ledger, plan, program, tables, throughput
 from pursuitnet.program.reproduce.cells import Cell
 from pursuitnet.program.runs import running
 
@@ -573,6 +573,14 @@ def test_records_of_different_data_are_not_mixed():
     entries = [entry_of(CELLS[0], 0, 0.5, "x"), entry_of(CELLS[0], 1, 0.5, "y")]
     with pytest.raises(ValueError, match="different versions of digits"):
         tables.cell_results(CELLS, entries)
+
+
+@pytest.mark.parametrize("scale", ["small", "full", "medium"])
+@pytest.mark.parametrize("name", ["fig7", "fig8"])
+def test_every_panel_of_a_figure_names_its_networks_and_its_note_fits(name, scale):
+    figure = figures.draw(name, scale, tables.cell_results(cells.cells_of(name, scale), []), "a word " * 25)
+    assert all(len(axes.get_legend().get_texts()) >= 3 for axes in figure.axes)
+    assert figure._supxlabel.get_window_extent().width < figure.bbox.width
 
 
 @pytest.mark.parametrize(("name", "scale"), [("fig7", "small"), ("fig8", "full")])

@@ -130,7 +130,7 @@ def write(options: Options, folder: Path) -> list[Path]:
     if paths[2:]:
         from pursuitnet.program.reproduce.figures import draw
 
-        write_picture(paths[-1], draw(options.table, rows, note))
+        write_picture(paths[-1], draw(options.table, options.scale, rows, note))
     return paths
 
 

@@ -182,6 +182,9 @@ TABLES = {
     "fig8": fig8,
 }
 
+TABLE_OF = {"fig7": "table2", "fig8": "table3"}
+"""The table whose networks a figure compares; at a scale that has few of them, it compares all of these."""
+
 _TRAINING = {name: value for name, value in RECIPES["fast"].items() if name not in ("data", "model")}
 SCALES: dict[str, dict[str, Any]] = {
     "full": {},
@@ -210,10 +213,10 @@ def cells_of(table: str, scale: str = "full") -> tuple[Cell, ...]:
         scale: "full", trained as in the paper; or, without numbers of the paper, "fast" and "medium", some networks on
             all of CIFAR-10, with one cycle of 30 or 4 epochs; "small", on a fixed part of CIFAR-10.
     """
-    cells = TABLES[table]()
     if scale == "full":
-        return cells
+        return TABLES[table]()
     seeds = SEEDS.get(scale)
+    cells = TABLES[TABLE_OF[table] if seeds and table in TABLE_OF else table]()
     return tuple(
         replace(cell, recipe=_shortened(cell.recipe, scale), paper=None, seeds=seeds[cell.recipe.model] if seeds else 1)
         for cell in cells

@@ -1,13 +1,14 @@
 """Figs. 7 and 8 from the ledger: test accuracy against epochs."""
 
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pursuitnet.program.reproduce.cells import DATA, TITLES
+from pursuitnet.program.reproduce.cells import DATA, SEEDS, TITLES
 from pursuitnet.program.reproduce.tables import CellResult
 
 COLORS = ("#c2410c", "#1d4ed8", "#047857", "#a16207", "#7c3aed", "#0e7490", "#be185d", "#52525b", "#65a30d", "#0f172a")
@@ -23,11 +24,13 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         ("A: MSD-CSC by unfolding", lambda row: _fista(row)),
         ("B: MSD-CSC and others", lambda row: not _fista(row) or row.cell.unfolding == 2),
     ),
-    "fig7-medium": (
+}
+FEW: dict[str, tuple[Panel, ...]] = {
+    "fig7": (
         ("A: the four starts, 20 layers", lambda row: row.cell.layers == 20),
         ("B: 20 and 56 layers", lambda row: row.cell.method in ("plain", "ResNet", "Res-CSC")),
     ),
-    "fig8-medium": (
+    "fig8": (
         ("A: MSD-CSC by unfolding", lambda row: row.cell.method.startswith("MSD")),
         ("B: ML-CSC by unfolding", lambda row: row.cell.method.startswith(("ML", "feed"))),
     ),
@@ -40,23 +43,24 @@ def _fista(row: CellResult) -> bool:
     return cell.layers == 12 and (cell.unfolding < 2 or cell.method == "MSD-CSC, FISTA")
 
 
-def draw(name: str, rows: Sequence[CellResult], note: str) -> Figure:
+def draw(name: str, scale: str, rows: Sequence[CellResult], note: str) -> Figure:
     """Plot a figure: one line of panels for each data set of the rows.
 
     Args:
-        name: of ``PANELS``: fig7 or fig8, or a similar one of the networks of the scale medium.
+        name: fig7 or fig8.
+        scale: of its cells; of a scale that has few networks, the panels are similar ones of these.
         rows: its cells, with or without runs.
         note: on how they were run.
     """
     sets = [data for data in DATA if any(row.cell.recipe.data == data for row in rows)]
-    panels = PANELS[name]
+    panels = (FEW if scale in SEEDS else PANELS)[name]
     figure = Figure(figsize=(4.6 * len(panels), 3.4 * len(sets) + 0.4), layout="constrained")
     grid = figure.subplots(len(sets), len(panels), squeeze=False)
     for data, line in zip(sets, grid, strict=True):
         for axes, (title, belongs) in zip(line, panels, strict=True):
             _panel(axes, [row for row in rows if row.cell.recipe.data == data and belongs(row)])
             axes.set_title(f"{TITLES[data]}, {title}", fontsize=10, loc="left")
-    figure.supxlabel(note, fontsize=8.5, color="0.35")
+    figure.supxlabel(textwrap.fill(note, 65 * len(panels)), fontsize=8.5, color="0.35")
     return figure
 
 
