@@ -42,7 +42,7 @@ def are_faster(given: Tensor, weight: Tensor, stride: Axes, padding: Axes, dilat
 
 def fit(weight: Tensor, stride: Axes, dilation: Axes, groups: int) -> bool:
     """Return whether filters have the few channels, and otherwise the form, for which blocks are faster."""
-    few = weight.dtype == torch.float32 and weight.shape[1] <= 4 and groups == 1 and len(stride) in SIDES
+    few = weight.dtype == torch.float32 and weight.shape[1] <= 3 and groups == 1 and len(stride) in SIDES
     kernel = weight.shape[2:]
     return few and min(kernel) >= 3 and max(kernel) <= LARGEST_KERNEL and max(stride) == max(dilation) == 1
 
