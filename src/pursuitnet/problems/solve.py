@@ -240,8 +240,10 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE = 0.15
-"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is several times smaller."""
+SPARSE = 0.45
+"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it."""
+SPARSE_OF_LARGE = 2.7
+"""The same times the side of a filter, as a step over a column takes as long as it has entries."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
 
@@ -251,8 +253,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
     [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, judged by the
-    fraction of correlations |Dᵀx| above β, and ADMM if it is dense, for stride 1 without groups. Everything else is
-    solved by FISTA.
+    fraction of correlations |Dᵀx| above β and the size of the filters, and ADMM if it is dense, for stride 1 without
+    groups. Everything else is solved by FISTA. The limits are measured by ``benchmarks/solvers_grid.py``.
 
     Args:
         problem: (P1).
@@ -265,7 +267,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    if x[0].numel() >= SMALL and float(above.float().mean()) <= SPARSE:
+    sparse = min(SPARSE, SPARSE_OF_LARGE / D.weight[0].numel() ** 0.5)
+    if x[0].numel() >= SMALL and float(above.float().mean()) <= sparse:
         return WorkingSet()
     on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
     return ADMM() if on_torus and x[0].numel() >= SMALL else FISTA()

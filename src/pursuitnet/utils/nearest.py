@@ -20,7 +20,7 @@ ELSEWHERE = {
     "width": "channels, num_channels, atoms, n_atoms, num_atoms, filters, num_filters, n_components",
     "norm": "normalization, normalisation, bn, norm_layer",
     "image_size": "img_size, input_size, size, resolution, resize, crop_size",
-    "val_images": "valid_images, validation_images, val_size, val_split, valid_size, validation",
+    "val_images": "val, valid_images, validation_images, val_size, val_split, valid_size, validation",
     "train_images": "n_train, num_train, train_size, max_train, subset",
     "test_images": "tested, n_test, num_test, test_size, max_test, limit",
     "filter": "only, select, match, k",
