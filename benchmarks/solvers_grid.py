@@ -126,14 +126,26 @@ def measured(cell: dict[str, Any], threads: int, seconds: float) -> dict[str, An
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the times to both targets as Markdown."""
-    names = list(dict.fromkeys(name for result in results for name in result["seconds"]))
-    lines = [f"| cell | minimum proven to | auto | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    """Return the seconds to both targets of what "auto" chooses, of our fastest and of sporco's, as Markdown."""
+    heads = ["cell", "non-zeros", '"auto"', '"auto", seconds', "our fastest", "sporco's fastest", 'sporco / "auto"']
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for result in results:
-        pairs = [result["seconds"].get(name, {}) for name in names]
-        shown = [" / ".join(f"{s:.2f}" if (s := p.get(f"{t:g}")) is not None else "–" for t in TARGETS) for p in pairs]
-        lines.append(f"| {name_of(result)} | {result['gap']:.0e} | {result['auto']} | {' | '.join(shown)} |")
+        seconds = result["seconds"]
+        chosen = [seconds[result["auto"]].get(f"{target:g}") for target in TARGETS]
+        mine = [fastest(seconds, target, lambda name: not name.startswith("sporco")) for target in TARGETS]
+        theirs = [fastest(seconds, target, lambda name: name.startswith("sporco")) for target in TARGETS]
+        ratios = [None if a is None or b is None else b / a for a, b in zip(chosen, theirs, strict=True)]
+        shown = [" / ".join("–" if s is None else f"{s:.2f}" for s in pair) for pair in (chosen, mine, theirs, ratios)]
+        lines.append(
+            f"| {name_of(result)} | {100 * result['nonzeros']:.1f} % | {result['auto']} | {' | '.join(shown)} |"
+        )
     return "\n".join(lines)
+
+
+def fastest(seconds: dict[str, Any], target: float, belongs: Callable[[str], bool]) -> float | None:
+    """Return the least seconds to a target of the solvers that belong; None if none has reached it."""
+    reached = [times.get(f"{target:g}") for name, times in seconds.items() if belongs(name)]
+    return min((time for time in reached if time is not None), default=None)
 
 
 def read(path: Path) -> dict[str, Any]:

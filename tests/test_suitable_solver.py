@@ -16,8 +16,8 @@ STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
     ("D", "shape", "share", "chosen"),
     [
         (CIRCULAR, (1, 32, 33), 0.6, pn.WorkingSet()),
-        (CIRCULAR, (1, 32, 33), 0.25, pn.WorkingSet()),
-        (LARGE, (1, 32, 33), 0.25, pn.ADMM()),  # a third of the correlations is above β, as for small filters
+        (CIRCULAR, (1, 32, 33), 0.3, pn.WorkingSet()),
+        (LARGE, (1, 32, 33), 0.3, pn.ADMM()),  # a quarter of the correlations is above β, as for small filters
         (CIRCULAR, (1, 32, 33), 0.01, pn.ADMM()),
         (CIRCULAR, (1, 9, 9), 0.6, pn.FISTA()),
         (PADDED, (1, 32, 33), 0.6, pn.WorkingSet()),
