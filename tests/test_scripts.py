@@ -154,6 +154,10 @@ def told_by_sparse_coding(module):
     return module.table(module.records.newest("sparse_coding")["curves"]).partition("\n\n")[0]
 
 
+def told_by_solvers_grid(module):
+    return module.table(list(module.records.newest("solvers_grid")["cells"].values()))
+
+
 PAGES = {
     "experiments/depth.py": ("depth.md", told_by_depth),
     "experiments/reduced_pursuit.py": ("solving.md", told_by_reduced_pursuit),
@@ -175,6 +179,7 @@ PAGES = {
     "experiments/trainability.py": ("trainability.md", lambda module: module.table()),
     "benchmarks/networks.py": ("speed.md", told_by_networks),
     "benchmarks/sparse_coding.py": ("solving.md", told_by_sparse_coding),
+    "benchmarks/solvers_grid.py": ("solving.md", told_by_solvers_grid),
 }
 
 
