@@ -254,8 +254,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
     [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, judged by the
-    fraction of correlations |Dᵀx| above β and the size of the filters, and ADMM if it is dense, for stride 1 without
-    groups. Everything else is solved by FISTA. The limits are measured by ``benchmarks/solvers_grid.py``.
+    fraction of correlations |Dᵀx| above β with the size and number of the filters, and ADMM if it is dense, for stride
+    1 without groups. Everything else is solved by FISTA. The limits are measured by ``benchmarks/solvers_grid.py``.
 
     Args:
         problem: (P1).
