@@ -17,8 +17,8 @@ from programs import program
 
 import pursuitnet as pn
 from pursuitnet.program import sharing
-from pursuitnet.program.apply import work as applying
-from pursuitnet.program.apply.work import Settings, apply_to_files
+from pursuitnet.program.apply import files as applying
+from pursuitnet.program.apply.files import Settings, apply_to_files
 from pursuitnet.program.callbacks.base import NoOpCallback
 from pursuitnet.program.imaging import files, folders, measures
 from pursuitnet.program.recipe import Recipe

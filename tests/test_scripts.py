@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from programs import LoadedPython, finished
 
-from pursuitnet.program.apply.work import Settings, apply_to_files
+from pursuitnet.program.apply.files import Settings, apply_to_files
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "experiments", ROOT / "benchmarks"]

@@ -68,7 +68,7 @@ WORK = {
     "simulate": ("pursuitnet.program.simulate.run", ["fig1", "--out", "OUT"]),
     "export": ("pursuitnet.program.sharing.export.export", ["RUN"]),
     "runs": ("pursuitnet.program.runs.find_runs", [".", "--out", "runs.html"]),
-    "apply": ("pursuitnet.program.apply.work.apply_to_files", ["RUN", "x.png", "--out", "OUT"]),
+    "apply": ("pursuitnet.program.apply.files.apply_to_files", ["RUN", "x.png", "--out", "OUT"]),
     "predict": ("pursuitnet.program.predict.predictions.predictions", ["RUN", "x.png", "--csv", "OUT"]),
     "learn": ("pursuitnet.program.learn.run.learn_from_files", ["x.png", "--out", "OUT"]),
 }

@@ -12,8 +12,8 @@ from programs import split_off
 
 import pursuitnet as pn
 from pursuitnet.program.apply import canvas
-from pursuitnet.program.apply import work as applying
-from pursuitnet.program.apply.work import Settings, apply_to_files
+from pursuitnet.program.apply import files as applying
+from pursuitnet.program.apply.files import Settings, apply_to_files
 from pursuitnet.program.imaging import files
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.train import train

@@ -138,8 +138,8 @@ class _Items(Dataset["Tensor | ValueError"]):
         return self.load(index) if seed is None else seeded(seed * 1_000_003 + index, lambda: self.load(index))
 
 
-def seeded(seed: int, work: Callable[[], T], device: torch.device | None = None) -> T:
-    """Return ``work()`` with every global generator set to a seed, and restored afterwards."""
+def seeded(seed: int, function: Callable[[], T], device: torch.device | None = None) -> T:
+    """Return ``function()`` with every global generator set to a seed, and restored afterwards."""
     devices = [device] if device is not None and device.type == "cuda" else []
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (transforms draw from it)
     try:
@@ -147,7 +147,7 @@ def seeded(seed: int, work: Callable[[], T], device: torch.device | None = None)
             torch.manual_seed(seed % 2**63)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            return work()
+            return function()
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002

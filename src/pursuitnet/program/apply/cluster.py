@@ -19,7 +19,7 @@ def on_cluster(
 ) -> Iterator[Compute]:
     """Yield how tiles are computed on a Dask cluster; those of a worker that is killed are computed again.
 
-    The network is loaded by a task of its own, whose result Dask keeps, copies to workers, and makes anew if it is
+    The network is loaded by a task of its own, whose result Dask keeps, copies to workers, and makes again if it is
     lost.
 
     Args:

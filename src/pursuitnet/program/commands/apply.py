@@ -39,7 +39,7 @@ def apply(
         dask: Address of a Dask scheduler over whose workers the tiles are spread; they must see the run. Tiles of a
             worker that is killed are computed again.
     """
-    from pursuitnet.program.apply.work import Settings, apply_to_files
+    from pursuitnet.program.apply.files import Settings, apply_to_files
 
     check_folder(out)
     failed = False
