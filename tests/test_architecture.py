@@ -139,6 +139,14 @@ def test_the_files_of_a_run_have_one_owner():
     assert not found, "only run_folder.py names the files of a run; take them from RunFolder"
 
 
+def test_shapes_are_not_compared_by_a_function_that_imports_sympy():
+    """torch.broadcast_shapes does, which takes a third of a second and 36 MB; NumPy's has the same rule."""
+    used = [
+        path.name for path in PACKAGE.rglob("*.py") if "torch.broadcast_shapes(" in path.read_text(encoding="utf-8")
+    ]
+    assert not used
+
+
 def test_output_is_written_whole_in_one_place():
     for name, path in MODULES.items():
         if name.startswith("pursuitnet.program.") and name != "pursuitnet.program.writable":

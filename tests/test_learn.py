@@ -570,7 +570,7 @@ def record(report, dictionary):
     peaks[report.iteration] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peaks["nonzeros"] = report.nonzeros
 pn.learn(stream, pn.ConvDictionary(weight, padding=2), 5.0, gap=1e-2, callback=record)
-print(peaks[20], peaks[59], peaks["nonzeros"])  # at 60 the last image is coded again
+print(peaks[20], peaks[60], peaks["nonzeros"])
 """
     run = finished("-c", script, kind=LoadedPython)
     assert run.returncode == 0, run.stderr

@@ -36,3 +36,8 @@ def test_freed_memory_is_used_again_without_new_pages_unless_the_user_says_other
 )
 def test_settings_of_the_user_stay(environment):
     assert not keep_freed_memory(environment)
+
+
+def test_an_environment_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="environment is 3; expected a mapping"):
+        keep_freed_memory(3)

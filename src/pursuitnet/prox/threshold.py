@@ -61,7 +61,9 @@ def _is_plain(z: Tensor, theta: Tensor | float) -> bool:
         return False
     if not isinstance(theta, Tensor):
         return theta >= 0
-    fits = theta.dtype == z.dtype and torch.broadcast_shapes(z.shape, theta.shape) == z.shape
+    # torch.broadcast_shapes would import SymPy
+    sizes = zip(reversed(theta.shape), reversed(z.shape), strict=False)
+    fits = theta.dtype == z.dtype and theta.dim() <= z.dim() and all(n in (1, m) for n, m in sizes)
     return fits and bool((theta >= 0).all())
 
 

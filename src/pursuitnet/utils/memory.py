@@ -24,7 +24,12 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
     Returns:
         Whether freed memory is kept now: False where the user has chosen, and with another C library.
+
+    Raises:
+        TypeError: for an environment that is no mapping.
     """
+    if not isinstance(environment, Mapping):
+        raise TypeError(f"environment is {environment!r}; expected a mapping of names to values, such as os.environ")
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & environment.keys()
     if not sys.platform.startswith("linux") or chosen or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
         return False
