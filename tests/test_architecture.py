@@ -141,9 +141,8 @@ def test_the_files_of_a_run_have_one_owner():
 
 def test_shapes_are_not_compared_by_a_function_that_imports_sympy():
     """torch.broadcast_shapes does, which takes a third of a second and 36 MB; NumPy's has the same rule."""
-    used = [
-        path.name for path in PACKAGE.rglob("*.py") if "torch.broadcast_shapes(" in path.read_text(encoding="utf-8")
-    ]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
+    used = [name for name, text in texts.items() if "torch.broadcast_shapes(" in text]
     assert not used
 
 
