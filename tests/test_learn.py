@@ -569,7 +569,7 @@ peaks = {}
 def record(report, dictionary):
     peaks[report.iteration] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peaks["nonzeros"] = report.nonzeros
-pn.learn(stream, pn.ConvDictionary(weight, padding=2), 5.0, gap=1e-2, callback=record)
+pn.learn(stream, pn.ConvDictionary(weight, padding=2), 4.0, gap=1e-2, callback=record)
 print(peaks[20], peaks[60], peaks["nonzeros"])
 """
     run = finished("-c", script, kind=LoadedPython)
