@@ -15,11 +15,11 @@ kept = keep_freed_memory()
 for turn in range(10):
     if turn == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [b"x" * 16_000_000 for _ in range(3)]
+    blocks = [b"x" * 16_000_000 for _ in range(3)], b"x" * 64_000_000
     del blocks
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-PAGES = 8 * 3 * 16_000_000 // resource.getpagesize()
+PAGES = 8 * (3 * 16_000_000 + 64_000_000) // resource.getpagesize()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is another one")
@@ -32,7 +32,7 @@ def test_freed_memory_is_used_again_without_new_pages_unless_the_user_says_other
 
 
 @pytest.mark.parametrize(
-    "environment", [{"MALLOC_MMAP_THRESHOLD_": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.pthread.rseq=0"}]
+    "environment", [{"MALLOC_MMAP_THRESHOLD_": "1"}, {"MALLOC_MMAP_MAX_": "9"}, {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.pthread.rseq=0"}]
 )
 def test_settings_of_the_user_stay(environment):
     assert not keep_freed_memory(environment)

@@ -13,7 +13,7 @@ from pursuitnet.dictionaries.base import Code, Dictionary
 from pursuitnet.dictionaries.circular import CircularDictionary
 from pursuitnet.dictionaries.conv import ConvDictionary
 from pursuitnet.dictionaries.identity import WithIdentity
-from pursuitnet.dictionaries.torus import Torus, fast_length, transform_cost
+from pursuitnet.dictionaries.torus import Torus, fast_length, transform_costs
 
 
 class FourierDictionary(Dictionary):
@@ -114,8 +114,9 @@ def in_fourier_domain(dictionary: Dictionary, signal_shape: Sequence[int]) -> Di
         return dictionary
     if dictionary.groups > 1:  # its direct convolution does less than the torus, which has all channels at once
         return dictionary
-    there = transform_cost(dictionary.channels, dictionary.code_channels[0], torus_size(dictionary, signal_shape[2:]))
-    analysis, synthesis = (there < here for here in direct_costs(dictionary, dictionary.code_size(signal_shape)))
+    there = transform_costs(dictionary.channels, dictionary.code_channels[0], torus_size(dictionary, signal_shape[2:]))
+    here = direct_costs(dictionary, dictionary.code_size(signal_shape))
+    analysis, synthesis = (t < h for t, h in zip(there, here, strict=True))
     return FourierDictionary(dictionary, signal_shape[2:], analysis, synthesis) if analysis or synthesis else dictionary
 
 

@@ -89,7 +89,12 @@ def fast_length(n: int) -> int:
         n += 1
 
 
-def transform_cost(channels: int, atoms: int, size: Sequence[int]) -> float:
-    """Return about how many steps Dᵀ or D takes in the frequency domain, as ``direct_cost`` counts them."""
+def transform_costs(channels: int, atoms: int, size: Sequence[int]) -> tuple[float, float]:
+    """Return about how many steps Dᵀ and D take in the frequency domain, as ``direct_costs`` counts them.
+
+    Dᵀ transforms all atoms back, into real numbers, which is slower than D's way there.
+    """
     places = math.prod(size)
-    return 28 * (channels + atoms) * places * math.log2(max(places, 2)) + 60 * channels * atoms * places
+    transformed = (channels + atoms) * places * math.log2(max(places, 2))
+    products = 60 * channels * atoms * places
+    return 28 * transformed + products, 7 * transformed + products

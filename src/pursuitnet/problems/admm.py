@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from pursuitnet.dictionaries import CircularDictionary, Code, ConvDictionary, Dictionary, LinearDictionary, WithIdentity
-from pursuitnet.dictionaries.fourier import FourierDictionary, direct
+from pursuitnet.dictionaries.fourier import FourierDictionary, direct, in_fourier_domain
 from pursuitnet.iterations.proximal import Certificate
 from pursuitnet.problems.lasso import Lasso, PartiallyPenalizedLasso
 
 Inverse = Callable[[Tensor, Tensor], Tensor]
 """(signal, ρ) → (ρI + DDᵀ)⁻¹ · signal."""
 FIRST_FIT_RHO = 0.3  # beside ½‖x − Wy‖², whose curvature is 1
+STEPS_OF_RHO = 10
+"""Steps from one change of ρ to the next."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class ADMM:
         D, shape = direct(problem.dictionary), problem.signal.shape
         if type(D) is ConvDictionary:
             fourier = FourierDictionary(D, shape[2:])
-            return MaskedSplit(replace(problem, dictionary=fourier), self, fourier, on_torus(fourier))
+            circular = CircularDictionary(D.dense_weight().detach(), D.dilation)
+            C = in_fourier_domain(circular, (*shape[:2], *fourier.torus.size))
+            return MaskedSplit(replace(problem, dictionary=fourier), self, fourier, C, on_torus(fourier))
         fast, inverse = _cheap(D, shape)
         return FourierSplit(replace(problem, dictionary=fast), self, inverse)
 
@@ -77,39 +81,47 @@ class ADMM:
         lengths = D.atom_norms(x.shape).square().mean().clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
         return (5 * lengths * share).to(x.dtype).view(shape)
 
-    def rho_factor(self, value: Tensor, copy: Tensor, last: Tensor, multiplier: Tensor, taken: Tensor) -> Tensor:
-        """Return by how much ρ changes, (B, 1, …): √(primal/dual residual), each a relative one, and ever nearer to 1.
+    def advanced(self, argument: Tensor, copy: Tensor, update: Tensor) -> Tensor:
+        """Return Y + U after a step, Y + U + α(Γ − Y) with Γ = Y − U + update and the relaxation α."""
+        return torch.lerp(argument, copy, self.relaxation).add_(update, alpha=self.relaxation)
+
+    def balanced(
+        self, before: Tensor, after: Tensor, prox: Callable[[Tensor], Tensor], taken: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return Y + U after a change of ρ, and the factor of ρ: √(primal/dual residual), relative, ever nearer to 1.
+
+        It is computed in every tenth step, since it takes about half as long as one.
 
         Args:
-            value: Γ, in the constraint Γ = Y.
-            copy: Y.
-            last: Y one step before.
-            multiplier: U.
+            before: Y + U before a step.
+            after: Y + U after it.
+            prox: Y + U → Y.
             taken: the steps before.
         """
-        shape = (len(value), *[1] * (value.dim() - 1))
-        if not self.adaptive_rho:
-            return value.new_ones(shape)
+        unchanged = after.new_ones(len(after), *[1] * (after.dim() - 1))
+        if not self.adaptive_rho or int(taken) % STEPS_OF_RHO != STEPS_OF_RHO - 1:
+            return after, unchanged
+        last, copy = prox(before), prox(after)
+        value, multiplier = last + (after - before) / self.relaxation, after - copy
         primal = norm(value - copy) / norm(value).maximum(norm(copy))
         dual = norm(copy - last) / norm(multiplier)
         ratio = (primal / dual).sqrt()
         ratio = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).clamp(0.1, 10)
-        return (ratio ** (1 / (1 + (taken / 100) ** 2))).view(shape)
+        factor = (ratio ** (1 / (1 + (float(taken) / 100) ** 2))).view_as(unchanged)
+        return copy.addcdiv_(multiplier, factor), factor
 
 
 class Variables(NamedTuple):
     """What is iterated, as one code.
 
     Attributes:
-        copy: Y, the sparse copy of Γ, joined.
-        multiplier: U, scaled by 1/ρ.
+        argument: Y + U, joined, with the sparse copy Y of Γ and its multiplier U, scaled by 1/ρ.
         dual: what is proportional to a dual point, in the shape of the signal; at the optimum x − DΓ.
         rho: ρ of each example, (B, 1, …).
-        taken: the steps taken.
+        taken: the steps taken, on the CPU.
     """
 
-    copy: Tensor
-    multiplier: Tensor
+    argument: Tensor
     dual: Tensor
     rho: Tensor
     taken: Tensor
@@ -119,19 +131,15 @@ class MaskedVariables(NamedTuple):
     """What is iterated on the torus, as one code.
 
     Attributes:
-        copy: Y, the sparse copy of Γ.
-        multiplier: U, scaled by 1/ρ.
-        fit: y, the copy of CΓ.
-        dual: v, its multiplier, scaled by 1/σ.
+        argument: Y + U, with the sparse copy Y of Γ and its multiplier U, scaled by 1/ρ.
+        fit_argument: y + v, with the copy y of CΓ and its multiplier v, scaled by 1/σ.
         rho: ρ of each example, (B, 1, …).
         fit_rho: σ, that of the second constraint.
-        taken: the steps taken.
+        taken: the steps taken, on the CPU.
     """
 
-    copy: Tensor
-    multiplier: Tensor
-    fit: Tensor
-    dual: Tensor
+    argument: Tensor
+    fit_argument: Tensor
     rho: Tensor
     fit_rho: Tensor
     taken: Tensor
@@ -141,8 +149,8 @@ class MaskedVariables(NamedTuple):
 class FourierSplit:
     """min ½‖x − DΓ‖² + Σβ|Y| subject to Γ = Y.
 
-    Γ = z + Dᵀw with w = (ρI + DDᵀ)⁻¹(x − Dz) and z = Y − U; then x − DΓ = ρw, which is the dual point, and Y is the
-    threshold of Γ + U.
+    Y is the threshold of Y + U, which is all that is iterated (Douglas-Rachford splitting: Eckstein and Bertsekas,
+    1992). Γ = z + Dᵀw with w = (ρI + DDᵀ)⁻¹(x − Dz) and z = Y − U; then x − DΓ = ρw, which is the dual point.
 
     Attributes:
         problem: (P1).
@@ -158,29 +166,35 @@ class FourierSplit:
         """Return the variables to begin at."""
         problem, D = self.problem, self.problem.dictionary
         rho, off = self.method.first_rho(problem), problem.residual(code)
-        new_multiplier = D.join(clipped(problem, D.analyze_parts(off)))
-        return Variables(D.join(code), new_multiplier / rho, off, rho, rho.new_zeros(()))
+        multiplier = D.join(subgradient(problem, code, D.analyze_parts(off))) / rho
+        return Variables(multiplier.add_(D.join(code)), off, rho, torch.zeros(()))
 
     def __call__(self, probe: Code) -> Code:
-        copy, multiplier, _, rho, taken = Variables(*probe)
-        problem, D, x = self.problem, self.problem.dictionary, self.problem.signal
-        z = copy - multiplier
+        argument, _, rho, taken = Variables(*probe)
+        D, x = self.problem.dictionary, self.problem.signal
+        copy = self.copy(argument, rho)
+        z = torch.lerp(argument, copy, 2)  # Y − U
         w = self.inverse(x - D.synthesize_parts(D.split(z), x.shape), rho)
-        code = z.add_(D.join(D.analyze_parts(w)))
-        argument = torch.lerp(copy, code, self.method.relaxation).add_(multiplier)
-        new = D.join(problem.threshold(D.split(argument), 1 / rho))
-        new_multiplier = argument.sub_(new)
-        factor = self.method.rho_factor(code, new, copy, new_multiplier, taken)
-        return Variables(new, new_multiplier / factor, rho * w, rho * factor, taken + 1)
+        after = self.method.advanced(argument, copy, D.join(D.analyze_parts(w)))
+        after, factor = self.method.balanced(argument, after, lambda v: self.copy(v, rho), taken)
+        return Variables(after, rho * w, rho * factor, taken + 1)
+
+    def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
+        """Return Y of Y + U."""
+        D = self.problem.dictionary
+        return D.join(self.problem.threshold(D.split(argument), 1 / rho))
 
     def certificate(self, code: Code) -> Certificate:
         """Return objective and duality gap of Y, with x − DΓ for the dual point."""
-        copy, _, dual, *_ = Variables(*code)
-        return self.problem.certificate(self.problem.dictionary.split(copy), dual=dual)._replace(correlation=())
+        return self.problem.certificate(self._parts(code), dual=code[1])._replace(correlation=())
 
     def full_code(self, code: Code) -> Code:
         """Return Y."""
-        return self.problem.full_code(self.problem.dictionary.split(code[0]))
+        return self.problem.full_code(self._parts(code))
+
+    def _parts(self, code: Code) -> Code:
+        argument, _, rho, _ = Variables(*code)
+        return self.problem.dictionary.split(self.copy(argument, rho))
 
 
 @dataclass(frozen=True)
@@ -189,71 +203,70 @@ class MaskedSplit:
 
     C is the convolution on the torus, W cuts the signal out of it, and Y is zero where D has no column. Γ solves
     (ρI + σCᵀC)Γ = ρ(Y − U) + σCᵀ(y − v), with weights ρ and σ of the constraints that follow their own residuals.
+    What is iterated is Y + U and y + v.
 
     Attributes:
         problem: (P1), of a dictionary with its torus.
         method: how.
         fourier: that dictionary.
+        circular: C.
         inverse: (ρI + CCᵀ)⁻¹.
     """
 
     problem: Lasso
     method: ADMM
     fourier: FourierDictionary
-
+    circular: Dictionary
     inverse: Inverse
 
     def begin(self, code: Code) -> Code:
         """Return the variables to begin at."""
-        problem, fourier, x = self.problem, self.fourier, self.problem.signal
+        problem, fourier = self.problem, self.fourier
         rho, off = self.method.first_rho(problem), problem.residual(code)
-        (new_multiplier,) = clipped(problem, fourier.analyze_parts(off))
-        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(new_multiplier / rho, fourier.corners)
+        (multiplier,) = subgradient(problem, code, fourier.analyze_parts(off))
+        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(multiplier / rho, fourier.corners)
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
         dual = fourier.place(-off / sigma, fourier.window)
-        fit = fourier.torus.synthesize(copy)
-        return MaskedVariables(copy, multiplier, fit, dual, rho, sigma, x.new_zeros(()))
+        fit_argument = self.circular.synthesize(copy, dual.shape) + dual
+        return MaskedVariables(copy + multiplier, fit_argument, rho, sigma, torch.zeros(()))
 
     def __call__(self, probe: Code) -> Code:
-        copy, multiplier, fit, dual, rho, sigma, taken = MaskedVariables(*probe)
-        fourier, alpha = self.fourier, self.method.relaxation
-        z, target = copy - multiplier, fit - dual
-        w = self.inverse(target - fourier.torus.synthesize(z), rho / sigma)
-        code, model = z.add_(fourier.torus.analyze(w)), target - rho / sigma * w  # CΓ = Cz + CCᵀw
-        argument = torch.lerp(copy, code, alpha).add_(multiplier)
-        new = self._thresholded(argument, rho)
-        new_multiplier = argument.sub_(new)
-        fit_argument = torch.lerp(fit, model, alpha).add_(dual)
-        new_fit = self._fitted(fit_argument, sigma)
-        new_dual = fit_argument - new_fit
-        factor = self.method.rho_factor(code, new, copy, new_multiplier, taken)
-        fit_factor = self.method.rho_factor(model, new_fit, fit, new_dual, taken)
-        return MaskedVariables(
-            new, new_multiplier / factor, new_fit, new_dual / fit_factor, rho * factor, sigma * fit_factor, taken + 1
-        )
+        argument, fit_argument, rho, sigma, taken = MaskedVariables(*probe)
+        C, method = self.circular, self.method
+        copy, fit = self.copy(argument, rho), self.fit(fit_argument, sigma)
+        z, target = torch.lerp(argument, copy, 2), torch.lerp(fit_argument, fit, 2)  # Y − U, y − v
+        w = self.inverse(target - C.synthesize(z, target.shape), rho / sigma)
+        after = method.advanced(argument, copy, C.analyze(w))
+        fit_after = method.advanced(fit_argument, fit, -rho / sigma * w)  # CΓ = Cz + CCᵀw = y − v − ρ/σ·w
+        after, factor = method.balanced(argument, after, lambda v: self.copy(v, rho), taken)
+        fit_after, fit_factor = method.balanced(fit_argument, fit_after, lambda v: self.fit(v, sigma), taken)
+        return MaskedVariables(after, fit_after, rho * factor, sigma * fit_factor, taken + 1)
 
-    def _thresholded(self, argument: Tensor, rho: Tensor) -> Tensor:
-        """Return Y: the threshold where D has columns, and zero elsewhere."""
+    def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
+        """Return Y of Y + U: the threshold where D has columns, and zero elsewhere."""
         fourier = self.fourier
         return fourier.place(
             self.problem.threshold((fourier.cut(argument, fourier.corners),), 1 / rho)[0], fourier.corners
         )
 
-    def _fitted(self, argument: Tensor, rho: Tensor) -> Tensor:
-        """Return argmin ½‖x − Wy‖² + ½ρ‖y − argument‖²."""
+    def fit(self, argument: Tensor, sigma: Tensor) -> Tensor:
+        """Return y of y + v, argmin ½‖x − Wy‖² + ½σ‖y − argument‖²."""
         fourier = self.fourier
         off = self.problem.signal - fourier.cut(argument, fourier.window)
-        return argument + fourier.place(off / (1 + rho), fourier.window)
+        return argument + fourier.place(off / (1 + sigma), fourier.window)
 
     def certificate(self, code: Code) -> Certificate:
-        """Return objective and duality gap of Y, with −ρv, at the optimum x − DΓ, for the dual point."""
+        """Return objective and duality gap of Y, with −σv, at the optimum x − DΓ, for the dual point."""
         state, fourier = MaskedVariables(*code), self.fourier
-        dual = fourier.cut(-state.fit_rho * state.dual, fourier.window)
+        fit = self.fit(state.fit_argument, state.fit_rho)
+        dual = fourier.cut(state.fit_rho * (fit - state.fit_argument), fourier.window)
         return self.problem.certificate(self.full_code(code), dual=dual)._replace(correlation=())
 
     def full_code(self, code: Code) -> Code:
         """Return Y where D has columns."""
-        return self.problem.full_code((self.fourier.cut(code[0], self.fourier.corners),))
+        argument, _, rho, *_ = MaskedVariables(*code)
+        (part,) = self.problem.threshold((self.fourier.cut(argument, self.fourier.corners),), 1 / rho)
+        return self.problem.full_code((part,))
 
 
 def _cheap(D: Dictionary, shape: Sequence[int]) -> tuple[Dictionary, Inverse]:
@@ -262,8 +275,7 @@ def _cheap(D: Dictionary, shape: Sequence[int]) -> tuple[Dictionary, Inverse]:
         fast, inner = _cheap(D.dictionary, shape)
         return WithIdentity(fast), lambda signal, rho: inner(signal, rho + 1)
     if type(D) is CircularDictionary:
-        fourier = FourierDictionary(D, shape[2:])
-        return fourier, on_torus(fourier)
+        return in_fourier_domain(D, shape), on_torus(FourierDictionary(D, shape[2:]))
     if type(D) is LinearDictionary:
         return D, of_matrix(D)
     raise ValueError(
@@ -295,10 +307,18 @@ def of_matrix(D: LinearDictionary) -> Inverse:
     return inverse
 
 
-def clipped(problem: Lasso, correlation: Code) -> Code:
-    """Return the nearest dⱼᵀu of a dual point, part by part."""
-    parts = zip(correlation, problem.beta, strict=True)
-    return tuple(d.minimum(b) if problem.nonnegative else d.minimum(b).maximum(-b) for d, b in parts)
+def subgradient(problem: Lasso, code: Code, correlation: Code) -> Code:
+    """Return that of the penalty at a code which is nearest to Dᵀ(x − DΓ), part by part."""
+    parts = zip(code, correlation, problem.beta, strict=True)
+    return tuple(
+        torch.where(c == 0, _clipped(d, b, problem.nonnegative), b * c.sign() + problem.curvature() * c)
+        for c, d, b in parts
+    )
+
+
+def _clipped(correlation: Tensor, beta: Tensor, nonnegative: bool) -> Tensor:
+    below = correlation.minimum(beta)
+    return below if nonnegative else below.maximum(-beta)
 
 
 def norm(values: Tensor) -> Tensor:

@@ -5,22 +5,24 @@ import os
 import sys
 from collections.abc import Mapping
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of two settings in malloc.h."""
-LARGEST_BLOCK = 2**25
-"""The largest block, in bytes, that the C library can keep; it returns larger ones as soon as they are freed."""
+SETTINGS = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}
+"""Nothing is returned; and no block, however large, is a mapping of its own, which is returned as soon as it is freed."""
+CHOICES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}
+"""Variables by which a user chooses otherwise, beside GLIBC_TUNABLES."""
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     """Keep memory that tensors free for the next ones, in this process and until it ends.
 
     The C library of Linux returns it to the system, which clears every page when it is used again; that may take a
-    third of the time of ``solve`` or of a training step on a CPU. The program calls this itself; a script that computes
-    with images calls it once. The peak of the memory stays about the same.
+    third of the time of ``solve`` or of a training step on a CPU, and two thirds for large images. The program calls
+    this itself; a script that computes with images calls it once. The peak of the memory grows by up to a third.
 
     Args:
         environment: where the user may have chosen otherwise, by ``MALLOC_TRIM_THRESHOLD_``,
-            ``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``.
+            ``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_MMAP_MAX_`` or ``GLIBC_TUNABLES``.
 
     Returns:
         Whether freed memory is kept now: False where the user has chosen, and with another C library.
@@ -30,11 +32,10 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
     """
     if not isinstance(environment, Mapping):
         raise TypeError(f"environment is {environment!r}; expected a mapping of names to values, such as os.environ")
-    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & environment.keys()
+    chosen = CHOICES & environment.keys()
     if not sys.platform.startswith("linux") or chosen or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    settings = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_THRESHOLD: LARGEST_BLOCK}
-    return all(library.mallopt(setting, value) for setting, value in settings.items())
+    return all(library.mallopt(setting, value) for setting, value in SETTINGS.items())
