@@ -6,7 +6,9 @@ import torch
 from makers import DICTIONARIES, by_coordinate_descent, dictionary_of, normal, unit
 
 import pursuitnet as pn
+from pursuitnet.dictionaries.fourier import FourierDictionary
 from pursuitnet.problems import admm
+from pursuitnet.problems.elastic_net import ElasticNet
 from pursuitnet.problems.lasso import lasso
 
 pytestmark = pytest.mark.filterwarnings("ignore::pursuitnet.ConvergenceWarning")  # some are stopped early on purpose
@@ -230,3 +232,47 @@ def test_the_certificate_of_the_least_squares_step_is_better_than_that_of_the_sp
     for _ in range(60):
         state = split(state)
     assert (2 * split.certificate(state).gap < problem.certificate(split.full_code(state)).gap).all()
+
+
+@every_case
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_the_first_code_is_the_start(name, nonnegative, ridge):
+    x, D, beta = drawn(name, nonnegative)
+    problem = lasso(x, D, beta, nonnegative)
+    split = pn.ADMM().split(ElasticNet.of(problem, ridge) if ridge else problem)
+    start = normal(*D.analyze(x).shape, seed=3)
+    start = start.relu() if nonnegative else start * (start > 0.2)
+    got = D.join(split.full_code(split.begin(D.split(start))))
+    torch.testing.assert_close(got, start, rtol=0, atol=1e-12)
+    assert torch.equal(got != 0, start != 0) and 0.2 < (start != 0).float().mean() < 0.8
+
+
+@pytest.mark.parametrize("name", ["circular", "padded", "[I circular]"])
+def test_rho_changes_after_every_tenth_step_and_leaves_code_and_certificate_as_they_are(name):
+    x, D, beta = drawn(name)
+    runs = []
+    for method in (pn.ADMM(), pn.ADMM(adaptive_rho=False)):
+        split = method.split(lasso(x, D, beta))
+        states = [split.begin(D.split(torch.zeros_like(D.analyze(x))))]
+        for _ in range(20):
+            states.append(split(states[-1]))
+        runs.append((split, states))
+    (split, adaptive), (_, fixed) = runs
+    changed = [bool((a.rho != b.rho).any()) for a, b in zip(adaptive[1:], adaptive[:-1], strict=True)]
+    assert changed == [False] * 9 + [True] + [False] * 9 + [True]
+    for at in (9, 10):
+        got, expected = (D.join(split.full_code(run[at])) for run in (adaptive, fixed))
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+        gaps = [split.certificate(run[at]).gap for run in (adaptive, fixed)]
+        torch.testing.assert_close(*gaps, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(D.join(split.full_code(adaptive[12])), D.join(split.full_code(fixed[12])), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["circular", "circular, 3 channels, dilated", "padded", "padded, stride 2"])
+def test_steps_are_the_same_however_d_is_computed(name, monkeypatch):
+    x, D, beta = drawn(name)
+    codes = []
+    for way in (lambda C, shape: C, lambda C, shape: FourierDictionary(C, shape[2:])):
+        monkeypatch.setattr(admm, "in_fourier_domain", way)
+        codes.append(pn.solve(x, D, beta, pn.ADMM(), max_steps=25, tol=0.0).code)
+    torch.testing.assert_close(*codes, rtol=1e-9, atol=1e-11)

@@ -166,7 +166,7 @@ class FourierSplit:
         """Return the variables to begin at."""
         problem, D = self.problem, self.problem.dictionary
         rho, off = self.method.first_rho(problem), problem.residual(code)
-        multiplier = D.join(subgradient(problem, code, D.analyze_parts(off))) / rho
+        multiplier = D.join(subgradient(problem, code, D.analyze_parts(off))) * (1 / rho)
         return Variables(multiplier.add_(D.join(code)), off, rho, torch.zeros(()))
 
     def __call__(self, probe: Code) -> Code:
@@ -224,7 +224,7 @@ class MaskedSplit:
         problem, fourier = self.problem, self.fourier
         rho, off = self.method.first_rho(problem), problem.residual(code)
         (multiplier,) = subgradient(problem, code, fourier.analyze_parts(off))
-        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(multiplier / rho, fourier.corners)
+        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(multiplier * (1 / rho), fourier.corners)
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
         dual = fourier.place(-off / sigma, fourier.window)
         fit_argument = self.circular.synthesize(copy, dual.shape) + dual
