@@ -229,7 +229,7 @@ def test_the_certificate_of_the_least_squares_step_is_better_than_that_of_the_sp
     problem = lasso(x, D, 0.02 * pn.beta_max(x, D))
     split = pn.ADMM().split(problem)
     state = split.begin((torch.zeros_like(D.analyze(x)),))
-    for _ in range(60):
+    for _ in range(100):
         state = split(state)
     assert (2 * split.certificate(state).gap < problem.certificate(split.full_code(state)).gap).all()
 

@@ -18,6 +18,8 @@ Inverse = Callable[[Tensor, Tensor], Tensor]
 FIRST_FIT_RHO = 0.3  # beside ½‖x − Wy‖², whose curvature is 1
 STEPS_OF_RHO = 10
 """Steps from one change of ρ to the next."""
+TARGET_POWER = 0.1
+"""Power of β/β_max that primal/dual residual is to have: a larger ρ for dense codes."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class ADMM:
         rho: ρ > 0, the weight of the constraint at the start; by default from β and the length of the atoms.
         relaxation: of the constraint, between 0 and 2; 1 is none, above 1 over-relaxation.
         adaptive_rho: whether ρ follows the residuals, each example its own (relative ones: Wohlberg, 2017), ever less,
-            so that the method still converges. Where some β is 0 and x can be fitted exactly, the residuals say
-            nothing, and ρ stays.
+            so that the method still converges, with a ratio of primal to dual of (β/β_max)^0.1 for a target. Where some
+            β is 0 and x can be fitted exactly, the residuals say nothing, and ρ stays.
     """
 
     whole_problem: ClassVar[bool] = True
@@ -64,38 +66,40 @@ class ADMM:
             fourier = FourierDictionary(D, shape[2:])
             circular = CircularDictionary(D.dense_weight().detach(), D.dilation)
             C = in_fourier_domain(circular, (*shape[:2], *fourier.torus.size))
-            return MaskedSplit(replace(problem, dictionary=fourier), self, fourier, C, on_torus(fourier))
+            masked = replace(problem, dictionary=fourier)
+            return MaskedSplit(masked, self, share_of(masked), on_torus(fourier), fourier, C)
         fast, inverse = _cheap(D, shape)
-        return FourierSplit(replace(problem, dictionary=fast), self, inverse)
+        problem = replace(problem, dictionary=fast)
+        return FourierSplit(problem, self, share_of(problem), inverse)
 
-    def first_rho(self, problem: Lasso) -> Tensor:
+    def first_rho(self, problem: Lasso, share: Tensor) -> Tensor:
         """Return ρ to begin with, (B, 1, …).
 
         It has the unit of ‖dⱼ‖², and thresholds a code at β/ρ; about right is 5·‖dⱼ‖²·√(β/β_max).
         """
-        x, D = problem.signal, problem.dictionary
-        shape = (len(x), *[1] * (x.dim() - 1))
         if self.rho is not None:
-            return x.new_full(shape, float(self.rho))
-        share = problem.dual_scale(D.analyze_parts(x)).clamp(1e-4, 1).sqrt()
-        lengths = D.atom_norms(x.shape).square().mean().clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
-        return (5 * lengths * share).to(x.dtype).view(shape)
+            return torch.full_like(share, float(self.rho))
+        shape = problem.signal.shape
+        lengths = problem.dictionary.atom_norms(shape).square().mean().clamp(min=torch.finfo(share.dtype).tiny ** 0.5)
+        return 5 * lengths * share.sqrt()
 
     def advanced(self, argument: Tensor, copy: Tensor, update: Tensor) -> Tensor:
         """Return Y + U after a step, Y + U + α(Γ − Y) with Γ = Y − U + update and the relaxation α."""
         return torch.lerp(argument, copy, self.relaxation).add_(update, alpha=self.relaxation)
 
     def balanced(
-        self, before: Tensor, after: Tensor, prox: Callable[[Tensor], Tensor], taken: Tensor
+        self, before: Tensor, after: Tensor, prox: Callable[[Tensor], Tensor], target: Tensor, taken: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return Y + U after a change of ρ, and the factor of ρ: √(primal/dual residual), relative, ever nearer to 1.
+        """Return Y + U after a change of ρ, and the factor of ρ, ever nearer to 1.
 
-        It is computed in every tenth step, since it takes about half as long as one.
+        It is the fourth root of the relative residuals' ratio over its target, in every tenth step, since it takes
+        about half as long as one.
 
         Args:
             before: Y + U before a step.
             after: Y + U after it.
             prox: Y + U → Y.
+            target: primal/dual residual to keep, (B, 1, …).
             taken: the steps before.
         """
         unchanged = after.new_ones(len(after), *[1] * (after.dim() - 1))
@@ -105,9 +109,9 @@ class ADMM:
         value, multiplier = last + (after - before) / self.relaxation, after - copy
         primal = norm(value - copy) / norm(value).maximum(norm(copy))
         dual = norm(copy - last) / norm(multiplier)
-        ratio = (primal / dual).sqrt()
-        ratio = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).clamp(0.1, 10)
-        factor = (ratio ** (1 / (1 + (float(taken) / 100) ** 2))).view_as(unchanged)
+        ratio = (primal / dual).view_as(unchanged) / target
+        ratio = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).clamp(1e-4, 1e4)
+        factor = ratio ** (0.25 / (1 + (float(taken) / 100) ** 2))
         return copy.addcdiv_(multiplier, factor), factor
 
 
@@ -155,17 +159,19 @@ class FourierSplit:
     Attributes:
         problem: (P1).
         method: how.
+        share: β/β_max of each example, (B, 1, …).
         inverse: (ρI + DDᵀ)⁻¹.
     """
 
     problem: Lasso
     method: ADMM
+    share: Tensor
     inverse: Inverse
 
     def begin(self, code: Code) -> Code:
         """Return the variables to begin at."""
         problem, D = self.problem, self.problem.dictionary
-        rho, off = self.method.first_rho(problem), problem.residual(code)
+        rho, off = self.method.first_rho(problem, self.share), problem.residual(code)
         multiplier = D.join(subgradient(problem, code, D.analyze_parts(off))) * (1 / rho)
         return Variables(multiplier.add_(D.join(code)), off, rho, torch.zeros(()))
 
@@ -176,7 +182,8 @@ class FourierSplit:
         z = torch.lerp(argument, copy, 2)  # Y − U
         w = self.inverse(x - D.synthesize_parts(D.split(z), x.shape), rho)
         after = self.method.advanced(argument, copy, D.join(D.analyze_parts(w)))
-        after, factor = self.method.balanced(argument, after, lambda v: self.copy(v, rho), taken)
+        target = self.share**TARGET_POWER
+        after, factor = self.method.balanced(argument, after, lambda v: self.copy(v, rho), target, taken)
         return Variables(after, rho * w, rho * factor, taken + 1)
 
     def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
@@ -208,21 +215,23 @@ class MaskedSplit:
     Attributes:
         problem: (P1), of a dictionary with its torus.
         method: how.
+        share: β/β_max of each example, (B, 1, …).
+        inverse: (ρI + CCᵀ)⁻¹.
         fourier: that dictionary.
         circular: C.
-        inverse: (ρI + CCᵀ)⁻¹.
     """
 
     problem: Lasso
     method: ADMM
+    share: Tensor
+    inverse: Inverse
     fourier: FourierDictionary
     circular: Dictionary
-    inverse: Inverse
 
     def begin(self, code: Code) -> Code:
         """Return the variables to begin at."""
         problem, fourier = self.problem, self.fourier
-        rho, off = self.method.first_rho(problem), problem.residual(code)
+        rho, off = self.method.first_rho(problem, self.share), problem.residual(code)
         (multiplier,) = subgradient(problem, code, fourier.analyze_parts(off))
         copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(multiplier * (1 / rho), fourier.corners)
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
@@ -238,8 +247,9 @@ class MaskedSplit:
         w = self.inverse(target - C.synthesize(z, target.shape), rho / sigma)
         after = method.advanced(argument, copy, C.analyze(w))
         fit_after = method.advanced(fit_argument, fit, -rho / sigma * w)  # CΓ = Cz + CCᵀw = y − v − ρ/σ·w
-        after, factor = method.balanced(argument, after, lambda v: self.copy(v, rho), taken)
-        fit_after, fit_factor = method.balanced(fit_argument, fit_after, lambda v: self.fit(v, sigma), taken)
+        target = self.share**TARGET_POWER
+        after, factor = method.balanced(argument, after, lambda v: self.copy(v, rho), target, taken)
+        fit_after, fit_factor = method.balanced(fit_argument, fit_after, lambda v: self.fit(v, sigma), target, taken)
         return MaskedVariables(after, fit_after, rho * factor, sigma * fit_factor, taken + 1)
 
     def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
@@ -305,6 +315,13 @@ def of_matrix(D: LinearDictionary) -> Inverse:
         return (signal - along @ vectors.mT) / rho
 
     return inverse
+
+
+def share_of(problem: Lasso) -> Tensor:
+    """Return β/β_max of each example, (B, 1, …), between 1e-4 and 1."""
+    x = problem.signal
+    share = problem.dual_scale(problem.dictionary.analyze_parts(x)).clamp(1e-4, 1)
+    return share.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def subgradient(problem: Lasso, code: Code, correlation: Code) -> Code:

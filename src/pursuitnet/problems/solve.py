@@ -240,11 +240,11 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE = 0.45
+SPARSE = 0.5
 """Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it."""
-SPARSE_OF_LARGE = 0.48
-"""The same times the side of a filter over √atoms: a step over a column takes as long as it has entries, and one over
-all of D as there are atoms."""
+SPARSE_OF_FEW = 0.046
+"""The same times the side of a filter over the number of atoms: a step over a column takes as long as it has entries,
+and one over all of D as there are atoms."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
 
@@ -268,7 +268,7 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    sparse = min(SPARSE, SPARSE_OF_LARGE * (len(D.weight) / D.weight[0].numel()) ** 0.5)
+    sparse = min(SPARSE, SPARSE_OF_FEW * len(D.weight) / D.weight[0].numel() ** 0.5)
     if x[0].numel() >= SMALL and float(above.float().mean()) <= sparse:
         return WorkingSet()
     on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
