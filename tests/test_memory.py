@@ -32,7 +32,12 @@ def test_freed_memory_is_used_again_without_new_pages_unless_the_user_says_other
 
 
 @pytest.mark.parametrize(
-    "environment", [{"MALLOC_MMAP_THRESHOLD_": "1"}, {"MALLOC_MMAP_MAX_": "9"}, {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.pthread.rseq=0"}]
+    "environment",
+    [
+        {"MALLOC_MMAP_THRESHOLD_": "1"},
+        {"MALLOC_MMAP_MAX_": "9"},
+        {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.pthread.rseq=0"},
+    ],
 )
 def test_settings_of_the_user_stay(environment):
     assert not keep_freed_memory(environment)

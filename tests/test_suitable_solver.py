@@ -7,7 +7,8 @@ from makers import normal, unit
 import pursuitnet as pn
 
 CIRCULAR = pn.CircularDictionary(unit(4, 1, 3, 3)).requires_grad_(False)
-LARGE = pn.CircularDictionary(unit(4, 1, 15, 15)).requires_grad_(False)
+MANY = pn.CircularDictionary(unit(32, 1, 3, 3)).requires_grad_(False)
+LARGE = pn.CircularDictionary(unit(32, 1, 15, 15)).requires_grad_(False)
 PADDED = pn.ConvDictionary(unit(4, 1, 3, 3), padding=1).requires_grad_(False)
 STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
 
@@ -16,8 +17,9 @@ STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
     ("D", "shape", "share", "chosen"),
     [
         (CIRCULAR, (1, 32, 33), 0.6, pn.WorkingSet()),
-        (CIRCULAR, (1, 32, 33), 0.3, pn.WorkingSet()),
-        (LARGE, (1, 32, 33), 0.3, pn.ADMM()),  # a quarter of the correlations is above β, as for small filters
+        (CIRCULAR, (1, 32, 33), 0.3, pn.ADMM()),  # a quarter of the correlations is above β, as in the next two
+        (MANY, (1, 32, 33), 0.3, pn.WorkingSet()),
+        (LARGE, (1, 32, 33), 0.3, pn.ADMM()),
         (CIRCULAR, (1, 32, 33), 0.01, pn.ADMM()),
         (CIRCULAR, (1, 9, 9), 0.6, pn.FISTA()),
         (PADDED, (1, 32, 33), 0.6, pn.WorkingSet()),

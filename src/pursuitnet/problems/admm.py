@@ -233,7 +233,10 @@ class MaskedSplit:
         problem, fourier = self.problem, self.fourier
         rho, off = self.method.first_rho(problem, self.share), problem.residual(code)
         (multiplier,) = subgradient(problem, code, fourier.analyze_parts(off))
-        copy, multiplier = fourier.place(code[0], fourier.corners), fourier.place(multiplier * (1 / rho), fourier.corners)
+        copy, multiplier = (
+            fourier.place(code[0], fourier.corners),
+            fourier.place(multiplier * (1 / rho), fourier.corners),
+        )
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
         dual = fourier.place(-off / sigma, fourier.window)
         fit_argument = self.circular.synthesize(copy, dual.shape) + dual

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of two settings in malloc.h."""
 SETTINGS = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}
-"""Nothing is returned; and no block, however large, is a mapping of its own, which is returned as soon as it is freed."""
+"""Nothing is returned, and no block, however large, is a mapping of its own, which would be returned when freed."""
 CHOICES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}
 """Variables by which a user chooses otherwise, beside GLIBC_TUNABLES."""
 
