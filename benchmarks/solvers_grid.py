@@ -6,8 +6,9 @@
 A cell is a photograph of 256² or 512², high-passed, 32 or 100 random atoms of 5² to 15², circular boundary, and β from
 0.3 to 0.003 of the smallest one whose code is zero, in single precision. Each solver runs in pieces, until ten of
 them have not lowered its objective, which is computed outside of its time in double precision, or for so many seconds.
-The minimum is the best that any of them has reached; a duality gap proves how near it is. Every cell is written when it
-is done, and one that the file holds is not run again: a run that was ended goes on. --quick has a few small cells.
+The minimum is the best that any of them has reached; a duality gap proves how near it is. "auto" is what ``solve``
+chooses for a gap of ten times the distance from the minimum. Every cell is written when it is done, and one that the
+file holds is not run again: a run that was ended goes on. --quick has a few small cells.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def measured(cell: dict[str, Any], threads: int, seconds: float) -> dict[str, An
         "minimum": best,
         "gap": float(proof.gap),
         "nonzeros": float((code != 0).float().mean()),
-        "auto": type(suitable_solver(problem)).__name__,
+        "auto": {f"{t:g}": type(suitable_solver(problem, tol=10 * t)).__name__ for t in TARGETS},
         "seconds": {n: {f"{t:g}": reached(c, best, t) for t in TARGETS} for n, c in curves.items()},
         "curves": {n: [(round(t, 3), v) for t, v in c] for n, c in curves.items()},
     }
@@ -131,13 +132,15 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for result in results:
         seconds = result["seconds"]
-        chosen = [seconds[result["auto"]].get(f"{target:g}") for target in TARGETS]
+        auto = result["auto"]
+        chosen = [seconds[auto[f"{target:g}"]][f"{target:g}"] for target in TARGETS]
         mine = [fastest(seconds, target, lambda name: not name.startswith("sporco")) for target in TARGETS]
         theirs = [fastest(seconds, target, lambda name: name.startswith("sporco")) for target in TARGETS]
         ratios = [None if a is None or b is None else b / a for a, b in zip(chosen, theirs, strict=True)]
         shown = [" / ".join("–" if s is None else f"{s:.2f}" for s in pair) for pair in (chosen, mine, theirs, ratios)]
         lines.append(
-            f"| {name_of(result)} | {100 * result['nonzeros']:.1f} % | {result['auto']} | {' | '.join(shown)} |"
+            f"| {name_of(result)} | {100 * result['nonzeros']:.1f} % | {' / '.join(dict.fromkeys(auto.values()))} | "
+            f"{' | '.join(shown)} |"
         )
     return "\n".join(lines)
 

@@ -60,3 +60,12 @@ def test_what_has_no_unrolled_gradients_is_not_chosen_for_them():
 def test_other_strings_are_refused_with_an_object():
     with pytest.raises(TypeError, match=r"solver is 'fista'; expected an object, as in solver=pn.FISTA\(\)"):
         pn.solve(normal(1, 1, 8, 8), CIRCULAR, 0.5, "fista")
+
+
+def test_a_working_set_takes_denser_codes_if_they_are_to_be_precise():
+    x, D = normal(1, 1, 64, 64), pn.CircularDictionary(unit(32, 1, 8, 8)).requires_grad_(False)
+    beta = 0.25 * pn.beta_max(x, D)
+    above = (D.analyze(x).abs() > beta).double().mean() * 8 / 32
+    assert 0.046 < above < 0.092
+    for tol, chosen in ((1e-2, pn.ADMM()), (1e-3, pn.WorkingSet())):
+        assert pn.solve(x, D, beta, "auto", tol=tol).solver == chosen

@@ -27,10 +27,10 @@ class ADMM:
     """The alternating direction method of multipliers, which solves a least-squares problem in every step.
 
     For a CircularDictionary in the Fourier domain (Wohlberg, 2016): by the Sherman-Morrison formula for one channel,
-    by a system as small as the channels for several (Woodbury). For a zero-padded ConvDictionary on a torus that holds
-    the padding, with what lies beside the signal decoupled by a mask (Heide et al., 2015). For a LinearDictionary by
-    its singular values. Steps cost about what those of FISTA do, and fewer are needed where β is small and the code
-    dense.
+    by a system as small as the channels for several (Woodbury); D and Dᵀ themselves are computed in whichever way is
+    faster. For a zero-padded ConvDictionary on a torus that holds the padding, with what lies beside the signal
+    decoupled by a mask (Heide et al., 2015). For a LinearDictionary by its singular values. Steps cost about what those
+    of FISTA do, and fewer are needed where β is small and the code dense.
 
     Attributes:
         rho: ρ > 0, the weight of the constraint at the start; by default from β and the length of the atoms.

@@ -172,8 +172,8 @@ def solve(
         )
     problem = with_ridge(lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative), ridge, solver)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
-    solver = suitable_solver(problem, mode) if isinstance(solver, str) else solver
     tol = default_tol(problem.signal) if tol is None else tol
+    solver = suitable_solver(problem, mode, tol) if isinstance(solver, str) else solver
     if isinstance(solver, IHT) and solver.nonzeros is None and not any(bool(b.any()) for b in problem.beta):
         raise ValueError("IHT has neither nonzeros nor a beta > 0; expected one, as in solve(x, D, 0.1, pn.IHT())")
     if isinstance(solver, (OMP, IHT)):
@@ -244,22 +244,27 @@ SPARSE = 0.5
 """Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it."""
 SPARSE_OF_FEW = 0.046
 """The same times the side of a filter over the number of atoms: a step over a column takes as long as it has entries,
-and one over all of D as there are atoms."""
+and one over all of D as there are atoms. Twice as much for a gap of PRECISE, as a working set gains most near the end.
+"""
+PRECISE = 1e-3
+"""Largest relative gap of a precise solution, whose objective is about ten times nearer to its minimum."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
 
 
 @torch.no_grad()
-def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
+def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
     [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, judged by the
-    fraction of correlations |Dᵀx| above β with the size and number of the filters, and ADMM if it is dense, for stride
-    1 without groups. Everything else is solved by FISTA. The limits are measured by ``benchmarks/solvers_grid.py``.
+    fraction of correlations |Dᵀx| above β with the size and number of the filters and the gap to reach, and ADMM if it
+    is dense, for stride 1 without groups. Everything else is solved by FISTA. The limits are measured by
+    ``benchmarks/solvers_grid.py``.
 
     Args:
         problem: (P1).
         mode: of the gradient; for "unrolled" only a solver that has gradients through its steps is chosen.
+        tol: the relative gap to reach.
     """
     D, x = problem.dictionary, problem.signal
     if isinstance(D, WithIdentity) and not problem.curvature():
@@ -268,7 +273,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None) -> AnySolver:
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    sparse = min(SPARSE, SPARSE_OF_FEW * len(D.weight) / D.weight[0].numel() ** 0.5)
+    sparse_of_few = SPARSE_OF_FEW * (2 if tol <= PRECISE else 1)
+    sparse = min(SPARSE, sparse_of_few * len(D.weight) / D.weight[0].numel() ** 0.5)
     if x[0].numel() >= SMALL and float(above.float().mean()) <= sparse:
         return WorkingSet()
     on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
