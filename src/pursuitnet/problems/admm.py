@@ -65,7 +65,7 @@ class ADMM:
         if type(D) is ConvDictionary:
             fourier = FourierDictionary(D, shape[2:])
             circular = CircularDictionary(D.dense_weight().detach(), D.dilation)
-            C = in_fourier_domain(circular, (*shape[:2], *fourier.torus.size))
+            C = _fast(circular, (*shape[:2], *fourier.torus.size))
             masked = replace(problem, dictionary=fourier)
             return MaskedSplit(masked, self, share_of(masked), on_torus(fourier), fourier, C)
         fast, inverse = _cheap(D, shape)
@@ -288,13 +288,18 @@ def _cheap(D: Dictionary, shape: Sequence[int]) -> tuple[Dictionary, Inverse]:
         fast, inner = _cheap(D.dictionary, shape)
         return WithIdentity(fast), lambda signal, rho: inner(signal, rho + 1)
     if type(D) is CircularDictionary:
-        return in_fourier_domain(D, shape), on_torus(FourierDictionary(D, shape[2:]))
+        return _fast(D, shape), on_torus(FourierDictionary(D, shape[2:]))
     if type(D) is LinearDictionary:
         return D, of_matrix(D)
     raise ValueError(
         f"ADMM has no fast way to solve the least-squares problems of this {type(D).__name__}; expected a "
         "CircularDictionary or LinearDictionary, [I D] of one, or a ConvDictionary without I: take FISTA() here"
     )
+
+
+def _fast(D: CircularDictionary, shape: Sequence[int]) -> Dictionary:
+    """Return D computed by convolution or in the Fourier domain, where a choice on CPUs is measured."""
+    return in_fourier_domain(D, shape) if D.weight.device.type == "cpu" else FourierDictionary(D, shape[2:])
 
 
 def on_torus(fourier: FourierDictionary) -> Inverse:
