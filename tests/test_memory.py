@@ -31,6 +31,13 @@ def test_freed_memory_is_used_again_without_new_pages_unless_the_user_says_other
     assert kept == "False" and int(faults) > 0.9 * PAGES
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is another one")
+def test_only_large_blocks_are_returned_where_images_may_be_larger_than_memory():
+    probe = PROBE.replace("kept = keep_freed_memory()", "kept = keep_freed_memory() and keep_freed_memory(large=False)")
+    kept, faults = finished("-c", probe).stdout.split()
+    assert kept == "True" and 0.9 < int(faults) / (PAGES * 64 / 112) < 1.15
+
+
 @pytest.mark.parametrize(
     "environment",
     [

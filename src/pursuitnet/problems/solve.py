@@ -240,12 +240,12 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE = 0.5
-"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it."""
-SPARSE_OF_FEW = 0.046
+SPARSE, SPARSE_IF_PRECISE = 0.5, 0.6
+"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it.
+A working set gains most near the end."""
+SPARSE_OF_FEW, SPARSE_OF_FEW_IF_PRECISE = 0.046, 0.08
 """The same times the side of a filter over the number of atoms: a step over a column takes as long as it has entries,
-and one over all of D as there are atoms. Twice as much for a gap of PRECISE, as a working set gains most near the end.
-"""
+and one over all of D as there are atoms."""
 PRECISE = 1e-3
 """Largest relative gap of a precise solution, whose objective is about ten times nearer to its minimum."""
 SMALL = 1024
@@ -273,8 +273,9 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    sparse_of_few = SPARSE_OF_FEW * (2 if tol <= PRECISE else 1)
-    sparse = min(SPARSE, sparse_of_few * len(D.weight) / D.weight[0].numel() ** 0.5)
+    precise = tol <= PRECISE
+    most, most_of_few = (SPARSE_IF_PRECISE, SPARSE_OF_FEW_IF_PRECISE) if precise else (SPARSE, SPARSE_OF_FEW)
+    sparse = min(most, most_of_few * len(D.weight) / D.weight[0].numel() ** 0.5)
     if x[0].numel() >= SMALL and float(above.float().mean()) <= sparse:
         return WorkingSet()
     on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1

@@ -40,7 +40,9 @@ def apply(
             worker that is killed are computed again.
     """
     from pursuitnet.program.apply.files import Settings, apply_to_files
+    from pursuitnet.utils.memory import keep_freed_memory
 
+    keep_freed_memory(large=False)  # images may be larger than memory
     check_folder(out)
     failed = False
     for done in apply_to_files(run, images, out, Settings(tile, sigma, device, dask)):
