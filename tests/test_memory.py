@@ -6,6 +6,7 @@ import sys
 import pytest
 from programs import finished
 
+from pursuitnet.program.commands.apply import apply
 from pursuitnet.utils.memory import keep_freed_memory
 
 PROBE = """
@@ -53,3 +54,11 @@ def test_settings_of_the_user_stay(environment):
 def test_an_environment_that_is_none_is_refused():
     with pytest.raises(TypeError, match="environment is 3; expected a mapping"):
         keep_freed_memory(3)
+
+
+def test_apply_bounds_its_memory_and_returns_large_blocks(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("pursuitnet.utils.memory.keep_freed_memory", lambda **options: calls.append(options))
+    with pytest.raises(Exception, match="missing"):
+        apply(tmp_path / "missing", [tmp_path / "image.png"], out=tmp_path / "out")
+    assert calls == [{"large": False}]

@@ -88,18 +88,18 @@ class ADMM:
         return torch.lerp(argument, copy, self.relaxation).add_(update, alpha=self.relaxation)
 
     def balanced(
-        self, before: Tensor, after: Tensor, prox: Callable[[Tensor], Tensor], target: Tensor, taken: Tensor
+        self, before: Tensor, after: Tensor, prox: Callable[[Tensor], Tensor], share: Tensor, taken: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return Y + U after a change of ρ, and the factor of ρ, ever nearer to 1.
 
-        It is the fourth root of the relative residuals' ratio over its target, in every tenth step, since it takes
-        about half as long as one.
+        It is the fourth root of the relative residuals' ratio, primal/dual, over its target, in every tenth step, since
+        it takes about half as long as one.
 
         Args:
             before: Y + U before a step.
             after: Y + U after it.
             prox: Y + U → Y.
-            target: primal/dual residual to keep, (B, 1, …).
+            share: β/β_max of each example, (B, 1, …), whose power is the target.
             taken: the steps before.
         """
         unchanged = after.new_ones(len(after), *[1] * (after.dim() - 1))
@@ -109,7 +109,7 @@ class ADMM:
         value, multiplier = last + (after - before) / self.relaxation, after - copy
         primal = norm(value - copy) / norm(value).maximum(norm(copy))
         dual = norm(copy - last) / norm(multiplier)
-        ratio = (primal / dual).view_as(unchanged) / target
+        ratio = (primal / dual).view_as(unchanged) / share**TARGET_POWER
         ratio = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).clamp(1e-4, 1e4)
         factor = ratio ** (0.25 / (1 + (float(taken) / 100) ** 2))
         return copy.addcdiv_(multiplier, factor), factor
@@ -182,8 +182,7 @@ class FourierSplit:
         z = torch.lerp(argument, copy, 2)  # Y − U
         w = self.inverse(x - D.synthesize_parts(D.split(z), x.shape), rho)
         after = self.method.advanced(argument, copy, D.join(D.analyze_parts(w)))
-        target = self.share**TARGET_POWER
-        after, factor = self.method.balanced(argument, after, lambda v: self.copy(v, rho), target, taken)
+        after, factor = self.method.balanced(argument, after, lambda v: self.copy(v, rho), self.share, taken)
         return Variables(after, rho * w, rho * factor, taken + 1)
 
     def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
@@ -233,10 +232,8 @@ class MaskedSplit:
         problem, fourier = self.problem, self.fourier
         rho, off = self.method.first_rho(problem, self.share), problem.residual(code)
         (multiplier,) = subgradient(problem, code, fourier.analyze_parts(off))
-        copy, multiplier = (
-            fourier.place(code[0], fourier.corners),
-            fourier.place(multiplier * (1 / rho), fourier.corners),
-        )
+        copy = fourier.place(code[0], fourier.corners)
+        multiplier = fourier.place(multiplier * (1 / rho), fourier.corners)
         sigma = torch.full_like(rho, FIRST_FIT_RHO)
         dual = fourier.place(-off / sigma, fourier.window)
         fit_argument = self.circular.synthesize(copy, dual.shape) + dual
@@ -250,17 +247,15 @@ class MaskedSplit:
         w = self.inverse(target - C.synthesize(z, target.shape), rho / sigma)
         after = method.advanced(argument, copy, C.analyze(w))
         fit_after = method.advanced(fit_argument, fit, -rho / sigma * w)  # CΓ = Cz + CCᵀw = y − v − ρ/σ·w
-        target = self.share**TARGET_POWER
-        after, factor = method.balanced(argument, after, lambda v: self.copy(v, rho), target, taken)
-        fit_after, fit_factor = method.balanced(fit_argument, fit_after, lambda v: self.fit(v, sigma), target, taken)
+        after, factor = method.balanced(argument, after, lambda v: self.copy(v, rho), self.share, taken)
+        fit_after, fit_factor = method.balanced(
+            fit_argument, fit_after, lambda v: self.fit(v, sigma), self.share, taken
+        )
         return MaskedVariables(after, fit_after, rho * factor, sigma * fit_factor, taken + 1)
 
     def copy(self, argument: Tensor, rho: Tensor) -> Tensor:
         """Return Y of Y + U: the threshold where D has columns, and zero elsewhere."""
-        fourier = self.fourier
-        return fourier.place(
-            self.problem.threshold((fourier.cut(argument, fourier.corners),), 1 / rho)[0], fourier.corners
-        )
+        return self.fourier.place(self._part(argument, rho), self.fourier.corners)
 
     def fit(self, argument: Tensor, sigma: Tensor) -> Tensor:
         """Return y of y + v, argmin ½‖x − Wy‖² + ½σ‖y − argument‖²."""
@@ -278,8 +273,12 @@ class MaskedSplit:
     def full_code(self, code: Code) -> Code:
         """Return Y where D has columns."""
         argument, _, rho, *_ = MaskedVariables(*code)
+        return self.problem.full_code((self._part(argument, rho),))
+
+    def _part(self, argument: Tensor, rho: Tensor) -> Tensor:
+        """Return Y of Y + U where D has columns."""
         (part,) = self.problem.threshold((self.fourier.cut(argument, self.fourier.corners),), 1 / rho)
-        return self.problem.full_code((part,))
+        return part
 
 
 def _cheap(D: Dictionary, shape: Sequence[int]) -> tuple[Dictionary, Inverse]:

@@ -20,13 +20,13 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ, *, large: boo
 
     The C library of Linux returns it to the system, which clears every page when it is used again; that may take a
     third of the time of ``solve`` or of a training step on a CPU, and two thirds for large images. The program calls
-    this itself; a script that computes with images calls it once. The peak of the memory grows by up to a third.
+    this itself; a script that computes with images calls it once.
 
     Args:
         environment: where the user may have chosen otherwise, by ``MALLOC_TRIM_THRESHOLD_``,
             ``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_MMAP_MAX_`` or ``GLIBC_TUNABLES``.
-        large: whether blocks above 32 MiB are kept, too. They take most of the time for large images, and it is they
-            that make the peak grow.
+        large: whether blocks above 32 MiB are kept, too. That saves most of the time for large images, and lets the
+            peak of the memory grow by up to a third.
 
     Returns:
         Whether freed memory is kept now: False where the user has chosen, and with another C library.
