@@ -98,6 +98,15 @@ def test_the_ablation_changes_one_choice_at_a_time_and_every_network_of_it_exist
     assert len({str(ledger.identity(c.recipe)) for c in cells.ablation()}) == len(cells.ablation())
 
 
+def test_the_table_of_precision_trains_each_network_in_both_formats_and_changes_nothing_else():
+    medium = cells.cells_of("precision", "medium")
+    assert [(c.recipe.model, c.recipe.precision) for c in medium] == [
+        (model, number_format) for model in ("resnet_20", "msd_csc_6") for number_format in ("float32", "bfloat16")
+    ]
+    assert medium[0].recipe.differs(medium[1].recipe) == medium[2].recipe.differs(medium[3].recipe) == ["precision"]
+    assert {c.seeds for c in medium} == {5} and {c.recipe.epochs for c in medium} == {4}
+
+
 def test_the_figures_are_parts_of_the_tables():
     assert set(cells.fig7()) < set(cells.table2()) and set(cells.fig8()) < set(cells.table3())
     at = {(c.method, c.layers) for c in cells.fig7()}

@@ -10,7 +10,7 @@ from pursuitnet.program.commands.simulate import simulate
 
 
 def reproduce(
-    table: Literal["table2", "table3", "tables", "fig7", "fig8", "ablation", "fig1", "fig4"],
+    table: Literal["table2", "table3", "tables", "fig7", "fig8", "ablation", "precision", "fig1", "fig4"],
     *,
     filter: tuple[str, ...] = (),
     seeds: int | None = None,
@@ -30,7 +30,7 @@ def reproduce(
 
     Args:
         table: table2 and fig7 (residual networks), table3 and fig8 (ML-CSC and MSD-CSC), tables (both), ablation (what
-            the paper leaves open), or a simulation.
+            the paper leaves open), precision (float32 against bfloat16), or a simulation.
         filter: Part of it, such as 'msd_csc_12, cifar10, unfolding=2'; given several times, each adds its part.
         seeds: Runs of every cell; by default 1, and at the scale medium 5, or 3 of networks of 56 layers.
         scale: As the paper trains, or in a table of its own fast: all of CIFAR-10 by one cycle of 30 epochs; medium: of

@@ -41,7 +41,7 @@ class Options:
     """Which part of a table to run, and where.
 
     Attributes:
-        table: table2, table3, tables (both), fig7, fig8 or ablation.
+        table: table2, table3, tables (both), fig7, fig8, ablation or precision.
         filter: expressions that choose cells; a cell is chosen if any of them holds.
         seeds: number of seeds, from 0; None for the number of the scale.
         scale: "full", "fast", "medium" or "small".

@@ -168,6 +168,19 @@ def ablation() -> tuple[Cell, ...]:
     return tuple(Cell(method, layers, recipe, None) for method, layers, recipe in variants)
 
 
+def precision() -> tuple[Cell, ...]:
+    """Return ResNet and MSD-CSC in two number formats of convolutions; this is not a table of the paper."""
+    networks = (
+        ("ResNet", 20, replace(Recipe.named("residual"), model="resnet_20")),
+        ("MSD-CSC", 6, replace(Recipe.named("msd"), model="msd_csc_6", unfolding=1)),
+    )
+    return tuple(
+        Cell(f"{method}, {number_format}", layers, replace(recipe, precision=number_format), None)
+        for method, layers, recipe in networks
+        for number_format in ("float32", "bfloat16")
+    )
+
+
 def tables() -> tuple[Cell, ...]:
     """Return Tables II and III, one after the other."""
     return (*table2(), *table3())
@@ -175,6 +188,7 @@ def tables() -> tuple[Cell, ...]:
 
 TABLES = {
     "ablation": ablation,
+    "precision": precision,
     "table2": table2,
     "table3": table3,
     "tables": tables,
