@@ -15,7 +15,15 @@ from pathlib import Path
 from pursuitnet.program.reproduce import CellResult, Ledger, cell_results, cells_of
 from pursuitnet.program.reproduce.figures import draw
 from pursuitnet.program.reproduce.ledger import Entry
-from pursuitnet.program.reproduce.tables import Questions, comparison_table, contrast, markdown, paper_table, verdicts
+from pursuitnet.program.reproduce.tables import (
+    Questions,
+    comparison_table,
+    contrast,
+    difference_of,
+    markdown,
+    paper_table,
+    verdicts,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reproduction.md"
@@ -111,6 +119,21 @@ def medium_questions(ledger: Path) -> Questions:
     return [(name, (by[one], by[other])) for name, one, other in QUESTIONS]
 
 
+def precision_contrasts(ledger: Path) -> str:
+    """Return what differs between convolutions in bfloat16 and in float32, seed by seed."""
+    rows = rows_of("precision", "medium", ledger)
+    table = lines("network", "float32", "bfloat16", "n", "difference, points", "95 % interval", "p", "detectable")
+    for single, half in zip(rows[::2], rows[1::2], strict=True):
+        d = difference_of((half, single))
+        name, _, _ = single.cell.method.partition(",")
+        tested = " | ".join(["–"] * 4)
+        if d.n > 2:
+            low, high = d.interval()
+            tested = f"{d.mean:+.2f} | {low:+.2f} to {high:+.2f} | {d.p:.3f} | {d.detectable():.2f}"
+        table.append(f"| {name}, {single.cell.layers} layers | {single.summary} | {half.summary} | {d.n} | {tested} |")
+    return "\n".join(table)
+
+
 def details(table: str, ledger: Path, scale: str = "small") -> str:
     """Return every cell of a table with all that is known of it."""
     rows = markdown(rows_of(table, scale, ledger))
@@ -131,6 +154,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "ablation-small": ablations,
     "medium": lambda ledger: markdown(rows_of("tables", "medium", ledger)),
     "medium-questions": lambda ledger: comparison_table(medium_questions(ledger)),
+    "medium-precision": precision_contrasts,
     "medium-verdicts": lambda ledger: verdicts(medium_questions(ledger)),
 }
 

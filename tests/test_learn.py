@@ -290,6 +290,7 @@ def test_online_ends_where_rounds_over_all_images_do():
 
 
 def test_sporcos_dictionary_and_ours_are_scored_alike_and_ours_is_no_worse():
+    from sporco.admm.cbpdn import ConvBPDN
     from sporco.dictlrn import cbpdndl
 
     true = unit(normal(4, 1, 4, 4))
@@ -305,6 +306,14 @@ def test_sporcos_dictionary_and_ours_are_scored_alike_and_ours_is_no_worse():
     best, own = (scored(pn.CircularDictionary(w), x, 0.2, tol=1e-4) for w in (atoms, ours.dictionary.weight.detach()))
     assert own <= 1.005 * best
     assert own == pytest.approx(ours.history[-1].objective, rel=3e-4)
+    # and scored by sporco
+    adaptive = {"Enabled": True, "Period": 10, "AutoScaling": True}
+    codes = ConvBPDN.Options({"Verbose": False, "MaxMainIter": 2000, "RelStopTol": 1e-6, "AutoRho": adaptive})
+    images = x[:, 0].permute(1, 2, 0).numpy()
+    for weight, objective in ((atoms, best), (ours.dictionary.weight.detach(), own)):
+        scorer = ConvBPDN(weight[:, 0].permute(1, 2, 0).numpy(), images, 0.2, codes, dimK=1)
+        scorer.solve()
+        assert scorer.getitstat().ObjFun[-1] == pytest.approx(objective, rel=1e-3)
 
 
 # ---------------------------------------------------------------- atoms that nobody uses

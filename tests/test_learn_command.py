@@ -60,7 +60,22 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
     assert code == 0 and told.split()[0] == "1"
     other = (*SMALL[:-1], "1.5")
     code, _, said = called(monkeypatch, capsys, images, *other, "--out", out, "--resume")
-    assert code == 2 and "beta differ: give --beta 2.0, or another --out" in said
+    assert code == 2 and "beta differs: give --beta 2.0, or name another --out" in said
+    code, _, said = called(monkeypatch, capsys, images, *SMALL, "--color", "--robust", "--out", out, "--resume")
+    assert code == 2 and "robust, color differ: leave out --robust, --color, or name another --out" in said
+    for damaged in ('{"atoms": "2"', "[]"):
+        (out / "settings.json").write_text(damaged)
+        code, _, said = called(monkeypatch, capsys, images, *SMALL, "--out", out, "--resume")
+        assert code == 2 and "settings.json is damaged" in said and said.count("\n") == 1
+
+
+def test_an_online_run_that_has_ended_is_resumed_to_the_same_result(tmp_path, monkeypatch, capsys):
+    images, out = drawn(tmp_path / "images"), tmp_path / "run"
+    called(monkeypatch, capsys, images, *SMALL, "--online", "--out", out)
+    names = ("dictionary.safetensors", "history.jsonl")
+    before = [(out / name).read_bytes() for name in names]
+    code, _, _ = called(monkeypatch, capsys, images, *SMALL, "--online", "--out", out, "--resume")
+    assert code == 0 and [(out / name).read_bytes() for name in names] == before
 
 
 def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, monkeypatch, capsys):
@@ -77,8 +92,14 @@ def test_images_one_by_one_of_several_sizes_and_with_an_identity_part(tmp_path, 
         (("missing.png", *SMALL), "missing.png does not exist; name image files"),
         (("EMPTY", *SMALL), "holds no image; expected files that end in"),
         (("IMAGES", "--atoms", "0"), "atoms is 0; expected at least 1"),
-        (("IMAGES", "--size", "50"), "has 16 x 12 pixels; expected at least the size of the atoms, 50, nor are the 2"),
+        (
+            ("IMAGES", "--size", "50"),
+            "has 16 x 12 pixels; expected at least the size of the atoms, 50; the other 2 files cannot be used either",
+        ),
         (("IMAGES", *SMALL[:-1], "1000"), "beta is 1000, and the correlation of an atom of norm 1"),
+        (("IMAGES", *SMALL[:-1], "1000", "--online"), "beta is 1000, and the correlation of an atom of norm 1"),
+        (("FLAT", *SMALL, "--online"), "all images are constant"),
+        (("IMAGES", "--atoms", "900", "--size", "3", "--online"), "the dictionary has 900 atoms"),
         (("IMAGES", *SMALL, "--resume"), "holds no run of learn to resume"),
         (("IMAGES", "--size", "4", "--robust"), "expected an odd number"),
         (("IMAGES", *SMALL, "--online", "--iterations", "3"), "--online uses every image once"),
@@ -89,6 +110,8 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, said, tmp_path
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.png").write_text("no image")
     known = {"IMAGES": drawn(tmp_path / "images"), "EMPTY": tmp_path / "empty", "BROKEN": tmp_path / "broken.png"}
+    Image.new("L", (16, 12), 128).save(tmp_path / "flat.png")
+    known["FLAT"] = tmp_path / "flat.png"
     given = [known.get(each, each) for each in arguments]
     code, told, error = called(monkeypatch, capsys, *given, "--out", tmp_path / "run")
     assert code == 2 and told == ""

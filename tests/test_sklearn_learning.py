@@ -63,7 +63,13 @@ def test_it_stands_in_a_pipeline_and_takes_filters_to_start_from():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n_components": 0}, "n_components is 0; expected at least 1"),
+        ({"n_components": 0}, "n_components is 0; expected an integer ≥ 1"),
+        ({"n_components": 2.5}, "n_components is 2.5; expected an integer ≥ 1"),
+        ({"n_components": "a"}, "n_components is 'a'; expected an integer ≥ 1"),
+        ({"kernel_size": (3, 3)}, r"kernel_size is \(3, 3\); expected an integer ≥ 1"),
+        ({"kernel_size": 31}, r"kernel_size is 31, and an example has size \(10, 10\); expected at most that"),
+        ({"dictionary": "x"}, r"dictionary is 'x'; expected filters \(n_components, channels, \*kernel\), 4 axes"),
+        ({"beta": "x"}, "beta is 'x'; expected a number > 0"),
         ({"beta": 0}, "beta is 0; expected a number > 0"),
         ({"beta": 2.0, "relative": False, "signal_shape": (3, 5, 5)}, "an example has 100 numbers"),
         ({"beta": 1e4, "relative": False}, "every code is zero"),
@@ -72,3 +78,8 @@ def test_it_stands_in_a_pipeline_and_takes_filters_to_start_from():
 def test_bad_parameters_get_one_sentence(options, said):
     with pytest.raises(ValueError, match=said):
         ConvDictionaryLearning(**options).fit(images())
+
+
+def test_examples_of_several_sizes_are_refused_with_the_way_to_learn_from_them():
+    with pytest.raises(ValueError, match=r"the examples have 2 sizes, such as .* use pursuitnet\.learn"):
+        ConvDictionaryLearning().fit([np.ones((8, 8)), np.ones((9, 9))])

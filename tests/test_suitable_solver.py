@@ -5,6 +5,8 @@ import torch
 from makers import normal, unit
 
 import pursuitnet as pn
+from pursuitnet.problems.lasso import lasso
+from pursuitnet.problems.solve import suitable_solver
 
 CIRCULAR = pn.CircularDictionary(unit(4, 1, 3, 3)).requires_grad_(False)
 MANY = pn.CircularDictionary(unit(32, 1, 3, 3)).requires_grad_(False)
@@ -19,7 +21,7 @@ STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
         (CIRCULAR, (1, 32, 33), 0.6, pn.WorkingSet()),
         (CIRCULAR, (1, 32, 33), 0.3, pn.ADMM()),  # a quarter of the correlations is above β, as in the next two
         (MANY, (1, 32, 33), 0.3, pn.WorkingSet()),
-        (LARGE, (1, 32, 33), 0.3, pn.ADMM()),
+        (LARGE, (1, 32, 33), 0.3, pn.WorkingSet(initial_solver=pn.ADMM())),
         (CIRCULAR, (1, 32, 33), 0.01, pn.ADMM()),
         (CIRCULAR, (1, 9, 9), 0.6, pn.FISTA()),
         (PADDED, (1, 32, 33), 0.6, pn.WorkingSet()),
@@ -62,10 +64,24 @@ def test_other_strings_are_refused_with_an_object():
         pn.solve(normal(1, 1, 8, 8), CIRCULAR, 0.5, "fista")
 
 
-def test_a_working_set_takes_denser_codes_if_they_are_to_be_precise():
+def test_the_smaller_the_gap_the_denser_the_codes_that_end_in_a_working_set():
     x, D = normal(1, 1, 64, 64), pn.CircularDictionary(unit(32, 1, 8, 8)).requires_grad_(False)
-    beta = 0.25 * pn.beta_max(x, D)
-    above = (D.analyze(x).abs() > beta).double().mean() * 8 / 32
-    assert 0.046 < above < 0.08
-    for tol, chosen in ((1e-2, pn.ADMM()), (1e-3, pn.WorkingSet())):
-        assert pn.solve(x, D, beta, "auto", tol=tol).solver == chosen
+    after_admm = pn.WorkingSet(initial_solver=pn.ADMM())
+    for share, expected in (
+        (0.5, {0.1: pn.WorkingSet(), 1e-2: pn.WorkingSet(), 1e-3: pn.WorkingSet()}),
+        (0.25, {0.1: pn.ADMM(), 1e-2: after_admm, 1e-3: after_admm}),
+        (0.1, {0.1: pn.ADMM(), 1e-2: pn.ADMM(), 1e-3: after_admm}),
+    ):
+        beta = share * pn.beta_max(x, D)
+        density = (D.analyze(x).abs() > beta).double().mean() * 8 / 32
+        assert (density <= 0.04) == (share == 0.5) and (density > 0.09) == (share == 0.1)
+        chosen = {tol: suitable_solver(lasso(x, D, beta), tol=tol) for tol in expected}
+        assert chosen == expected
+        assert pn.solve(x, D, beta, tol=1e-2).solver == expected[1e-2]  # "auto" is the default
+
+
+def test_without_a_step_the_code_is_the_one_given():
+    x, D = normal(1, 1, 9, 9), pn.WithIdentity(CIRCULAR)
+    code = normal(1, 5, 9, 9, seed=3)
+    found = pn.solve(x, D, 0.3, start=code, max_steps=0)
+    assert torch.equal(found.code, code) and found.gap > 0

@@ -2,8 +2,10 @@
 Which solver when
 =================
 
-``ISTA`` is the plain step, ``FISTA`` adds momentum, ``WorkingSet`` solves small problems on the columns in use. Which
-one is fastest depends on how sparse the solution is, that is, on β. All three prove their distance from the minimum.
+``ISTA`` is the plain step, ``FISTA`` adds momentum, ``ADMM`` solves a least-squares problem in every step, and
+``WorkingSet`` solves small problems on the columns in use, at first those that ``ADMM`` has found if it is the
+``initial_solver``. Which one is fastest depends on how sparse the solution is, that is, on β, and on the gap to reach;
+all of them prove it. ``solver="auto"``, the default, chooses.
 """
 
 import time
@@ -27,8 +29,10 @@ D = pn.ConvDictionary(filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 # %%
 # Each solver takes more and more steps; a dot is one run, from zero.
-budgets = {"ISTA": (20, 100, 400), "FISTA": (20, 100, 400), "WorkingSet": (1, 2, 4, 6)}
-solvers = {"ISTA": pn.ISTA(), "FISTA": pn.FISTA(), "WorkingSet": pn.WorkingSet()}
+budgets = {"ISTA": (20, 100, 400), "FISTA": (20, 100, 400), "ADMM": (20, 100, 400), "WorkingSet": (1, 3, 6, 10, 14)}
+budgets["ADMM, then WorkingSet"] = (12, 14, 76, 80, 90)
+solvers = {"ISTA": pn.ISTA(), "FISTA": pn.FISTA(), "ADMM": pn.ADMM(), "WorkingSet": pn.WorkingSet()}
+solvers["ADMM, then WorkingSet"] = pn.WorkingSet(initial_solver=pn.ADMM())
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
 for axis, fraction in zip(axes, (0.3, 0.05), strict=True):
     beta = fraction * pn.beta_max(x, D)
@@ -41,6 +45,7 @@ for axis, fraction in zip(axes, (0.3, 0.05), strict=True):
             gaps.append(float(solution.gap))
         print(f"β = {fraction}·beta_max: {name} reaches a gap of {gaps[-1]:.0e}")
         axis.semilogy(seconds, gaps, "o-", label=name)
+    print(f"auto: {pn.solve(x, D, beta, tol=1e-4).solver}")
     density = float((solution.code != 0).float().mean())
     axis.set(title=f"β = {fraction}·beta_max, {100 * density:.1f} % non-zero", xlabel="seconds")
 axes[0].set_ylabel("proven relative distance from the minimum")
@@ -48,6 +53,6 @@ axes[0].legend()
 plt.show()
 
 # %%
-# Few non-zeros: ``WorkingSet``. Many: ``FISTA``, the default. ``ISTA`` is for studying, and for layers, where one step
-# is what a network computes. For a number of non-zeros instead of a β there is ``OMP``, see
-# :ref:`sphx_glr_auto_examples_coding_matching_pursuit.py`.
+# Few non-zeros: ``WorkingSet``. Many: ``ADMM``, and for small gaps ``WorkingSet`` after it. ``ISTA`` is for studying,
+# and for layers, where one step is what a network computes. For a number of non-zeros instead of a β there is ``OMP``,
+# see :ref:`sphx_glr_auto_examples_coding_matching_pursuit.py`.

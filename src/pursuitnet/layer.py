@@ -171,7 +171,7 @@ class PursuitLayer(nn.Module):
         penalties = (P.identity_penalty, P.penalty)[-len(D.code_channels) :]
         beta = torch.cat([b.expand(n) for b, n in zip(penalties, D.code_channels, strict=True)])
         gradient: Literal["implicit"] | None = "implicit" if torch.is_grad_enabled() else None
-        solver = self.solver if self.unfolding == "solved" else FISTA()
+        solver: Solver | Literal["auto"] = self.solver if self.unfolding == "solved" else "auto"
         with without_autocast(x.device):
             x = x.to(D._reference_tensor().dtype)
             return solve(x, D, beta, solver, P.nonnegative, self.max_steps, self.tol, ridge=P.ridge, gradient=gradient)

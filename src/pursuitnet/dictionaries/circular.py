@@ -31,6 +31,8 @@ class CircularDictionary(ConvDictionary):
         [[1.0, 0.0, 0.0, 2.0], [2.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 2.0, 1.0]]
     """
 
+    _remedy = "smaller filters"
+
     @takes_weight("CircularDictionary(torch.randn(atoms, channels, 3, 3))")
     def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1, groups: int = 1) -> None:
         super().__init__(weight, dilation=dilation, groups=groups)

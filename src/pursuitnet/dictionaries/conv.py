@@ -34,6 +34,8 @@ class ConvDictionary(Dictionary):
         (torch.Size([4, 16, 5, 5]), torch.Size([4, 3, 9, 9]), torch.Size([243, 400]))
     """
 
+    _remedy = "more padding"
+
     @takes_weight("ConvDictionary(torch.randn(atoms, channels, 3, 3), padding=1)")
     def __init__(
         self,
@@ -90,7 +92,8 @@ class ConvDictionary(Dictionary):
         if min(size) < 1:
             raise ValueError(
                 f"the signal has size {tuple(signal_shape[-self.dims :])}, too small for filters that reach over "
-                f"{tuple(r + 1 for r in self.reach)} with padding {self.padding}; use larger signals or more padding"
+                f"{tuple(r + 1 for r in self.reach)} with padding {self.padding}; expected larger signals or "
+                f"{self._remedy}"
             )
         return size
 

@@ -31,6 +31,8 @@ class ReflectingDictionary(ConvDictionary):
         [[2.0, 4.0, 0.0, 0.0], [1.0, 2.0, 3.0, 0.0], [0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 4.0, 2.0]]
     """
 
+    _remedy = "smaller filters"
+
     @takes_weight("ReflectingDictionary(torch.randn(atoms, channels, 3, 3))")
     def __init__(self, weight: Float[Tensor, "atoms channels *kernel"], dilation: Sizes = 1) -> None:
         super().__init__(weight, dilation=dilation)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pursuitnet.dictionaries import ConvDictionary, Dictionary, WithIdentity
+from pursuitnet.dictionaries import ComposedDictionary, ConvDictionary, Dictionary, WithIdentity
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.iterations import FISTA, ISTA, Solver
 from pursuitnet.networks.network import Network
@@ -43,25 +43,35 @@ def scale_filters(dictionary: ConvDictionary) -> None:
 
 
 @torch.no_grad()
-def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> None:
+def begin_with(network: Network, dictionaries: Dictionary | Sequence[Dictionary | None]) -> None:
     """Copy the filters of dictionaries into the first layers, scaled to the λmax(DᵀD) of those that they replace.
 
     Args:
         network: the network, which is changed in place.
-        dictionaries: one for each of the first layers, or None for a layer that is left unchanged.
+        dictionaries: one for each of the first layers, or None for a layer that is left unchanged; a
+            ComposedDictionary has one for each, and another dictionary is that of the first layer.
 
     Raises:
-        TypeError: for anything but a dictionary.
-        ValueError: for more dictionaries than layers, and filters of another shape.
+        TypeError: for anything but dictionaries.
+        ValueError: for more dictionaries than layers, filters of another shape, and filters that are not finite or all
+            zero.
     """
     layers = network.pursuits()
+    if isinstance(dictionaries, Dictionary):
+        dictionaries = dictionaries.layers if isinstance(dictionaries, ComposedDictionary) else [dictionaries]
+    if not isinstance(dictionaries, list | tuple | nn.ModuleList):
+        raise TypeError(
+            f"dictionaries is {kind_of(dictionaries)}; expected a list of them, one for each of the first layers"
+        )
     if len(dictionaries) > len(layers):
         raise ValueError(f"{len(dictionaries)} dictionaries for {len(layers)} layers; expected at most one for each")
     for i, (given, layer) in enumerate(zip(dictionaries, layers, strict=False)):
         if given is None:
             continue
         if not isinstance(given, Dictionary):
-            raise TypeError(f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, such as learn returns")
+            raise TypeError(
+                f"dictionaries[{i}] is {kind_of(given)}; expected a Dictionary, such as learn(…).dictionary"
+            )
         own, new = (d.dictionary if isinstance(d, WithIdentity) else d for d in (layer.dictionary, given))
         shapes = [tuple(getattr(d, "weight", torch.empty(0)).shape) for d in (own, new)]
         if not isinstance(own, ConvDictionary) or not isinstance(new, ConvDictionary) or shapes[0] != shapes[1]:
@@ -69,6 +79,8 @@ def begin_with(network: Network, dictionaries: Sequence[Dictionary | None]) -> N
                 f"dictionaries[{i}] has filters of shape {shapes[1]}; expected {shapes[0]} (atoms, channels, *kernel) "
                 f"for layer {i + 1}"
             )
+        if not new.weight.isfinite().all() or not new.weight.any():
+            raise ValueError(f"dictionaries[{i}] has filters that are all zero or not finite; expected others")
         before = own.lipschitz_bound()
         own.weight.copy_(new.weight)
         own.weight.mul_((before / own.lipschitz_bound()).sqrt())

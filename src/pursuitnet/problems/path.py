@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pursuitnet.dictionaries import Dictionary
 from pursuitnet.dictionaries.inputs import check_count
-from pursuitnet.iterations.proximal import FISTA
 from pursuitnet.problems.iht import IHT
 from pursuitnet.problems.inputs import tensor_of, with_dictionary
 from pursuitnet.problems.lasso import beta_max
@@ -120,7 +119,7 @@ def path(
     *,
     eps: float = 1e-2,
     n_betas: int = 20,
-    solver: AnySolver | str = FISTA(),
+    solver: AnySolver | Literal["auto"] = "auto",
     nonnegative: bool = False,
     **options: Any,
 ) -> RegularizationPath:
@@ -164,7 +163,7 @@ def path(
     solutions: list[Solution] = []
     for beta in falling:
         start = solutions[-1].code.detach() if solutions else None
-        solutions.append(solve(signal, dictionary, beta, solver, nonnegative, start=start, **options))  # type: ignore[arg-type]
+        solutions.append(solve(signal, dictionary, beta, solver, nonnegative, start=start, **options))
     return RegularizationPath(falling, tuple(solutions))
 
 
@@ -181,10 +180,11 @@ def _falling(signal: Tensor, dictionary: Dictionary, eps: float, n_betas: int, n
 def _own(betas: Sequence[float] | Tensor, signal: Tensor) -> Tensor:
     """Return the given β in decreasing order, (n, B, 1, …)."""
     value, ones = tensor_of("betas", betas, signal).to(signal), [1] * (signal.dim() - 1)
-    fits = value.dim() == 1 or tuple(value.shape[1:]) == (len(signal), *ones)
-    if not fits or not len(value) or not (value.isfinite() & (value >= 0)).all():
-        raise ValueError(
-            f"betas has shape {tuple(value.shape)}; expected finite numbers ≥ 0, (n,) or {('n', len(signal), *ones)}"
-        )
+    if not len(value) or (value.dim() != 1 and tuple(value.shape[1:]) != (len(signal), *ones)):
+        each = ", ".join(map(str, ("n", len(signal), *ones)))
+        raise ValueError(f"betas has shape {tuple(value.shape)}; expected (n,), or ({each}) for one in each example")
+    if not (value.isfinite() & (value >= 0)).all():
+        worst = float(value[~value.isfinite() | (value < 0)][0])
+        raise ValueError(f"betas holds {worst:g}; expected finite numbers ≥ 0")
     value = value.view(-1, 1, *ones).expand(-1, len(signal), *ones) if value.dim() == 1 else value
     return value.sort(dim=0, descending=True).values

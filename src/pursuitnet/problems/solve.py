@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -97,7 +97,7 @@ def solve(
     signal: Float[Tensor, "B channels *size"],
     dictionary: Dictionary,
     beta: float | Tensor | None = None,
-    solver: AnySolver | OMP | IHT | Literal["auto"] = FISTA(),
+    solver: AnySolver | OMP | IHT | Literal["auto"] = "auto",
     nonnegative: bool = False,
     max_steps: int = 1000,
     tol: float | None = None,
@@ -125,8 +125,8 @@ def solve(
             For OMP and IHT it is the penalty of a non-zero in ½‖x − DΓ‖² + β‖Γ‖₀, 0 by default; it does not change the
             code for a given number of non-zeros.
         solver: FISTA(), ISTA(), WorkingSet(), ADMM(), ReducedSolver(…) for [I D], or for (P0), without a certificate,
-            OMP(nonzeros) and IHT(); "auto" chooses one of the others by kind, size and density (see
-            ``suitable_solver``), and ``Solution.solver`` says which.
+            OMP(nonzeros) and IHT(). "auto" chooses one of the others by the kind of dictionary, the size of the signal
+            and β (see ``suitable_solver``), and ``Solution.solver`` says which.
         nonnegative: restrict Γ to Γ ≥ 0.
         max_steps: maximum number of steps; if they are not enough, ``converged`` is False and ``gap`` is above tol.
         tol: relative duality gap to reach in every example; by default 1e-6 in float64 and 1e-4 in float32, whose
@@ -173,7 +173,8 @@ def solve(
     problem = with_ridge(lasso(signal, dictionary, 0.0 if beta is None else beta, nonnegative), ridge, solver)
     mode = gradient or ("implicit" if any(t.requires_grad for t in (problem.signal, *problem.beta)) else None)
     tol = default_tol(problem.signal) if tol is None else tol
-    solver = suitable_solver(problem, mode, tol) if isinstance(solver, str) else solver
+    if isinstance(solver, str):  # without a step the code remains the one that was given
+        solver = suitable_solver(problem, mode, tol) if max_steps else FISTA()
     if isinstance(solver, IHT) and solver.nonzeros is None and not any(bool(b.any()) for b in problem.beta):
         raise ValueError("IHT has neither nonzeros nor a beta > 0; expected one, as in solve(x, D, 0.1, pn.IHT())")
     if isinstance(solver, (OMP, IHT)):
@@ -230,6 +231,14 @@ def run_solver(
         trace: as there.
     """
     options = {"restart": restart, "trace": trace}
+    if isinstance(solver, WorkingSet) and solver.initial_solver is not None:
+        begun, code = run_solver(
+            problem, solver.initial_solver, code, max_steps, max(tol, solver.initial_tol), **options
+        )
+        solver, left = replace(solver, initial_solver=None), max_steps - begun.steps
+        run = iterate(problem, solver, code, left, tol, **options)
+        run = run._replace(steps=begun.steps + run.steps, trace=begun.trace + run.trace[1:])
+        return run, run.code
     if isinstance(solver, ADMM):
         split = solver.split(problem)
         run = iterate(split, ISTA(), split.begin(code), max_steps, tol, **options)
@@ -240,14 +249,11 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE, SPARSE_IF_PRECISE = 0.5, 0.6
-"""Largest fraction of correlations above β of a sparse code; the fraction of non-zeros is about a twentieth of it.
-A working set gains most near the end."""
-SPARSE_OF_FEW, SPARSE_OF_FEW_IF_PRECISE = 0.046, 0.08
-"""The same times the side of a filter over the number of atoms: a step over a column takes as long as it has entries,
-and one over all of D as there are atoms."""
-PRECISE = 1e-3
-"""Largest relative gap of a precise solution, whose objective is about ten times nearer to its minimum."""
+SPARSE = 0.04
+"""Largest density of a sparse code: the fraction of correlations above β times the side of a filter over the number of
+atoms. A step over a column takes as long as it has entries, and one over all of D as there are atoms."""
+DENSE = 0.09
+"""Smallest density of a dense code, for a gap of 1e-2; the smaller the gap, the more a working set gains at the end."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
 
@@ -256,9 +262,9 @@ SMALL = 1024
 def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
-    [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, judged by the
-    fraction of correlations |Dᵀx| above β with the size and number of the filters and the gap to reach, and ADMM if it
-    is dense, for stride 1 without groups. Everything else is solved by FISTA. The limits are measured by
+    [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, ADMM if it is dense,
+    and between, a working set that ADMM begins: the further towards dense, the smaller the gap to reach. The density is
+    judged by the fraction of correlations |Dᵀx| above β. Everything else is solved by FISTA. The limits are measured by
     ``benchmarks/solvers_grid.py``.
 
     Args:
@@ -269,17 +275,17 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
     D, x = problem.dictionary, problem.signal
     if isinstance(D, WithIdentity) and not problem.curvature():
         return ReducedSolver()
-    if mode == "unrolled" or not isinstance(D, ConvDictionary):
+    if mode == "unrolled" or not isinstance(D, ConvDictionary) or x[0].numel() < SMALL:
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    precise = tol <= PRECISE
-    most, most_of_few = (SPARSE_IF_PRECISE, SPARSE_OF_FEW_IF_PRECISE) if precise else (SPARSE, SPARSE_OF_FEW)
-    sparse = min(most, most_of_few * len(D.weight) / D.weight[0].numel() ** 0.5)
-    if x[0].numel() >= SMALL and float(above.float().mean()) <= sparse:
+    density = float(above.float().mean()) * D.weight[0].numel() ** 0.5 / len(D.weight)
+    if density <= SPARSE:
         return WorkingSet()
-    on_torus = type(D) in (ConvDictionary, CircularDictionary) and max(D.stride) == 1 and D.groups == 1
-    return ADMM() if on_torus and x[0].numel() >= SMALL else FISTA()
+    if type(D) not in (ConvDictionary, CircularDictionary) or max(D.stride) > 1 or D.groups > 1:
+        return FISTA()
+    dense = tol > 0 and density > DENSE * (1e-2 / tol) ** 0.45
+    return ADMM() if dense else WorkingSet(initial_solver=ADMM())
 
 
 def default_tol(signal: Tensor) -> float:
@@ -320,14 +326,16 @@ def check_solver(solver: Any) -> None:
         raise TypeError(f"solver is {kind_of(solver)}; expected one of {', '.join(f'{n}()' for n in names.values())}")
 
 
-def check_budget(max_steps: Any, tol: Any) -> None:
-    """Raise TypeError or ValueError unless these are a valid number of steps and a valid tolerance."""
+def check_budget(max_steps: Any, tol: Any, name: str = "tol") -> None:
+    """Raise TypeError or ValueError unless these are a valid number of steps and a valid tolerance, so named."""
     if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 0:
         raise ValueError(f"max_steps is {max_steps!r}; expected an integer ≥ 0")
     if tol is not None and (not isinstance(tol, Real) or isinstance(tol, bool)):
-        raise TypeError(f"tol is {tol!r}; expected a number ≥ 0, or None for the default")
+        raise TypeError(
+            f"{name} is {tol!r}; expected a number ≥ 0{', or None for the default' if name == 'tol' else ''}"
+        )
     if tol is not None and not float(tol) >= 0:
-        raise ValueError(f"tol is {tol}; expected a number ≥ 0")
+        raise ValueError(f"{name} is {tol}; expected a number ≥ 0")
 
 
 def _check_options(solver: Any, nonnegative: Any, max_steps: Any, tol: Any, gradient: Any) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from pursuitnet.dictionaries import Code
 from pursuitnet.dictionaries.base import _lanczos
 from pursuitnet.dictionaries.sparse import Columns
-from pursuitnet.iterations.proximal import FISTA, State
+from pursuitnet.iterations.proximal import FISTA, ISTA, Solver, State
+from pursuitnet.problems.admm import ADMM
 from pursuitnet.problems.lasso import Lasso
 from pursuitnet.problems.loop import iterate
 
@@ -29,12 +30,17 @@ class WorkingSet:
             overlap.
         accuracy: relative gap of each small problem, as a fraction of the gap of the whole one before it.
         max_steps: maximum number of steps of each small problem.
+        initial_solver: solver of the whole problem that runs first, such as ADMM() for codes that are not very sparse,
+            and leaves the first working set; None begins at the given code.
+        initial_tol: relative gap at which it ends.
     """
 
     whole_problem: ClassVar[bool] = True
     least: float = 8.0
     accuracy: float = 0.1
     max_steps: int = 500
+    initial_solver: Solver | ADMM | None = None
+    initial_tol: float = 0.05
 
     def __post_init__(self) -> None:
         if not isinstance(self.least, Real) or not self.least >= 0:
@@ -43,6 +49,10 @@ class WorkingSet:
             raise ValueError(f"accuracy is {self.accuracy!r}; expected a number between 0 and 1")
         if type(self.max_steps) is not int or self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps!r}; expected an integer ≥ 1")
+        if not isinstance(self.initial_solver, ISTA | FISTA | ADMM | None):
+            raise TypeError(f"initial_solver is {self.initial_solver!r}; expected ADMM(), FISTA(), ISTA() or None")
+        if isinstance(self.initial_tol, bool) or not isinstance(self.initial_tol, Real) or not 0 < self.initial_tol < 1:
+            raise ValueError(f"initial_tol is {self.initial_tol!r}; expected a number between 0 and 1")
 
     def init(self, code: Code) -> State:
         return State(code)

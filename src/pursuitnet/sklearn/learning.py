@@ -5,6 +5,7 @@ min over D and Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖d�
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary
+from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.problems import beta_max, learn, solve
 from pursuitnet.problems.learning.codes import Coder
 from pursuitnet.problems.learning.factors import Factors
@@ -28,12 +30,40 @@ from pursuitnet.problems.learning.start import from_patches
 Array = NDArray[np.floating[Any]]
 
 
+def check_one_size(X: Any) -> None:
+    """Raise ValueError if examples have different sizes, which scikit-learn's own message does not say."""
+    shapes = (
+        {np.shape(example) for example in X}
+        if isinstance(X, list | tuple) and hasattr(next(iter(X), None), "shape")
+        else {()}
+    )
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the examples have {len(shapes)} sizes, such as {' and '.join(map(str, sorted(shapes)[:2]))}; expected "
+            "one: crop them, or use pursuitnet.learn, which takes a list of batches of different sizes"
+        )
+
+
+def _filters(value: Any, dims: int) -> Tensor:
+    """Return initial filters as a tensor."""
+    try:
+        weight = torch.from_numpy(np.array(value, dtype=float))
+    except (TypeError, ValueError):
+        weight = torch.empty(0)
+    if weight.dim() != dims:
+        raise ValueError(
+            f"dictionary is {kind_of(value)}; expected filters (n_components, channels, *kernel), {dims} axes, or a "
+            "pursuitnet.ConvDictionary"
+        )
+    return weight
+
+
 class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
     """Filters learned from signals or images, and their convolutional sparse codes, as rows of numbers.
 
     Args:
         n_components: number of filters to learn.
-        kernel_size: size of the filters along every axis.
+        kernel_size: size of the filters along every axis; by default 3, or that of a smaller example.
         signal_shape: shape of one example, (channels, *size), if X has rows (n, n_features); by default (n, n_features)
             are signals of one channel, (n, H, W) images of one channel, and (n, channels, …) signals with channels.
         beta: β; if ``relative``, a fraction of the smallest β with which all codes are zero for the initial filters.
@@ -64,7 +94,7 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self,
         n_components: int = 8,
         *,
-        kernel_size: int = 3,
+        kernel_size: int | None = None,
         signal_shape: Sequence[int] | None = None,
         beta: float = 0.1,
         relative: bool = True,
@@ -139,19 +169,21 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _initialize(self, X: Any) -> Tensor:
         """Set shapes, initial filters and β from the first examples X; return X as a tensor."""
-        for name, least in (("n_components", 1), ("kernel_size", 1), ("max_iter", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        if not self.beta > 0:
-            raise ValueError(f"beta is {self.beta}; expected a number > 0")
+        for name in ("n_components", "max_iter", *(["kernel_size"] if self.kernel_size is not None else [])):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected an integer ≥ 1")
+        if isinstance(self.beta, bool) or not isinstance(self.beta, Real) or not self.beta > 0:
+            raise ValueError(f"beta is {self.beta!r}; expected a number > 0")
         x = self._signals(X, reset=True)
         self._set_dictionary(self._initial_filters(x))
         largest = float(beta_max(x, self.dictionary_, self.nonnegative).max()) if self.relative else 1.0
-        self.beta_ = self.beta * (largest or 1.0)
+        self.beta_: float = float(self.beta) * (largest or 1.0)
         return x
 
     def _signals(self, X: Any, reset: bool) -> Tensor:
         """Return examples as a tensor (n, channels, …) after checking them."""
+        check_one_size(X)
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True, reset=reset)
         if reset:
             self.example_shape_ = X.shape[1:]
@@ -168,10 +200,15 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         D = self.dictionary
         if isinstance(D, ConvDictionary):
             return D.with_weight(D.weight.detach().to(x.dtype))
-        kernel = [min(self.kernel_size, n) for n in self.signal_shape_[1:]]
+        sizes = self.signal_shape_[1:]
+        kernel = [min(3, n) if self.kernel_size is None else int(self.kernel_size) for n in sizes]
+        if D is None and any(k > n for k, n in zip(kernel, sizes, strict=True)):
+            raise ValueError(
+                f"kernel_size is {self.kernel_size}, and an example has size {sizes}; expected at most that"
+            )
         weight = torch.zeros(1, self.signal_shape_[0], *kernel, dtype=x.dtype)
         if D is not None:
-            weight = torch.from_numpy(np.array(D)).to(x.dtype)
+            weight = _filters(D, len(self.signal_shape_) + 1).to(x.dtype)
         filters = ConvDictionary(weight, padding=[k // 2 for k in weight.shape[2:]])
         if D is not None:
             return filters

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pursuitnet.dictionaries import ComposedDictionary, Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.problems.inputs import check_types, tensor_of
-from pursuitnet.problems.learning.filters import Filters, patch_energies, places_of
+from pursuitnet.problems.learning.filters import Filters, filters_of, patch_energies, places_of
 
 Mask = Tensor | Literal["nan"] | None
 
@@ -93,6 +94,8 @@ def whole(images: Any, filters: Filters, mask: Mask) -> list[Batch]:
         batches = [Batch.of(x, filters, mask, f"images[{i}]") for i, x in enumerate(images)]
     else:
         batches = [Batch.of(images, filters, mask)]
+    if all(b.mask is not None and not bool(b.mask.any()) for b in batches):
+        raise ValueError("the mask says that no pixel of any image is known; expected some that are")
     constant = [int(_constant(b).sum()) for b in batches]
     total = sum(len(b.signal) for b in batches)
     if sum(constant) == total:
@@ -111,6 +114,14 @@ def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batc
     for i, value in enumerate(images):
         first = value[0] if isinstance(value, list | tuple) and len(value) else value
         yield Batch.of(first, filters, mask, f"batch {i} of the stream")
+
+
+def check_images(images: Sequence[Tensor], dictionary: Dictionary, beta: float) -> None:
+    """Raise ValueError if nothing can be learned from images in memory."""
+    if isinstance(dictionary, ComposedDictionary):
+        dictionary = dictionary.effective()
+    filters = filters_of(dictionary)
+    check_worth(whole(list(images), filters, None), filters, torch.tensor([beta]))
 
 
 def check_worth(batches: Sequence[Batch], filters: Filters, beta: Tensor) -> None:

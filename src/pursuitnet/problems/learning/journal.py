@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,15 @@ class Journal:
         report = Report(
             iteration, coded.images, coded.objective, coded.gap, coded.nonzeros, round(seconds, 3), self.reseeded
         )
-        if report.gap <= self.gap:
+        if report.gap <= self.gap and not self._is_repeated(report):
             self.history.append(report)
         if self.callback is not None:
             self.callback(report, dictionary)
         return report
+
+    def _is_repeated(self, report: Report) -> bool:
+        """Return whether a run that had already ended is resumed, and reports once more."""
+        return bool(self.history) and replace(report, seconds=self.history[-1].seconds) == self.history[-1]
 
     def keep(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write tensors and state to the checkpoint, if there is one."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -23,8 +23,13 @@ from pursuitnet.problems.learning.filters import Filters, filters_of, places_of
 from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Callback, CodeTotals, Journal, Report
 from pursuitnet.problems.learning.online import OnlineLearner
+from pursuitnet.problems.learning.plot import draw_atoms
+from pursuitnet.problems.learning.saved import check_path, digest_of
 from pursuitnet.problems.omp import OMP
 from pursuitnet.problems.solve import ConvergenceWarning, check_budget, check_solver
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 POSITIONS = 2**13
 """Code positions of a batch in online learning."""
@@ -50,6 +55,22 @@ class Learned:
     usage: Float[Tensor, " atoms"]
     codes: Tensor | tuple[Tensor, ...] | None = None
     reason: str = "converged"
+
+    def plot(self, axes: "Axes | None" = None, *, most: int = 100) -> "Axes":
+        """Draw the atoms, those with the largest ``usage`` first, each on a scale of its own.
+
+        Args:
+            axes: where to draw; by default those of a new figure, ``plot().figure``.
+            most: the most atoms to draw.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: for atoms that are neither signals nor images of 1 or 3 channels.
+            ImportError: if matplotlib is not installed.
+        """
+        return draw_atoms(self.dictionary, self.usage, axes, most)
 
     def __repr__(self) -> str:
         last = self.history[-1] if self.history else None
@@ -106,7 +127,8 @@ def learn(
         max_iterations: maximum number of rounds over all images; by default 100, and online 1. A stream is used once.
         tol: stop when the relative decrease of the objective in a round is at most this.
         gap: relative duality gap of every objective in ``history``.
-        solver: for the codes, as ``solve`` takes it; by default chosen by the dictionary and the density of the codes.
+        solver: for the codes, as ``solve`` takes it; None or "auto" chooses by the dictionary and the density of the
+            codes.
         max_steps: maximum number of steps of each solution.
         forget: online, at the t-th batch everything before it is weighted by (1 − 1/t)^forget.
         seed: seed of the random order.
@@ -129,12 +151,18 @@ def learn(
     factors = factors_of(dictionary, atom_nonzeros)
     D = factors.dictionary
     filters, weights = filters_of(D), _beta_tensor(beta, D)
+    if isinstance(images, str | Path):
+        raise TypeError(
+            f"images is {images!r}; expected a tensor (N, channels, …), a list of them, or an iterable of batches; "
+            "`pursuitnet learn` reads files"
+        )
     streamed = incoming.is_stream(images)
     online = streamed if online is None else online
     _check_kinds(nonnegative=nonnegative, online=online, codes=codes)
     _check_numbers(batch_size, max_iterations, tol, forget, seed)
+    solver = None if isinstance(solver, str) and solver == "auto" else solver
     _check_solver(solver)
-    check_budget(max_steps, gap)
+    check_budget(max_steps, gap, "gap")
     if streamed and not online:
         raise ValueError("images is a stream and online is False; expected a tensor or a list of batches for rounds")
     if online and codes:
@@ -148,10 +176,13 @@ def learn(
         incoming.check_worth(batches, filters, weights[-sum(filters.code_channels) :])
     asked = {
         "beta": weights.tolist(), "nonnegative": nonnegative, "online": online, "seed": seed, "forget": forget,
-        "dictionary": str(factors.result), "batch_size": batch_size, "images": [list(b.signal.shape) for b in batches],
-        "atom_nonzeros": atom_nonzeros,
+        "dictionary": str(factors.result), "batch_size": batch_size, "atom_nonzeros": atom_nonzeros,
     }  # fmt: skip
-    journal = Journal(gap, callback, None if checkpoint is None else Path(checkpoint), asked)
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        check_path(checkpoint)
+        asked |= {"filters": digest_of({"weight": factors.weight}), "images": _digest(batches)}
+    journal = Journal(gap, callback, checkpoint, asked)
     with torch.no_grad():
         coder = Coder(weights, nonnegative, max_steps, solver)
         if online:
@@ -199,6 +230,12 @@ def _shuffled(batches: list[Batch], filters: Filters, size: int | None, rounds: 
             yield parts[i]
 
 
+def _digest(batches: list[Batch]) -> str:
+    """Return a checksum of images and masks."""
+    signals = {f"signal {i}": batch.signal for i, batch in enumerate(batches)}
+    return digest_of(signals | {f"mask {i}": b.mask for i, b in enumerate(batches) if b.mask is not None})
+
+
 def _batch_size(batch: Batch, D: Dictionary) -> int:
     """Return the number of images to code together in rounds."""
     one = sum(D.code_channels) * places_of(filters_of(D), batch.signal.shape)
@@ -219,7 +256,8 @@ def _beta_tensor(beta: Any, dictionary: Dictionary) -> Tensor:
             f"({sum(dictionary.code_channels)},)"
         )
     if not bool((value.isfinite() & (value >= 0)).all()):
-        raise ValueError(f"beta is {float(value.min()):g} at its smallest; expected finite numbers ≥ 0")
+        worst = float(value[~(value >= 0) | ~value.isfinite()][0])
+        raise ValueError(f"beta is {worst:g}{' for a channel' if len(value) > 1 else ''}; expected finite numbers ≥ 0")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -60,11 +59,17 @@ class OnlineLearner:
     def run(self, batches: Iterable[Batch]) -> CodeTotals:
         """Learn from each batch once; return the totals of the codes of the last one, for the last dictionary."""
         self._resume()
-        batch = None
-        for batch in islice(batches, self.count, None):
-            self.partial_fit(batch)
+        used, batch = self.count, None
+        for number, batch in enumerate(batches):
+            if number >= used:
+                self.partial_fit(batch)
         if batch is None:
-            raise ValueError("the stream has no images that have not been used; expected one batch or more")
+            raise ValueError("the stream has no images; expected one batch or more")
+        if not bool(self.usage.any()):
+            raise ValueError(
+                f"beta is {float(self.coder.beta.min()):g}, with which every code of the stream is zero, or all images "
+                "are constant; expected a smaller beta, and images that are not"
+            )
         last = CodeTotals()
         last.add(self.coder(self.dictionary, batch, self.journal.gap))
         self.journal.report(self.count, last, self.factors.result)

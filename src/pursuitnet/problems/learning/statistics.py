@@ -40,7 +40,14 @@ class SufficientStatistics:
         """Return the sums over zero images."""
         weight = with_taps(filters.weight)
         atoms, lags = len(weight), [2 * k - 1 for k in weight.shape[2:]]
-        return SufficientStatistics(weight.new_zeros(atoms, atoms, *lags), torch.zeros_like(weight))
+        try:
+            return SufficientStatistics(weight.new_zeros(atoms, atoms, *lags), torch.zeros_like(weight))
+        except RuntimeError as error:
+            size = atoms**2 * math.prod(lags) * weight.element_size() / 2**30
+            raise ValueError(
+                f"the correlations of {atoms} atoms take {size:,.0f} GiB, which cannot be allocated; expected fewer or "
+                "smaller atoms"
+            ) from error
 
     @staticmethod
     @torch.no_grad()

@@ -123,7 +123,7 @@ class Reader:
         silent = replace(self, report=lambda message: None, failures={})
         images = list(silent.each(files))
         if not images:
-            more = f", nor are the {len(files) - 1} others of use" if len(files) > 1 else ""
+            more = f"; the other {len(files) - 1} files cannot be used either" if len(files) > 1 else ""
             raise ValueError(f"{silent.failures[files[0]]}{more}")
         for path, message in silent.failures.items():
             self._leave_out(path, message)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from pursuitnet.problems import Learned
 from pursuitnet.problems import learn as learn_from
 from pursuitnet.problems.learning import Report
 from pursuitnet.problems.learning.filters import filters_of, norms_of
+from pursuitnet.problems.learning.images import check_images
 from pursuitnet.problems.learning.start import from_patches
 from pursuitnet.program.factories import device_of
 from pursuitnet.program.learn import pixels
@@ -21,6 +23,7 @@ from pursuitnet.program.learn.page import write_page
 from pursuitnet.program.learn.settings import Settings
 from pursuitnet.program.recipe import Recipe
 from pursuitnet.program.writable import write_whole
+from pursuitnet.utils.records import record_of
 
 CHECKPOINT, HISTORY, SETTINGS, PAGE = "checkpoint.safetensors", "history.jsonl", "settings.json", "learn.html"
 FIRST = 20
@@ -56,6 +59,8 @@ def learn_from_files(
     first = reader.some(files[: FIRST if settings.online else None])
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = initial_dictionary(settings, batches)
+    if settings.online:  # a stream itself is checked at its end
+        check_images(batches, dictionary, settings.beta)
     stream = reader.each(files, device)
 
     def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
@@ -89,14 +94,26 @@ def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
     if not resume and out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another --out, or pass --resume to continue the run in it")
     if resume:
-        before = json.loads(saved.read_text(encoding="utf-8"))
+        before = record_of(saved, {})
         before |= {name: str(before[name]) for name in ("atoms", "size") if name in before}  # numbers in older versions
         changed = [name for name, value in settings.fixed().items() if before.get(name) != value]
         if changed:
             raise ValueError(
-                f"--resume continues with the settings of the start of the run; {', '.join(changed)} differ: give "
-                f"{', '.join(f'--{name} {before.get(name)}' for name in changed)}, or another --out"
+                f"--resume continues with the settings of the start of the run, and {', '.join(changed)} "
+                f"{'differs' if len(changed) == 1 else 'differ'}: {_advice({n: before.get(n) for n in changed})}, or "
+                "name another --out"
             )
+
+
+def _advice(settings: dict[str, Any]) -> str:
+    """Return which options to give and which to leave out for these settings."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+    given = [
+        name if value is True else f"{name} {value}" for name, value in options.items() if value not in (False, None)
+    ]
+    left = [name for name, value in options.items() if value in (False, None)]
+    parts = [f"{verb} {', '.join(names)}" for verb, names in (("give", given), ("leave out", left)) if names]
+    return " and ".join(parts)
 
 
 def initial_dictionary(settings: Settings, batches: Sequence[Tensor]) -> Dictionary:
