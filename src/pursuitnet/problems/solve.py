@@ -249,11 +249,8 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE = 0.04
-"""Largest density of a sparse code: the fraction of correlations above β times the side of a filter over the number of
-atoms. A step over a column takes as long as it has entries, and one over all of D as there are atoms."""
-DENSE = 0.09
-"""Smallest density of a dense code, for a gap of 1e-2; the smaller the gap, the more a working set gains at the end."""
+SPARSE, DENSE = 0.022, 0.04
+"""Largest density of a sparse code, and smallest one of a dense code for a gap of 1e-2."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
 
@@ -264,8 +261,9 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
 
     [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, ADMM if it is dense,
     and between, a working set that ADMM begins: the further towards dense, the smaller the gap to reach. The density is
-    judged by the fraction of correlations |Dᵀx| above β. Everything else is solved by FISTA. The limits are measured by
-    ``benchmarks/solvers_grid.py``.
+    judged by the fraction of correlations |Dᵀx| above β, relative to the number of atoms, since a step of ADMM takes as
+    long as there are, and by their size, since one over a column takes as long as it has entries. Everything else is
+    solved by FISTA. The limits and exponents are fitted to ``benchmarks/solvers_grid.py``.
 
     Args:
         problem: (P1).
@@ -279,12 +277,12 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
-    density = float(above.float().mean()) * D.weight[0].numel() ** 0.5 / len(D.weight)
+    density = float(above.float().mean()) * D.weight[0].numel() ** 0.15 / len(D.weight) ** 0.8
     if density <= SPARSE:
         return WorkingSet()
     if type(D) not in (ConvDictionary, CircularDictionary) or max(D.stride) > 1 or D.groups > 1:
         return FISTA()
-    dense = tol > 0 and density > DENSE * (1e-2 / tol) ** 0.45
+    dense = density > DENSE * (1e-2 / max(tol, 1e-8)) ** 0.15
     return ADMM() if dense else WorkingSet(initial_solver=ADMM())
 
 
