@@ -259,7 +259,7 @@ SMALL = 1024
 def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
-    [I D] is reduced. For a convolution on large signals it is a working set if the code is sparse, ADMM if it is dense,
+    [I D] is reduced. For a convolution on large signals on a CPU it is a working set if the code is sparse, ADMM if it is dense,
     and between, a working set that ADMM begins: the further towards dense, the smaller the gap to reach. The density is
     judged by the fraction of correlations |Dᵀx| above β, relative to the number of atoms, since a step of ADMM takes as
     long as there are, and by their size, since one over a column takes as long as it has entries. Everything else is
@@ -273,7 +273,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
     D, x = problem.dictionary, problem.signal
     if isinstance(D, WithIdentity) and not problem.curvature():
         return ReducedSolver()
-    if mode == "unrolled" or not isinstance(D, ConvDictionary) or x[0].numel() < SMALL:
+    small_or_unmeasured = x[0].numel() < SMALL or x.device.type != "cpu"
+    if mode == "unrolled" or small_or_unmeasured or not isinstance(D, ConvDictionary):
         return FISTA()
     (correlation,), (beta,) = D.analyze_parts(x), problem.beta
     above = (correlation if problem.nonnegative else correlation.abs()) > beta
