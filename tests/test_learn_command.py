@@ -63,6 +63,8 @@ def test_a_run_goes_on_and_with_other_settings_it_does_not(tmp_path, monkeypatch
     assert code == 2 and "beta differs: give --beta 2.0, or name another --out" in said
     code, _, said = called(monkeypatch, capsys, images, *SMALL, "--color", "--robust", "--out", out, "--resume")
     assert code == 2 and "robust, color differ: leave out --robust, --color, or name another --out" in said
+    code, _, said = called(monkeypatch, capsys, images, *SMALL, "--seed", 3, "--out", out, "--resume")
+    assert code == 2 and "seed differs: give --seed 0, or name another --out" in said
     for damaged in ('{"atoms": "2"', "[]"):
         (out / "settings.json").write_text(damaged)
         code, _, said = called(monkeypatch, capsys, images, *SMALL, "--out", out, "--resume")

@@ -25,7 +25,7 @@ STRIDED = pn.ConvDictionary(unit(4, 1, 3, 3), stride=2).requires_grad_(False)
         (CIRCULAR, (1, 32, 33), 0.01, pn.ADMM()),
         (CIRCULAR, (1, 9, 9), 0.6, pn.FISTA()),
         (PADDED, (1, 32, 33), 0.6, pn.WorkingSet()),
-        (PADDED, (1, 32, 33), 0.1, pn.ADMM()),
+        (PADDED, (1, 32, 33), 0.1, pn.WorkingSet(initial_solver=pn.ADMM())),
         (STRIDED, (1, 64, 65), 0.1, pn.FISTA()),
         (pn.LinearDictionary(unit(20, 12)).requires_grad_(False), (12,), 0.3, pn.FISTA()),
         (pn.WithIdentity(CIRCULAR), (1, 9, 9), 0.3, pn.ReducedSolver()),

@@ -249,7 +249,7 @@ def run_solver(
     return run, problem.full_code(run.code)
 
 
-SPARSE, DENSE = 0.022, 0.04
+SPARSE, DENSE = 0.022, 0.0405
 """Largest density of a sparse code, and smallest one of a dense code for a gap of 1e-2."""
 SMALL = 1024
 """Number of entries of a signal below which a working set costs more than it saves."""
@@ -259,11 +259,12 @@ SMALL = 1024
 def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -> AnySolver:
     """Return the solver that is likely to be the fastest.
 
-    [I D] is reduced. For a convolution on large signals on a CPU it is a working set if the code is sparse, ADMM if it is dense,
-    and between, a working set that ADMM begins: the further towards dense, the smaller the gap to reach. The density is
-    judged by the fraction of correlations |Dᵀx| above β, relative to the number of atoms, since a step of ADMM takes as
-    long as there are, and by their size, since one over a column takes as long as it has entries. Everything else is
-    solved by FISTA. The limits and exponents are fitted to ``benchmarks/solvers_grid.py``.
+    [I D] is reduced. For a convolution on large signals on a CPU it is a working set if the code is sparse, ADMM if it
+    is dense, and between, a working set that ADMM begins: the smaller the gap to reach, the denser may the code be. The
+    density is judged by the fraction of correlations |Dᵀx| above β. It counts the more, the larger the atoms are, since
+    a step over a column takes as long as it has entries, and the less, the more atoms there are, since one over all of
+    D takes as long as there are atoms. Codes of zero-padded dictionaries never count as dense. Everything else is
+    solved by FISTA. The limits and exponents are fitted to the times of ``benchmarks/solvers_grid.py``.
 
     Args:
         problem: (P1).
@@ -283,7 +284,8 @@ def suitable_solver(problem: Lasso, mode: str | None = None, tol: float = 0.0) -
         return WorkingSet()
     if type(D) not in (ConvDictionary, CircularDictionary) or max(D.stride) > 1 or D.groups > 1:
         return FISTA()
-    dense = density > DENSE * (1e-2 / max(tol, 1e-8)) ** 0.15
+    periodic = isinstance(D, CircularDictionary)  # with mask decoupling ADMM takes more than twice as many steps
+    dense = periodic and density > DENSE * (1e-2 / max(tol, 1e-8)) ** 0.15
     return ADMM() if dense else WorkingSet(initial_solver=ADMM())
 
 

@@ -108,10 +108,9 @@ def _check_folder(out: Path, settings: Settings, resume: bool) -> None:
 def _advice(settings: dict[str, Any]) -> str:
     """Return which options to give and which to leave out for these settings."""
     options = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
-    given = [
-        name if value is True else f"{name} {value}" for name, value in options.items() if value not in (False, None)
-    ]
-    left = [name for name, value in options.items() if value in (False, None)]
+    absent = {name for name, value in options.items() if value is None or value is False}
+    given = [name if value is True else f"{name} {value}" for name, value in options.items() if name not in absent]
+    left = [name for name in options if name in absent]
     parts = [f"{verb} {', '.join(names)}" for verb, names in (("give", given), ("leave out", left)) if names]
     return " and ".join(parts)
 
