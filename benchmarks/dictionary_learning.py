@@ -2,17 +2,18 @@
 
     python benchmarks/dictionary_learning.py --images fruit.mat|FOLDER [--patches N] [--held-out 2] [--atoms 100]
                                              [--size 11] [--beta 1.0] [--seconds 60] [--threads 2]
-                                             [--clock wall|processor] [--out runs/dictionary_learning]
+                                             [--clock wall|processor] [--stream]
+                                             [--out runs/dictionary_learning]
     python benchmarks/dictionary_learning.py --memory 1000 [--atoms 100] [--size 11] [--beta 1.0] [--threads 2]
 
 Images of one size: a .mat file with the key b (H, W, N), or a folder of image files, which are then made gray and
 contrast-normalized. With --patches, so many pieces of 100 × 100 pixels are drawn from a folder's images instead, which
 may be of any size. All methods start from the same random atoms, are trained on the same images on a torus, and are
 stopped after --seconds. A dictionary is scored by F(D) = Σ min ½‖x − DΓ‖² + β‖Γ‖₁ over held-out images and over (up to
-eight) training images, solved to a duality gap of 1e-4, outside of the timing. With one thread the seconds are
-processor time by default. Prints two tables and writes numbers and a picture. With --memory, only the peak memory of
-our online learning is measured, of the whole process: from a stream of so many patches of 100 x 100 pixels, smooth
-noise, made one by one.
+eight) training images, solved to a duality gap of 1e-4, outside of the timing. With --stream the two online
+methods see each training image once, in the same order. With one thread the seconds are processor time by default.
+Prints two tables and writes numbers and a picture. With --memory, only the peak memory of our online learning is
+measured, of the whole process: from a stream of so many patches of 100 x 100 pixels, smooth noise, made one by one.
 """
 
 import argparse
@@ -77,8 +78,15 @@ def objective(weight: Tensor, x: Tensor, beta: float) -> float:
     return float(pn.solve(x, D, beta, pn.WorkingSet(), tol=1e-4, max_steps=200).objective.mean())
 
 
-def ours(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float], online: bool) -> Curve:
-    """Return (seconds, atoms) after each round or batch; what the callback itself takes is left out."""
+def ours(
+    x: Tensor | Iterator[Tensor],
+    weight: Tensor,
+    beta: float,
+    seconds: float,
+    clock: Callable[[], float],
+    online: bool,
+) -> Curve:
+    """Return (seconds, atoms) after each round or batch, of a tensor or of a stream."""
     curve_so_far: Curve = []
     began = clock()
 
@@ -88,7 +96,8 @@ def ours(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable
             raise TimeIsUpError
 
     try:
-        D, rounds = pn.CircularDictionary(weight), 10**6
+        rounds = 10**6 if isinstance(x, Tensor) else None
+        D = pn.CircularDictionary(weight)
         pn.learn(x, D, beta, online=online, max_iterations=rounds, tol=0.0, callback=keep)
     except TimeIsUpError:
         pass
@@ -105,7 +114,16 @@ def sporco_batch(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: 
     return _pieces(solver.solve, lambda: solver.getdict(), weight, seconds, clock)
 
 
-def sporco_online(x: Tensor, weight: Tensor, beta: float, seconds: float, clock: Callable[[], float]) -> Curve:
+def drawn(x: Tensor) -> Iterator[Tensor]:
+    """Yield random images (1, 1, H, W) without end."""
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield x[int(torch.randint(len(x), (1,), generator=generator))][None]
+
+
+def sporco_online(
+    images: Iterator[Tensor], weight: Tensor, beta: float, seconds: float, clock: Callable[[], float]
+) -> Curve:
     """Return (seconds, atoms) after each image of sporco's online learning."""
     from sporco.dictlrn import onlinecdl
 
@@ -113,10 +131,9 @@ def sporco_online(x: Tensor, weight: Tensor, beta: float, seconds: float, clock:
     options = {"Verbose": False, "CBPDN": cbpdn, "eta_a": 10.0, "eta_b": 20.0, "ZeroMean": False}
     opt = onlinecdl.OnlineConvBPDNDictLearn.Options(options)
     solver = onlinecdl.OnlineConvBPDNDictLearn(_theirs(weight), beta, opt)
-    generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
-        solver.solve(x[int(torch.randint(len(x), (1,), generator=generator)), 0].numpy())
+        solver.solve(next(images)[0, 0].numpy())
 
     return _pieces(step, lambda: solver.getdict(), weight, seconds, clock)
 
@@ -132,13 +149,16 @@ def _pieces(
     seconds: float,
     clock: Callable[[], float],
 ) -> Curve:
-    """Return (seconds, atoms) after each piece of a solver."""
-    spent, points = 0.0, [(0.0, weight)]
-    while spent < seconds:
+    """Return (seconds, atoms) after each piece of a solver, until a stream of images ends."""
+    elapsed, points = 0.0, [(0.0, weight)]
+    while elapsed < seconds:
         began = clock()
-        step()
-        spent += clock() - began
-        points.append((spent, torch.from_numpy(atoms().squeeze().transpose(2, 0, 1).copy()).float()[:, None]))
+        try:
+            step()
+        except StopIteration:
+            break
+        elapsed += clock() - began
+        points.append((elapsed, torch.from_numpy(atoms().squeeze().transpose(2, 0, 1).copy()).float()[:, None]))
     return points
 
 
@@ -206,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a .mat file with the key b, or a folder")
     parser.add_argument("--patches", type=int, metavar="N", help="draw so many from the images of a folder")
+    parser.add_argument("--stream", action="store_true", help="online methods alone, each image once, in one order")
     parser.add_argument("--memory", type=int, metavar="N", help="only measure the memory of learning from N patches")
     parser.add_argument("--held-out", type=int, default=2, help="number of images, the last ones, that are held out")
     parser.add_argument("--atoms", type=int, default=100)
@@ -240,8 +261,13 @@ def main() -> None:
         "pursuitnet, rounds": lambda: ours(x, weight, beta, limit, clock, False),
         "pursuitnet, online": lambda: ours(x, weight, beta, limit, clock, True),
         "sporco, ADMM consensus": lambda: sporco_batch(x, weight, beta, limit, clock),
-        "sporco, online": lambda: sporco_online(x, weight, beta, limit, clock),
+        "sporco, online": lambda: sporco_online(drawn(x), weight, beta, limit, clock),
     }
+    if arguments.stream:
+        runs = {
+            "pursuitnet, stream": lambda: ours(iter(x.split(1)), weight, beta, limit, clock, True),
+            "sporco, stream": lambda: sporco_online(iter(x.split(1)), weight, beta, limit, clock),
+        }
     curves: dict[str, dict[str, Scores]] = {kind: {} for kind in scored}
     for name, run in runs.items():
         learned = snapshots(run(), arguments.points)
@@ -249,7 +275,12 @@ def main() -> None:
             curves[kind][name] = [(t, objective(atoms, chosen, beta)) for t, atoms in learned]
             t, last = curves[kind][name][-1]
             print(f"{name}: {last:.2f} of {kind} images after {t:.1f} s", flush=True)
-    report = {"images": arguments.images.name, "patches": arguments.patches, "atoms": arguments.atoms}
+    report = {
+        "images": arguments.images.name,
+        "patches": arguments.patches,
+        "stream": arguments.stream,
+        "atoms": arguments.atoms,
+    }
     report |= {
         "size": arguments.size,
         "beta": beta,

@@ -15,16 +15,15 @@ import pursuitnet as pn
 
 # %%
 # A detail of a photograph, and the pixels that are known, drawn at random.
-photograph = (
-    torch.from_numpy(load_sample_image("china.jpg").copy())[150:246, 200:296].float().mean(-1)[None, None] / 255
-)
+pixels = torch.from_numpy(load_sample_image("china.jpg").copy())[150:246, 200:296]
+photograph = pixels.float().mean(-1)[None, None] / 255
 known = torch.rand(photograph.shape, generator=torch.Generator().manual_seed(0)) < 0.5
 
 # %%
 # What varies slowly is filled in by a weighted local mean of the known pixels; the dictionary describes the rest.
 window = torch.ones(1, 1, 9, 9)
-low = torch.conv2d(photograph * known, window, padding=4) / torch.conv2d(known.float(), window, padding=4)
-x = (photograph - low) * known
+low, count = (torch.conv2d(image, window, padding=4) for image in (photograph * known, known.float()))
+low, x = low / count, (photograph - low / count) * known
 
 # %%
 # All shifts of a filter share its 49 weights, and together they see enough known pixels to learn them.
@@ -39,28 +38,22 @@ def psnr(image):
     return -10 * float(((image.clamp(0, 1) - photograph)[~known]).square().mean().log10())
 
 
-print(f"missing pixels: local mean {psnr(low):.2f} dB, with the learned dictionary {psnr(filled):.2f} dB")
-
 # %%
 # The same with sporco: consensus ADMM with a mask, on a periodic image, from the same filters.
-method = {"dmethod": "cns"}
-options = ConvBPDNMaskDictLearn.Options({"MaxMainIter": 200, "CBPDN": {"rho": 1.0}, "CCMOD": {"rho": 1.0}}, **method)
-filters, image, mask = (t.detach().numpy() for t in (start.weight[:, 0].permute(1, 2, 0), x[0, 0], known[0, 0].float()))
-peer = ConvBPDNMaskDictLearn(filters, image[..., None], 0.03, mask[..., None, None, None], options, dimK=1, **method)
+settings = {"CBPDN": {"rho": 1.0}, "CCMOD": {"rho": 1.0}, "MaxMainIter": 200}
+options = {"opt": ConvBPDNMaskDictLearn.Options(settings, dmethod="cns"), "dmethod": "cns", "dimK": 1}
+given = [t.detach().numpy() for t in (start.weight[:, 0].permute(1, 2, 0), x[0, 0, :, :, None], known[0, 0].float())]
+peer = ConvBPDNMaskDictLearn(given[0], given[1], 0.03, given[2][..., None, None, None], **options)
 peer.solve()
 theirs = low + torch.from_numpy(peer.reconstruct().squeeze().copy()).float()
-print(f"with sporco's dictionary {psnr(theirs):.2f} dB")
 
 # %%
 # Known pixels, the local mean of them, and the results.
-pictures = {
-    "half of the pixels": photograph * known,
-    f"local mean, {psnr(low):.1f} dB": low,
-    f"D·Γ added, {psnr(filled):.1f} dB": filled,
-    f"sporco, {psnr(theirs):.1f} dB": theirs,
-}
+pictures = {"local mean": low, "D·Γ added": filled, "sporco": theirs}
+print(*(f"{name} {psnr(image):.2f} dB" for name, image in pictures.items()), sep=", ")
+titles = ["half of the pixels", *(f"{name}, {psnr(image):.1f} dB" for name, image in pictures.items())]
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
-for axis, (title, image) in zip(axes, pictures.items(), strict=True):
+for axis, title, image in zip(axes, titles, [photograph * known, *pictures.values()], strict=True):
     axis.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
     axis.set(title=title, xticks=[], yticks=[])
 plt.show()
