@@ -104,7 +104,7 @@ def test_single_precision_stays_single():
         (SparseCoder(solver="lars"), "solver is 'lars'; expected one of fista, ista, omp"),
         (SparseCoder(solver="omp"), "which needs nonzeros"),
         (SparseCoder(beta=-1), "beta is -1; expected a number ≥ 0"),
-        (SparseCoder(n_components=0), "n_components is 0; expected at least 1"),
+        (SparseCoder(n_components=0), "n_components is 0; expected an integer ≥ 1"),
         (SparseCoder(np.ones((3, 4))), r"the dictionary has shape \(3, 4\); expected \(atoms, 20\), as X has"),
         (ConvSparseCoder(signal_shape=(1, 3, 3)), r"an example has 20 numbers; expected those of \(1, 3, 3\)"),
     ],
@@ -113,3 +113,28 @@ def test_single_precision_stays_single():
 def test_what_does_not_fit_is_said_when_it_is_fitted(coder, says):
     with pytest.raises(ValueError, match=says):
         coder.fit(signals()[0])
+
+
+CONVOLUTIONAL = (ConvSparseCoder, ConvDictionaryLearning)
+WRONG = [
+    ({"n_components": 0}, "n_components is 0; expected an integer ≥ 1"),
+    ({"n_components": 2.5}, "n_components is 2.5; expected an integer ≥ 1"),
+    ({"n_components": "a"}, "n_components is 'a'; expected an integer ≥ 1"),
+    ({"beta": "x"}, "beta is 'x'; expected a number"),
+    ({"beta": -1.0}, "beta is -1.0; expected a number"),
+    ({"dictionary": "x"}, "dictionary is 'x'; expected"),
+]
+WRONG_KERNELS = [
+    ({"kernel_size": 31}, r"kernel_size is 31, and an example has size \(10,\); expected at most that"),
+    ({"kernel_size": (3, 3)}, r"kernel_size is \(3, 3\); expected an integer ≥ 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [(kind, *wrong) for kind in (SparseCoder, *CONVOLUTIONAL) for wrong in WRONG]
+    + [(kind, *wrong) for kind in CONVOLUTIONAL for wrong in WRONG_KERNELS],
+)
+def test_every_estimator_says_what_is_wrong_with_a_parameter(kind, options, said):
+    with pytest.raises(ValueError, match=said):
+        kind(**options).fit(np.random.default_rng(0).standard_normal((6, 10)))

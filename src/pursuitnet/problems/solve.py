@@ -232,12 +232,12 @@ def run_solver(
     """
     options = {"restart": restart, "trace": trace}
     if isinstance(solver, WorkingSet) and solver.initial_solver is not None:
-        begun, code = run_solver(
+        first, code = run_solver(
             problem, solver.initial_solver, code, max_steps, max(tol, solver.initial_tol), **options
         )
-        solver, left = replace(solver, initial_solver=None), max_steps - begun.steps
+        solver, left = replace(solver, initial_solver=None), max_steps - first.steps
         run = iterate(problem, solver, code, left, tol, **options)
-        run = run._replace(steps=begun.steps + run.steps, trace=begun.trace + run.trace[1:])
+        run = run._replace(steps=first.steps + run.steps, trace=first.trace + run.trace[1:])
         return run, run.code
     if isinstance(solver, ADMM):
         split = solver.split(problem)

@@ -23,6 +23,7 @@ from pursuitnet.problems import OMP, ConvergenceWarning, beta_max, solve
 from pursuitnet.problems.lasso import lasso
 from pursuitnet.problems.polish import polished
 from pursuitnet.problems.solve import default_tol
+from pursuitnet.sklearn.inputs import FILTERS, check_beta, check_integers, check_one_size, kernel_of, weight_of
 
 Array = NDArray[np.floating[Any]]
 SOLVERS = ("fista", "ista", "omp")
@@ -65,10 +66,8 @@ class _Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             raise ValueError(f"solver is {self.solver!r}; expected one of {', '.join(SOLVERS)}")
         if self.solver == "omp" and self.nonzeros is None:
             raise ValueError("solver is 'omp', which needs nonzeros: the number of non-zeros of an example's code")
-        if not self.beta >= 0:
-            raise ValueError(f"beta is {self.beta}; expected a number ≥ 0")
-        if not self.n_components >= 1:
-            raise ValueError(f"n_components is {self.n_components}; expected at least 1")
+        check_beta(self.beta, zero=True)
+        check_integers(n_components=self.n_components, max_steps=self.max_steps)
 
     def _codes(self, signals: Tensor) -> Tensor:
         """Return the codes of signals (n, channels, …), (n, code_channels, …)."""
@@ -140,8 +139,9 @@ class SparseCoder(_Coder):
         given = self.dictionary
         if isinstance(given, LinearDictionary):
             given = given.weight.detach()
-        atoms = torch.from_numpy(np.array(self._draw_atoms(X) if given is None else given, dtype=X.dtype))
-        if atoms.ndim != 2 or atoms.shape[1] != X.shape[1]:
+        given = self._draw_atoms(X) if given is None else given
+        atoms = torch.from_numpy(weight_of(given, "atoms (n_components, n_features)", 2).numpy().astype(X.dtype))
+        if atoms.shape[1] != X.shape[1]:
             raise ValueError(f"the dictionary has shape {tuple(atoms.shape)}; expected (atoms, {X.shape[1]}), as X has")
         self.dictionary_ = LinearDictionary(atoms).requires_grad_(False)
         self.components_: Array = atoms.numpy()
@@ -176,7 +176,8 @@ class ConvSparseCoder(_Coder):
         dictionary: D, filters (n_components, channels, *kernel) or a ``pursuitnet.ConvDictionary``; None draws random
             patches of the examples in ``fit`` and normalizes them.
         n_components, beta, relative, nonnegative, solver, nonzeros, max_steps, tol, random_state: see ``SparseCoder``.
-        kernel_size: size of the patches that are drawn if no dictionary is given.
+        kernel_size: size of the patches that are drawn if no dictionary is given; by default 3, or that of a smaller
+            example.
         signal_shape: shape of one example, (channels, *size), if X has rows (n, n_features); by default (n, n_features)
             are signals of one channel, (n, H, W) images of one channel, and (n, channels, …) signals with channels.
 
@@ -193,7 +194,7 @@ class ConvSparseCoder(_Coder):
         dictionary: Any = None,
         *,
         n_components: int = 8,
-        kernel_size: int = 3,
+        kernel_size: int | None = None,
         signal_shape: Sequence[int] | None = None,
         beta: float = 0.1,
         relative: bool = True,
@@ -222,11 +223,13 @@ class ConvSparseCoder(_Coder):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Set the dictionary to the given one, or to patches of the examples X (n, …), see ``signal_shape``."""
         self._check_parameters()
+        check_one_size(X)
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
         self.signal_shape_ = self._shape_of(X)
         D = self.dictionary
         if not isinstance(D, ConvDictionary):
-            filters = np.array(self._draw_patches(X) if D is None else D, dtype=X.dtype)
+            given = self._draw_patches(X) if D is None else D
+            filters = weight_of(given, FILTERS, len(self.signal_shape_) + 1).numpy().astype(X.dtype)
             D = ConvDictionary(torch.from_numpy(filters), padding=[k // 2 for k in filters.shape[2:]])
         self.dictionary_ = D.with_weight(D.weight.detach().clone()).requires_grad_(False)
         self.components_: Array = D.weight.detach().numpy()
@@ -268,7 +271,7 @@ class ConvSparseCoder(_Coder):
         """Return random patches of the examples, of norm 1, (n_components, channels, *kernel)."""
         generator = check_random_state(self.random_state)
         signals = X.reshape(len(X), *self.signal_shape_)
-        kernel = [min(self.kernel_size, n) for n in self.signal_shape_[1:]]
+        kernel = kernel_of(self.kernel_size, self.signal_shape_[1:])
         sizes = list(zip(signals.shape[2:], kernel, strict=True))
         drawn = []
         for _ in range(self.n_components):

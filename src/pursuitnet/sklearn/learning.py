@@ -5,7 +5,6 @@ min over D and Γ of Σ ½‖xₙ − DΓₙ‖² + β‖Γₙ‖₁ with ‖d�
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +16,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from pursuitnet.dictionaries import ConvDictionary
-from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.problems import beta_max, learn, solve
 from pursuitnet.problems.learning.codes import Coder
 from pursuitnet.problems.learning.factors import Factors
@@ -26,36 +24,9 @@ from pursuitnet.problems.learning.images import Batch
 from pursuitnet.problems.learning.journal import Journal
 from pursuitnet.problems.learning.online import OnlineLearner
 from pursuitnet.problems.learning.start import from_patches
+from pursuitnet.sklearn.inputs import FILTERS, check_beta, check_integers, check_one_size, kernel_of, weight_of
 
 Array = NDArray[np.floating[Any]]
-
-
-def check_one_size(X: Any) -> None:
-    """Raise ValueError if examples have different sizes, which scikit-learn's own message does not say."""
-    shapes = (
-        {np.shape(example) for example in X}
-        if isinstance(X, list | tuple) and hasattr(next(iter(X), None), "shape")
-        else {()}
-    )
-    if len(shapes) > 1:
-        raise ValueError(
-            f"the examples have {len(shapes)} sizes, such as {' and '.join(map(str, sorted(shapes)[:2]))}; expected "
-            "one: crop them, or use pursuitnet.learn, which takes a list of batches of different sizes"
-        )
-
-
-def _filters(value: Any, dims: int) -> Tensor:
-    """Return initial filters as a tensor."""
-    try:
-        weight = torch.from_numpy(np.array(value, dtype=float))
-    except (TypeError, ValueError):
-        weight = torch.empty(0)
-    if weight.dim() != dims:
-        raise ValueError(
-            f"dictionary is {kind_of(value)}; expected filters (n_components, channels, *kernel), {dims} axes, or a "
-            "pursuitnet.ConvDictionary"
-        )
-    return weight
 
 
 class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
@@ -169,12 +140,8 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _initialize(self, X: Any) -> Tensor:
         """Set shapes, initial filters and β from the first examples X; return X as a tensor."""
-        for name in ("n_components", "max_iter", *(["kernel_size"] if self.kernel_size is not None else [])):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected an integer ≥ 1")
-        if isinstance(self.beta, bool) or not isinstance(self.beta, Real) or not self.beta > 0:
-            raise ValueError(f"beta is {self.beta!r}; expected a number > 0")
+        check_integers(n_components=self.n_components, max_iter=self.max_iter)
+        check_beta(self.beta, zero=False)
         x = self._signals(X, reset=True)
         self._set_dictionary(self._initial_filters(x))
         largest = float(beta_max(x, self.dictionary_, self.nonnegative).max()) if self.relative else 1.0
@@ -200,15 +167,11 @@ class ConvDictionaryLearning(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         D = self.dictionary
         if isinstance(D, ConvDictionary):
             return D.with_weight(D.weight.detach().to(x.dtype))
-        sizes = self.signal_shape_[1:]
-        kernel = [min(3, n) if self.kernel_size is None else int(self.kernel_size) for n in sizes]
-        if D is None and any(k > n for k, n in zip(kernel, sizes, strict=True)):
-            raise ValueError(
-                f"kernel_size is {self.kernel_size}, and an example has size {sizes}; expected at most that"
-            )
-        weight = torch.zeros(1, self.signal_shape_[0], *kernel, dtype=x.dtype)
-        if D is not None:
-            weight = _filters(D, len(self.signal_shape_) + 1).to(x.dtype)
+        if D is None:
+            kernel = kernel_of(self.kernel_size, self.signal_shape_[1:])
+            weight = torch.zeros(1, self.signal_shape_[0], *kernel, dtype=x.dtype)
+        else:
+            weight = weight_of(D, FILTERS, len(self.signal_shape_) + 1).to(x.dtype)
         filters = ConvDictionary(weight, padding=[k // 2 for k in weight.shape[2:]])
         if D is not None:
             return filters

@@ -174,7 +174,7 @@ def _joined(weights: Sequence[Tensor]) -> Tensor:
     return torch.cat([weight.flatten() for weight in weights])
 
 
-def factors_of(dictionary: Any, atom_nonzeros: int | Sequence[int | None] | None) -> Factors:
+def factors_of(dictionary: Any, atom_nonzeros: int | Sequence[int | None] | None = None) -> Factors:
     """Return what is to be learned of a dictionary.
 
     Args:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pursuitnet.dictionaries import ComposedDictionary, Dictionary
 from pursuitnet.dictionaries.inputs import kind_of
 from pursuitnet.problems.inputs import check_types, tensor_of
-from pursuitnet.problems.learning.filters import Filters, filters_of, patch_energies, places_of
+from pursuitnet.problems.learning.filters import Filters, patch_energies, places_of
 
 Mask = Tensor | Literal["nan"] | None
 
@@ -116,11 +115,8 @@ def stream(images: Iterable[Any], filters: Filters, mask: Mask) -> Iterator[Batc
         yield Batch.of(first, filters, mask, f"batch {i} of the stream")
 
 
-def check_images(images: Sequence[Tensor], dictionary: Dictionary, beta: float) -> None:
+def check_images(images: Sequence[Tensor], filters: Filters, beta: float) -> None:
     """Raise ValueError if nothing can be learned from images in memory."""
-    if isinstance(dictionary, ComposedDictionary):
-        dictionary = dictionary.effective()
-    filters = filters_of(dictionary)
     check_worth(whole(list(images), filters, None), filters, torch.tensor([beta]))
 
 

@@ -13,6 +13,7 @@ from pursuitnet.dictionaries import ComposedDictionary, ConvDictionary, Dictiona
 from pursuitnet.problems import Learned
 from pursuitnet.problems import learn as learn_from
 from pursuitnet.problems.learning import Report
+from pursuitnet.problems.learning.factors import factors_of
 from pursuitnet.problems.learning.filters import filters_of, norms_of
 from pursuitnet.problems.learning.images import check_images
 from pursuitnet.problems.learning.start import from_patches
@@ -60,7 +61,7 @@ def learn_from_files(
     batches = [batch.to(device) for batch in pixels.by_size(first)]
     dictionary = initial_dictionary(settings, batches)
     if settings.online:  # a stream itself is checked at its end
-        check_images(batches, dictionary, settings.beta)
+        check_images(batches, filters_of(factors_of(dictionary).dictionary), settings.beta)
     stream = reader.each(files, device)
 
     def on_round(report: Report, _: Dictionary) -> None:  # the folder is created only after the input is checked
